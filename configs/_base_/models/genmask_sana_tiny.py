@@ -1,0 +1,44 @@
+# GenMask, tiny: Sana DiT from scratch, ByT5 bytes + T5 encoder trained jointly, closed-form patch codec.
+model = dict(
+    type='genseg_mm.GenMask',
+    data_preprocessor=dict(type='genseg_mm.GenSegDataPreprocessor'),
+    codec=dict(
+        type='genseg_mm.LatentCodec',
+        autoencoder=dict(
+            type='genseg_mm.PatchCodec', weights='patch_codec_shapes.safetensors'
+        ),
+    ),
+    prompt_encoder=dict(
+        type='genseg_mm.T5PromptEncoder',
+        encoder=dict(d_model=64, d_kv=16, d_ff=128, num_layers=2, num_heads=4),
+        tokenizer='byt5',
+        max_length=128,
+    ),
+    backbone=dict(
+        type='genseg_mm.DiTBackbone',
+        family='sana',
+        transformer=dict(
+            in_channels=16,
+            out_channels=8,
+            num_layers=4,
+            num_attention_heads=3,
+            attention_head_dim=32,
+            num_cross_attention_heads=3,
+            cross_attention_head_dim=32,
+            cross_attention_dim=96,
+            caption_channels=64,
+            mlp_ratio=2.5,
+            sample_size=16,
+            patch_size=2,
+            interpolation_scale=1,
+        ),
+    ),
+    mask_head=dict(
+        type='genseg_mm.GenerativeMaskHead',
+        timesteps=dict(
+            type='genseg_mm.JointTimesteps',
+            mask=dict(type='genseg_mm.LongTailTimesteps', a=0.05),
+            image=dict(type='genseg_mm.LogitNormalTimesteps'),
+        ),
+    ),
+)

@@ -1,0 +1,42 @@
+"""GenMask on RefCOCO with the tiny Sana model: the data path of ``refcoco.py`` on a CPU.
+
+Command: ``tools/dist_train.sh configs/genmask/refcoco_tiny.py 2`` (GENSEG_DATA names the folder that holds coco/)
+It overfits a handful of photographs (a check of the whole path); it is not a model to report numbers of.
+"""
+
+_base_ = [
+    '../_base_/default_runtime.py',
+    '../_base_/models/genmask_sana_tiny.py',
+    '../_base_/datasets/refcoco.py',
+    '../_base_/schedules/adamw_cosine_tiny.py',
+]
+
+image_size = (96, 96)
+max_iters = 600
+train_dataloader = dict(
+    batch_size=8,
+    num_workers=1,
+    dataset=dict(
+        pipeline=[
+            dict(type='genseg_mm.LoadImage'),
+            dict(type='genseg_mm.LoadReferringMask'),
+            dict(type='mmcv.Resize', scale=image_size, keep_ratio=False),
+            dict(type='genseg_mm.TextPrompt'),
+            dict(type='genseg_mm.PackGenSegInputs'),
+        ]
+    ),
+)
+val_dataloader = dict(
+    num_workers=0,
+    persistent_workers=False,
+    dataset=dict(
+        pipeline=[
+            dict(type='genseg_mm.LoadImage'),
+            dict(type='mmcv.Resize', scale=image_size, keep_ratio=False),
+            dict(type='genseg_mm.LoadReferringMask'),
+            dict(type='genseg_mm.TextPrompt'),
+            dict(type='genseg_mm.PackGenSegInputs'),
+        ]
+    ),
+)
+test_dataloader = val_dataloader

@@ -1,0 +1,31 @@
+"""genseg_mm: generative segmentation (GenMask, gen2seg) for the OpenMMLab ecosystem.
+
+Importing the package is light: neither diffusers nor transformers nor the model rooms of mmdet and mmseg are loaded.
+"""
+
+from importlib.metadata import PackageNotFoundError, distribution
+
+from mmengine.config import utils as _config_utils
+
+from genseg_mm.version import __version__
+
+
+def _name_installed_distributions() -> None:
+    """Lets ``_base_ = 'mmseg::...'`` find the OneDL builds, whose distributions have other names than upstream's."""
+    for package, distributions in (
+        ('mmseg', ('onedl-mmsegmentation', 'mmsegmentation')),
+        ('mmdet', ('onedl-mmdetection', 'mmdet')),
+        ('genseg_mm', ('genseg_mm',)),
+    ):
+        for name in distributions:
+            try:
+                distribution(name)
+            except PackageNotFoundError:
+                continue
+            _config_utils.MODULE2PACKAGE[package] = name
+            break
+
+
+_name_installed_distributions()
+
+__all__ = ['__version__']

@@ -1,0 +1,200 @@
+"""Reading checkpoints without running what is in them, and finding the newest whole one.
+
+``torch.load`` without ``weights_only`` runs whatever code a .pth file names. MMEngine tries
+``weights_only=True`` first but silently falls back to the unsafe way; here such a file is refused.
+"""
+
+import logging
+import os
+import re
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.logging import HistoryBuffer, print_log
+from mmengine.runner import CheckpointLoader
+
+_STALE = ('*.pth*.tmp', 'last_checkpoint.tmp')
+_STATISTICS = ('min', 'max', 'current', 'mean')
+
+
+def use_safe_loading() -> None:
+    """Makes everything in this process that loads a checkpoint refuse those that would run code."""
+    CheckpointLoader.register_scheme(prefixes='', loader=load_from_local, force=True)
+    # For what does not come through the loader above: URLs, other libraries.
+    os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = '1'
+
+
+def load_from_local(filename: str, map_location: Any = 'cpu') -> dict:
+    """``load_weights_only`` in the form that MMEngine's ``CheckpointLoader`` expects."""
+    checkpoint = load_weights_only(filename, map_location)
+    if not isinstance(checkpoint, dict):
+        raise ValueError(
+            f'checkpoint {filename} must hold a dict, but got {type(checkpoint).__name__}'
+        )
+    return checkpoint
+
+
+def load_weights_only(path: str, map_location: Any = 'cpu', mmap: bool = False) -> Any:
+    """Reads a checkpoint of tensors, plain Python data and MMEngine's log history only.
+
+    Args:
+        path: A file written by ``torch.save``, an MMEngine runner among others.
+        map_location: As for ``torch.load``.
+        mmap: Map the tensors instead of reading them.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is truncated, no checkpoint, or would run code on loading.
+    """
+    path = os.path.expanduser(path)
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f'checkpoint {path} does not exist')
+    try:
+        with torch.serialization.safe_globals(_allowed_globals()):
+            return torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
+    except UnpicklingError as error:
+        refused = re.search(
+            r'GLOBAL (\S+) was not an allowed|[Uu]nsupported class (\S+)', str(error)
+        )
+        if refused is None:
+            raise ValueError(
+                f'checkpoint {path} is not a file of torch.save ({os.path.getsize(path)} bytes)'
+            ) from error
+        name = next(filter(None, refused.groups()))
+        raise ValueError(
+            f'checkpoint {path} was refused: loading it would import {name}, and a checkpoint may '
+            'hold tensors, numbers, text and MMEngine log history only; save its weights alone '
+            "(torch.save({'state_dict': ...})) where you trust it"
+        ) from error
+    except (RuntimeError, EOFError) as error:
+        if 'out of memory' in str(error):
+            raise
+        raise ValueError(
+            f'checkpoint {path} is truncated or corrupt ({os.path.getsize(path)} bytes); take '
+            'another one'
+        ) from error
+
+
+def check_whole(path: str) -> None:
+    """Reads the whole file once and compares the checksums of all its parts.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If a part is missing or damaged.
+    """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f'checkpoint {path} does not exist')
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except zipfile.BadZipFile as error:
+        raise ValueError(
+            f'checkpoint {path} is truncated or no checkpoint ({os.path.getsize(path)} bytes): '
+            f'{error}'
+        ) from error
+    if damaged is not None:
+        raise ValueError(f'checkpoint {path} is corrupt: wrong checksum of {damaged}')
+
+
+def find_resumable(work_dir: str) -> str | None:
+    """The newest whole checkpoint of a training that was interrupted at any moment.
+
+    Newest goes by the time written inside (then the iteration), so that copied folders and folders
+    that were trained in twice are understood. Leftovers of an interrupted save (``*.tmp``) are
+    deleted; broken checkpoints are named in a warning and left alone. ``best_*.pth`` hold weights
+    only and are not resumed from.
+
+    Args:
+        work_dir: Where the training ran; the folder that ``last_checkpoint`` points to is searched
+            too.
+
+    Returns:
+        The file, or ``None`` if there is no checkpoint at all.
+
+    Raises:
+        ValueError: If there are checkpoints, but not one of them is whole.
+    """
+    folders = _checkpoint_folders(Path(work_dir))
+    for leftover in (
+        file for folder in folders for pattern in _STALE for file in folder.glob(pattern)
+    ):
+        print_log(f'Deleting {leftover}, left by an interrupted save.', 'current')
+        leftover.unlink(missing_ok=True)
+    ages, broken = {}, []
+    for path in (str(file) for folder in folders for file in folder.glob('*.pth')):
+        if os.path.basename(path).startswith('best_'):
+            continue
+        try:
+            age = _age(path)
+        except ValueError as error:
+            _warn_broken(error)
+            broken.append(path)
+        else:
+            if age is not None:
+                ages[path] = age
+    for path in sorted(ages, key=ages.get, reverse=True):
+        try:
+            check_whole(path)
+        except ValueError as error:
+            _warn_broken(error)
+            broken.append(path)
+        else:
+            return path
+    if broken:
+        raise ValueError(
+            f'no whole checkpoint to resume from in {work_dir}: {", ".join(sorted(broken))} '
+            'cannot be read; delete the folder or choose another --work-dir to start anew'
+        )
+    return None
+
+
+def _warn_broken(error: ValueError) -> None:
+    print_log(f'Not resuming from a broken file: {error}', 'current', logging.WARNING)
+
+
+def _checkpoint_folders(work_dir: Path) -> list[Path]:
+    folders = [work_dir]
+    pointer = work_dir / 'last_checkpoint'
+    if pointer.is_file():
+        folders.append(Path(pointer.read_text().strip()).parent)
+    return list(dict.fromkeys(folder.resolve() for folder in folders if folder.is_dir()))
+
+
+def _age(path: str) -> tuple | None:
+    """(time, iteration) of a saved training state, or None if the file holds something else."""
+    checkpoint = load_weights_only(path, mmap=True)
+    if not isinstance(checkpoint, dict) or not {'meta', 'message_hub'} <= checkpoint.keys():
+        return None
+    meta = checkpoint['meta']
+    return str(meta.get('time', '')), int(meta['iter'])
+
+
+def _history_statistic(owner: type, name: str) -> Callable:
+    """Stands in for ``getattr``, by which a pickled ``HistoryBuffer`` names its own methods."""
+    if owner is HistoryBuffer and name in _STATISTICS:
+        return getattr(HistoryBuffer, name)
+    raise UnpicklingError(f'GLOBAL getattr({owner!r},{name!r}) was not an allowed global')
+
+
+def _allowed_globals() -> list:
+    core = np._core.multiarray if hasattr(np, '_core') else np.core.multiarray
+    numbers = {type(np.dtype(kind)) for kind in '?bhilqBHILQefd'}
+    functions = [
+        (function, f'numpy.{package}.multiarray.{function.__name__}')
+        for function in (core._reconstruct, core.scalar)
+        for package in ('core', '_core')  # NumPy 1 and 2
+    ]
+    return [
+        HistoryBuffer,
+        (_history_statistic, 'builtins.getattr'),
+        np.ndarray,
+        np.dtype,
+        slice,
+        *numbers,
+        *functions,
+    ]

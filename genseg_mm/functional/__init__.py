@@ -1,0 +1,1 @@
+"""The mathematics of both papers: tensors in, tensors out; torch only."""

@@ -1,0 +1,93 @@
+"""Rectified-flow path of GenMask; the direction of sigma is stated here once.
+
+``noisy = (1 - sigma) * data + sigma * noise``: sigma 0 is clean data, sigma 1 is pure noise, as in diffusers. The velocity
+is d noisy / d sigma = ``noise - data``, so from pure noise one step gives ``data = noise - velocity``. (The paper writes
+the opposite sign, x = eps + v.)
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def _per_sample(sigma: Tensor, like: Tensor) -> Tensor:
+    """Reshapes (N,) noise levels so that they multiply (N, ...) latents; keeps float32 or better."""
+    if sigma.ndim != 1 or len(sigma) != len(like):
+        raise ValueError(
+            f'sigma must be one noise level per sample, shape ({len(like)},), '
+            f'but got shape {tuple(sigma.shape)}'
+        )
+    return sigma.reshape(-1, *[1] * (like.ndim - 1))
+
+
+def noisy_latents(data: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+    """Point on the straight path from data to noise (GenMask, Eq. 1).
+
+    Args:
+        data: Clean latents, (N, C, H, W), standardised.
+        noise: Standard normal, same shape.
+        sigma: Noise level per sample, (N,), in [0, 1]; 0 is clean.
+
+    Returns:
+        Latents, (N, C, H, W).
+
+    Raises:
+        ValueError: If sigma leaves [0, 1] or shapes disagree.
+    """
+    if data.shape != noise.shape:
+        raise ValueError(
+            f'noise must have the shape of data, {tuple(data.shape)}, but got {tuple(noise.shape)}'
+        )
+    low, high = sigma.aminmax()
+    if not (low >= 0 and high <= 1):
+        raise ValueError(f'sigma must lie in [0, 1], but got [{low:.4g}, {high:.4g}]')
+    sigma = _per_sample(sigma, data)
+    return (1 - sigma) * data + sigma * noise
+
+
+def velocity_target(data: Tensor, noise: Tensor) -> Tensor:
+    """Velocity of the path, ``noise - data`` (GenMask, Eq. 2 up to sign), same shape as both."""
+    return noise - data
+
+
+def data_from_velocity(noisy: Tensor, velocity: Tensor, sigma: Tensor) -> Tensor:
+    """Estimate of the clean latents, ``noisy - sigma * velocity``; exact for the true velocity.
+
+    Args:
+        noisy: Latents on the path, (N, C, H, W).
+        velocity: Predicted velocity, same shape.
+        sigma: Noise level per sample, (N,), in [0, 1].
+
+    Returns:
+        Latents, (N, C, H, W).
+    """
+    return noisy - _per_sample(sigma, noisy) * velocity
+
+
+def euler_solve(
+    velocity_fn: Callable[[Tensor, Tensor], Tensor], noise: Tensor, num_steps: int = 1
+) -> Tensor:
+    """Integrates from pure noise (sigma 1) to data (sigma 0) in equal Euler steps.
+
+    One step is GenMask's inference: ``noise - velocity(noise, 1)``.
+
+    Args:
+        velocity_fn: ``(noisy (N, C, H, W), sigma (N,) float32) -> velocity (N, C, H, W)``.
+        noise: Standard normal, (N, C, H, W).
+        num_steps: Number of steps, at least 1.
+
+    Returns:
+        Latents, (N, C, H, W).
+
+    Raises:
+        ValueError: If num_steps is below 1.
+    """
+    if num_steps < 1:
+        raise ValueError(f'num_steps must be at least 1, but got {num_steps}')
+    sigmas = torch.linspace(1, 0, num_steps + 1, dtype=torch.float32, device=noise.device)
+    latents = noise
+    for sigma, next_sigma in zip(sigmas[:-1], sigmas[1:], strict=True):
+        velocity = velocity_fn(latents, sigma.expand(len(noise)))
+        latents = latents - (sigma - next_sigma) * velocity
+    return latents

@@ -1,0 +1,118 @@
+"""Sum of 1 / (1 + d^2) over all pairs of a few centres and many points, in tiles that are thrown away.
+
+The instance-coloring loss calls it for means against pixels and for means against means.
+"""
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+# Centres per tile: the rows of points stay long enough for the vector units.
+TILE_ROWS = 64
+
+
+class InverseDistanceSum(torch.autograd.Function):
+    """sum_i weight_i sum_{j: own_j != i} 1 / (1 + |point_j - centre_i|^2), and both gradients.
+
+    Every image b has points, (N, C, P), and the centres first <= i < last of spans[b], out of (S, C)
+    float64. own, (N, P), names the centre that a point belongs to (any other number: none); weight is
+    (S,) float64. The value is float64. Value and gradients come from one pass over tiles of tile_size
+    pairs; None chooses by device.
+    """
+
+    @staticmethod
+    def forward(ctx, points: Tensor, centres: Tensor, own: Tensor, weight: Tensor,
+                spans: list[tuple[int, int]], tile_size: int | None) -> Tensor:
+        tile_size = tile_size or _default_tile_size(points.device)
+        with_grad = any(ctx.needs_input_grad)
+        points_grad = torch.zeros_like(points) if with_grad else None
+        centres_grad = torch.zeros_like(centres) if with_grad else None
+        value = weight.new_zeros(())
+        for b, (first, last) in enumerate(spans):
+            if first < last:
+                span = slice(first, last)
+                value += _accumulate(
+                    points[b], centres[span], own[b] - first, weight[span], tile_size,
+                    *((points_grad[b], centres_grad[span]) if with_grad else (None, None)))
+        ctx.save_for_backward(points_grad, centres_grad)
+        return value
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        points_grad, centres_grad = ctx.saved_tensors
+        return grad * points_grad, grad * centres_grad, None, None, None, None
+
+
+def _default_tile_size(device: torch.device) -> int:
+    """Tiles that stay in the cores' caches, or that fill a GPU."""
+    if device.type == 'cpu':
+        return (1 << 17) * min(max(torch.get_num_threads(), 2), 32)
+    return 1 << 23
+
+
+def _accumulate(
+    points: Tensor,
+    centres: Tensor,
+    own: Tensor,
+    weight: Tensor,
+    tile_size: int,
+    points_grad: Tensor | None,
+    centres_grad: Tensor | None,
+) -> Tensor:
+    """Value for one image's points (C, P) and centres (n, C); fills the gradients unless they are None."""
+    channels, num_points = points.shape
+    # Distances do not see the shift; the sums for the gradients cancel less around the middle.
+    origin = centres.mean(0).to(points.dtype)[:, None]
+    centres = torch.cat([centres.T - origin, centres.new_ones(1, len(centres))])  # (C + 1, n)
+    rounded, scaled = centres.to(points.dtype), (centres * weight).to(points.dtype)
+    sums = torch.zeros_like(weight)  # sum_j k_ij
+    to_centres = torch.zeros_like(centres)  # sum_j k_ij^2 (point_j, 1)
+    rows = min(len(weight), TILE_ROWS)
+    columns = min(num_points, -(-tile_size // rows))
+    buffers = points.new_empty((rows + 2) * columns), points.new_empty(rows * columns)
+    for left in range(0, num_points, columns):
+        span = slice(left, left + columns)
+        shifted = points.new_ones(channels + 1, len(own[span]))
+        torch.sub(points[:, span], origin, out=shifted[:channels])
+        to_points = torch.zeros_like(shifted)  # sum_i weight_i k_ij^2 (centre_i, 1)
+        for top in range(0, len(weight), rows):
+            block = slice(top, top + rows)
+            kernel, scratch = _kernel(
+                shifted[:channels], rounded[:channels, block], own[span] - top, *buffers)
+            sums[block] += kernel.sum(1)
+            if points_grad is not None:
+                kernel.mul_(kernel)
+                to_points += _weighted_sums(kernel, scaled[:, block], 0, scratch)
+                to_centres[:, block] += _weighted_sums(kernel, shifted, 1, scratch)
+        if points_grad is not None:
+            points_grad[:, span] = 2 * (to_points[:-1] - shifted[:-1] * to_points[-1])
+    if centres_grad is not None:
+        centres_grad.copy_(2 * (weight * (to_centres[:-1] - centres[:-1] * to_centres[-1])).T)
+    return weight @ sums
+
+
+def _kernel(
+    points: Tensor, centres: Tensor, own: Tensor, buffer: Tensor, scratch: Tensor
+) -> tuple[Tensor, Tensor]:
+    """1 / (1 + |point_j - centre_i|^2), (n, P), zero where own_j is i; also the scratch, (n, P)."""
+    rows, columns = centres.shape[1], points.shape[1]
+    padded = buffer[:(rows + 2) * columns].view(rows + 2, columns)
+    scratch = scratch[:rows * columns].view(rows, columns)
+    kernel, base = padded[1:-1], points.new_ones(1, 1)
+    # By differences: |p|^2 - 2pc + |c|^2 as a matmul loses the gradient's digits.
+    for point, centre in zip(points, centres):
+        torch.sub(centre[:, None], point, out=scratch)
+        base = torch.addcmul(base, scratch, scratch, out=kernel)
+    kernel.reciprocal_()
+    # The first and the last row take the points that belong to no centre of this tile.
+    padded.scatter_(0, (own + 1).clamp_(0, rows + 1)[None], 0.)
+    return kernel, scratch
+
+
+def _weighted_sums(kernel: Tensor, vectors: Tensor, dim: int, scratch: Tensor) -> Tensor:
+    """Sums over dim of the kernel, (n, P), times each of a few vectors along dim."""
+    if kernel.device.type == 'cpu':
+        return vectors @ (kernel if dim == 0 else kernel.T)
+    # A matmul may round its operands to TF32 there, which the cancellation in the gradient forbids.
+    return torch.stack([
+        torch.mul(kernel, vector.unsqueeze(1 - dim), out=scratch).sum(dim) for vector in vectors])

@@ -1,0 +1,7 @@
+"""Hooks."""
+
+from genseg_mm.hooks.finite_loss_hook import FiniteLossHook
+from genseg_mm.hooks.prediction_grid_hook import PredictionGridHook
+from genseg_mm.hooks.safe_checkpoint_hook import SafeCheckpointHook
+
+__all__ = ['FiniteLossHook', 'PredictionGridHook', 'SafeCheckpointHook']

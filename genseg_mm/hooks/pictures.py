@@ -1,0 +1,130 @@
+"""Drawing for the hooks, without a display. Pictures are RGB uint8 (H, W, 3)."""
+
+import colorsys
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+PAPER, INK = (255, 255, 255), (30, 30, 30)
+MASK, IGNORED, BACKGROUND = (255, 60, 40), (128, 128, 128), (24, 24, 24)
+IGNORE_LABEL = 255
+_GOLDEN_RATIO = 0.618034
+_GAP, _FONT_SIZE = 4, 13
+_LINE = _FONT_SIZE + 6
+
+
+def color_of(number: int) -> tuple[int, int, int]:
+    """A bright colour for the n-th object; neighbours in number differ well."""
+    red, green, blue = colorsys.hsv_to_rgb(number * _GOLDEN_RATIO % 1.0, 0.7, 1.0)
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def fit(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resizes to (height, width); values of label maps and of enlarged pixels stay as they are."""
+    height, width = size
+    shrink = picture.ndim == 3 and picture.shape[0] > height
+    mode = cv2.INTER_AREA if shrink else cv2.INTER_NEAREST_EXACT
+    return cv2.resize(picture, (width, height), interpolation=mode)
+
+
+def overlay_labels(picture: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """A semantic map (H, W) over a picture.
+
+    A single class is red, several have their own colours; ignored pixels are gray.
+    """
+    present = [label for label in np.unique(labels).tolist() if label not in (0, IGNORE_LABEL)]
+    masks = [labels == label for label in present]
+    colors = [MASK] if present in ([], [1]) else [color_of(label) for label in present]
+    result = overlay_masks(picture, masks, colors)
+    ignored = labels == IGNORE_LABEL
+    result[ignored] = (0.3 * result[ignored] + 0.7 * np.array(IGNORED)).astype(np.uint8)
+    return result
+
+
+def overlay_masks(
+    picture: np.ndarray, masks: Sequence[np.ndarray], colors: Sequence[tuple]
+) -> np.ndarray:
+    """Binary masks (H, W), tinted and outlined, over a dimmed picture."""
+    result = (0.6 * picture).astype(np.uint8)
+    for mask, color in zip(masks, colors, strict=True):
+        result[mask] = (0.45 * picture[mask] + 0.55 * np.array(color)).astype(np.uint8)
+        outlines, _ = cv2.findContours(
+            mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
+        )
+        cv2.drawContours(result, outlines, -1, color, 1)
+    return result
+
+
+def color_instances(ids: np.ndarray) -> np.ndarray:
+    """An instance map (H, W), 0 = background, in flat colours."""
+    result = np.full((*ids.shape, 3), BACKGROUND, dtype=np.uint8)
+    for number, instance in enumerate(np.unique(ids[ids > 0])):
+        result[ids == instance] = color_of(number)
+    return result
+
+
+def draw_points(
+    picture: np.ndarray, points: np.ndarray, labels: np.ndarray, scale: tuple[float, float]
+) -> np.ndarray:
+    """Point prompts as dots in the colour of their mask, positive ringed white, negative black.
+
+    Args:
+        picture: RGB, (H, W, 3).
+        points: (K, P, 2), (x, y) in pixels of the original image.
+        labels: (K, P), 1 positive, 0 negative.
+        scale: Size of the picture over that of the original image, (x, y).
+    """
+    result = picture.copy()
+    for number, (prompt, kinds) in enumerate(zip(points, labels, strict=True)):
+        for (x, y), kind in zip(prompt, kinds, strict=True):
+            center = round((x + 0.5) * scale[0] - 0.5), round((y + 0.5) * scale[1] - 0.5)
+            ring = (255, 255, 255) if kind else (0, 0, 0)
+            cv2.circle(result, center, 5, ring, -1, cv2.LINE_AA)
+            cv2.circle(result, center, 3, color_of(number), -1, cv2.LINE_AA)
+    return result
+
+
+def compose(titles: Sequence[str], rows: Sequence[dict], captions: Sequence[str]) -> np.ndarray:
+    """A table of pictures with column titles above and a caption under each row.
+
+    Args:
+        titles: Column titles, in order.
+        rows: For each row, title -> picture; missing ones stay blank.
+        captions: One line of text per row, cut to the width of the table.
+    """
+    widths = [max(row[title].shape[1] for row in rows if title in row) for title in titles]
+    heights = [max(picture.shape[0] for picture in row.values()) for row in rows]
+    width = sum(widths) + _GAP * (len(widths) + 1)
+    height = _LINE + sum(heights) + len(rows) * (_LINE + _GAP)
+    table = Image.new('RGB', (width, height), PAPER)
+    draw, font = ImageDraw.Draw(table), ImageFont.load_default(_FONT_SIZE)
+    lefts = [_GAP + sum(widths[:i]) + _GAP * i for i in range(len(widths))]
+    for left, title in zip(lefts, titles, strict=True):
+        draw.text((left, 2), title, INK, font)
+    top = _LINE
+    for row, caption, row_height in zip(rows, captions, heights, strict=True):
+        for left, title in zip(lefts, titles, strict=True):
+            if title in row:
+                table.paste(Image.fromarray(row[title]), (left, top))
+        draw.text((_GAP, top + row_height + 2), _cut(caption, font, width - 2 * _GAP), INK, font)
+        top += row_height + _LINE + _GAP
+    return np.asarray(table)
+
+
+def _cut(text: str, font: ImageFont.ImageFont, width: int) -> str:
+    text = ' '.join(text.split())
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + ' ...') > width:
+        text = text[:-1]
+    return text + ' ...'
+
+
+def iou(first: np.ndarray, second: np.ndarray, valid: np.ndarray | None = None) -> float:
+    """Intersection over union of two binary masks; 1 where both are empty."""
+    if valid is not None:
+        first, second = first & valid, second & valid
+    union = int((first | second).sum())
+    return int((first & second).sum()) / union if union else 1.0

@@ -1,0 +1,195 @@
+"""Checkpoints that survive a kill at any moment."""
+
+import os
+from collections import deque
+
+import torch
+from mmengine.dist import is_main_process
+from mmengine.fileio import LocalBackend
+from mmengine.hooks import CheckpointHook, Hook
+from mmengine.runner import Runner
+
+from genseg_mm.registry import HOOKS
+
+
+@HOOKS.register_module()
+class SafeCheckpointHook(CheckpointHook):
+    """MMEngine's ``CheckpointHook``, safe against being killed and lean in memory.
+
+    A file appears under its name only when it is whole and on disk; an old checkpoint is deleted
+    only after the new one and ``last_checkpoint`` are in place. The disk therefore holds one
+    checkpoint more than ``max_keep_ckpts`` for a moment. Tensors go straight to the file instead of
+    through a copy of the whole checkpoint in memory.
+
+    The arguments are those of ``CheckpointHook``; ``save_best`` also knows that more is better for
+    the metrics of this package. Remote storage (``backend_args``) is left to MMEngine.
+    """
+
+    _default_greater_keys = [
+        *CheckpointHook._default_greater_keys,
+        'IoU',
+        'Pr@',
+        'ODS',
+        'OIS',
+        'F1',
+    ]
+
+    # Where `before_save_checkpoint` writes; set only while this hook saves.
+    _stream: str | None = None
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Writes the finished checkpoint to its file and leaves the runner nothing to serialise."""
+        if self._stream is not None:
+            torch.save(checkpoint, self._stream)
+            checkpoint.clear()
+
+    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
+        outdated = []
+        if self.max_keep_ckpts > 0:
+            kept = [*(old for old in self.keep_ckpt_ids if old != step), step]
+            outdated, kept = kept[: -self.max_keep_ckpts], kept[-self.max_keep_ckpts :]
+            self.keep_ckpt_ids = deque(kept, self.max_keep_ckpts)
+            runner.message_hub.update_info('keep_ckpt_ids', kept)
+        name = self.filename_tmpl.format(step)
+        self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
+        runner.message_hub.update_info('last_ckpt', self.last_ckpt)
+        self._save(
+            runner,
+            name,
+            meta=meta,
+            by_epoch=self.by_epoch,
+            save_optimizer=self.save_optimizer,
+            save_param_scheduler=self.save_param_scheduler,
+            **self.args,
+        )
+        if is_main_process():
+            _write_text(os.path.join(runner.work_dir, 'last_checkpoint'), self.last_ckpt)
+            for old in outdated:
+                name = self.filename_tmpl.format(old)
+                self._remove(self.file_backend.join_path(self.out_dir, name))
+
+    def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
+        if not self.save_best:
+            return
+        if 'auto' in self.key_indicators:
+            self._init_rule(self.rules, [next(iter(metrics))])
+        step = runner.epoch if self.by_epoch else runner.iter
+        meta = dict(epoch=runner.epoch, iter=runner.iter)
+        improved = [
+            key
+            for key, rule in zip(self.key_indicators, self.rules, strict=True)
+            if self._improves(runner, metrics, key, rule)
+        ]
+        outdated = []
+        for key in improved:
+            name = f'best_{key}_{self.filename_tmpl.format(step)}'.replace('/', '_')
+            outdated.append(self._replace_best(runner, key, name))
+            self._save(
+                runner,
+                name,
+                meta=dict(meta),
+                by_epoch=False,
+                save_optimizer=False,
+                save_param_scheduler=False,
+            )
+            runner.logger.info(f'{key} {metrics[key]:.4f} is the best so far, saved to {name}.')
+        if improved and self.last_ckpt is not None:
+            # The training state saved before this evaluation does not know the new best yet.
+            self._save_checkpoint_with_step(runner, step, meta)
+        if is_main_process():
+            for path in filter(None, outdated):
+                self._remove(path)
+
+    def _improves(self, runner: Runner, metrics: dict, key: str, rule: str) -> bool:
+        if key not in metrics:
+            raise ValueError(
+                f'save_best names the metric {key!r}, but the evaluation returned '
+                f'{", ".join(map(repr, metrics))}'
+            )
+        name = self._info_name('best_score', key)
+        best = self.init_value_map[rule]
+        if name in runner.message_hub.runtime_info:
+            best = runner.message_hub.get_info(name)
+        if metrics[key] is None or not self.is_better_than[key](metrics[key], best):
+            return False
+        runner.message_hub.update_info(name, metrics[key])
+        return True
+
+    def _replace_best(self, runner: Runner, key: str, name: str) -> str | None:
+        """Notes the new best file of a metric and returns the one it replaces."""
+        path = self.file_backend.join_path(self.out_dir, name)
+        if len(self.key_indicators) == 1:
+            old, self.best_ckpt_path = self.best_ckpt_path, path
+        else:
+            old = self.best_ckpt_path_dict.get(key)
+            self.best_ckpt_path_dict[key] = path
+        runner.message_hub.update_info(self._info_name('best_ckpt', key), path)
+        return None if old == path else old
+
+    def _info_name(self, name: str, key: str) -> str:
+        return name if len(self.key_indicators) == 1 else f'{name}_{key}'
+
+    def _save(self, runner: Runner, name: str, **options) -> None:
+        """``runner.save_checkpoint`` whose file appears only when it is whole."""
+        if self.file_client_args is not None or not isinstance(self.file_backend, LocalBackend):
+            runner.save_checkpoint(
+                self.out_dir,
+                name,
+                self.file_client_args,
+                backend_args=self.backend_args,
+                **options,
+            )
+            return
+        path = os.path.join(self.out_dir, name)
+        partial, stream = f'{path}.tmp', f'{path}.stream.tmp'
+        self._stream = stream if self._writes_last(runner) else None
+        try:
+            os.makedirs(self.out_dir, exist_ok=True)
+            runner.save_checkpoint(
+                self.out_dir, f'{name}.tmp', backend_args=self.backend_args, **options
+            )
+            if is_main_process():
+                _publish(partial if self._stream is None else stream, path)
+        finally:
+            self._stream = None
+            if is_main_process():
+                for leftover in (partial, stream):
+                    self._remove(leftover)
+
+    def _writes_last(self, runner: Runner) -> bool:
+        """Whether the checkpoint is complete when this hook sees it.
+
+        Other runners (strategies) write sharded or in other forms, and a hook after this one may
+        still add to it.
+        """
+        later = runner.hooks[runner.hooks.index(self) + 1 :]
+        return isinstance(runner, Runner) and all(
+            type(hook).before_save_checkpoint is Hook.before_save_checkpoint for hook in later
+        )
+
+    def _remove(self, path: str) -> None:
+        if self.file_backend.isfile(path):
+            self.file_backend.remove(path)
+        elif self.file_backend.isdir(path):  # a sharded checkpoint
+            self.file_backend.rmtree(path)
+
+
+def _write_text(path: str, text: str) -> None:
+    with open(f'{path}.tmp', 'w') as file:
+        file.write(text)
+    _publish(f'{path}.tmp', path)
+
+
+def _publish(partial: str, path: str) -> None:
+    """Gives a finished file its name, with the contents on disk first, in case of a power cut."""
+    _sync(partial)
+    os.replace(partial, path)
+    _sync(os.path.dirname(os.path.abspath(path)))
+
+
+def _sync(path: str) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,66 @@
+"""Several processes: GPUs through MMEngine, CPUs through gloo."""
+
+import datetime
+import os
+import subprocess
+
+import torch
+import torch.distributed as dist
+from mmengine.config import Config, ConfigDict
+
+_SLURM = dict(RANK='SLURM_PROCID', WORLD_SIZE='SLURM_NTASKS', LOCAL_RANK='SLURM_LOCALID')
+_MPI = dict(
+    RANK='OMPI_COMM_WORLD_RANK',
+    WORLD_SIZE='OMPI_COMM_WORLD_SIZE',
+    LOCAL_RANK='OMPI_COMM_WORLD_LOCAL_RANK',
+)
+
+
+def connect_processes(cfg: Config) -> None:
+    """Joins the processes on machines without a GPU, where MMEngine cannot.
+
+    MMEngine calls ``torch.cuda.set_device`` and passes ``device_ids`` to DDP whatever the machine
+    has. Here the group is made with gloo first (the runner then leaves it alone), and DDP is
+    configured without devices. With GPUs, everything is left to MMEngine.
+
+    Raises:
+        ValueError: If the launcher's variables are missing, or there are fewer GPUs than processes.
+    """
+    if cfg.launcher == 'none':
+        return
+    _set_rank_variables(cfg.launcher)
+    if torch.cuda.is_available():
+        here = int(os.environ.get('LOCAL_WORLD_SIZE', 1))
+        if here > torch.cuda.device_count():
+            raise ValueError(
+                f'{here} processes were started on this machine, but '
+                f'{torch.cuda.device_count()} GPUs are visible; start as many as there are GPUs'
+            )
+        return
+    seconds = cfg.get('env_cfg', {}).get('dist_cfg', {}).get('timeout', 1800)
+    dist.init_process_group('gloo', timeout=datetime.timedelta(seconds=seconds))
+    wrapper = cfg.get('model_wrapper_cfg') or dict(
+        type='MMDistributedDataParallel',
+        broadcast_buffers=False,
+        find_unused_parameters=cfg.get('find_unused_parameters', False),
+    )
+    cfg.model_wrapper_cfg = ConfigDict(wrapper, device_ids=None)
+
+
+def _set_rank_variables(launcher: str) -> None:
+    """Sets the variables of torchrun from those of slurm or MPI."""
+    names = dict(pytorch=dict(RANK='RANK', WORLD_SIZE='WORLD_SIZE'), slurm=_SLURM, mpi=_MPI)[
+        launcher
+    ]
+    missing = [source for source in names.values() if source not in os.environ]
+    if missing:
+        raise ValueError(
+            f'--launcher {launcher} expects the variable {missing[0]}, which is not set; start '
+            'through tools/dist_train.sh or tools/slurm_train.sh (tools/dist_test.sh, tools/slurm_test.sh)'
+        )
+    os.environ.update({target: os.environ[source] for target, source in names.items()})
+    os.environ.setdefault('MASTER_PORT', '29500')
+    if launcher == 'slurm' and 'MASTER_ADDR' not in os.environ:
+        hosts = ['scontrol', 'show', 'hostnames', os.environ['SLURM_NODELIST']]
+        os.environ['MASTER_ADDR'] = subprocess.check_output(hosts, text=True).split()[0]
+    os.environ.setdefault('MASTER_ADDR', '127.0.0.1')

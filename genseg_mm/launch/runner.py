@@ -1,0 +1,117 @@
+"""The runner of tools/train.py and tools/test.py."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.dist import broadcast_object_list
+from mmengine.model import is_model_wrapper
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from genseg_mm.checkpoint import check_whole, find_resumable, use_safe_loading
+from genseg_mm.launch.processes import connect_processes
+
+
+def build_runner(cfg: Config) -> Any:
+    """The runner of the config (``runner_type``), else a ``SafeRunner``."""
+    use_safe_loading()
+    connect_processes(cfg)
+    if 'runner_type' in cfg:
+        return RUNNERS.build(cfg)
+    return SafeRunner.from_cfg(cfg)
+
+
+class SafeRunner(Runner):
+    """MMEngine's ``Runner``, strict about checkpoints.
+
+    ``resume='auto'`` continues from the newest whole checkpoint of the work dir; where there is
+    none at all it starts anew, from ``load_from`` if that is set. Resuming and testing need a
+    checkpoint that fits the model exactly; starting from ``load_from`` may leave parts out, which
+    are listed, but not everything.
+    """
+
+    _must_fit = False
+
+    def load_or_resume(self) -> None:
+        """Finds the checkpoint to resume from before MMEngine loads it."""
+        if self._has_loaded:
+            return
+        if self._resume and (self._resume == 'auto' or self._load_from is None):
+            found = self._on_main_process(lambda: find_resumable(self.work_dir))
+            if found is None:
+                self.logger.info(f'Nothing to resume from in {self.work_dir}: starting anew.')
+            self._resume, self._load_from = found is not None, found or self._load_from
+        elif self._resume and '://' not in self._load_from:
+            self._on_main_process(lambda: check_whole(self._load_from))
+        self._must_fit = self._must_fit or self._resume
+        super().load_or_resume()
+
+    def load_checkpoint(
+        self,
+        filename: str,
+        map_location: str | Callable = 'cpu',
+        strict: bool = False,
+        **kwargs: Any,
+    ) -> dict:
+        """Loads a checkpoint into the model.
+
+        Raises:
+            ValueError: If it does not fit the model; with the names of what is missing or left
+                over.
+        """
+        strict = strict or self._must_fit
+        try:
+            checkpoint = super().load_checkpoint(filename, map_location, strict, **kwargs)
+        except RuntimeError as error:
+            if 'do not match exactly' not in str(error):
+                raise
+            raise ValueError(_mismatch(filename, str(error))) from error
+        model = self.model.module if is_model_wrapper(self.model) else self.model
+        names = {name.removeprefix('module.') for name in checkpoint.get('state_dict', checkpoint)}
+        if not names & model.state_dict().keys():
+            raise ValueError(
+                f'{filename} has nothing for this model: its first names are '
+                f'{_few(sorted(names))}, those of the model {_few(sorted(model.state_dict()))}'
+            )
+        if self._resume and not {'meta', 'message_hub', 'optimizer'} <= checkpoint.keys():
+            raise ValueError(
+                f'{filename} holds weights but no training state (best_*.pth and published files '
+                'do not), so it cannot be resumed from; to start from its weights: '
+                '--cfg-options load_from=FILE'
+            )
+        return checkpoint
+
+    def test(self) -> dict:
+        """Tests the model, whose checkpoint has to fit."""
+        self._must_fit = True
+        return super().test()
+
+    def val(self) -> dict:
+        """Validates the model, whose checkpoint has to fit."""
+        self._must_fit = True
+        return super().val()
+
+    def _on_main_process(self, function: Callable[[], Any]) -> Any:
+        result = [function() if self.rank == 0 else None]
+        broadcast_object_list(result)
+        return result[0]
+
+
+def _mismatch(filename: str, report: str) -> str:
+    """MMEngine's report of a failed strict load, shortened to one line."""
+    parts = []
+    for line in filter(None, map(str.strip, report.splitlines()[1:])):
+        what, _, names = line.partition(': ')
+        if 'state_dict' in what:
+            names = names.split(', ')
+            what = f'{len(names)} {what.replace("source state_dict", "the file")}'
+            parts.append(f'{what}: {_few(names)}')
+        else:
+            parts.append(re.sub(r'torch\.Size\((.*?)\)', r'\1', line))
+    return f'{filename} does not fit the model: ' + '; '.join(parts)
+
+
+def _few(names: list) -> str:
+    return ', '.join(names[:4]) + (', ...' if len(names) > 4 else '')

@@ -1,0 +1,107 @@
+"""What both papers' models share at training: logged losses that are true for all ranks, and a stop at NaN."""
+
+from collections import OrderedDict
+
+import torch
+from mmengine.dist import all_reduce
+from mmengine.logging import MessageHub
+from mmengine.model import BaseModel
+from torch import Tensor, nn
+
+
+class GenSegModel(BaseModel):
+    """BaseModel whose logged losses are means over all ranks, and which stops at a loss that is not finite."""
+
+    def parse_losses(
+        self, losses: dict[str, Tensor | list[Tensor]]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Sums the losses for the backward pass and averages their logged values over ranks.
+
+        Args:
+            losses: Scalars or lists of scalars by name; names with 'loss' in them are summed. Every rank must give the
+                same names.
+
+        Returns:
+            The loss of this rank, and the values to log (detached, the same on every rank).
+
+        Raises:
+            ValueError: If a value is NaN or infinite on any rank, so that all ranks stop together.
+        """
+        loss, log_vars = super().parse_losses(losses)
+        values = torch.stack([value.detach().float() for value in log_vars.values()])
+        all_reduce(values, op='mean')
+        if not torch.isfinite(values).all():
+            bad = [
+                f'{name} = {value:.4g}'
+                for name, value in zip(log_vars, values.tolist(), strict=True)
+                if not torch.isfinite(torch.tensor(value))
+            ]
+            iteration = MessageHub.get_current_instance().get_info('iter', '?')
+            raise ValueError(
+                f'loss is not finite at iteration {iteration}: expected finite numbers, but got '
+                f'{", ".join(bad)}; lower the learning rate, clip gradients, or look at the input of this iteration'
+            )
+        return loss, OrderedDict(zip(log_vars, values, strict=True))
+
+
+def freeze(module: nn.Module, has_source: bool) -> nn.Module:
+    """Freezes a pretrained part in place.
+
+    Args:
+        module: Part to freeze; its parameters stop requiring gradients and it goes to eval mode (its owner keeps it
+            there, see :class:`FrozenPartsMixin`).
+        has_source: Whether the part is built again from its own source (a released folder or hub id). Then it is left
+            out of checkpoints, and loading one keeps the values it was built with.
+
+    Returns:
+        The same module.
+    """
+    module.requires_grad_(False).eval()
+    if has_source:
+        module._register_state_dict_hook(_drop_own_state)
+        module.register_load_state_dict_pre_hook(_keep_own_state)
+    return module
+
+
+def _drop_own_state(
+    module: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_: object
+) -> None:
+    if prefix:  # the part's own state_dict, such as save_pretrained asks for, stays whole
+        for key in [key for key in state_dict if key.startswith(prefix)]:
+            del state_dict[key]
+
+
+def _keep_own_state(
+    module: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_: object
+) -> None:
+    for child_name, child in module.named_modules():
+        child_prefix = f'{child_name}.' if child_name else ''
+        own = dict(child.named_parameters(recurse=False))
+        own |= {
+            name: buffer
+            for name, buffer in child.named_buffers(recurse=False)
+            if name not in child._non_persistent_buffers_set
+        }
+        for name, value in own.items():
+            state_dict.setdefault(f'{prefix}{child_prefix}{name}', value)
+
+
+class FrozenPartsMixin:
+    """Keeps the parts named in ``frozen_parts`` in eval mode whatever mode the owner is in."""
+
+    frozen_parts: tuple[str, ...] = ()
+
+    def train(self, mode: bool = True) -> 'FrozenPartsMixin':
+        super().train(mode)
+        for name in self.frozen_parts:
+            getattr(self, name).eval()
+        return self
+
+
+def is_pretrained_config(config: dict | nn.Module) -> bool:
+    """Whether a part's config builds it from a released folder, file or hub id."""
+    if isinstance(config, nn.Module):
+        return False
+    kind = config['type']
+    name = kind if isinstance(kind, str) else getattr(kind, '__qualname__', '')
+    return name.endswith(('from_pretrained', 'from_single_file')) or bool(config.get('weights'))

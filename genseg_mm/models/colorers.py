@@ -1,0 +1,318 @@
+"""Instance colorers: image in, colour map out (gen2seg, arXiv 2505.15263, Section 3).
+
+A colorer is any module with ``forward(images (N, 3, H, W) in [-1, 1], RGB) -> raw maps (N, 3, H, W)``. What the raw
+numbers mean as colours in [0, 255] is decided in one place, :func:`normalize_colors`.
+"""
+
+import math
+from typing import Any
+
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from genseg_mm.registry import MODELS
+
+COLOR_SCALES = ('batch', 'image', 'sigmoid', 'none')
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def normalize_colors(raw: Tensor, normalize: str, bias: float = 0.0) -> Tensor:
+    """Raw output of a colorer as colours.
+
+    ``'batch'`` is the reference's scale and what the released weights were trained with: x -> (x + |min|) / (|max| +
+    |min| + 1e-5) * 255 with the extremes of the whole batch. It couples the samples of a batch: most of a sample's
+    gradient lands on the two extreme values, which may belong to other samples. ``'image'`` takes the extremes of each
+    image, ``'sigmoid'`` is 255 * sigmoid(x + bias), and ``'none'`` takes raw values as colours.
+
+    Args:
+        raw: Output of a colorer, (N, 3, H, W).
+        normalize: One of ``COLOR_SCALES``.
+        bias: Added before the sigmoid; a negative one starts the training near black.
+
+    Returns:
+        Colours, (N, 3, H, W), float32; in [0, 255] unless ``'none'`` (or, with the reference's formula, when all
+        values have one sign: it divides by |max| + |min|, not by max - min).
+
+    Raises:
+        ValueError: If the scale is not known.
+    """
+    check_color_scale(normalize)
+    raw = raw.float()
+    if normalize == 'none':
+        return raw
+    if normalize == 'sigmoid':
+        return torch.sigmoid(raw + bias) * 255
+    dims = (0, 1, 2, 3) if normalize == 'batch' else (1, 2, 3)
+    low = raw.amin(dims, keepdim=True).abs()
+    high = raw.amax(dims, keepdim=True).abs()
+    return (raw + low) / (high + low + 1e-5) * 255
+
+
+def stretch_colors(colors: Tensor, gamma: float = 1.0) -> Tensor:
+    """One map stretched to the full range, as at the reference's inference: (x - min) / (max - min), to the gamma.
+
+    Args:
+        colors: One colour map, (3, H, W), without padding.
+        gamma: Exponent on the stretched map in [0, 1]; the reference shows the MAE's maps with 0.7.
+
+    Returns:
+        Colours in [0, 255], (3, H, W), float32; a map of a single value becomes 0.
+    """
+    colors = colors.float()
+    low, high = colors.min(), colors.max()
+    unit = (colors - low) / (high - low).clamp(min=1e-5)
+    return unit.pow(gamma) * 255 if gamma != 1.0 else unit * 255
+
+
+def check_color_scale(normalize: str) -> None:
+    """Raises ValueError for a colour scale that does not exist."""
+    if normalize not in COLOR_SCALES:
+        raise ValueError(
+            f'normalize must be one of {", ".join(COLOR_SCALES)}, but got {normalize!r}'
+        )
+
+
+@MODELS.register_module()
+class UNetColorer(BaseModule):
+    """diffusers' conditional UNet as a one-step colorer on a fixed invertible latent.
+
+    The graph is that of gen2seg's Stable Diffusion colorer (image latent alone as input, fixed last timestep, a constant
+    prompt, one step) with ``pixel_unshuffle`` / ``pixel_shuffle`` in place of the VAE: nothing is lost on the way and
+    nothing has to be downloaded, so that it trains from scratch.
+
+    Args:
+        config: Keyword arguments of ``diffusers.UNet2DConditionModel``, less ``in_channels`` and ``out_channels``,
+            which follow from the patch size.
+        patch_size: Side of the patches that become latent channels; 1 works on pixels.
+        timestep: The fixed timestep (T - 1 of Stable Diffusion).
+        num_text_tokens: Length of the constant prompt, whose embedding is zero.
+
+    Raises:
+        ValueError: If the config sets the channels.
+    """
+
+    def __init__(
+        self,
+        config: dict[str, Any],
+        patch_size: int = 2,
+        timestep: int = 999,
+        num_text_tokens: int = 1,
+    ) -> None:
+        super().__init__()
+        from diffusers import UNet2DConditionModel
+
+        channels = 3 * patch_size**2
+        for key in ('in_channels', 'out_channels'):
+            if config.get(key, channels) != channels:
+                raise ValueError(
+                    f'{key} of UNetColorer must be 3 * patch_size ** 2 = {channels}, but got {config[key]}; '
+                    'leave it out of the config'
+                )
+        self.unet = UNet2DConditionModel(
+            **{**config, 'in_channels': channels, 'out_channels': channels}
+        )
+        self.patch_size = patch_size
+        self.timestep = timestep
+        text_dim = self.unet.config.cross_attention_dim
+        self.register_buffer('text', torch.zeros(1, num_text_tokens, text_dim), persistent=False)
+
+    def init_weights(self) -> None:
+        """Does nothing: diffusers has initialised the UNet."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Colours images.
+
+        Args:
+            images: RGB in [-1, 1], (N, 3, H, W); H and W multiples of the patch size.
+
+        Returns:
+            Raw maps, (N, 3, H, W).
+
+        Raises:
+            ValueError: If the size is no multiple of the patch size.
+        """
+        check_patches(images, self.patch_size, type(self).__name__)
+        latents = F.pixel_unshuffle(images, self.patch_size)  # (N, 3 p^2, H/p, W/p)
+        timesteps = torch.full((len(latents),), self.timestep, device=latents.device)
+        text = self.text.to(latents.dtype).expand(len(latents), -1, -1)  # (N, L, D)
+        output = self.unet(latents, timesteps, encoder_hidden_states=text).sample
+        return F.pixel_shuffle(output, self.patch_size)  # (N, 3, H, W)
+
+    def save_pretrained(self, folder: str) -> None:
+        """Writes the UNet as a diffusers folder."""
+        self.unet.save_pretrained(folder)
+
+
+@MODELS.register_module()
+class MAEColorer(BaseModule):
+    """transformers' ViT-MAE, encoder and decoder with nothing masked, as a colorer (gen2seg, Section 3).
+
+    Exactly one of ``config`` and ``pretrained`` is given. The layers are called one after the other here, because the
+    library's own ``forward`` shuffles the patches at mask ratio 0 too, divides 0 by 0 for its loss, and interpolates
+    the decoder's positions along the raster index, which is wrong for every other grid. A model built from a config
+    gets the 2-D sine-cosine positions that the library leaves at zero.
+
+    Args:
+        config: Keyword arguments of ``transformers.ViTMAEConfig``; trained from scratch.
+        pretrained: Folder or hub id of a ``ViTMAEForPreTraining``, such as ``facebook/vit-mae-huge`` or gen2seg's
+            released weights. Always loaded at its own image size: other sizes interpolate the positions.
+        mean: Subtracted from RGB in [0, 1]; ImageNet's by default.
+        std: Divides after that.
+
+    Raises:
+        ValueError: If not exactly one of config and pretrained is given, if a width cannot hold sine-cosine positions,
+            or if the folder lacks weights.
+    """
+
+    def __init__(
+        self,
+        config: dict[str, Any] | None = None,
+        pretrained: str | None = None,
+        mean: tuple[float, float, float] = IMAGENET_MEAN,
+        std: tuple[float, float, float] = IMAGENET_STD,
+    ) -> None:
+        super().__init__()
+        if (config is None) == (pretrained is None):
+            raise ValueError(
+                'MAEColorer needs either config (trained from scratch) or pretrained (folder or hub id), '
+                f'but got {"both" if config is not None else "neither"}'
+            )
+        self.mae = _fresh_mae(config) if pretrained is None else _pretrained_mae(pretrained)
+        # Neither takes part in a map, so DDP would look for their gradients in vain.
+        self.mae.decoder.mask_token.requires_grad_(False)
+        self.patch_size = self.mae.config.patch_size
+        self.register_buffer('mean', torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer('std', torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+
+    def init_weights(self) -> None:
+        """Does nothing: transformers has an ``init_weights`` too, which would overwrite pretrained weights."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Colours images.
+
+        Args:
+            images: RGB in [-1, 1], (N, 3, H, W); H and W multiples of the patch size, any aspect.
+
+        Returns:
+            Raw maps, (N, 3, H, W).
+
+        Raises:
+            ValueError: If the size is no multiple of the patch size.
+        """
+        check_patches(images, self.patch_size, type(self).__name__)
+        height, width = (side // self.patch_size for side in images.shape[-2:])
+        encoder, decoder = self.mae.vit, self.mae.decoder
+        embeddings = encoder.embeddings
+        positions = resize_positions(embeddings.position_embeddings, height, width)
+        pixels = ((images + 1) / 2 - self.mean) / self.std
+        tokens = embeddings.patch_embeddings(pixels)  # (N, hw, D), raster order
+        tokens = torch.cat([embeddings.cls_token.expand(len(tokens), -1, -1), tokens], dim=1)
+        tokens = tokens + positions  # (N, 1 + hw, D)
+        for layer in encoder.layers:
+            tokens = layer(tokens)
+        tokens = decoder.decoder_embed(encoder.layernorm(tokens))  # (N, 1 + hw, E)
+        tokens = tokens + resize_positions(decoder.decoder_pos_embed, height, width)
+        for layer in decoder.decoder_layers:
+            tokens = layer(tokens)
+        patches = decoder.decoder_pred(decoder.decoder_norm(tokens))[:, 1:]  # (N, hw, p^2 3)
+        return self.mae.unpatchify(patches, tuple(images.shape[-2:]))  # (N, 3, H, W)
+
+    def save_pretrained(self, folder: str) -> None:
+        """Writes a ``ViTMAEForPreTraining`` folder, the format of gen2seg's released weights."""
+        self.mae.save_pretrained(folder)
+
+
+def check_patches(images: Tensor, patch_size: int, owner: str) -> None:
+    """Raises ValueError if the sides of (N, 3, H, W) images are no multiples of the patch size."""
+    height, width = images.shape[-2:]
+    if height % patch_size or width % patch_size:
+        raise ValueError(
+            f'{owner} expects image sides that are multiples of its patch size {patch_size}, but got height {height} '
+            f'and width {width}; resize in the pipeline or set pad_size_divisor={patch_size} in the data preprocessor'
+        )
+
+
+def sincos_positions(dim: int, height: int, width: int) -> Tensor:
+    """2-D sine-cosine positions in ViT-MAE's layout: a zero row for the class token, then sin x, cos x, sin y, cos y.
+
+    Args:
+        dim: Width of the tokens, a multiple of 4.
+        height: Rows of patches.
+        width: Columns of patches.
+
+    Returns:
+        Positions, (1, 1 + height * width, dim), float32, raster order.
+
+    Raises:
+        ValueError: If dim is no multiple of 4.
+    """
+    if dim % 4:
+        raise ValueError(
+            f'hidden_size and decoder_hidden_size must be multiples of 4, but got {dim}'
+        )
+    frequencies = 10000.0 ** -(torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))
+    rows, columns = torch.meshgrid(
+        torch.arange(height, dtype=torch.float64),
+        torch.arange(width, dtype=torch.float64),
+        indexing='ij',
+    )
+    parts = []
+    for position in (columns, rows):
+        angles = position.reshape(-1, 1) * frequencies  # (hw, dim / 4)
+        parts += [angles.sin(), angles.cos()]
+    patches = torch.cat(parts, dim=1)
+    return torch.cat([patches.new_zeros(1, dim), patches])[None].float()
+
+
+def resize_positions(positions: Tensor, height: int, width: int) -> Tensor:
+    """Position embeddings for another grid, by 2-D bicubic interpolation; the class token's stays.
+
+    Args:
+        positions: (1, 1 + side ** 2, D).
+        height: Rows of the wanted grid.
+        width: Columns of the wanted grid.
+
+    Returns:
+        (1, 1 + height * width, D); the input itself if the grid is the same.
+    """
+    side = math.isqrt(positions.shape[1] - 1)
+    if (height, width) == (side, side):
+        return positions
+    dim = positions.shape[-1]
+    grid = positions[:, 1:].view(1, side, side, dim).permute(0, 3, 1, 2)  # (1, D, side, side)
+    grid = F.interpolate(grid.float(), size=(height, width), mode='bicubic', align_corners=False)
+    patches = grid.permute(0, 2, 3, 1).reshape(1, height * width, dim).to(positions.dtype)
+    return torch.cat([positions[:, :1], patches], dim=1)
+
+
+def _fresh_mae(config: dict[str, Any]) -> nn.Module:
+    from transformers import ViTMAEConfig, ViTMAEForPreTraining
+
+    mae = ViTMAEForPreTraining(ViTMAEConfig(**{**config, 'mask_ratio': 0.0}))
+    side = mae.config.image_size // mae.config.patch_size
+    embeddings = mae.vit.embeddings
+    for table in (embeddings.position_embeddings, mae.decoder.decoder_pos_embed):
+        table.data.copy_(sincos_positions(table.shape[-1], side, side))
+    # As in the MAE paper; the library leaves the class token at zero and scales all weights alike, for wide models.
+    for module in mae.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+    nn.init.xavier_uniform_(embeddings.patch_embeddings.projection.weight.data.flatten(1))
+    nn.init.normal_(embeddings.cls_token, std=mae.config.initializer_range)
+    return mae
+
+
+def _pretrained_mae(source: str) -> nn.Module:
+    from transformers import ViTMAEForPreTraining
+
+    mae, report = ViTMAEForPreTraining.from_pretrained(source, output_loading_info=True)
+    missing = sorted(report['missing_keys'])
+    if missing:
+        raise ValueError(
+            f'{source} is not a whole ViTMAEForPreTraining: expected encoder and decoder, but got no weights for '
+            f'{len(missing)} keys such as {missing[0]}'
+        )
+    return mae

@@ -1,0 +1,115 @@
+"""Images <-> standardised latents, for every diffusers autoencoder."""
+
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from genseg_mm.models.base import FrozenPartsMixin, freeze, is_pretrained_config
+from genseg_mm.registry import MODELS
+
+
+@MODELS.register_module()
+class LatentCodec(FrozenPartsMixin, BaseModule):
+    """Frozen autoencoder whose latents are standardised.
+
+    2D autoencoders (AutoencoderKL, AutoencoderTiny, AutoencoderDC, our PatchCodec) and video autoencoders used with one
+    frame (AutoencoderKLWan, AutoencoderKLQwenImage). Latents are standardised by the autoencoder's ``latents_mean`` and
+    ``latents_std`` where it has them, else by ``shift_factor`` and ``scaling_factor``. The mode of the posterior is taken.
+
+    Args:
+        autoencoder: Config, e.g. ``dict(type='diffusers.AutoencoderKLWan.from_pretrained', ...)``.
+        max_batch: Most images that go through the autoencoder at once; bounds memory, changes nothing else.
+    """
+
+    frozen_parts = ('autoencoder',)
+
+    def __init__(
+        self, autoencoder: dict, max_batch: int | None = None, init_cfg: dict | None = None
+    ) -> None:
+        super().__init__(init_cfg)
+        self.autoencoder = freeze(
+            MODELS.build(autoencoder), has_source=is_pretrained_config(autoencoder)
+        )
+        self.max_batch = max_batch
+        self.is_video = any(
+            isinstance(module, nn.Conv3d) for module in self.autoencoder.modules()
+        )
+        config = self.autoencoder.config
+        mean, std = _option(config, 'latents_mean'), _option(config, 'latents_std')
+        if mean is None or std is None:
+            # Diffusers maps latents to (z - shift) * scaling.
+            mean = [_option(config, 'shift_factor') or 0.0]
+            std = [1 / (_option(config, 'scaling_factor') or 1.0)]
+        for name, value in (('latents_mean', mean), ('latents_std', std)):
+            value = torch.as_tensor(value, dtype=torch.float32).reshape(1, -1, 1, 1)
+            self.register_buffer(name, value, persistent=False)
+        self.downsample = _spatial_factor(self.autoencoder)
+
+    def init_weights(self) -> None:
+        """Keeps the autoencoder as it was built."""
+        self._is_init = True
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Encodes images.
+
+        Args:
+            images: RGB in [-1, 1], (N, 3, H, W); H and W multiples of ``downsample``.
+
+        Returns:
+            Standardised latents, (N, C, H / downsample, W / downsample), float32, without gradient.
+
+        Raises:
+            ValueError: If the size is not a multiple of ``downsample``.
+        """
+        height, width = images.shape[-2:]
+        if height % self.downsample or width % self.downsample:
+            raise ValueError(
+                f'image height and width must be multiples of {self.downsample} for this autoencoder, '
+                f'but got {(height, width)}; set another Resize scale or pad_size_divisor={self.downsample}'
+            )
+        with torch.no_grad():
+            latents = [self._encode(part) for part in self._parts(images)]
+        return (torch.cat(latents).float() - self.latents_mean) / self.latents_std
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Decodes standardised latents (N, C, h, w) to RGB images in about [-1, 1], (N, 3, H, W), float32.
+
+        Gradients flow to the latents, so that a loss in pixel space is possible.
+        """
+        latents = latents.float() * self.latents_std + self.latents_mean
+        return torch.cat([self._decode(part) for part in self._parts(latents)]).float()
+
+    def _parts(self, batch: Tensor) -> tuple[Tensor, ...]:
+        dtype = next((p.dtype for p in self.autoencoder.parameters()), batch.dtype)
+        return batch.to(dtype).split(self.max_batch or max(len(batch), 1))
+
+    def _encode(self, images: Tensor) -> Tensor:
+        encoded = self.autoencoder.encode(images[:, :, None] if self.is_video else images)
+        if hasattr(encoded, 'latent_dist'):
+            latents = encoded.latent_dist.mode()
+        else:
+            latents = encoded.latents if hasattr(encoded, 'latents') else encoded.latent
+        return latents[:, :, 0] if self.is_video else latents
+
+    def _decode(self, latents: Tensor) -> Tensor:
+        if self.is_video:
+            return self.autoencoder.decode(latents[:, :, None]).sample[:, :, 0]
+        return self.autoencoder.decode(latents).sample
+
+
+def _option(config: object, name: str) -> object:
+    return getattr(config, name, None)
+
+
+def _spatial_factor(autoencoder: nn.Module) -> int:
+    """Pixels per latent cell along one side, from the number of stages (``scale_factor_spatial`` does not follow them)."""
+    config = autoencoder.config
+    for name in ('block_out_channels', 'encoder_block_out_channels', 'dim_mult'):
+        if stages := _option(config, name):
+            return 2 ** (len(stages) - 1) * (_option(config, 'patch_size') or 1)
+    if patch_size := _option(config, 'patch_size'):
+        return int(patch_size)
+    raise ValueError(
+        f'cannot tell the downsampling of {type(autoencoder).__name__}: expected an autoencoder whose config has '
+        "'block_out_channels', 'encoder_block_out_channels', 'dim_mult' or 'patch_size'"
+    )

@@ -1,0 +1,119 @@
+"""Packaging of genseg_mm. Every version requirement of the project is in this file, and only here.
+
+tools/setup_env.sh reads `EXTRAS` to build the environment. Run it instead of a bare
+`pip install -e '.[mm]'`, in which pip builds onedl-mmcv in isolation: without torch in sight, and
+therefore, without a word, without its compiled operators.
+"""
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+SHIPPED = ('configs', 'tools', 'model-index.yml')  # what `mim` looks for in <package>/.mim
+
+# The oldest versions that can work, beside an OpenMMLab stack (OneDL's or upstream's) of one's own.
+# The versions that the tests run with are in [mm].
+INSTALL_REQUIRES = [
+    'torch>=2.6',
+    'diffusers>=0.42',
+    'transformers>=5.0',
+    'numpy>=2.0',
+    'pycocotools',
+    'safetensors',
+    'scipy',
+]
+
+EXTRAS = {
+    # Comes first, because onedl-mmcv compiles against it. GENSEG_TORCH overrides.
+    'torch': ['torch==2.13.0'],
+    # Older setuptools do not know the licence field in the pyproject.toml of onedl-mmcv.
+    'build': ['pip>=24.1', 'setuptools>=80', 'wheel', 'packaging>=24.2', 'ninja', 'psutil'],
+    'mm': [
+        'onedl-mmcv==2.3.6',  # built by tools/mmcv_wheel.py, never by pip's isolated build
+        'onedl-mmengine==0.10.12',
+        'onedl-mmdetection==3.5.1',
+        'onedl-mmsegmentation==1.4.2',
+        'diffusers==0.42.1',
+        'transformers==5.23.0',
+        'numpy==2.2.6',  # the newest that OpenCV 4.12 accepts
+        'pycocotools==2.0.11',
+        'h5py>=3.12',
+        'matplotlib>=3.9',
+        'safetensors>=0.5',
+        'scipy>=1.14',
+        'sentencepiece>=0.2',
+        # imaug (of mmdet) wants < 4.13; opencv-python needs libGL, this build does not
+        'opencv-python-headless==4.12.0.88',
+    ],
+    'test': ['pytest>=8.3', 'pytest-xdist>=3.6', 'ruff==0.17.5'],
+    'tensorboard': ['tensorboard>=2.19'],
+}
+
+
+def version() -> str:
+    text = (ROOT / 'genseg_mm' / 'version.py').read_text(encoding='utf-8')
+    return re.search(r"__version__ = '([^']+)'", text).group(1)
+
+
+def ship_mim_files(package: Path, link: bool) -> None:
+    """Puts what `mim` needs into `package`/.mim: links in an editable install, otherwise copies."""
+    target = package / '.mim'
+    if target.is_symlink() or target.is_file():
+        target.unlink()
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    for name in SHIPPED:
+        source = ROOT / name
+        if link:
+            (target / name).symlink_to(os.path.relpath(source, target))
+        elif source.is_dir():
+            ignored = shutil.ignore_patterns('__pycache__', '*.pyc')
+            shutil.copytree(source, target / name, ignore=ignored)
+        else:
+            shutil.copy2(source, target / name)
+
+
+def main() -> None:
+    from setuptools import find_packages, setup
+    from setuptools.command.build_py import build_py
+
+    class BuildPyWithMim(build_py):
+        """The one command that wheels and editable (PEP 660) installs both run."""
+
+        def run(self) -> None:
+            super().run()
+            package = ROOT if self.editable_mode else Path(self.build_lib)
+            ship_mim_files(package / 'genseg_mm', link=self.editable_mode)
+
+    setup(
+        name='genseg_mm',
+        version=version(),
+        description='Generative segmentation (GenMask, gen2seg) as an OpenMMLab plugin',
+        author='genseg_mm contributors',
+        license='Apache-2.0',
+        license_files=['LICENSE'],
+        keywords=['segmentation', 'diffusion', 'referring segmentation', 'OpenMMLab'],
+        classifiers=[
+            'Development Status :: 3 - Alpha',
+            'Intended Audience :: Science/Research',
+            'Operating System :: POSIX :: Linux',
+            'Programming Language :: Python :: 3',
+            'Programming Language :: Python :: 3.11',
+            'Programming Language :: Python :: 3.12',
+            'Topic :: Scientific/Engineering :: Artificial Intelligence',
+        ],
+        packages=find_packages(include=['genseg_mm', 'genseg_mm.*']),
+        include_package_data=False,
+        package_data={'genseg_mm': ['**/*.safetensors']},
+        python_requires='>=3.11',
+        install_requires=INSTALL_REQUIRES,
+        extras_require=EXTRAS,
+        cmdclass={'build_py': BuildPyWithMim},
+        zip_safe=False,
+    )
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,98 @@
+"""LoadImage: right pixels, and one-line errors that name the file."""
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from genseg_mm.datasets.load_image import LoadImage
+
+PICTURE = np.random.default_rng(0).integers(0, 256, (20, 30, 3)).astype(np.uint8)
+
+
+def write_jpeg(path, **kwargs) -> bytes:
+    Image.fromarray(np.ascontiguousarray(PICTURE[..., ::-1])).save(path, quality=95, **kwargs)
+    return path.read_bytes()
+
+
+def test_png_is_read_exactly_as_bgr(tmp_path):
+    path = tmp_path / 'a.png'
+    cv2.imwrite(str(path), PICTURE)
+    results = LoadImage()(dict(img_path=str(path), height=20, width=30))
+    assert np.array_equal(results['img'], PICTURE)
+    assert results['img_shape'] == results['ori_shape'] == (20, 30)
+    as_float = LoadImage(to_float32=True)(dict(img_path=str(path)))['img']
+    assert as_float.dtype == np.float32
+    assert np.array_equal(as_float, PICTURE.astype(np.float32))
+
+
+def test_jpeg_equals_opencv(tmp_path):
+    path = tmp_path / 'a.jpg'
+    write_jpeg(path)
+    assert np.array_equal(LoadImage()(dict(img_path=str(path)))['img'], cv2.imread(str(path)))
+
+
+def test_cut_jpeg(tmp_path):
+    path = tmp_path / 'cut.jpg'
+    data = write_jpeg(path)
+    for length in (2, 100, len(data) // 2, len(data) - 1):
+        path.write_bytes(data[:length])
+        with pytest.raises(ValueError, match=rf'cut\.jpg is cut short \({length} bytes'):
+            LoadImage()(dict(img_path=str(path)))
+    path.write_bytes(data + bytes(100))  # padding after the end does no harm
+    assert LoadImage()(dict(img_path=str(path)))['img_shape'] == (20, 30)
+
+
+def test_cut_jpeg_with_whole_thumbnail(tmp_path):
+    path = tmp_path / 'cut.jpg'
+    data = write_jpeg(path)
+    thumbnail = b'\xff\xe1' + (2 + len(data)).to_bytes(2, 'big') + data
+    path.write_bytes(data[:2] + thumbnail + data[2:])
+    assert LoadImage()(dict(img_path=str(path)))['img_shape'] == (20, 30)
+    path.write_bytes(data[:2] + thumbnail + data[2:-200])
+    with pytest.raises(ValueError, match='cut short'):
+        LoadImage()(dict(img_path=str(path)))
+
+
+def test_cut_png(tmp_path):
+    path = tmp_path / 'cut.png'
+    cv2.imwrite(str(path), PICTURE)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(ValueError, match=r'cut\.png is cut short'):
+        LoadImage()(dict(img_path=str(path)))
+
+
+@pytest.mark.parametrize('content', [b'', b'no picture at all', b'\xff\xd8\xff\xdagarbage\xff\xd9'])
+def test_undecodable(tmp_path, content):
+    path = tmp_path / 'bad.jpg'
+    path.write_bytes(content)
+    with pytest.raises(
+        ValueError, match=rf'bad\.jpg cannot be decoded \({len(content)} bytes'
+    ) as caught:
+        LoadImage()(dict(img_path=str(path)))
+    assert '\n' not in str(caught.value)
+
+
+def test_other_size_than_annotated(tmp_path):
+    path = tmp_path / 'a.jpg'
+    write_jpeg(path)
+    with pytest.raises(ValueError, match=r'a\.jpg: expected height x width 20x31 .* but got 20x30'):
+        LoadImage()(dict(img_path=str(path), height=20, width=31))
+
+
+def test_exif_orientation(tmp_path):
+    path = tmp_path / 'turned.jpg'
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    write_jpeg(path, exif=exif)
+    turned = LoadImage()(dict(img_path=str(path), height=30, width=20))['img']
+    lying = LoadImage(color_type='color_ignore_orientation')(dict(img_path=str(path)))['img']
+    assert lying.shape == (20, 30, 3)
+    assert np.array_equal(turned, cv2.rotate(lying, cv2.ROTATE_90_CLOCKWISE))
+    with pytest.raises(ValueError, match=r'expected .* 20x30 .* got 30x20 .*EXIF'):
+        LoadImage()(dict(img_path=str(path), height=20, width=30))
+
+
+def test_missing(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r'absent\.jpg'):
+        LoadImage()(dict(img_path=str(tmp_path / 'absent.jpg')))

@@ -1,0 +1,331 @@
+"""The point-prompt metric by hand."""
+
+from itertools import chain, zip_longest
+
+import numpy as np
+import pytest
+import torch
+from mmengine.evaluator import Evaluator
+from mmengine.structures import PixelData
+from mmseg.structures import SegDataSample
+from torch.testing import assert_close
+
+from genseg_mm.evaluation.point_prompt_metric import (
+    PointPromptMetric,
+    collapse_share,
+    deepest_pixels,
+    iou_by_radius,
+    position_map,
+)
+
+HALVES = torch.tensor([[1, 1, 2, 2]] * 4)  # two instances, no background
+RED, BLUE = torch.tensor([255.0, 0, 0]), torch.tensor([0, 0, 255.0])
+
+
+def sample(
+    colors: torch.Tensor,
+    ids: torch.Tensor = HALVES,
+    points: tuple = ((0, 0), (3, 3)),
+    point_ids: tuple = (1, 2),
+    subset: str | None = None,
+    **meta: object,
+) -> SegDataSample:
+    result = SegDataSample()
+    result.pred_color_map = PixelData(data=colors.float())
+    result.gt_instance_map = PixelData(data=ids[None])
+    result.set_metainfo(
+        dict(
+            points=np.asarray(points, np.float32).reshape(len(point_ids), -1, 2),
+            point_labels=np.ones((len(point_ids), 1), np.int64),
+            point_ids=np.asarray(point_ids),
+            ori_shape=tuple(ids.shape),
+            img_shape=tuple(ids.shape),
+            **({} if subset is None else {'subset': subset}),
+            **meta,
+        )
+    )
+    return result
+
+
+def flat_colors(ids: torch.Tensor = HALVES) -> torch.Tensor:
+    """Perfect map: instance 1 red, instance 2 blue, background black."""
+    palette = torch.stack([torch.zeros(3), RED, BLUE])
+    return palette[ids].permute(2, 0, 1)
+
+
+def grey_images(num: int, size: tuple[int, int] = (4, 4)) -> dict:
+    return dict(inputs=[torch.full((3, *size), 90, dtype=torch.uint8) for _ in range(num)])
+
+
+def evaluate(metric: PointPromptMetric, samples: list, images: dict | None = None, batch: int = 2):
+    evaluator = Evaluator(metric)
+    images = images or grey_images(len(samples), tuple(samples[0].gt_instance_map.shape))
+    for start in range(0, len(samples), batch):
+        part = slice(start, start + batch)
+        evaluator.process(samples[part], dict(inputs=images['inputs'][part]))
+    return evaluator.evaluate(len(samples))
+
+
+# Pieces
+
+
+def test_iou_by_radius_by_hand():
+    distances = torch.tensor([[[0.0, 1.0], [2.0, 3.0]]])
+    truth = torch.tensor([[[True, True], [False, False]]])
+    radii = torch.tensor([0.5, 1.0, 2.0, 9.0])  # strictly nearer: 1, 1, 2 and 4 pixels
+    expected = torch.tensor([[0.5, 0.5, 1.0, 0.5]], dtype=torch.float64)
+    assert_close(iou_by_radius(distances, truth, radii), expected, rtol=0, atol=0)
+
+
+def test_iou_by_radius_equals_a_loop():
+    generator = torch.Generator().manual_seed(0)
+    distances = torch.rand(5, 6, 7, generator=generator) * 10
+    truth = torch.rand(5, 6, 7, generator=generator) < 0.4
+    radii = torch.tensor([0.1, 2.5, 4.0, 11.0])
+    result = iou_by_radius(distances, truth, radii)
+    for k in range(5):
+        for j, radius in enumerate(radii):
+            mask = distances[k] < radius
+            iou = (mask & truth[k]).sum().double() / (mask | truth[k]).sum()
+            assert_close(result[k, j], iou, rtol=0, atol=1e-15)
+
+
+def test_empty_mask_on_empty_truth_is_zero():
+    nothing = torch.full((1, 2, 2), torch.inf)
+    assert iou_by_radius(nothing, torch.zeros(1, 2, 2).bool(), torch.tensor([5.0])).tolist() == [[0.0]]
+
+
+def test_collapse_share_by_hand():
+    same = np.arange(12.0).reshape(1, 3, 2, 2).repeat(4, axis=0)
+    assert collapse_share(same) == pytest.approx(1.0)
+    opposite = np.stack([same[0], -same[0]])
+    assert collapse_share(opposite) == pytest.approx(0.0)
+    # Values a + b with a the same for all images, b = +-1 of a zero mean: var(a) / (var(a) + 1).
+    fixed = np.array([[[[-2.0, 2.0]]]]).repeat(3, axis=1)
+    maps = np.concatenate([fixed + 1, fixed - 1])
+    assert collapse_share(maps) == pytest.approx(4 / 5)
+    assert collapse_share(np.full((3, 3, 2, 2), 8.0)) == 1.0
+
+
+def test_position_map_by_hand():
+    places = position_map((3, 2))
+    assert places[0].tolist() == [[0, 255]] * 3
+    assert places[1].tolist() == [[0, 0], [127.5, 127.5], [255, 255]]
+    assert places[2].abs().max() == 0
+
+
+def test_deepest_pixels_by_hand():
+    ids = torch.zeros(7, 9, dtype=torch.long)
+    ids[1:6, 1:6] = 4
+    ids[0:3, 6:9] = 7
+    points = deepest_pixels(ids, torch.tensor([4, 7]))
+    assert points.tolist() == [[[3.0, 3.0]], [[7.0, 1.0]]]
+
+
+# The metric
+
+
+def test_perfect_map_and_controls_by_hand():
+    """Radius 100. The grey image takes all 16 pixels: 8 / 16. The position disk around a corner of a 4x4 map (steps of
+    85) holds the corner and its two neighbours, all of the right half: 3 / 8."""
+    result = evaluate(PointPromptMetric(threshold=100.0), [sample(flat_colors())])
+    assert result == {
+        'mIoU': pytest.approx(100.0),
+        'control_rgb': pytest.approx(50.0),
+        'control_position': pytest.approx(37.5),
+        'oracle_foreground': pytest.approx(37.5),
+        'collapse_share': pytest.approx(1.0),
+        'radius': 100.0,
+        'num_prompts': 2,
+        'instances_without_prompt': 0,
+    }
+
+
+def test_oracle_is_the_position_disk_within_the_foreground():
+    ids = torch.zeros(4, 4, dtype=torch.long)
+    ids[0, :3] = 1  # of the disk {(0, 0), (1, 0), (0, 1)} only two pixels are foreground
+    one = sample(flat_colors(ids), ids, points=((0, 0),), point_ids=(1,))
+    result = evaluate(PointPromptMetric(threshold=100.0), [one])
+    assert result['control_position'] == pytest.approx(100 * 2 / 4)
+    assert result['oracle_foreground'] == pytest.approx(100 * 2 / 3)
+
+
+def test_raw_image_is_the_loaders_image_at_the_original_size():
+    """An image that shows the two halves in two greys, stored at half the size."""
+    image = torch.zeros(3, 2, 2, dtype=torch.uint8)
+    image[:, :, 1] = 200
+    one = sample(torch.zeros(3, 4, 4))
+    one.set_metainfo(dict(img_shape=(2, 2)))
+    result = evaluate(PointPromptMetric(threshold=10.0), [one], dict(inputs=[image]))
+    # Bilinear: columns 0, 50, 150, 200. A radius of 10 finds the prompt's own column: 4 of 8 pixels.
+    assert result['control_rgb'] == pytest.approx(50.0)
+    assert result['mIoU'] == pytest.approx(50.0)  # the black map takes everything
+
+
+def test_radius_is_chosen_on_val_for_each_map_and_used_elsewhere():
+    """On val, 60 joins the two shades of each half. The seen scene has a third shade, 50 away, that 60 takes too."""
+    shades = flat_colors()
+    shades[1, :, 1] = 40.0  # second column: 40 away from the first
+    shades[1, :, 2] = 40.0
+    val = sample(shades, subset='val')
+    other = flat_colors()
+    other[:, :, 2] = torch.tensor([[255.0], [50.0], [0.0]])  # column of instance 2 that looks like 1
+    seen = sample(other, subset='seen')
+    metric = PointPromptMetric(radii=(30, 60, 500))
+    result = evaluate(metric, [val, seen])
+    assert result['radius'] == 60
+    assert result['val_mIoU'] == pytest.approx(100.0)
+    # Prompt 1 takes 12 pixels for 8: 8 / 12. Prompt 2 misses column 2: 4 / 8.
+    assert result['seen_mIoU'] == pytest.approx(100 * (8 / 12 + 4 / 8) / 2)
+    # The position disk: radius 30 one pixel, 60 the same, 500 everything: 8 / 16 wins over 1 / 8.
+    assert result['seen_control_position'] == pytest.approx(50.0)
+
+
+def test_smallest_of_equally_good_radii():
+    samples = [sample(flat_colors(), subset='val'), sample(flat_colors(), subset='seen')]
+    assert evaluate(PointPromptMetric(radii=(300, 20, 100)), samples)['radius'] == 20
+
+
+def test_calibration_without_calibration_samples():
+    with pytest.raises(ValueError, match=r"needs prompts in the subset 'val', but got the subsets \['seen'\]"):
+        evaluate(PointPromptMetric(), [sample(flat_colors(), subset='seen')])
+
+
+@pytest.mark.parametrize('rule', ['reference', 'paper'])
+def test_rules_of_the_reference_and_the_paper_need_no_calibration(rule: str):
+    ids = HALVES.repeat_interleave(8, 0).repeat_interleave(8, 1)
+    one = sample(flat_colors(ids), ids, points=((7, 16), (24, 16)), subset='test')
+    result = evaluate(PointPromptMetric(threshold=rule), [one], grey_images(1, (32, 32)))
+    assert result['test_mIoU'] == pytest.approx(100.0)
+    assert result['test_control_rgb'] == pytest.approx(50.0)
+    assert 'radius' not in result
+
+
+def test_several_points_of_a_prompt_join():
+    """Instance 1 in two shades: either point alone finds half of it."""
+    shades = flat_colors()
+    shades[1, :, 1] = 200.0
+    one = sample(shades, points=((0, 0), (1, 0)), point_ids=(1,))
+    one.set_metainfo(dict(point_labels=np.ones((1, 2), np.int64)))
+    assert evaluate(PointPromptMetric(threshold=50.0), [one])['mIoU'] == pytest.approx(100.0)
+    single = sample(shades, points=((0, 0),), point_ids=(1,))
+    assert evaluate(PointPromptMetric(threshold=50.0), [single])['mIoU'] == pytest.approx(50.0)
+
+
+def test_deepest_prompt_beside_the_random_one():
+    ids = torch.zeros(5, 5, dtype=torch.long)
+    ids[:, :3] = 1
+    colors = flat_colors(ids)
+    colors[:, 0, 0] = torch.tensor([0.0, 255.0, 0.0])  # the random point hits an odd pixel
+    one = sample(colors, ids, points=((0, 0),), point_ids=(1,))
+    result = evaluate(PointPromptMetric(threshold=50.0, deepest=True), [one])
+    assert result['mIoU'] == pytest.approx(100 * 1 / 15)
+    assert result['deepest_mIoU'] == pytest.approx(100 * 14 / 15)
+
+
+def test_query_color_is_the_pixels_own_or_a_mean_around_it():
+    ramp = torch.zeros(3, 5, 5)
+    ramp[0] = torch.tensor([0.0, 0, 100, 0, 0])
+    ids = (ramp[0] > 0).long()
+    one = sample(ramp, ids, points=((2, 2),), point_ids=(1,))
+    assert evaluate(PointPromptMetric(threshold=50.0, query_std=0), [one])['mIoU'] == 100.0
+    # With a wide spread the query is nearer to the black around: the mask is the rest of the image.
+    assert evaluate(PointPromptMetric(threshold=50.0, query_std=1.0), [one])['mIoU'] == 0.0
+
+
+def test_instances_without_prompt_are_counted():
+    one = sample(flat_colors(), points=((0, 0),), point_ids=(1,))
+    result = evaluate(PointPromptMetric(threshold=100.0), [one])
+    assert (result['num_prompts'], result['instances_without_prompt']) == (1, 1)
+
+
+def test_subsets_keep_their_own_means_and_calibration_stays_out_of_the_collapse_share():
+    black, perfect = torch.zeros(3, 4, 4), flat_colors()
+    samples = [sample(perfect, subset='val'), sample(black, subset='seen'), sample(perfect, subset='unseen')]
+    result = evaluate(PointPromptMetric(radii=(50,), grid_size=4), samples)
+    assert (result['seen_mIoU'], result['unseen_mIoU']) == (50.0, 100.0)
+    assert result['collapse_share'] == pytest.approx(
+        collapse_share(torch.stack([black, perfect]).numpy())
+    )
+
+
+def random_samples(num: int = 7) -> list[SegDataSample]:
+    generator = torch.Generator().manual_seed(3)
+    samples = []
+    for i in range(num):
+        ids = torch.randint(0, 3, (6, 6), generator=generator)
+        ids[0, 0], ids[5, 5] = 1, 2
+        colors = flat_colors(ids) * 0.3 + torch.rand(3, 6, 6, generator=generator) * 60
+        samples.append(
+            sample(colors, ids, ((0, 0), (5, 5)), subset=('val', 'seen', 'unseen')[i % 3], sample_idx=i)
+        )
+    return samples
+
+
+def random_images(num: int = 7) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(4)
+    return [
+        torch.randint(0, 256, (3, 6, 6), dtype=torch.uint8, generator=generator) for _ in range(num)
+    ]
+
+
+@pytest.mark.parametrize('batch', [1, 3, 7])
+def test_same_result_for_any_batch_size(batch: int):
+    images = dict(inputs=random_images())
+    assert evaluate(PointPromptMetric(), random_samples(), images, batch) == evaluate(
+        PointPromptMetric(), random_samples(), images, 2
+    )
+
+
+def test_same_result_for_two_processes_whose_loader_pads():
+    """Two ranks get every second sample; the shorter one repeats a sample, which the collection cuts off."""
+    samples, images = random_samples(), random_images()
+    whole = evaluate(PointPromptMetric(), samples, dict(inputs=images))
+    parts = []
+    for rank in range(2):
+        metric = PointPromptMetric()
+        own = ([*range(7), 0])[rank::2]
+        metric.process(
+            dict(inputs=[images[i] for i in own]), [samples[i].to_dict() for i in own]
+        )
+        assert len(metric.results) == len(own)
+        parts.append(metric.results)
+    merged = [entry for entry in chain.from_iterable(zip_longest(*parts)) if entry is not None]
+    assert PointPromptMetric().compute_metrics(merged[:7]) == whole
+
+
+def test_bad_input_is_named():
+    metric = PointPromptMetric(threshold=10.0)
+    batch = grey_images(1)
+
+    def without(key: str) -> list[dict]:
+        given = sample(flat_colors(), img_path='a.png').to_dict()
+        del given[key]
+        return [given]
+
+    with pytest.raises(ValueError, match=r'expects points, .* \(a.png\); add .*PointPrompt'):
+        metric.process(batch, without('points'))
+    with pytest.raises(ValueError, match=r'expects gt_instance_map, .*\(a.png\); add .*LoadInstanceMap'):
+        metric.process(batch, without('gt_instance_map'))
+    with pytest.raises(ValueError, match=r'expects pred_color_map.*but got neither \(a.png\)'):
+        metric.process(batch, without('pred_color_map'))
+    with pytest.raises(ValueError, match=r'original size \(4, 4\), but got \(2, 4\)'):
+        metric.process(batch, [sample(flat_colors(), HALVES[:2]).to_dict()])
+    with pytest.raises(ValueError, match='raw-image control, but got None'):
+        metric.process(None, [sample(flat_colors()).to_dict()])
+    negative = sample(flat_colors())
+    negative.set_metainfo(dict(point_labels=np.zeros((2, 1), np.int64)))
+    with pytest.raises(ValueError, match='positive points only'):
+        metric.process(batch, [negative.to_dict()])
+    with pytest.raises(ValueError, match='no point prompt in 0 samples'):
+        metric.compute_metrics([])
+    for threshold in ('otsu', 0, -1.0):
+        with pytest.raises(ValueError, match='threshold must be'):
+            PointPromptMetric(threshold=threshold)
+
+
+def test_seg_logits_of_an_mmseg_segmentor_are_taken_as_colors():
+    one = sample(flat_colors())
+    one.seg_logits = PixelData(data=flat_colors())
+    del one.pred_color_map
+    assert evaluate(PointPromptMetric(threshold=100.0), [one])['mIoU'] == 100.0

@@ -1,0 +1,319 @@
+"""Gen2Seg: loss, prediction and prompting by hand; training falls; mmdet's CocoMetric on its predictions."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.registry import METRICS
+from mmengine.structures import PixelData
+from mmseg.structures import SegDataSample
+from torch.testing import assert_close
+
+from genseg_mm.datasets import ShapesDataset
+from genseg_mm.functional.instance_coloring import instance_coloring_loss
+from genseg_mm.models.gen2seg import Gen2Seg, boxes_of, flatness
+from genseg_mm.models.losses import InstanceColoringLoss
+from genseg_mm.registry import MODELS
+
+IDENTITY = dict(type='torch.nn.Identity')
+# Corners of the colour cube, so that all instances are far apart; the background is black.
+PALETTE = torch.tensor(
+    [[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [1, 0, 1], [0, 1, 1]], dtype=torch.float
+)
+
+
+def sample(ids: torch.Tensor | None = None, **meta: object) -> SegDataSample:
+    result = SegDataSample()
+    if ids is not None:
+        result.gt_instance_map = PixelData(data=ids[None].long())
+    result.set_metainfo(meta)
+    return result
+
+
+def identity_model(**settings: object) -> Gen2Seg:
+    return Gen2Seg(IDENTITY, **settings).eval()
+
+
+def random_batch(size: tuple[int, int] = (8, 8)) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    raw = torch.randn(2, 3, *size, generator=generator)
+    return raw, torch.randint(0, 3, (2, *size), generator=generator)
+
+
+# Loss
+
+
+@pytest.mark.parametrize('formula', ['reference', 'paper'])
+def test_loss_is_the_functional_on_normalised_colors(formula: str):
+    raw, ids = random_batch()
+    model = identity_model(
+        normalize='sigmoid', bias=-1.0, loss=dict(type='genseg_mm.InstanceColoringLoss', formula=formula)
+    )
+    losses = model(raw, [sample(one) for one in ids], mode='loss')
+    terms = instance_coloring_loss(torch.sigmoid(raw - 1) * 255, ids, formula=formula)
+    assert list(losses) == ['loss_variance', 'loss_separation', 'loss_means']
+    for value, expected in zip(losses.values(), terms, strict=True):
+        assert_close(value, expected)
+
+
+def test_batch_scale_is_the_default_and_couples_the_samples():
+    raw, ids = random_batch()
+    losses = identity_model()(raw, [sample(one) for one in ids], mode='loss')
+    low, high = raw.min().abs(), raw.max().abs()
+    terms = instance_coloring_loss((raw + low) / (high + low + 1e-5) * 255, ids)
+    assert_close(sum(losses.values()), sum(terms))
+
+
+def test_ignored_background_is_read_per_sample():
+    raw, ids = random_batch()
+    model = identity_model(normalize='sigmoid')
+    samples = [sample(ids[0], ignore_background=True), sample(ids[1])]
+    losses = model(raw, samples, mode='loss')
+    terms = instance_coloring_loss(
+        torch.sigmoid(raw) * 255, ids, ignore_background=torch.tensor([True, False])
+    )
+    assert_close(sum(losses.values()), sum(terms))
+    plain = model(raw, [sample(one) for one in ids], mode='loss')
+    assert not torch.allclose(losses['loss_variance'], plain['loss_variance'])
+
+
+def test_padding_takes_no_part_in_the_loss():
+    raw, ids = random_batch()
+    model = identity_model(normalize='sigmoid')
+    one = model(raw[:1, :, :5, :6], [sample(ids[0, :5, :6])], mode='loss')
+    two = model(raw[1:], [sample(ids[1])], mode='loss')
+    both = model(raw, [sample(ids[0, :5, :6]), sample(ids[1])], mode='loss')
+    for name, value in both.items():
+        assert_close(value, (one[name] + two[name]) / 2)
+
+
+def test_loss_weight():
+    raw, ids = random_batch()
+    colors = torch.sigmoid(raw) * 255
+    full, half = InstanceColoringLoss()(colors, ids), InstanceColoringLoss(loss_weight=0.5)(colors, ids)
+    for name, value in full.items():
+        assert_close(half[name], value / 2)
+
+
+def test_sample_without_an_instance_map():
+    raw, _ = random_batch()
+    with pytest.raises(ValueError, match=r'expects gt_instance_map .*\(a.png\); add .*LoadInstanceMap'):
+        identity_model()(raw[:1], [sample(img_path='a.png')], mode='loss')
+    with pytest.raises(ValueError, match=r'size of the network input \(8, 8\) or less, but got \(9, 8\)'):
+        identity_model()(raw[:1], [sample(torch.ones(9, 8))], mode='loss')
+
+
+def test_nan_loss_is_an_error():
+    raw, ids = random_batch()
+    raw[0, 0, 0, 0] = torch.nan
+    model = identity_model(normalize='none')
+    with pytest.raises(ValueError, match='loss is not finite'):
+        model.parse_losses(model(raw, [sample(one) for one in ids], mode='loss'))
+
+
+# Prediction
+
+
+def test_color_map_by_hand():
+    """Raw values 0, 1, 2, 4 in the valid area; the padding holds the extremes, which must not count."""
+    raw = torch.full((1, 3, 2, 4), 100.0)
+    raw[0, :, 0, :2] = torch.tensor([0.0, 1.0])
+    raw[0, :, 1, :2] = torch.tensor([2.0, 4.0])
+    given = sample(img_shape=(2, 2), ori_shape=(2, 2))
+    expected = torch.tensor([[0, 63.75], [127.5, 255]]).expand(3, 2, 2)
+    for scale in ('batch', 'image', 'none'):
+        (result,) = identity_model(normalize=scale)(raw, [given], mode='predict')
+        assert_close(result.pred_color_map.data, expected)
+    (result,) = identity_model(normalize='none', gamma=0.5)(raw, [given], mode='predict')
+    assert_close(result.pred_color_map.data, (expected / 255).sqrt() * 255)
+    (result,) = identity_model(normalize='sigmoid')(raw, [given], mode='predict')
+    unit = torch.sigmoid(raw[0, :, :2, :2])
+    assert_close(result.pred_color_map.data, (unit - 0.5) / (unit.max() - 0.5) * 255)
+
+
+@pytest.mark.parametrize('scale', ['batch', 'image', 'sigmoid', 'none'])
+def test_prediction_does_not_depend_on_the_batch(scale: str):
+    raw, _ = random_batch()
+    model = identity_model(normalize=scale)
+    together = model(raw * torch.tensor([1.0, 9.0]).view(2, 1, 1, 1), None, mode='predict')
+    (alone,) = model(raw[:1], None, mode='predict')
+    assert torch.equal(together[0].pred_color_map.data, alone.pred_color_map.data)
+
+
+def test_color_map_is_resized_to_the_original_image():
+    raw = torch.tensor([0.0, 1.0]).expand(1, 3, 2, 2)
+    given = sample(img_shape=(2, 2), ori_shape=(4, 4))
+    (result,) = identity_model(normalize='none')(raw, [given], mode='predict')
+    columns = torch.tensor([0.0, 63.75, 191.25, 255.0])  # bilinear, pixel centres
+    assert_close(result.pred_color_map.data, columns.expand(3, 4, 4))
+
+
+def test_point_prompts_become_instances():
+    ids = torch.zeros(24, 32, dtype=torch.long)
+    ids[2:10, 3:13], ids[12:20, 16:30] = 1, 2
+    raw = PALETTE[ids].permute(2, 0, 1)[None]
+    points = np.array([[[8.0, 6.0]], [[20.0, 15.0]], [[0.0, 0.0]]], np.float32)
+    given = sample(points=points, point_labels=np.ones((3, 1)), ori_shape=(24, 32), img_shape=(24, 32))
+    (result,) = identity_model(normalize='none')(raw, [given], mode='predict')
+    prompted = result.pred_instances
+    assert torch.equal(prompted.masks, torch.stack([ids == 1, ids == 2, ids == 0]))
+    assert prompted.bboxes.tolist() == [[3, 2, 13, 10], [16, 12, 30, 20], [0, 0, 32, 24]]
+    assert prompted.scores.tolist() == [1.0, 1.0, 1.0]
+    assert prompted.labels.tolist() == [0, 0, 0]
+
+
+def test_sample_without_instances_gives_no_masks():
+    given = sample(points=np.zeros((0, 1, 2), np.float32), point_labels=np.zeros((0, 1)))
+    (result,) = identity_model(normalize='none')(torch.rand(1, 3, 6, 6), [given], mode='predict')
+    assert result.pred_instances.masks.shape == (0, 6, 6)
+    assert result.pred_instances.bboxes.shape == (0, 4)
+
+
+def test_flatness_and_boxes_by_hand():
+    colors = torch.zeros(3, 2, 2)
+    colors[0, 0, 1] = 6.0  # with (0, 0): mean 3, both 3 away
+    masks = torch.tensor([[[1, 1], [0, 0]], [[0, 0], [1, 1]], [[0, 0], [0, 0]]]).bool()
+    assert flatness(colors, masks).tolist() == [0.25, 1.0, 0.0]
+    assert boxes_of(masks).tolist() == [[0, 0, 2, 1], [0, 1, 2, 2], [0, 0, 0, 0]]
+
+
+def test_modes_and_settings_are_checked():
+    raw, _ = random_batch()
+    assert identity_model()(raw) is raw
+    with pytest.raises(ValueError, match="mode must be loss, predict or tensor, but got 'test'"):
+        identity_model()(raw, mode='test')
+    with pytest.raises(ValueError, match="normalize must be one of .*, but got 'x'"):
+        identity_model(normalize='x')
+    with pytest.raises(ValueError, match='gamma must be positive, but got 0'):
+        identity_model(gamma=0)
+
+
+# Training
+
+
+MAE = dict(
+    type='genseg_mm.MAEColorer',
+    config=dict(
+        image_size=32,
+        patch_size=4,
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=64,
+        decoder_hidden_size=32,
+        decoder_num_hidden_layers=1,
+        decoder_num_attention_heads=2,
+        decoder_intermediate_size=64,
+    ),
+)
+UNET = dict(
+    type='genseg_mm.UNetColorer',
+    config=dict(
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        down_block_types=('DownBlock2D', 'CrossAttnDownBlock2D'),
+        up_block_types=('CrossAttnUpBlock2D', 'UpBlock2D'),
+        norm_num_groups=4,
+        attention_head_dim=4,
+        cross_attention_dim=8,
+    ),
+)
+
+
+def loader_batch(num: int = 4, **settings: object) -> dict:
+    dataset = ShapesDataset(
+        num_scenes=num,
+        image_size=32,
+        task='instance',
+        pipeline=[dict(type='genseg_mm.PackGenSegInputs')],
+        **settings,
+    )
+    items = [dataset[i] for i in range(num)]
+    return {key: [item[key] for item in items] for key in items[0]}
+
+
+@pytest.mark.parametrize('colorer', [MAE, UNET], ids=['mae', 'unet'])
+def test_training_on_shapes_lowers_the_loss_and_reaches_every_parameter(colorer: dict):
+    torch.manual_seed(0)
+    model = MODELS.build(
+        dict(type='genseg_mm.Gen2Seg', colorer=colorer, normalize='sigmoid', bias=-2.0)
+    )
+    model.init_weights()
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    before = {name: p.clone() for name, p in trained.items()}
+    optimizer = torch.optim.AdamW(trained.values(), 3e-3)
+    data = model.data_preprocessor(loader_batch(), training=True)
+    history = []
+    for _ in range(15):
+        loss, _ = model.parse_losses(model(**data, mode='loss'))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        history.append(loss.item())
+    assert min(history[-3:]) < 0.6 * history[0]
+    assert all(p.grad is not None for p in trained.values())  # what DDP asks for
+    # The constant prompt is zero, so that the attention to it has zero gradients.
+    still = {name for name, p in trained.items() if torch.equal(p, before[name])}
+    assert all('transformer_blocks' in name for name in still)
+    model.eval()
+    data = model.data_preprocessor(loader_batch(split='test', test_mode=True))
+    results = model(**data, mode='predict')
+    assert [r.pred_instances.masks.shape[0] for r in results] == [len(r.points) for r in results]
+    assert all(r.pred_color_map.data.min() == 0 and r.pred_color_map.data.max() == 255 for r in results)
+
+
+# mmdet's CocoMetric
+
+
+def coco_file(maps: list[torch.Tensor], path: Path) -> None:
+    from pycocotools import mask as mask_utils
+
+    annotations = []
+    for image_id, ids in enumerate(maps):
+        for number in ids[ids > 0].unique().tolist():
+            rle = mask_utils.encode(np.asfortranarray((ids == number).numpy().astype(np.uint8)))
+            annotations.append(
+                dict(
+                    id=len(annotations) + 1,
+                    image_id=image_id,
+                    category_id=1,
+                    iscrowd=0,
+                    area=int((ids == number).sum()),
+                    bbox=mask_utils.toBbox(rle).tolist(),
+                    segmentation=dict(size=rle['size'], counts=rle['counts'].decode()),
+                )
+            )
+    sizes = [dict(id=i, height=m.shape[0], width=m.shape[1]) for i, m in enumerate(maps)]
+    content = dict(images=sizes, annotations=annotations, categories=[dict(id=1, name='object')])
+    path.write_text(json.dumps(content))
+
+
+def test_mmdets_coco_metric_on_prompted_masks(tmp_path: Path):
+    """Perfect maps give a class-agnostic AP of 1; with a second map of noise only the first scene's objects are found.
+
+    Noise is not flat, so its masks score below the perfect ones.
+    Precision is then 1 up to the recall of the first scene, n1 / n, and 0 beyond: floor(100 n1 / n)
+    + 1 of COCO's 101 recall steps.
+    """
+    dataset = ShapesDataset(num_scenes=2, task='instance', split='test', test_mode=True)
+    infos = [dataset[i] for i in range(2)]
+    maps = [torch.from_numpy(info['gt_instance_map']).long() for info in infos]
+    coco_file(maps, tmp_path / 'gt.json')
+    counts = [len(info['point_ids']) for info in infos]
+    half = (np.floor(100 * counts[0] / sum(counts)) + 1) / 101
+    noise = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0))
+    for second, expected in ((PALETTE[maps[1]].permute(2, 0, 1), 1.0), (noise, half)):
+        raw = torch.stack([PALETTE[maps[0]].permute(2, 0, 1), second])
+        samples = [
+            sample(**{key: info[key] for key in ('img_id', 'ori_shape', 'points', 'point_labels')})
+            for info in infos
+        ]
+        results = identity_model(normalize='none')(raw, samples, mode='predict')
+        metric = METRICS.build(
+            dict(type='mmdet.CocoMetric', ann_file=str(tmp_path / 'gt.json'), metric='segm')
+        )
+        metric.dataset_meta = dict(classes=('object',))
+        metric.process({}, [result.to_dict() for result in results])
+        assert metric.evaluate(2)['coco/segm_mAP'] == pytest.approx(expected, abs=1e-3)

@@ -1,0 +1,56 @@
+# Sourced by dist_*.sh and slurm_*.sh: which Python, how many threads, how to start the processes.
+
+TOOLS="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+
+# $PYTHON, else the active environment, else the project's .venv, else whatever python there is.
+if [ -z "${PYTHON:-}" ]; then
+    if [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && [ -x "$TOOLS/../.venv/bin/python" ]; then
+        PYTHON="$TOOLS/../.venv/bin/python"
+    else
+        PYTHON=python
+    fi
+fi
+
+# Prints the comment at the top of the calling script and ends it.
+usage() {
+    sed -n '2,/^[^#]/{/^#/s/^# \{0,1\}//p}' "$0" >&2
+    exit 2
+}
+
+is_count() {
+    case "$1" in '' | *[!0-9]* | 0) return 1 ;; esac
+}
+
+# Without a GPU the processes share the cores; torchrun would give each a single thread.
+share_cores() {
+    if [ -z "${OMP_NUM_THREADS:-}" ] && ! { command -v nvidia-smi && nvidia-smi -L; } >/dev/null 2>&1; then
+        local cores
+        cores="$(getconf _NPROCESSORS_ONLN)"
+        export OMP_NUM_THREADS=$((cores > $1 ? cores / $1 : 1))
+    fi
+}
+
+# torchrun: GPUS SCRIPT [args]. PORT is needed on several nodes; on one, a free port is taken.
+run_distributed() {
+    local gpus="$1"
+    shift
+    share_cores "$gpus"
+    local where=(--standalone)
+    if [ "${NNODES:-1}" != 1 ] || [ -n "${PORT:-}" ]; then
+        where=(
+            --nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}"
+            --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="${PORT:-29500}"
+        )
+    fi
+    exec "$PYTHON" -m torch.distributed.run "${where[@]}" --nproc_per_node="$gpus" "$@"
+}
+
+# srun: PARTITION JOB_NAME SCRIPT [args].
+run_slurm() {
+    local gpus="${GPUS:-8}" per_node="${GPUS_PER_NODE:-8}"
+    # shellcheck disable=SC2086  # SRUN_ARGS is a list of options
+    exec srun -p "$1" --job-name="$2" --gres="gpu:$((gpus < per_node ? gpus : per_node))" \
+        --ntasks="$gpus" --ntasks-per-node="$((gpus < per_node ? gpus : per_node))" \
+        --cpus-per-task="${CPUS_PER_TASK:-5}" --kill-on-bad-exit=1 ${SRUN_ARGS:-} \
+        "$PYTHON" -u "${@:3}"
+}

@@ -1,0 +1,47 @@
+"""Tests a model: python tools/test.py CONFIG CHECKPOINT [options]."""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from genseg_mm import launch  # noqa: E402
+
+
+def parse_args() -> argparse.Namespace:
+    """Command line of MMDetection's test.py."""
+    parser = argparse.ArgumentParser(description='Test a model')
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    launch.add_common_arguments(parser)
+    parser.add_argument('--out', help='write all predictions to this .pkl file')
+    parser.add_argument('--show', action='store_true', help='show predictions in a window')
+    parser.add_argument('--show-dir', help='write pictures of all predictions to this folder')
+    parser.add_argument(
+        '--wait-time', type=float, default=2, help='seconds that a window stays (0: until a key)'
+    )
+    parser.add_argument(
+        '--tta',
+        action='store_true',
+        help='test-time augmentation: tta_model, tta_pipeline of the config',
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Tests."""
+    args = parse_args()
+    cfg = launch.load_config(args, 'test')
+    launch.set_checkpoint(cfg, args.checkpoint)
+    if args.show or args.show_dir:
+        launch.enable_pictures(cfg, args.show, args.show_dir, args.wait_time)
+    if args.tta:
+        launch.enable_tta(cfg)
+    if args.out:
+        launch.dump_predictions(cfg, args.out)
+    launch.build_runner(cfg).test()
+
+
+if __name__ == '__main__':
+    launch.run_tool(main)

@@ -1,0 +1,51 @@
+"""Trains a model: python tools/train.py CONFIG [options]."""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from genseg_mm import launch  # noqa: E402
+
+
+def parse_args() -> argparse.Namespace:
+    """Command line of MMDetection's train.py."""
+    parser = argparse.ArgumentParser(description='Train a model')
+    parser.add_argument('config', help='config file')
+    launch.add_common_arguments(parser)
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        help='continue from this checkpoint; without a name, from the newest whole one in the work '
+        'dir (or start anew if there is none)',
+    )
+    parser.add_argument(
+        '--amp',
+        action='store_true',
+        help='mixed precision: float16 on a GPU, bfloat16 on a CPU (unless the config sets it)',
+    )
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help='scale the learning rate from auto_scale_lr.base_batch_size to the total batch size',
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Trains."""
+    args = parse_args()
+    cfg = launch.load_config(args, 'train')
+    if args.amp:
+        launch.enable_amp(cfg)
+    if args.auto_scale_lr:
+        launch.enable_lr_scaling(cfg)
+    launch.check_device(cfg)
+    launch.set_resume(cfg, args.resume)
+    launch.build_runner(cfg).train()
+
+
+if __name__ == '__main__':
+    launch.run_tool(main)
