@@ -31,7 +31,7 @@ EXTRAS = {
     # Older setuptools do not know the licence field in the pyproject.toml of onedl-mmcv.
     'build': ['pip>=24.1', 'setuptools>=80', 'wheel', 'packaging>=24.2', 'ninja', 'psutil'],
     'mm': [
-        'onedl-mmcv==2.3.6',  # built by tools/mmcv_wheel.py, never by pip's isolated build
+        'onedl-mmcv==2.3.6',  # built by tools/setup_env/mmcv_wheel.py, never by pip's isolated build
         'onedl-mmengine==0.10.12',
         'onedl-mmdetection==3.5.1',
         'onedl-mmsegmentation==1.4.2',

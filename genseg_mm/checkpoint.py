@@ -58,26 +58,24 @@ def load_weights_only(path: str, map_location: Any = 'cpu', mmap: bool = False) 
         with torch.serialization.safe_globals(_allowed_globals()):
             return torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
     except UnpicklingError as error:
-        refused = re.search(
-            r'GLOBAL (\S+) was not an allowed|[Uu]nsupported class (\S+)', str(error)
-        )
-        if refused is None:
-            raise ValueError(
-                f'checkpoint {path} is not a file of torch.save ({os.path.getsize(path)} bytes)'
-            ) from error
-        name = next(filter(None, refused.groups()))
+        refused = re.search(r'GLOBAL ([\w.]+)', str(error))
+        if refused is None and not zipfile.is_zipfile(path):
+            raise ValueError(_unreadable(path)) from error
+        name = refused.group(1) if refused else 'objects of other classes'
         raise ValueError(
-            f'checkpoint {path} was refused: loading it would import {name}, and a checkpoint may '
-            'hold tensors, numbers, text and MMEngine log history only; save its weights alone '
-            "(torch.save({'state_dict': ...})) where you trust it"
+            f'checkpoint {path} was refused: loading it would need {name}, and a checkpoint may '
+            'hold tensors, numbers, text and MMEngine log history only; where you trust it, save '
+            "its weights alone: torch.save({'state_dict': ...})"
         ) from error
-    except (RuntimeError, EOFError) as error:
-        if 'out of memory' in str(error):
-            raise
-        raise ValueError(
-            f'checkpoint {path} is truncated or corrupt ({os.path.getsize(path)} bytes); take '
-            'another one'
-        ) from error
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # bytes that are no pickle raise whatever they happen to spell
+        raise ValueError(_unreadable(path)) from error
+
+
+def _unreadable(path: str) -> str:
+    size = os.path.getsize(path)
+    return f'checkpoint {path} is truncated, or not a file of torch.save ({size} bytes)'
 
 
 def check_whole(path: str) -> None:
@@ -178,7 +176,7 @@ def _history_statistic(owner: type, name: str) -> Callable:
     """Stands in for ``getattr``, by which a pickled ``HistoryBuffer`` names its own methods."""
     if owner is HistoryBuffer and name in _STATISTICS:
         return getattr(HistoryBuffer, name)
-    raise UnpicklingError(f'GLOBAL getattr({owner!r},{name!r}) was not an allowed global')
+    raise UnpicklingError(f'GLOBAL builtins.getattr of {name!r} is not allowed')
 
 
 def _allowed_globals() -> list:

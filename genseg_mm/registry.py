@@ -18,13 +18,23 @@ def _child(name: str, parent: str, *locations: str) -> Registry:
 
 
 MODELS = _child('model', 'MODELS', 'models')
+MODEL_WRAPPERS = _child('model wrapper', 'MODEL_WRAPPERS', 'models')
+WEIGHT_INITIALIZERS = _child('weight initializer', 'WEIGHT_INITIALIZERS', 'models')
 TASK_UTILS = _child('task util', 'TASK_UTILS', 'models')
 DATASETS = _child('dataset', 'DATASETS', 'datasets')
 DATA_SAMPLERS = _child('data sampler', 'DATA_SAMPLERS', 'datasets')
 TRANSFORMS = _child('transform', 'TRANSFORMS', 'datasets')
 METRICS = _child('metric', 'METRICS', 'evaluation')
+EVALUATOR = _child('evaluator', 'EVALUATOR', 'evaluation')
 HOOKS = _child('hook', 'HOOKS', 'hooks')
+VISUALIZERS = _child('visualizer', 'VISUALIZERS', 'hooks')
+VISBACKENDS = _child('vis_backend', 'VISBACKENDS', 'hooks')
+LOG_PROCESSORS = _child('log processor', 'LOG_PROCESSORS', 'hooks')
+OPTIMIZERS = _child('optimizer', 'OPTIMIZERS', 'optim')
 OPTIM_WRAPPERS = _child('optim wrapper', 'OPTIM_WRAPPERS', 'optim')
 OPTIM_WRAPPER_CONSTRUCTORS = _child(
-    'optim wrapper constructor', 'OPTIM_WRAPPER_CONSTRUCTORS', 'optim'
+    'optimizer wrapper constructor', 'OPTIM_WRAPPER_CONSTRUCTORS', 'optim'
 )
+PARAM_SCHEDULERS = _child('parameter scheduler', 'PARAM_SCHEDULERS', 'optim')
+LOOPS = _child('loop', 'LOOPS', 'optim')
+RUNNERS = _child('runner', 'RUNNERS', 'launch')

@@ -1,7 +1,11 @@
-"""A small data set, model and metric for the tests of runner and tools; imported by tests/data/toy_config.py."""
+"""Small parts for the tests of runner and tools, used by tests/data/toy_config.py."""
+
+import itertools
+from pathlib import Path
 
 import numpy as np
 import torch
+from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.dist import all_reduce
 from mmengine.evaluator import BaseMetric
@@ -11,10 +15,31 @@ from mmengine.registry import DATASETS, METRICS, MODELS
 from mmengine.structures import BaseDataElement, PixelData
 from torch import nn
 
+from genseg_mm.launch import SafeRunner
+
+CONFIG = Path(__file__).parent / 'data' / 'toy_config.py'
+_numbers = itertools.count()
+
+
+def toy_runner(work_dir: Path, options: dict | None = None, **changes) -> SafeRunner:
+    """A runner of the toy config in this process.
+
+    Args:
+        work_dir: Where it writes.
+        options: As for --cfg-options.
+        **changes: Top-level keys to set.
+    """
+    cfg = Config.fromfile(CONFIG)
+    cfg.merge_from_dict(options or {})
+    # Message hubs are global and found by name, which has a resolution of one second.
+    cfg.update(work_dir=str(work_dir), launcher='none', experiment_name=f'toy{next(_numbers)}')
+    cfg.update(log_level='WARNING', **changes)
+    return SafeRunner.from_cfg(cfg)
+
 
 @DATASETS.register_module()
 class ToyDataset(BaseDataset):
-    """Bright squares on noise; the noise is drawn anew at each visit. ``broken`` makes one item fail."""
+    """Bright squares on noise, which is drawn anew at each visit; the item ``broken`` fails."""
 
     METAINFO = dict(classes=('background', 'square'))
 

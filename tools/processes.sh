@@ -27,6 +27,7 @@ share_cores() {
         local cores
         cores="$(getconf _NPROCESSORS_ONLN)"
         export OMP_NUM_THREADS=$((cores > $1 ? cores / $1 : 1))
+        export MKL_NUM_THREADS="${MKL_NUM_THREADS:-$OMP_NUM_THREADS}"
     fi
 }
 
@@ -42,7 +43,7 @@ run_distributed() {
             --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="${PORT:-29500}"
         )
     fi
-    exec "$PYTHON" -m torch.distributed.run "${where[@]}" --nproc_per_node="$gpus" "$@"
+    exec "$PYTHON" "$TOOLS/torchrun.py" "${where[@]}" --nproc_per_node="$gpus" "$@"
 }
 
 # srun: PARTITION JOB_NAME SCRIPT [args].

@@ -1,7 +1,7 @@
 """Runtime of all configs: iteration-based, a log line every 50 iterations, safe checkpoints.
 
 TensorBoard (pip install tensorboard):
-`--cfg-options "visualizer.vis_backends=[{'type':'LocalVisBackend'},{'type':'TensorboardVisBackend'}]"`
+--cfg-options visualizer.vis_backends="[{'type':'TensorboardVisBackend'}]"
 """
 
 default_scope = 'genseg_mm'
@@ -24,7 +24,7 @@ env_cfg = dict(
     dist_cfg=dict(backend='nccl'),  # tools/train.py takes gloo where there is no GPU
 )
 
-visualizer = dict(type='Visualizer', name='visualizer', vis_backends=[dict(type='LocalVisBackend')])
+visualizer = dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')])
 log_processor = dict(by_epoch=False, window_size=20)
 log_level = 'INFO'
 

@@ -13,6 +13,11 @@ _base_ = [
 
 image_size = (96, 96)
 max_iters = 600
+train_cfg = dict(max_iters=max_iters, val_interval=200)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=100),
+    dict(type='CosineAnnealingLR', by_epoch=False, begin=100, end=max_iters),
+]
 train_dataloader = dict(
     batch_size=8,
     num_workers=1,

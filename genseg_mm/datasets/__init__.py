@@ -1,5 +1,7 @@
 """Datasets, transforms and samplers."""
 
+from genseg_mm.datasets.load_image import LoadImage
+from genseg_mm.datasets.random_scene_permute import RandomScenePermute
 from genseg_mm.datasets.refcoco import RefCOCODataset
 from genseg_mm.datasets.samplers import MixedDataset, RatioInfiniteSampler, Visit
 from genseg_mm.datasets.shapes import ShapesDataset
@@ -12,11 +14,13 @@ from genseg_mm.datasets.transforms import (
 )
 
 __all__ = [
+    'LoadImage',
     'LoadInstanceMap',
     'LoadReferringMask',
     'MixedDataset',
     'PackGenSegInputs',
     'PointPrompt',
+    'RandomScenePermute',
     'RatioInfiniteSampler',
     'RefCOCODataset',
     'ShapesDataset',

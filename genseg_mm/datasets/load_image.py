@@ -93,7 +93,7 @@ class LoadImage(LoadImageFromFile):
 
 
 def _is_whole(data: bytes) -> bool:
-    """Whether a JPEG or PNG file has its end marker; decoders fill up what is missing in silence."""
+    """Whether a JPEG or PNG file has its end marker; decoders fill up the rest in silence."""
     if data.startswith(_PNG_START):
         return data.rfind(_PNG_END) != -1
     if not data.startswith(_JPEG_START):

@@ -48,12 +48,12 @@ class RefCOCODataset(BaseDataset):
         ann_file: ``instances.json``, COCO format.
         split_file: ``refs(unc).p``, ``refs(umd).p`` ...: a pickled (or ``.json``) list of dicts.
         data_prefix: ``img_path`` is the folder of the pictures.
-        split: ``'train'``, ``'val'``, ``'testA'`` ... as written in ``split_file``. ``'test'`` is all
-            test splits together where there is none of that very name, as in the refer API.
-        text_field: ``'sent'``, the cleaned text (LISA, CRIS), or ``'raw'``, as typed (LAVT, ReLA).
-            Blanks at both ends are removed; the case is kept.
-        sentence: ``'all'`` (default in test), ``'random'`` (default in training) or ``'first'``, one
-            item per object with its first sentence (mmdet's evaluation; not what papers report).
+        split: ``'train'``, ``'val'``, ``'testA'`` ... as written in ``split_file``. ``'test'`` is
+            all test splits together where there is none of that very name, as in the refer API.
+        text_field: ``'sent'``, the cleaned text (LISA, CRIS), or ``'raw'``, as typed (LAVT,
+            ReLA). Blanks at both ends are removed; the case is kept.
+        sentence: ``'all'`` (default in test), ``'random'`` (default in training) or ``'first'``,
+            one item per object with its first sentence (mmdet's evaluation, not that of papers).
         exclude_images: Pictures to leave out of training, lest a test picture of one data set is a
             training picture of another: image ids, or text files of one id per line, or refs files,
             whose pictures of any other split than train are meant.
@@ -90,7 +90,8 @@ class RefCOCODataset(BaseDataset):
         if sentence not in _SENTENCES or (test_mode and sentence == 'random'):
             allowed = ('all', 'first') if test_mode else _SENTENCES
             raise ValueError(
-                f'sentence must be one of {allowed} with test_mode={test_mode}, but got {sentence!r}'
+                f'sentence must be one of {allowed} with test_mode={test_mode}, '
+                f'but got {sentence!r}'
             )
         if text_field not in ('sent', 'raw'):
             raise ValueError(f"text_field must be 'sent' or 'raw', but got {text_field!r}")
@@ -124,8 +125,8 @@ class RefCOCODataset(BaseDataset):
         """Reads the files; of the annotations only those of the chosen split are kept."""
         if self.data_root and not os.path.isdir(self.data_root):
             raise FileNotFoundError(
-                f'data_root {self.data_root!r} is not a folder, expected {LAYOUT}. Our configs look '
-                'in the folder that the environment variable GENSEG_DATA names (now '
+                f'data_root {self.data_root!r} is not a folder, expected {LAYOUT}. Our configs '
+                'look in the folder that the environment variable GENSEG_DATA names (now '
                 f'{os.environ.get("GENSEG_DATA", "unset, which means data")})'
             )
         refs = read_refs(existing_file(self.split_file, 'split_file'), self.text_field)
@@ -139,19 +140,22 @@ class RefCOCODataset(BaseDataset):
         items = [self._parse_ref(ref, images, annotations) for ref in refs]
         if self._num_empty_parts:
             self._log(
-                f'left out {self._num_empty_parts} polygons of fewer than 3 points, which cover nothing',
+                f'left out {self._num_empty_parts} polygons of fewer than 3 points (no area)',
                 logging.WARNING,
             )
         self._check_image_files({item['img_path'] for item in items})
         if self.sentence != 'random':
-            last = None if self.sentence == 'all' else 1
             items = [
                 dict(item, text=text, sent_id=sent_id)
                 for item in items
-                for text, sent_id in list(zip(item['sentences'], item['sent_ids']))[:last]
+                for text, sent_id in self._shown_sentences(item)
             ]
         self._log(f'{len(items)} items of {len(refs)} referred objects')
         return items
+
+    def _shown_sentences(self, item: dict) -> list[tuple[str, int]]:
+        pairs = list(zip(item['sentences'], item['sent_ids'], strict=True))
+        return pairs if self.sentence == 'all' else pairs[:1]
 
     def _select_split(self, refs: list[dict]) -> list[dict]:
         counts = Counter(ref['split'] for ref in refs)
@@ -210,8 +214,8 @@ class RefCOCODataset(BaseDataset):
                 )
             if annotation['image_id'] != image['id']:
                 raise ValueError(
-                    f'{self.ann_file}: annotation {ann_id} lies in image {annotation["image_id"]}, but '
-                    f'{where} expects it in image {image["id"]}'
+                    f'{self.ann_file}: annotation {ann_id} lies in image '
+                    f'{annotation["image_id"]}, but {where} expects it in image {image["id"]}'
                 )
             parts, num_empty = parse_segmentation(annotation, image, self.ann_file)
             segmentations += parts

@@ -1,8 +1,8 @@
 """Reading and checking of the files of RefCOCO, RefCOCO+ and RefCOCOg.
 
-``refs(*).p`` is a pickled list of dicts, one for each referred object, with several sentences each; ``instances.json`` has
-the pictures and all their objects in COCO's format (https://github.com/lichengunc/refer, data/README.md). Every error names
-the file and the entry.
+``refs(*).p`` is a pickled list of dicts, one for each referred object, with several sentences each;
+``instances.json`` has the pictures and all their objects in COCO's format
+(https://github.com/lichengunc/refer, data/README.md). Every error names the file and the entry.
 """
 
 import json
@@ -109,13 +109,14 @@ def parse_segmentation(annotation: dict, image: dict, path: str) -> tuple[list[l
     """Checks the outline of one object.
 
     Args:
-        annotation: Entry of ``annotations``; ``segmentation`` is a list of polygons, an RLE, or a list of RLEs (RefCLEF).
+        annotation: Entry of ``annotations``, whose ``segmentation`` is a list of polygons, an RLE,
+            or a list of RLEs (RefCLEF).
         image: Entry of ``images``.
         path: File of both, for messages.
 
     Returns:
-        ``[polygons]`` or ``[RLE, ...]``, whose union is the object, and how many polygons of fewer than three points, which
-        cover nothing, were left out.
+        ``[polygons]`` or ``[RLE, ...]``, whose union is the object, and how many polygons of fewer
+        than three points, which cover nothing, were left out.
 
     Raises:
         ValueError: If nothing is left or a part is malformed.
@@ -129,21 +130,23 @@ def parse_segmentation(annotation: dict, image: dict, path: str) -> tuple[list[l
             _check_keys(part, dict(counts=(list, str), size=list), where)
             if part['size'] != size:
                 raise ValueError(
-                    f'{where}: expected an RLE of the size of image {image["id"]}, {size} (height, width), but got '
-                    f'{part["size"]}'
+                    f'{where}: expected an RLE of the size of image {image["id"]}, {size} '
+                    f'(height, width), but got {part["size"]}'
                 )
         return list(parts), 0
     polygons = []
     for part in parts:
         if not isinstance(part, list) or len(part) % 2 or not all(map(_is_finite, part)):
             raise ValueError(
-                f'{where}: expected polygons [x0, y0, x1, y1, x2, y2, ...], but got {short_repr(part)}'
+                f'{where}: expected polygons [x0, y0, x1, y1, x2, y2, ...], '
+                f'but got {short_repr(part)}'
             )
         if len(part) >= 6:
             polygons.append(part)
     if not polygons:
         raise ValueError(
-            f'{where}: expected at least one polygon of 3 points, but got {short_repr(segmentation)}'
+            f'{where}: expected at least one polygon of 3 points, '
+            f'but got {short_repr(segmentation)}'
         )
     return [polygons], len(parts) - len(polygons)
 

@@ -52,8 +52,9 @@ def load_plain_pickle(path: str | os.PathLike) -> Any:
                 'strings and Python numbers'
             ) from None
         raise ValueError(
-            f'{path} is not a whole pickle file ({len(data)} bytes): {type(error).__name__}: '
-            f'{error}. It may be cut short or be another kind of file; fetch it again'
+            f'{path} is not a whole pickle of plain data ({len(data)} bytes): '
+            f'{type(error).__name__}: {error}. It may be cut short or be another kind of file; '
+            'fetch it again'
         ) from error
 
 

@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from mmengine.dataset import BaseDataset
 
-from genseg_mm.datasets.random_scene_permute import RandomScenePermute
 from genseg_mm.datasets.shape_expressions import KINDS, Expression, caption, expressions
 from genseg_mm.datasets.shape_scenes import (
     SEEN_SHAPES,
@@ -23,8 +22,6 @@ from genseg_mm.datasets.textured_scenes import (
     draw_textured_scene,
 )
 from genseg_mm.registry import DATASETS
-
-__all__ = ['RandomScenePermute', 'ShapesDataset']
 
 SPLITS = ('train', 'val', 'test')
 SCENE_FAMILY = {'referring': 0, 'text_to_image': 0, 'instance': 1}

@@ -1,9 +1,8 @@
-"""Single-point prompted mIoU of colour maps, with the trivial controls beside it (gen2seg, arXiv 2505.15263, Section 5)."""
+"""Point-prompted mIoU of colour maps beside trivial controls (gen2seg, arXiv 2505.15263)."""
 
 from collections.abc import Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from mmengine.evaluator import BaseMetric
@@ -11,6 +10,12 @@ from mmengine.logging import print_log
 from torch import Tensor
 from torch.nn import functional as F
 
+from genseg_mm.evaluation.point_prompt_controls import (
+    collapse_share,
+    deepest_pixels,
+    position_map,
+    raw_image,
+)
 from genseg_mm.functional.point_prompting import color_distances, masks_from_points, query_colors
 from genseg_mm.registry import METRICS
 
@@ -23,34 +28,37 @@ PROMPTS_AT_ONCE = 16  # bounds the memory of distance maps
 class PointPromptMetric(BaseMetric):
     """Mean IoU over point prompts, one number for the model and one for each control.
 
-    A score alone does not show that instances are told apart, so three maps that know nothing of instances are prompted
-    with the same points in the same way: the raw image (``control_rgb``), a fixed map of position, whose masks are disks
-    around the prompt (``control_position``), and the same disks cut by the true foreground (``oracle_foreground``, which
-    only ground truth can reach). ``collapse_share`` is the share of colour variance that one image-independent map
+    A score alone does not show that instances are told apart, so three maps that know nothing of
+    instances are prompted with the same points in the same way: the raw image (``control_rgb``), a
+    fixed map of position, whose masks are disks around the prompt (``control_position``), and the
+    same disks cut by the true foreground (``oracle_foreground``, which only ground truth can
+    reach). ``collapse_share`` is the share of colour variance that one image-independent map
     explains: 1 is a collapsed model.
 
-    Masks are the pixels whose colour is nearer than a radius to the colour around the prompt; the radius is chosen for
-    the model and for each control on ``calibration_subset``, by mIoU, and then used on all subsets. With
-    ``threshold='reference'`` or ``'paper'`` nothing is chosen: the rules of the reference code or the paper apply to all
-    maps.
+    Masks are the pixels whose colour is nearer than a radius to the colour around the prompt; the
+    radius is chosen for the model and for each control on ``calibration_subset``, by mIoU, and then
+    used on all subsets. With ``threshold='reference'`` or ``'paper'`` nothing is chosen: the rules
+    of the reference code or the paper apply to all maps.
 
-    Data samples need ``pred_color_map`` (or ``seg_logits`` of 3 channels) in [0, 255], ``gt_instance_map`` of the same
-    size, and the metainfo ``points``, ``point_ids`` and, for several evaluation sets in one, ``subset``.
+    Data samples need ``pred_color_map`` (or ``seg_logits`` of 3 channels) in [0, 255],
+    ``gt_instance_map`` of the same size, and the metainfo ``points``, ``point_ids`` and, for
+    several evaluation sets in one, ``subset``.
 
     Metrics (percent; ``<subset>_`` is left out for samples without a subset): ``<subset>_mIoU``,
-    ``<subset>_control_rgb``, ``<subset>_control_position``, ``<subset>_oracle_foreground``; ``collapse_share`` in
-    [0, 1], over all samples but the calibration's; ``radius`` (the model's, in colour units), ``num_prompts`` and
-    ``instances_without_prompt``. The numbers of the calibration subset are those the radii were chosen by: for
-    choosing checkpoints, not for reporting.
+    ``<subset>_control_rgb``, ``<subset>_control_position``, ``<subset>_oracle_foreground``;
+    ``collapse_share`` in [0, 1], over all samples but the calibration's; ``radius`` (the model's,
+    in colour units), ``num_prompts`` and ``instances_without_prompt``. The numbers of the
+    calibration subset are those the radii were chosen by: for choosing checkpoints, not for
+    reporting.
 
     Args:
         threshold: ``'calibrate'``, a radius in colour units, ``'reference'`` or ``'paper'``.
         radii: Radii to choose from.
         calibration_subset: The subset to choose on.
-        query_std: Spread of the query colour around the prompt, as a fraction of width and height; 0 takes the colour
-            of the prompt's own pixel.
-        deepest: Also prompts each instance at its deepest pixel (farthest from its edge): further metrics with
-            ``deepest_`` before the map's name, with radii of their own.
+        sigma: Of the Gaussian over which the query colour is averaged, in widths and heights of the
+            map; 0 takes the colour of the prompt's own pixel.
+        deepest: Also prompts each instance at its deepest pixel (farthest from its edge): further
+            metrics with ``deepest_`` before the map's name, with radii of their own.
         grid_size: Side of the maps that ``collapse_share`` compares.
         collect_device: MMEngine's.
         prefix: MMEngine's.
@@ -65,7 +73,7 @@ class PointPromptMetric(BaseMetric):
         threshold: str | float = 'calibrate',
         radii: Sequence[float] = RADII,
         calibration_subset: str = 'val',
-        query_std: float = 0.01,
+        sigma: float = 0.01,
         deepest: bool = False,
         grid_size: int = 32,
         collect_device: str = 'cpu',
@@ -87,15 +95,16 @@ class PointPromptMetric(BaseMetric):
         chosen = sorted(radii) if self.calibrate else [] if self.rule else [threshold]
         self.radii = torch.tensor(chosen, dtype=torch.float32)
         self.calibration_subset = calibration_subset
-        self.query_std = query_std
+        self.sigma = sigma
         self.deepest = deepest
         self.grid_size = grid_size
 
     def process(self, data_batch: dict[str, Any] | None, data_samples: Sequence[dict]) -> None:
-        """Adds one entry per sample: IoU of every prompt at every radius, and a thumbnail of the colour map.
+        """Adds one entry per sample: IoU of every prompt at every radius, thumbnail of the map.
 
         Args:
-            data_batch: The loader's batch; its ``inputs`` (uint8 BGR images) are the raw-image control.
+            data_batch: The loader's batch; its ``inputs`` (uint8 BGR images) are the raw-image
+                control.
             data_samples: The model's output.
 
         Raises:
@@ -103,8 +112,8 @@ class PointPromptMetric(BaseMetric):
         """
         if data_batch is None:
             raise ValueError(
-                "PointPromptMetric needs the loader's batch for its raw-image control, but got None; "
-                'give Evaluator.offline_evaluate the data too'
+                "PointPromptMetric needs the loader's batch for its raw-image control, "
+                'but got None; give Evaluator.offline_evaluate the data too'
             )
         for sample, image in zip(data_samples, data_batch['inputs'], strict=True):
             self.results.append(self._measure(sample, image))
@@ -161,8 +170,8 @@ class PointPromptMetric(BaseMetric):
             else:
                 if part_labels is not None and (part_labels == 0).any():
                     raise ValueError(
-                        'a colour radius takes positive points only, but got negative point_labels; '
-                        "use threshold='reference' or 'paper'"
+                        'a colour radius takes positive points only, '
+                        "but got negative point_labels; use threshold='reference' or 'paper'"
                     )
                 distances = self._distances(colors, points[part])
                 radii = self.radii
@@ -175,8 +184,8 @@ class PointPromptMetric(BaseMetric):
         """Colour distance to the nearest of each prompt's points, (K, H, W)."""
         num_prompts, num_points = points.shape[:2]
         flat = points.reshape(-1, 2)
-        if self.query_std > 0:
-            queries = query_colors(colors, flat, self.query_std)  # (K P, 3)
+        if self.sigma > 0:
+            queries = query_colors(colors, flat, self.sigma)  # (K P, 3)
         else:
             height, width = colors.shape[-2:]
             columns = flat[:, 0].round().long().clamp(0, width - 1)
@@ -195,7 +204,8 @@ class PointPromptMetric(BaseMetric):
             Metrics by name.
 
         Raises:
-            ValueError: If there is no calibration sample to choose a radius on, or no prompt at all.
+            ValueError: If there is no calibration sample to choose a radius on, or no prompt at
+                all.
         """
         subsets = list(dict.fromkeys(entry['subset'] for entry in results))
         names = list(results[0]['ious']) if results else []
@@ -219,7 +229,9 @@ class PointPromptMetric(BaseMetric):
                 key = f'{subset}_{name}' if subset else name
                 if len(ious[name]):
                     metrics[key] = 100 * float(ious[name][:, columns[name]].mean())
-        held_out = [e for e in results if not (self.calibrate and e['subset'] == self.calibration_subset)]
+        held_out = [
+            e for e in results if not (self.calibrate and e['subset'] == self.calibration_subset)
+        ]
         metrics['collapse_share'] = collapse_share(
             np.stack([entry['thumbnail'] for entry in held_out or results])
         )
@@ -229,21 +241,22 @@ class PointPromptMetric(BaseMetric):
         metrics['instances_without_prompt'] = sum(entry['without_prompt'] for entry in results)
         if metrics['instances_without_prompt']:
             print_log(
-                f'PointPromptMetric: {metrics["instances_without_prompt"]} instances have no prompt '
-                f'and are in no average; {num_prompts} prompts counted',
+                f'PointPromptMetric: {metrics["instances_without_prompt"]} instances have no '
+                f'prompt and are in no average; {num_prompts} prompts counted',
                 logger='current',
             )
         return metrics
 
     def _choose(self, stacked: dict[str, dict[str, np.ndarray]], name: str) -> int:
-        """Column of the radius for one map: the best on the calibration subset, the smallest of equals."""
+        """Column of one map's radius: the best on the calibration subset, smallest of equals."""
         if not self.calibrate:
             return 0
         ious = stacked.get(self.calibration_subset, {}).get(name, ())
         if len(ious) == 0:
             raise ValueError(
-                f"threshold='calibrate' needs prompts in the subset {self.calibration_subset!r}, but got the subsets "
-                f'{sorted(stacked)}; give a part of the evaluation set subset={self.calibration_subset!r}, or set '
+                f"threshold='calibrate' needs prompts in the subset {self.calibration_subset!r}, "
+                f'but got the subsets {sorted(stacked)}; give a part of the evaluation set '
+                f'subset={self.calibration_subset!r}, or set '
                 "threshold to a radius, 'reference' or 'paper'"
             )
         return int(ious.mean(0).argmax())
@@ -276,44 +289,6 @@ def iou_by_radius(distances: Tensor, truth: Tensor, radii: Tensor) -> Tensor:
     return overlap / union.clamp(min=1)
 
 
-def collapse_share(maps: np.ndarray) -> float:
-    """Share of the colour variance of (N, 3, h, w) maps that their mean map explains; 1.0 if there is no variance."""
-    maps = maps.astype(np.float64)
-    mean_map = maps.mean(0)
-    mean_color = maps.mean((0, 2, 3))[:, None, None]
-    total = ((maps - mean_color) ** 2).mean()
-    return float(((mean_map - mean_color) ** 2).mean() / total) if total > 0 else 1.0
-
-
-def position_map(size: tuple[int, int]) -> Tensor:
-    """The position control: red is x, green is y, each from 0 to 255; (3, H, W)."""
-    height, width = size
-    y, x = torch.meshgrid(
-        torch.linspace(0, 255, height), torch.linspace(0, 255, width), indexing='ij'
-    )
-    return torch.stack([x, y, torch.zeros_like(x)])
-
-
-def raw_image(image: Tensor, sample: dict, size: tuple[int, int]) -> Tensor:
-    """The raw-image control: a loader's (3, h, w) BGR image as RGB colours at the original size."""
-    height, width = sample.get('img_shape', image.shape[-2:])[:2]
-    colors = image[:, :height, :width].flip(0).float()
-    if tuple(colors.shape[-2:]) != size:
-        colors = F.interpolate(colors[None], size=size, mode='bilinear', align_corners=False)[0]
-    return colors
-
-
-def deepest_pixels(ids: Tensor, point_ids: Tensor) -> Tensor:
-    """The pixel of each instance that is farthest from its edge (the image border is one), (K, 1, 2) as (x, y)."""
-    points = []
-    for instance in point_ids.tolist():
-        mask = np.pad((ids == instance).cpu().numpy(), 1).astype(np.uint8)
-        depth = cv2.distanceTransform(mask, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
-        row, column = np.unravel_index(depth.argmax(), depth.shape)
-        points.append([[float(column), float(row)]])
-    return torch.tensor(points).reshape(-1, 1, 2)
-
-
 def _read_sample(sample: dict) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Colours (3, H, W), ids (H, W), points (K, P, 2) and point ids (K,) of a data sample."""
     where = sample.get('img_path') or f'sample {sample.get("sample_idx", "?")}'
@@ -338,8 +313,9 @@ def _read_sample(sample: dict) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     ids = sample['gt_instance_map']['data'][0].to(colors.device)
     if ids.shape != colors.shape[-2:]:
         raise ValueError(
-            f'PointPromptMetric expects gt_instance_map of the original size {tuple(colors.shape[-2:])}, '
-            f'but got {tuple(ids.shape)} ({where}); load it after Resize in the test pipeline'
+            'PointPromptMetric expects gt_instance_map of the original size '
+            f'{tuple(colors.shape[-2:])}, but got {tuple(ids.shape)} ({where}); '
+            'load it after Resize in the test pipeline'
         )
     points = torch.as_tensor(sample['points'], dtype=torch.float32, device=colors.device)
     if points.ndim == 2:

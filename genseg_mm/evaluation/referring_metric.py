@@ -39,12 +39,12 @@ class ReferringMetric(BaseMetric):
     - ``'lavt'`` (LAVT, ``test.py``): IoU 0 where prediction and target are both empty.
     - ``'lisa'`` (LISA, ``train_ds.py``): IoU 1 there. Their small constants in the denominators
       (1e-5, 1e-10) are not added.
-    - ``'grefcoco'`` (ReLA, ``refer_evaluation.py``): a mask of fewer than ``min_pixels`` pixels means
-      'nothing is referred to'. It scores 1 on an empty target and adds nothing to the sums; on a
-      target it scores 0 and adds the union only. A larger mask on an empty target scores 0 and adds
-      its area to the union. Pr@t is over sentences with a target. Further keys: ``gIoU`` (the same
-      as mIoU), ``cIoU`` (as oIoU), ``N-acc`` and ``T-acc``, the share of sentences without and
-      with a target that are recognised as such; nan where there are no such sentences.
+    - ``'grefcoco'`` (ReLA, ``refer_evaluation.py``): a mask of fewer than ``min_pixels`` pixels
+      means 'nothing is referred to'. It scores 1 on an empty target and adds nothing to the sums;
+      on a target it scores 0 and adds the union only. A larger mask on an empty target scores 0 and
+      adds its area to the union. Pr@t is over sentences with a target. Further keys: ``gIoU`` (the
+      same as mIoU), ``cIoU`` (as oIoU), ``N-acc`` and ``T-acc``, the share of sentences without
+      and with a target that are recognised as such; nan where there are no such sentences.
 
     oIoU is 0 if no sentence has any target or predicted pixel.
 
@@ -57,7 +57,8 @@ class ReferringMetric(BaseMetric):
         thresholds: The t of Pr@t, in (0, 1].
         per_kind: Also ``oIoU/<kind>`` and ``mIoU/<kind>`` for each ``kind`` of expression, which
             all data samples must then carry.
-        min_pixels: Only for ``'grefcoco'``; 1 by default, an empty mask. Report it with the numbers.
+        min_pixels: Only for ``'grefcoco'``; 1 by default (an empty mask). Report it with the
+            numbers.
         prefix: Put before the keys, if given.
         collect_device: See ``BaseMetric``.
         collect_dir: See ``BaseMetric``.
@@ -99,8 +100,9 @@ class ReferringMetric(BaseMetric):
 
         Args:
             data_batch: Not used.
-            data_samples: Each with ``['pred_sem_seg']['data']``, 0 or 1, and ``['gt_sem_seg']['data']``,
-                0, 1 or ``ignore_index``, both (1, H, W); ``kind`` if ``per_kind``.
+            data_samples: Each with ``['pred_sem_seg']['data']``, 0 or 1, and
+                ``['gt_sem_seg']['data']``, 0, 1 or ``ignore_index``, both (1, H, W); ``kind`` if
+                ``per_kind``.
         """
         # One entry per data item: MMEngine cuts the gathered list at the length of the data set.
         self.results.extend(self._count(_as_dict(sample)) for sample in data_samples)
@@ -162,8 +164,8 @@ class ReferringMetric(BaseMetric):
         if prediction.shape != target.shape:
             raise ValueError(
                 f'pred_sem_seg must have the size of gt_sem_seg, {tuple(target.shape)}, but got '
-                f'{tuple(prediction.shape)} {name}: predictions are resized to the original size, and '
-                'in test the ground truth is loaded after Resize, so that it keeps that size'
+                f'{tuple(prediction.shape)} {name}: predictions are resized to the original size, '
+                'and in test the ground truth is loaded after Resize, so that it keeps that size'
             )
         valid = target != self.ignore_index
         for key, values, allowed in (
@@ -175,8 +177,8 @@ class ReferringMetric(BaseMetric):
                 raise ValueError(f'{key} must be {allowed}, but got {wrong[0].item()} {name}')
         if self.per_kind and not isinstance(sample.get('kind'), str):
             raise ValueError(
-                f"per_kind=True needs a 'kind' in every data sample, but got {sample.get('kind')!r} "
-                f"{name}: add 'kind' to the meta_keys of the packing transform"
+                "per_kind=True needs a 'kind' in every data sample, but got "
+                f"{sample.get('kind')!r} {name}: add 'kind' to the packing transform's meta_keys"
             )
         predicted, wanted = prediction.bool() & valid, (target == 1) & valid
         return _Counts(

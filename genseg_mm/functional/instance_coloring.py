@@ -2,6 +2,7 @@
 
 Cost is instances x pixels, memory is not: the pairwise part runs in tiles that are thrown away.
 """
+
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -9,12 +10,12 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .inverse_distance import InverseDistanceSum
+from genseg_mm.functional.inverse_distance import InverseDistanceSum
 
 # The public code of the paper stops after this many counted terms; the paper names no limit.
 REFERENCE_MAX_INSTANCES = 1251
-# The public code weights the separation of an instance by 10 / sqrt(its pixels), the paper by 1 / sqrt.
-REFERENCE_SMALL_INSTANCE_WEIGHT = 10.
+# The public code weights the separation of an instance by 10 / sqrt(pixels), the paper by 1 / sqrt.
+REFERENCE_SEPARATION_FACTOR = 10.0
 
 
 class InstanceColoringTerms(NamedTuple):
@@ -42,46 +43,48 @@ def instance_coloring_loss(
     ids: Tensor,
     ignore_background: Tensor | Sequence[bool] | None = None,
     formula: str = 'reference',
-    separation_weight: float = 300.,
-    mean_weight: float = 300.,
+    separation_weight: float = 300.0,
+    mean_weight: float = 300.0,
     max_instances: int | None = None,
     tile_size: int | None = None,
 ) -> InstanceColoringTerms:
-    """Pull pixels to the mean colour of their instance, push the instances apart (gen2seg, Sec. 3.2).
+    """Pulls pixels to the mean colour of their instance and instances apart (gen2seg, Sec. 3.2).
 
-    With S_i the pixels of instance i, T_i all other pixels of the image, mu_i the mean colour (of the
-    background: 0), n the number of instances, and h the Huber loss with delta 1, an image scores ::
+    With S_i the pixels of instance i, T_i all other pixels of the image, mu_i the mean colour (of
+    the background: 0), n the number of instances, h the Huber loss with delta 1, an image scores ::
 
-        variance    sum_i 1/|S_i| sum_{j in S_i} h(p_j - mu_i)                  background included
-        separation  sum_i 1/(sqrt|S_i| |T_i|) sum_{j in T_i} 1/(1 + |p_j - mu_i|^2)  instances only
-        means       1/(n(n+1)) sum_{i<j} 1/(1 + |mu_i - mu_j|^2)                background included
+        variance    sum_i 1/|S_i| sum_{j in S_i} h(p_j - mu_i)         background included
+        separation  sum_i 1/(sqrt|S_i| |T_i|) sum_{j in T_i} 1/(1 + |p_j - mu_i|^2)
+        means       1/(n(n+1)) sum_{i<j} 1/(1 + |mu_i - mu_j|^2)       background included
 
-    ``formula='paper'``: h summed over channels; variance + separation_weight * separation +
-    mean_weight * means. ``formula='reference'`` (the code that trained the released weights): h averaged
-    over channels; separation ten times as large; means as an average over the pairs; the image's sum
-    divided by its number of counted terms (instances, and the background unless ignored; at least 1);
-    at most 1251 counted terms. Either is averaged over the batch.
+    ``formula='paper'``: h is summed over channels; the loss is variance + separation_weight *
+    separation + mean_weight * means. ``formula='reference'`` (the code that trained the released
+    weights): h is averaged over channels, separation is ten times as large, means are an average
+    over the pairs, and the image's sum is divided by its number of counted terms (instances, and
+    the background unless ignored; at least 1), of which there are at most 1251. Both are averaged
+    over the batch.
 
-    An ignored background has no variance and no mean of its own, but its pixels stay in every T_i (the
-    paper's normaliser stays n(n+1)). A background without a pixel counts nowhere. Instances beyond
-    ``max_instances`` have no terms but stay in T_i, too. An image with T_i empty has no separation.
-    Gradients flow through the means. Double backward is not supported.
+    An ignored background has no variance and no mean of its own, but its pixels stay in every T_i;
+    the paper's normaliser stays n(n+1). A background without a pixel counts nowhere. Instances
+    beyond ``max_instances`` have no terms, but their pixels stay in every T_i, too. An instance
+    that fills its image has no separation. Gradients flow through the means; there is no double
+    backward.
 
     Args:
-        colors: Predicted colours, (N, 3, H, W), floating point, in [0, 255]. Computed in float32 whatever
-            autocast says; float64 stays.
+        colors: Predicted colours, (N, 3, H, W), floating point, in [0, 255]. Computed in float32
+            whatever autocast says; float64 stays.
         ids: Instance ids, (N, H, W), any integers >= 0, sparse or not; 0 is background.
-        ignore_background: Per image, (N,) bool: True where the background is unlabelled (Virtual KITTI 2
-            labels cars only). None: nowhere.
+        ignore_background: Per image, (N,) bool: True where the background is unlabelled (Virtual
+            KITTI 2 labels cars only). None: nowhere.
         formula: 'reference' or 'paper'.
         separation_weight: Weight of the separation term.
         mean_weight: Weight of the means term.
-        max_instances: Most counted terms of an image, in order of id (a counted background is one of
-            them, the first). None: 1251 in the reference, no limit in the paper.
-        tile_size: (instance, pixel) pairs computed at once; None: by device.
+        max_instances: Most counted terms of an image, in order of id (a counted background is one
+            of them, the first). None: 1251 in the reference, no limit in the paper.
+        tile_size: (instance, pixel) pairs computed at once. None: by device.
 
     Returns:
-        The three terms; NaN where colors has NaN, zeros connected to the graph where nothing counts.
+        The three terms: NaN if colors has NaN, zeros connected to the graph where nothing counts.
 
     Raises:
         ValueError: If an argument has a wrong shape, type, device or value.
@@ -90,17 +93,18 @@ def instance_coloring_loss(
     if max_instances is None and formula == 'reference':
         max_instances = REFERENCE_MAX_INSTANCES
     with torch.autocast(device_type=colors.device.type, enabled=False):
-        pixels = (colors if colors.dtype == torch.float64 else colors.float()).flatten(2)  # (N, 3, P)
+        dtype = torch.promote_types(colors.dtype, torch.float32)
+        pixels = colors.to(dtype).flatten(2)  # (N, 3, P)
         segments = _group_pixels(ids.flatten(1).long(), ignored, max_instances)
         weights = _term_weights(segments, pixels.shape, formula)
         means = _SegmentMean.apply(pixels, segments.index, segments.size)
-        means = means.masked_fill(~segments.foreground[:, None], 0.)  # (S, 3) float64
+        means = means.masked_fill(~segments.foreground[:, None], 0.0)  # (S, 3) float64
         terms = (
             _HuberVariance.apply(pixels, means, segments.index, weights[0]),
             separation_weight * _separation(pixels, means, segments, weights[1], tile_size),
             mean_weight * _mean_repulsion(means, segments, weights[2], tile_size),
         )
-        return InstanceColoringTerms(*(term.to(pixels.dtype) for term in terms))
+        return InstanceColoringTerms(*(term.to(dtype) for term in terms))
 
 
 def _check_arguments(
@@ -113,7 +117,7 @@ def _check_arguments(
 ) -> list[bool]:
     """Refuse wrong arguments; returns ignore_background as a list."""
     if colors.ndim != 4 or colors.shape[1] != 3 or colors.numel() == 0:
-        raise ValueError(f'colors: expected a non-empty (N, 3, H, W), but got {tuple(colors.shape)}')
+        raise ValueError(f'colors: expected (N, 3, H, W), not empty, but got {tuple(colors.shape)}')
     if not colors.is_floating_point():
         raise ValueError(f'colors: expected floating point in [0, 255], but got {colors.dtype}')
     shape = (colors.shape[0], *colors.shape[2:])
@@ -132,8 +136,10 @@ def _check_arguments(
         return [False] * len(colors)
     ignored = torch.as_tensor(ignore_background)
     if ignored.dtype != torch.bool or ignored.shape != (len(colors),):
-        raise ValueError(f'ignore_background: expected {len(colors)} bools, one per image, '
-                         f'but got {ignored.dtype} {tuple(ignored.shape)}')
+        raise ValueError(
+            f'ignore_background: expected {len(colors)} bools, one per image, '
+            f'but got {ignored.dtype} {tuple(ignored.shape)}'
+        )
     return ignored.tolist()
 
 
@@ -141,8 +147,10 @@ def _group_pixels(ids: Tensor, ignored: list[bool], max_instances: int | None) -
     """Segments of a batch of id maps, (N, P) int64, without a sort over the pixels."""
     low, high = (int(value) for value in ids.aminmax())
     if low < 0:
-        raise ValueError(f'ids: expected 0 (background) or positive ids, but got {low}; '
-                         'map pixels without a label to 0 and see ignore_background')
+        raise ValueError(
+            f'ids: expected 0 (background) or positive ids, but got {low}; '
+            'map pixels without a label to 0 and see ignore_background'
+        )
     num_images = len(ids)
     if (high + 1) * num_images > torch.iinfo(torch.int64).max:
         ids = torch.unique(ids, return_inverse=True)[1] + int(low > 0)  # the order and 0 stay
@@ -160,7 +168,9 @@ def _group_pixels(ids: Tensor, ignored: list[bool], max_instances: int | None) -
     ends = torch.bincount(image, minlength=num_images).cumsum(0).tolist()
     counted = torch.zeros_like(foreground)
     spans, instance_spans = [], []
-    for start, end, background, skip in zip([0] + ends, ends, has_background.tolist(), ignored):
+    for start, end, background, skip in zip(
+        [0, *ends[:-1]], ends, has_background.tolist(), ignored, strict=True
+    ):
         first = start + (background and skip)
         last = end if max_instances is None else min(end, first + max_instances)
         counted[first:last] = True
@@ -179,13 +189,14 @@ def _term_weights(segments: _Segments, shape: torch.Size, formula: str) -> tuple
     num_instances = size.new_tensor([last - first for first, last in segments.instance_spans])
     variance = segments.counted / size
     separation = (segments.foreground & segments.counted & (others > 0)) / (
-        size.sqrt() * others.clamp(min=1))
+        size.sqrt() * others.clamp(min=1)
+    )
     if formula == 'paper':
         means = 1 / (num_instances * (num_instances + 1)).clamp(min=1)
     else:
         divisor = num_terms.clamp(min=1)
         variance = variance / (channels * divisor[segments.image])
-        separation = separation * REFERENCE_SMALL_INSTANCE_WEIGHT / divisor[segments.image]
+        separation = separation * REFERENCE_SEPARATION_FACTOR / divisor[segments.image]
         means = 1 / ((num_terms * (num_terms - 1) / 2).clamp(min=1) * divisor)
     return variance / num_images, separation / num_images, means / num_images
 
@@ -195,7 +206,8 @@ def _separation(
 ) -> Tensor:
     """Closeness of every instance's mean to the pixels outside of it, summed over the batch."""
     return InverseDistanceSum.apply(
-        pixels, means, segments.index, weight, segments.instance_spans, tile_size)
+        pixels, means, segments.index, weight, segments.instance_spans, tile_size
+    )
 
 
 def _mean_repulsion(
@@ -205,9 +217,10 @@ def _mean_repulsion(
     sums = []
     for first, last in segments.spans:
         centres = means[first:last]
-        own = torch.arange(last - first, device=means.device)
+        own, ones = torch.arange(len(centres), device=means.device), torch.ones_like(centres[:, 0])
         both_orders = InverseDistanceSum.apply(
-            centres.T[None], centres, own[None], weight.new_ones(len(own)), [(0, len(own))], tile_size)
+            centres.T[None], centres, own[None], ones, [(0, len(centres))], tile_size
+        )
         sums.append(both_orders / 2)
     return (torch.stack(sums) * weight).sum()
 
@@ -220,8 +233,8 @@ class _SegmentMean(torch.autograd.Function):
         ctx.save_for_backward(index, size)
         ctx.dtype = values.dtype
         sums = values.new_zeros(values.shape[1], len(size), dtype=torch.float64)
-        for image, segment in zip(values, index):
-            for channel, total in zip(image, sums):
+        for image, segment in zip(values, index, strict=True):
+            for channel, total in zip(image, sums, strict=True):
                 total.index_add_(0, segment, channel.double())  # float32 sums lose four digits here
         return sums.T / size[:, None]
 
@@ -231,15 +244,16 @@ class _SegmentMean(torch.autograd.Function):
         index, size = ctx.saved_tensors
         shares = (grad / size[:, None]).to(ctx.dtype).T.contiguous()
         values_grad = shares.new_empty(len(index), len(shares), index.shape[1])
-        for image, segment in zip(values_grad, index):
+        for image, segment in zip(values_grad, index, strict=True):
             torch.index_select(shares, 1, segment, out=image)
         return values_grad, None, None
 
 
 class _HuberVariance(torch.autograd.Function):
-    """sum_j weight_s |value_j - mean_s|_Huber over the pixels j of all segments s, and both gradients.
+    """sum_s weight_s sum_{j in s} h(value_j - mean_s) over the segments s, and both gradients.
 
-    Values are (N, C, P), means (S, C) float64, weight (S,).
+    h is the Huber loss with delta 1, summed over channels; values (N, C, P), means (S, C) float64,
+    index (N, P) the segment of every pixel, weight (S,) float64. The value is float64.
     """
 
     @staticmethod
@@ -248,13 +262,15 @@ class _HuberVariance(torch.autograd.Function):
         values_grad = torch.empty_like(values)
         means_grad = torch.zeros_like(means.T)
         columns, weight = means.T.to(values.dtype).contiguous(), weight.to(values.dtype)
-        for image, segment, image_grad in zip(values, index, values_grad):
+        for image, segment, image_grad in zip(values, index, values_grad, strict=True):
             pixel_weight = weight.index_select(0, segment)
-            for value, column, slope, column_grad in zip(image, columns, image_grad, means_grad):
+            for value, column, slope, column_grad in zip(
+                image, columns, image_grad, means_grad, strict=True
+            ):
                 residual = value - column.index_select(0, segment)
-                torch.clamp(residual, -1., 1., out=slope)
-                residual.sub_(slope, alpha=0.5).mul_(slope).mul_(pixel_weight)  # r^2 / 2 or |r| - 1/2
-                total += residual.sum()
+                torch.clamp(residual, -1, 1, out=slope)
+                # r^2 / 2 where the slope is r, |r| - 1/2 where it is the sign of r.
+                total += residual.sub_(slope, alpha=0.5).mul_(slope).mul_(pixel_weight).sum()
                 slope.mul_(pixel_weight)
                 column_grad.index_add_(0, segment, slope.double(), alpha=-1)
         ctx.save_for_backward(values_grad, means_grad.T)

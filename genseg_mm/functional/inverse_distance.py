@@ -1,7 +1,8 @@
-"""Sum of 1 / (1 + d^2) over all pairs of a few centres and many points, in tiles that are thrown away.
+"""Sum of 1 / (1 + d^2) over all pairs of a few centres and many points, in tiles.
 
 The instance-coloring loss calls it for means against pixels and for means against means.
 """
+
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -13,15 +14,22 @@ TILE_ROWS = 64
 class InverseDistanceSum(torch.autograd.Function):
     """sum_i weight_i sum_{j: own_j != i} 1 / (1 + |point_j - centre_i|^2), and both gradients.
 
-    Every image b has points, (N, C, P), and the centres first <= i < last of spans[b], out of (S, C)
-    float64. own, (N, P), names the centre that a point belongs to (any other number: none); weight is
-    (S,) float64. The value is float64. Value and gradients come from one pass over tiles of tile_size
-    pairs; None chooses by device.
+    Image b has points[b], out of (N, C, P), and centres first <= i < last = spans[b], out of (S, C)
+    float64. own, (N, P), names the centre that a point belongs to (any other number: none); weight
+    is (S,) float64. The value is float64. It and the gradients come from one pass over tiles of
+    tile_size pairs (None: by device), of which nothing is stored.
     """
 
     @staticmethod
-    def forward(ctx, points: Tensor, centres: Tensor, own: Tensor, weight: Tensor,
-                spans: list[tuple[int, int]], tile_size: int | None) -> Tensor:
+    def forward(
+        ctx,
+        points: Tensor,
+        centres: Tensor,
+        own: Tensor,
+        weight: Tensor,
+        spans: list[tuple[int, int]],
+        tile_size: int | None,
+    ) -> Tensor:
         tile_size = tile_size or _default_tile_size(points.device)
         with_grad = any(ctx.needs_input_grad)
         points_grad = torch.zeros_like(points) if with_grad else None
@@ -31,8 +39,13 @@ class InverseDistanceSum(torch.autograd.Function):
             if first < last:
                 span = slice(first, last)
                 value += _accumulate(
-                    points[b], centres[span], own[b] - first, weight[span], tile_size,
-                    *((points_grad[b], centres_grad[span]) if with_grad else (None, None)))
+                    points[b],
+                    centres[span],
+                    own[b] - first,
+                    weight[span],
+                    tile_size,
+                    *((points_grad[b], centres_grad[span]) if with_grad else (None, None)),
+                )
         ctx.save_for_backward(points_grad, centres_grad)
         return value
 
@@ -59,7 +72,7 @@ def _accumulate(
     points_grad: Tensor | None,
     centres_grad: Tensor | None,
 ) -> Tensor:
-    """Value for one image's points (C, P) and centres (n, C); fills the gradients unless they are None."""
+    """Value for points (C, P) and centres (n, C) of one image; fills the gradients if given."""
     channels, num_points = points.shape
     # Distances do not see the shift; the sums for the gradients cancel less around the middle.
     origin = centres.mean(0).to(points.dtype)[:, None]
@@ -67,6 +80,7 @@ def _accumulate(
     rounded, scaled = centres.to(points.dtype), (centres * weight).to(points.dtype)
     sums = torch.zeros_like(weight)  # sum_j k_ij
     to_centres = torch.zeros_like(centres)  # sum_j k_ij^2 (point_j, 1)
+    weighted_sums = _sums_by_matmul if points.device.type == 'cpu' else _sums_by_products
     rows = min(len(weight), TILE_ROWS)
     columns = min(num_points, -(-tile_size // rows))
     buffers = points.new_empty((rows + 2) * columns), points.new_empty(rows * columns)
@@ -78,12 +92,13 @@ def _accumulate(
         for top in range(0, len(weight), rows):
             block = slice(top, top + rows)
             kernel, scratch = _kernel(
-                shifted[:channels], rounded[:channels, block], own[span] - top, *buffers)
+                shifted[:channels], rounded[:channels, block], own[span] - top, *buffers
+            )
             sums[block] += kernel.sum(1)
             if points_grad is not None:
                 kernel.mul_(kernel)
-                to_points += _weighted_sums(kernel, scaled[:, block], 0, scratch)
-                to_centres[:, block] += _weighted_sums(kernel, shifted, 1, scratch)
+                to_points += weighted_sums(kernel, scaled[:, block], 0, scratch)
+                to_centres[:, block] += weighted_sums(kernel, shifted, 1, scratch)
         if points_grad is not None:
             points_grad[:, span] = 2 * (to_points[:-1] - shifted[:-1] * to_points[-1])
     if centres_grad is not None:
@@ -96,23 +111,27 @@ def _kernel(
 ) -> tuple[Tensor, Tensor]:
     """1 / (1 + |point_j - centre_i|^2), (n, P), zero where own_j is i; also the scratch, (n, P)."""
     rows, columns = centres.shape[1], points.shape[1]
-    padded = buffer[:(rows + 2) * columns].view(rows + 2, columns)
-    scratch = scratch[:rows * columns].view(rows, columns)
+    padded = buffer[: (rows + 2) * columns].view(rows + 2, columns)
+    scratch = scratch[: rows * columns].view(rows, columns)
     kernel, base = padded[1:-1], points.new_ones(1, 1)
     # By differences: |p|^2 - 2pc + |c|^2 as a matmul loses the gradient's digits.
-    for point, centre in zip(points, centres):
+    for point, centre in zip(points, centres, strict=True):
         torch.sub(centre[:, None], point, out=scratch)
         base = torch.addcmul(base, scratch, scratch, out=kernel)
     kernel.reciprocal_()
     # The first and the last row take the points that belong to no centre of this tile.
-    padded.scatter_(0, (own + 1).clamp_(0, rows + 1)[None], 0.)
+    padded.scatter_(0, (own + 1).clamp_(0, rows + 1)[None], 0.0)
     return kernel, scratch
 
 
-def _weighted_sums(kernel: Tensor, vectors: Tensor, dim: int, scratch: Tensor) -> Tensor:
+def _sums_by_matmul(kernel: Tensor, vectors: Tensor, dim: int, scratch: Tensor) -> Tensor:
     """Sums over dim of the kernel, (n, P), times each of a few vectors along dim."""
-    if kernel.device.type == 'cpu':
-        return vectors @ (kernel if dim == 0 else kernel.T)
-    # A matmul may round its operands to TF32 there, which the cancellation in the gradient forbids.
-    return torch.stack([
-        torch.mul(kernel, vector.unsqueeze(1 - dim), out=scratch).sum(dim) for vector in vectors])
+    return vectors @ (kernel if dim == 0 else kernel.T)
+
+
+def _sums_by_products(kernel: Tensor, vectors: Tensor, dim: int, scratch: Tensor) -> Tensor:
+    """The same for devices that may round the operands of a matmul to TF32: the gradient is a
+    difference of such sums and would lose most of its digits.
+    """
+    columns = vectors.unsqueeze(2 - dim)
+    return torch.stack([torch.mul(kernel, column, out=scratch).sum(dim) for column in columns])

@@ -78,7 +78,7 @@ def load_config(args: argparse.Namespace, stage: str) -> Config:
     for key in ('model', f'{stage}_dataloader', f'{stage}_cfg'):
         if cfg.get(key) is None:
             raise ValueError(
-                f'{args.config} has no {key}, which {stage}ing needs; is it a base of other configs?'
+                f'{args.config} has no {key}, which {stage}ing needs; is it a base config?'
             )
     cfg.launcher = args.launcher
     if args.work_dir is not None:

@@ -3,6 +3,7 @@
 import datetime
 import os
 import subprocess
+import warnings
 
 import torch
 import torch.distributed as dist
@@ -37,6 +38,8 @@ def connect_processes(cfg: Config) -> None:
                 f'{torch.cuda.device_count()} GPUs are visible; start as many as there are GPUs'
             )
         return
+    # MMEngine passes it, and torch versions that do not know its successor need it.
+    warnings.filterwarnings('ignore', '`broadcast_buffers` is deprecated', FutureWarning)
     seconds = cfg.get('env_cfg', {}).get('dist_cfg', {}).get('timeout', 1800)
     dist.init_process_group('gloo', timeout=datetime.timedelta(seconds=seconds))
     wrapper = cfg.get('model_wrapper_cfg') or dict(
@@ -56,7 +59,7 @@ def _set_rank_variables(launcher: str) -> None:
     if missing:
         raise ValueError(
             f'--launcher {launcher} expects the variable {missing[0]}, which is not set; start '
-            'through tools/dist_train.sh or tools/slurm_train.sh (tools/dist_test.sh, tools/slurm_test.sh)'
+            'through tools/dist_train.sh, dist_test.sh, slurm_train.sh or slurm_test.sh'
         )
     os.environ.update({target: os.environ[source] for target, source in names.items()})
     os.environ.setdefault('MASTER_PORT', '29500')

@@ -8,10 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch.distributed as dist
+from mmengine.dist import is_distributed
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _TOOLS = _PACKAGE.parent / 'tools'
 _BUILDER = os.path.join('mmengine', 'registry', 'build_functions.py')
+_LOST_PEER = ('Connection closed by peer', 'Connection reset by peer')
 _MISSING_FILE = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
 
 
@@ -29,12 +31,12 @@ def run_tool(main: Callable[[], None]) -> None:
         if message is None or os.environ.get('GENSEG_TRACEBACK', '0') not in ('', '0'):
             raise
         rank = int(os.environ.get('RANK', 0))
-        if rank == 0 or dist.is_initialized():
+        if rank == 0 or is_distributed():
             where = f' (process {rank})' if rank else ''
             print(f'error{where}: {message}', file=sys.stderr)
             print('GENSEG_TRACEBACK=1 shows where this was raised.', file=sys.stderr, flush=True)
         sys.exit(2)
-    if dist.is_available() and dist.is_initialized():
+    if is_distributed():
         dist.destroy_process_group()
 
 
@@ -49,6 +51,8 @@ def user_message(error: Exception) -> str | None:
         return _worker_message(text)
     frames = traceback.extract_tb(error.__traceback__)
     raised_in = frames[-1].filename if frames else ''
+    if is_distributed() and any(sign in text for sign in _LOST_PEER):
+        return 'another process has stopped; its error is the one to look at'
     if isinstance(error, _MISSING_FILE):
         if error.filename is None:
             return _one_line(text)

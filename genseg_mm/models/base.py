@@ -104,4 +104,4 @@ def is_pretrained_config(config: dict | nn.Module) -> bool:
         return False
     kind = config['type']
     name = kind if isinstance(kind, str) else getattr(kind, '__qualname__', '')
-    return name.endswith(('from_pretrained', 'from_single_file')) or bool(config.get('weights'))
+    return name.endswith(('from_pretrained', 'from_single_file'))

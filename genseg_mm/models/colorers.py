@@ -1,7 +1,8 @@
 """Instance colorers: image in, colour map out (gen2seg, arXiv 2505.15263, Section 3).
 
-A colorer is any module with ``forward(images (N, 3, H, W) in [-1, 1], RGB) -> raw maps (N, 3, H, W)``. What the raw
-numbers mean as colours in [0, 255] is decided in one place, :func:`normalize_colors`.
+A colorer is any module with ``forward(images (N, 3, H, W) in [-1, 1], RGB) -> raw maps (N, 3, H,
+W)``. What the raw numbers mean as colours in [0, 255] is decided in one place,
+:func:`~genseg_mm.models.color_scale.normalize_colors`.
 """
 
 import math
@@ -14,78 +15,22 @@ from torch.nn import functional as F
 
 from genseg_mm.registry import MODELS
 
-COLOR_SCALES = ('batch', 'image', 'sigmoid', 'none')
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-
-
-def normalize_colors(raw: Tensor, normalize: str, bias: float = 0.0) -> Tensor:
-    """Raw output of a colorer as colours.
-
-    ``'batch'`` is the reference's scale and what the released weights were trained with: x -> (x + |min|) / (|max| +
-    |min| + 1e-5) * 255 with the extremes of the whole batch. It couples the samples of a batch: most of a sample's
-    gradient lands on the two extreme values, which may belong to other samples. ``'image'`` takes the extremes of each
-    image, ``'sigmoid'`` is 255 * sigmoid(x + bias), and ``'none'`` takes raw values as colours.
-
-    Args:
-        raw: Output of a colorer, (N, 3, H, W).
-        normalize: One of ``COLOR_SCALES``.
-        bias: Added before the sigmoid; a negative one starts the training near black.
-
-    Returns:
-        Colours, (N, 3, H, W), float32; in [0, 255] unless ``'none'`` (or, with the reference's formula, when all
-        values have one sign: it divides by |max| + |min|, not by max - min).
-
-    Raises:
-        ValueError: If the scale is not known.
-    """
-    check_color_scale(normalize)
-    raw = raw.float()
-    if normalize == 'none':
-        return raw
-    if normalize == 'sigmoid':
-        return torch.sigmoid(raw + bias) * 255
-    dims = (0, 1, 2, 3) if normalize == 'batch' else (1, 2, 3)
-    low = raw.amin(dims, keepdim=True).abs()
-    high = raw.amax(dims, keepdim=True).abs()
-    return (raw + low) / (high + low + 1e-5) * 255
-
-
-def stretch_colors(colors: Tensor, gamma: float = 1.0) -> Tensor:
-    """One map stretched to the full range, as at the reference's inference: (x - min) / (max - min), to the gamma.
-
-    Args:
-        colors: One colour map, (3, H, W), without padding.
-        gamma: Exponent on the stretched map in [0, 1]; the reference shows the MAE's maps with 0.7.
-
-    Returns:
-        Colours in [0, 255], (3, H, W), float32; a map of a single value becomes 0.
-    """
-    colors = colors.float()
-    low, high = colors.min(), colors.max()
-    unit = (colors - low) / (high - low).clamp(min=1e-5)
-    return unit.pow(gamma) * 255 if gamma != 1.0 else unit * 255
-
-
-def check_color_scale(normalize: str) -> None:
-    """Raises ValueError for a colour scale that does not exist."""
-    if normalize not in COLOR_SCALES:
-        raise ValueError(
-            f'normalize must be one of {", ".join(COLOR_SCALES)}, but got {normalize!r}'
-        )
 
 
 @MODELS.register_module()
 class UNetColorer(BaseModule):
     """diffusers' conditional UNet as a one-step colorer on a fixed invertible latent.
 
-    The graph is that of gen2seg's Stable Diffusion colorer (image latent alone as input, fixed last timestep, a constant
-    prompt, one step) with ``pixel_unshuffle`` / ``pixel_shuffle`` in place of the VAE: nothing is lost on the way and
-    nothing has to be downloaded, so that it trains from scratch.
+    The graph is that of gen2seg's Stable Diffusion colorer (image latent alone as input, fixed last
+    timestep, a constant prompt, one step) with ``pixel_unshuffle`` / ``pixel_shuffle`` in place of
+    the VAE: nothing is lost on the way and nothing has to be downloaded, so that it trains from
+    scratch.
 
     Args:
-        config: Keyword arguments of ``diffusers.UNet2DConditionModel``, less ``in_channels`` and ``out_channels``,
-            which follow from the patch size.
+        config: Keyword arguments of ``diffusers.UNet2DConditionModel``, less ``in_channels`` and
+            ``out_channels``, which follow from the patch size.
         patch_size: Side of the patches that become latent channels; 1 works on pixels.
         timestep: The fixed timestep (T - 1 of Stable Diffusion).
         num_text_tokens: Length of the constant prompt, whose embedding is zero.
@@ -108,8 +53,8 @@ class UNetColorer(BaseModule):
         for key in ('in_channels', 'out_channels'):
             if config.get(key, channels) != channels:
                 raise ValueError(
-                    f'{key} of UNetColorer must be 3 * patch_size ** 2 = {channels}, but got {config[key]}; '
-                    'leave it out of the config'
+                    f'{key} of UNetColorer must be 3 * patch_size ** 2 = {channels}, '
+                    f'but got {config[key]}; leave it out of the config'
                 )
         self.unet = UNet2DConditionModel(
             **{**config, 'in_channels': channels, 'out_channels': channels}
@@ -148,23 +93,25 @@ class UNetColorer(BaseModule):
 
 @MODELS.register_module()
 class MAEColorer(BaseModule):
-    """transformers' ViT-MAE, encoder and decoder with nothing masked, as a colorer (gen2seg, Section 3).
+    """transformers' ViT-MAE as a colorer: encoder and decoder, nothing masked (gen2seg, Section 3).
 
-    Exactly one of ``config`` and ``pretrained`` is given. The layers are called one after the other here, because the
-    library's own ``forward`` shuffles the patches at mask ratio 0 too, divides 0 by 0 for its loss, and interpolates
-    the decoder's positions along the raster index, which is wrong for every other grid. A model built from a config
-    gets the 2-D sine-cosine positions that the library leaves at zero.
+    Exactly one of ``config`` and ``pretrained`` is given. The layers are called one after the other
+    here, because the library's own ``forward`` shuffles the patches at mask ratio 0 too, divides 0
+    by 0 for its loss, and interpolates the decoder's positions along the raster index, which is
+    wrong for every other grid. A model built from a config gets the 2-D sine-cosine positions that
+    the library leaves at zero.
 
     Args:
         config: Keyword arguments of ``transformers.ViTMAEConfig``; trained from scratch.
-        pretrained: Folder or hub id of a ``ViTMAEForPreTraining``, such as ``facebook/vit-mae-huge`` or gen2seg's
-            released weights. Always loaded at its own image size: other sizes interpolate the positions.
+        pretrained: Folder or hub id of a ``ViTMAEForPreTraining``, such as
+            ``facebook/vit-mae-huge`` or gen2seg's released weights. Always loaded at its own image
+            size: other sizes interpolate the positions.
         mean: Subtracted from RGB in [0, 1]; ImageNet's by default.
         std: Divides after that.
 
     Raises:
-        ValueError: If not exactly one of config and pretrained is given, if a width cannot hold sine-cosine positions,
-            or if the folder lacks weights.
+        ValueError: If not exactly one of config and pretrained is given, if a width cannot hold
+            sine-cosine positions, or if the folder lacks weights.
     """
 
     def __init__(
@@ -177,8 +124,8 @@ class MAEColorer(BaseModule):
         super().__init__()
         if (config is None) == (pretrained is None):
             raise ValueError(
-                'MAEColorer needs either config (trained from scratch) or pretrained (folder or hub id), '
-                f'but got {"both" if config is not None else "neither"}'
+                'MAEColorer needs either config (trained from scratch) or pretrained '
+                f'(folder or hub id), but got {"both" if config is not None else "neither"}'
             )
         self.mae = _fresh_mae(config) if pretrained is None else _pretrained_mae(pretrained)
         # Neither takes part in a map, so DDP would look for their gradients in vain.
@@ -188,7 +135,7 @@ class MAEColorer(BaseModule):
         self.register_buffer('std', torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
     def init_weights(self) -> None:
-        """Does nothing: transformers has an ``init_weights`` too, which would overwrite pretrained weights."""
+        """Does nothing: transformers' method of this name would overwrite pretrained weights."""
 
     def forward(self, images: Tensor) -> Tensor:
         """Colours images.
@@ -230,13 +177,16 @@ def check_patches(images: Tensor, patch_size: int, owner: str) -> None:
     height, width = images.shape[-2:]
     if height % patch_size or width % patch_size:
         raise ValueError(
-            f'{owner} expects image sides that are multiples of its patch size {patch_size}, but got height {height} '
-            f'and width {width}; resize in the pipeline or set pad_size_divisor={patch_size} in the data preprocessor'
+            f'{owner} expects image sides that are multiples of its patch size {patch_size}, '
+            f'but got height {height} and width {width}; resize in the pipeline '
+            f'or set pad_size_divisor={patch_size} in the data preprocessor'
         )
 
 
 def sincos_positions(dim: int, height: int, width: int) -> Tensor:
-    """2-D sine-cosine positions in ViT-MAE's layout: a zero row for the class token, then sin x, cos x, sin y, cos y.
+    """2-D sine-cosine positions in ViT-MAE's layout: sin x, cos x, sin y, cos y of every patch.
+
+    The first row is the class token's: zero.
 
     Args:
         dim: Width of the tokens, a multiple of 4.
@@ -296,7 +246,8 @@ def _fresh_mae(config: dict[str, Any]) -> nn.Module:
     embeddings = mae.vit.embeddings
     for table in (embeddings.position_embeddings, mae.decoder.decoder_pos_embed):
         table.data.copy_(sincos_positions(table.shape[-1], side, side))
-    # As in the MAE paper; the library leaves the class token at zero and scales all weights alike, for wide models.
+    # As in the MAE paper. The library leaves the class token at zero and draws all weights at one
+    # scale, whatever the width.
     for module in mae.modules():
         if isinstance(module, nn.Linear):
             nn.init.xavier_uniform_(module.weight)
@@ -312,7 +263,7 @@ def _pretrained_mae(source: str) -> nn.Module:
     missing = sorted(report['missing_keys'])
     if missing:
         raise ValueError(
-            f'{source} is not a whole ViTMAEForPreTraining: expected encoder and decoder, but got no weights for '
-            f'{len(missing)} keys such as {missing[0]}'
+            f'{source} is not a whole ViTMAEForPreTraining: expected encoder and decoder, '
+            f'but got no weights for {len(missing)} keys such as {missing[0]}'
         )
     return mae

@@ -9,29 +9,29 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from genseg_mm.models.colorers import check_color_scale, normalize_colors, stretch_colors
+from genseg_mm.models.color_scale import check_color_scale, normalize_colors, stretch_colors
 from genseg_mm.models.losses import coloring_losses
 from genseg_mm.registry import MODELS
 
 
 @MODELS.register_module()
 class InstanceColoringHead(BaseModule):
-    """Decode head for mmseg's ``EncoderDecoder`` that colours instances (gen2seg's discriminative controls).
+    """Decode head for mmseg's ``EncoderDecoder`` that colours instances, as gen2seg's controls do.
 
-    Every chosen feature level gets a 1x1 convolution, all are resized to the finest of them and added, two 3x3
-    convolutions follow, and a 1x1 convolution gives three colours, resized to the network input. Data samples need
-    ``gt_instance_map``; no class is read.
+    Every chosen feature level gets a 1x1 convolution, all are resized to the finest of them and
+    added, two 3x3 convolutions follow, and a 1x1 convolution gives three colours, resized to the
+    network input. Data samples need ``gt_instance_map``; no class is read.
 
-    The head is found by mmseg by its interface and imports nothing of mmseg's models. ``EncoderDecoder`` returns the
-    colour map, in [0, 255], as ``seg_logits``; its ``pred_sem_seg`` is then the strongest colour channel and means
-    nothing.
+    The head is found by mmseg by its interface and imports nothing of mmseg's models.
+    ``EncoderDecoder`` returns the colour map, in [0, 255], as ``seg_logits``; its ``pred_sem_seg``
+    is then the strongest colour channel and means nothing.
 
     Args:
         in_channels: Channels of the chosen levels; an int for one level.
         in_index: Which of the backbone's outputs; an int for one level.
         channels: Width of the head.
         num_groups: Groups of its group normalisation.
-        normalize: Colour scale, see :func:`genseg_mm.models.colorers.normalize_colors`.
+        normalize: Colour scale, see :func:`genseg_mm.models.color_scale.normalize_colors`.
         bias: Added before the sigmoid.
         gamma: Exponent on the stretched map at inference.
         loss_decode: Config of the coloring loss.
@@ -72,9 +72,7 @@ class InstanceColoringHead(BaseModule):
         self.bias = bias
         self.gamma = gamma
         self.align_corners = align_corners
-        self.loss_decode = MODELS.build(
-            loss_decode or dict(type='genseg_mm.InstanceColoringLoss')
-        )
+        self.loss_decode = MODELS.build(loss_decode or dict(type='genseg_mm.InstanceColoringLoss'))
         self.laterals = nn.ModuleList(nn.Conv2d(width, channels, 1) for width in self.in_channels)
         self.fuse = nn.Sequential(
             *[
@@ -151,16 +149,14 @@ class InstanceColoringHead(BaseModule):
         if (test_cfg or {}).get('mode') == 'slide':
             if relative:
                 raise ValueError(
-                    "test_cfg mode 'slide' needs colours that do not depend on the window: expected normalize "
-                    f"'sigmoid' or 'none', but got {self.normalize!r}; use mode 'whole'"
+                    "test_cfg mode 'slide' needs colours that do not depend on the window: "
+                    f"expected normalize 'sigmoid' or 'none', but got {self.normalize!r}; "
+                    "use mode 'whole'"
                 )
             return normalize_colors(raw, self.normalize, self.bias)
         colors = normalize_colors(raw, 'none' if relative else self.normalize, self.bias)
         return torch.stack(
-            [
-                self._stretch(one, meta)
-                for one, meta in zip(colors, batch_img_metas, strict=True)
-            ]
+            [self._stretch(one, meta) for one, meta in zip(colors, batch_img_metas, strict=True)]
         )
 
     def _stretch(self, colors: Tensor, meta: dict[str, Any]) -> Tensor:
@@ -182,9 +178,9 @@ class InstanceColoringHead(BaseModule):
 
 
 def _input_size(meta: dict[str, Any]) -> tuple[int, int]:
-    """Size of the network input, from what the preprocessors of mmseg and of this package record."""
+    """Size of the network input, from what mmseg's preprocessor or ours records."""
     height, width = meta['img_shape'][:2]
-    if 'padding_size' in meta:  # mmseg's, in training
+    if 'padding_size' in meta:  # by mmseg, in training
         left, right, top, bottom = meta['padding_size']
         return height + top + bottom, width + left + right
     if isinstance(meta['img_shape'], torch.Size):  # a window of mmseg's sliding inference

@@ -1,4 +1,4 @@
-"""gen2seg (arXiv 2505.15263): a generative model fine-tuned into an instance colorer, prompted by points."""
+"""gen2seg (arXiv 2505.15263): a generative model made an instance colorer, prompted by points."""
 
 from typing import Any
 
@@ -10,24 +10,29 @@ from torch.nn import functional as F
 
 from genseg_mm.functional.point_prompting import masks_from_points
 from genseg_mm.models.base import GenSegModel
-from genseg_mm.models.colorers import check_color_scale, normalize_colors, stretch_colors
+from genseg_mm.models.color_scale import check_color_scale, normalize_colors, stretch_colors
 from genseg_mm.models.losses import coloring_losses
 from genseg_mm.registry import MODELS
 
 
 @MODELS.register_module()
 class Gen2Seg(GenSegModel):
-    """Colours every instance of an image in one flat colour; masks are read off the map around point prompts.
+    """Colours every instance of an image in one flat colour.
+
+    Masks are read off the map around point prompts.
 
     Args:
-        colorer: Config of a module with ``forward(images (N, 3, H, W) in [-1, 1]) -> (N, 3, H, W)``.
+        colorer: Config of a module with ``forward(images (N, 3, H, W) in [-1, 1]) -> (N, 3, H,
+            W)``.
         loss: Config of the coloring loss.
         data_preprocessor: Config of the data preprocessor.
-        normalize: Colour scale of the raw maps, see :func:`genseg_mm.models.colorers.normalize_colors`. ``'sigmoid'``
-            for models trained from scratch; the released weights and the paper's recipe need ``'batch'``.
+        normalize: Colour scale of the raw maps, see
+            :func:`genseg_mm.models.color_scale.normalize_colors`. ``'sigmoid'`` for models trained
+            from scratch; the released weights and the paper's recipe need ``'batch'``.
         bias: Added before the sigmoid.
         gamma: Exponent on the stretched map at inference; the reference uses 0.7 for the MAE.
-        prompting: Keyword arguments of :func:`genseg_mm.functional.masks_from_points` (rule and its settings).
+        prompting: Keyword arguments of :func:`genseg_mm.functional.masks_from_points` (rule and its
+            settings).
         init_cfg: MMEngine's.
 
     Raises:
@@ -106,17 +111,20 @@ class Gen2Seg(GenSegModel):
     ) -> list[BaseDataElement]:
         """Colour maps, and masks for the samples that carry point prompts.
 
-        A map is stretched to [0, 255] over its own valid area (without padding), whatever scale it was trained with,
-        so that a prediction does not depend on its batch. Then it is resized to the original image.
+        A map is stretched to [0, 255] over its own valid area (without padding), whatever scale it
+        was trained with, so that a prediction does not depend on its batch. Then it is resized to
+        the original image.
 
         Args:
             inputs: RGB in [-1, 1], (N, 3, H, W).
-            data_samples: N data samples; metainfo ``img_shape`` (valid area), ``ori_shape``, and for masks ``points``
-                (K, P, 2) or (K, 2) as (x, y) in the original image, ``point_labels`` (K, P).
+            data_samples: N data samples; metainfo ``img_shape`` (valid area), ``ori_shape``, and
+                for masks ``points`` (K, P, 2) or (K, 2) as (x, y) in the original image,
+                ``point_labels`` (K, P).
 
         Returns:
-            The samples with ``pred_color_map`` (3, H, W) and, given points, ``pred_instances`` with ``masks`` (K, H,
-            W), ``scores``, ``labels`` (zeros) and ``bboxes`` (xyxy); all at the original size.
+            The samples with ``pred_color_map`` (3, H, W) and, given points, ``pred_instances`` with
+            ``masks`` (K, H, W), ``scores``, ``labels`` (zeros) and ``bboxes`` (xyxy); all at the
+            original size.
         """
         raw = self.colorer(inputs)
         if data_samples is None:
@@ -146,13 +154,17 @@ class Gen2Seg(GenSegModel):
             point_labels: (K, P), 1 positive and 0 negative; all positive by default.
 
         Returns:
-            ``masks`` (K, H, W) bool, ``scores`` (K,) in [0, 1]: 1 / (1 + d) with d the mean distance of a mask's
-            colours to their mean, 0 for an empty mask; ``labels`` (K,) zeros; ``bboxes`` (K, 4) xyxy.
+            ``masks`` (K, H, W) bool, ``scores`` (K,) in [0, 1]: 1 / (1 + d) with d the mean
+            distance of a mask's colours to their mean, 0 for an empty mask; ``labels`` (K,) zeros;
+            ``bboxes`` (K, 4) xyxy.
         """
         points = torch.as_tensor(points, dtype=torch.float32, device=colors.device)
         if point_labels is not None:
             point_labels = torch.as_tensor(point_labels, device=colors.device)
-        masks = masks_from_points(colors, points, point_labels=point_labels, **self.prompting)
+        if len(points):
+            masks = masks_from_points(colors, points, point_labels=point_labels, **self.prompting)
+        else:
+            masks = torch.zeros(0, *colors.shape[1:], dtype=torch.bool, device=colors.device)
         return InstanceData(
             masks=masks,
             scores=flatness(colors, masks),
@@ -169,7 +181,9 @@ def resize_map(colors: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def flatness(colors: Tensor, masks: Tensor) -> Tensor:
-    """How flat the colour of each mask is: 1 / (1 + mean distance to the mean colour), 0 for an empty mask.
+    """How flat the colour of each mask is: 1 / (1 + mean distance to the mean colour).
+
+    An empty mask scores 0.
 
     Args:
         colors: Colours in [0, 255], (3, H, W).
@@ -188,7 +202,10 @@ def flatness(colors: Tensor, masks: Tensor) -> Tensor:
 
 
 def boxes_of(masks: Tensor) -> Tensor:
-    """Tight boxes of (K, H, W) bool masks as (K, 4) xyxy, right and bottom exclusive; zeros for an empty mask."""
+    """Tight boxes of (K, H, W) bool masks, (K, 4) xyxy, right and bottom exclusive.
+
+    An empty mask has a box of zeros.
+    """
     boxes = torch.zeros(len(masks), 4, device=masks.device)
     for k, mask in enumerate(masks):
         rows, columns = mask.any(1).nonzero()[:, 0], mask.any(0).nonzero()[:, 0]

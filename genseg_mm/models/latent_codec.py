@@ -27,9 +27,9 @@ class LatentCodec(FrozenPartsMixin, BaseModule):
         self, autoencoder: dict, max_batch: int | None = None, init_cfg: dict | None = None
     ) -> None:
         super().__init__(init_cfg)
-        self.autoencoder = freeze(
-            MODELS.build(autoencoder), has_source=is_pretrained_config(autoencoder)
-        )
+        module = MODELS.build(autoencoder)
+        has_source = is_pretrained_config(autoencoder) or getattr(module, 'has_source', False)
+        self.autoencoder = freeze(module, has_source)
         self.max_batch = max_batch
         self.is_video = any(
             isinstance(module, nn.Conv3d) for module in self.autoencoder.modules()

@@ -12,12 +12,15 @@ from genseg_mm.registry import MODELS
 
 @MODELS.register_module()
 class InstanceColoringLoss(nn.Module):
-    """gen2seg's loss (arXiv 2505.15263, Section 3), see :func:`genseg_mm.functional.instance_coloring_loss`.
+    """gen2seg's loss (arXiv 2505.15263, Section 3.2).
+
+    See :func:`genseg_mm.functional.instance_coloring.instance_coloring_loss`.
 
     Args:
         formula: ``'reference'`` (the released weights') or ``'paper'``.
         loss_weight: Factor on all three terms.
-        **settings: Further keyword arguments of ``instance_coloring_loss`` (weights of the terms, cap on instances).
+        **settings: Further keyword arguments of ``instance_coloring_loss`` (weights of the terms,
+            cap on instances).
     """
 
     def __init__(
@@ -35,10 +38,12 @@ class InstanceColoringLoss(nn.Module):
         Args:
             colors: Colours in [0, 255], (N, 3, H, W).
             ids: Instance ids, (N, H, W), integer; 0 is background.
-            ignore_background: Whether the background of each sample is unlabelled, (N,) bool; none by default.
+            ignore_background: Whether the background of each sample is unlabelled, (N,) bool; none
+                by default.
 
         Returns:
-            Scalars ``loss_variance``, ``loss_separation`` and ``loss_means``; their sum is the loss.
+            Scalars ``loss_variance``, ``loss_separation`` and ``loss_means``; their sum is the
+            loss.
         """
         terms = instance_coloring_loss(
             colors, ids, ignore_background=ignore_background, **self.settings
@@ -55,8 +60,9 @@ def coloring_losses(
 ) -> dict[str, Tensor]:
     """Coloring loss of a batch against the instance maps of its data samples.
 
-    Instance maps may be smaller than the colours, which are padded at the bottom and right; padding takes no part. The
-    metainfo ``ignore_background`` (default False) says that a sample's background is unlabelled.
+    Instance maps may be smaller than the colours, which are padded at the bottom and right; padding
+    takes no part. The metainfo ``ignore_background`` (default False) says that a sample's
+    background is unlabelled.
 
     Args:
         loss: An :class:`InstanceColoringLoss`.
@@ -91,16 +97,17 @@ def coloring_losses(
 
 
 def _instance_map(sample: BaseDataElement, size: tuple[int, int]) -> Tensor:
+    where = sample.metainfo.get('img_path') or 'no img_path'
     if 'gt_instance_map' not in sample:
         raise ValueError(
             'the coloring loss expects gt_instance_map in every data sample, but got one without '
-            f'({sample.metainfo.get("img_path") or "no img_path"}); add dict(type="genseg_mm.LoadInstanceMap") to the '
-            'pipeline before the packing'
+            f'({where}); add dict(type="genseg_mm.LoadInstanceMap") to the pipeline '
+            'before the packing'
         )
     ids = sample.gt_instance_map.data[0]
     if ids.shape[0] > size[0] or ids.shape[1] > size[1]:
         raise ValueError(
-            f'gt_instance_map expects the size of the network input {tuple(size)} or less, but got {tuple(ids.shape)} '
-            f'({sample.metainfo.get("img_path") or "no img_path"}); load it before Resize in the training pipeline'
+            f'gt_instance_map expects the size of the network input {tuple(size)} or less, '
+            f'but got {tuple(ids.shape)} ({where}); load it before Resize in the training pipeline'
         )
     return ids

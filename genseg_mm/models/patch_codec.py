@@ -29,6 +29,8 @@ class PatchCodec(nn.Module):
         ValueError: If a tensor is missing or has another shape.
     """
 
+    has_source = True  # always built from a file, so checkpoints need not hold it
+
     def __init__(self, weights: str = 'patch_codec_shapes.safetensors') -> None:
         super().__init__()
         path = Path(weights)

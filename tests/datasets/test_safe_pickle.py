@@ -51,7 +51,7 @@ def test_truncated_at_every_length(tmp_path):
     for length in range(len(content)):
         path.write_bytes(content[:length])
         with pytest.raises(
-            ValueError, match=rf'cut\.p is not a whole pickle file \({length} bytes\)'
+            ValueError, match=rf'cut\.p is not a whole pickle of plain data \({length} bytes\)'
         ):
             load_plain_pickle(path)
 
@@ -59,7 +59,7 @@ def test_truncated_at_every_length(tmp_path):
 def test_damaged_bytes_never_raise_anything_else(tmp_path):
     content, path = pickle.dumps(PLAIN * 3, protocol=2), tmp_path / 'damaged.p'
     rng, num_errors = np.random.default_rng(0), 0
-    for _ in range(1000):
+    for _ in range(300):
         damaged = bytearray(content)
         for position in rng.integers(len(content), size=rng.integers(1, 5)):
             damaged[position] = rng.integers(256)
@@ -69,28 +69,29 @@ def test_damaged_bytes_never_raise_anything_else(tmp_path):
         except ValueError as error:
             num_errors += 1
             assert str(path) in str(error)
-    assert num_errors > 300
+    assert num_errors > 100
 
 
 @pytest.mark.parametrize(
-    'content',
+    ('content', 'reason'),
     [
-        b'\x80\x02]r\xff\xff\xff\x7f.',  # memo index of 2 billion: an array of 32 GB in CPython
-        b'\x80\x04\x8e\x00\x00\x00\x00\x00\x01\x00\x00abc.',  # bytes of 1 TB
-        b'\x80\x02X\xff\xff\xff\x7fabc.',  # text of 2 GB
+        # An array of 32 GB in CPython
+        (b'\x80\x02]r\xff\xff\xff\x7f.', 'memo index 2147483647 at byte 3 is beyond the file'),
+        (b'\x80\x04\x8e\x00\x00\x00\x00\x00\x01\x00\x00abc.', 'expected 1099511627776 bytes'),
+        (b'\x80\x02X\xff\xff\xff\x7fabc.', 'expected 2147483647 bytes'),
     ],
 )
-def test_huge_lengths_are_refused_before_memory_is_taken(tmp_path, content):
+def test_huge_lengths_are_refused_before_memory_is_taken(tmp_path, content, reason):
     path = tmp_path / 'huge.p'
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r'huge\.p is not a whole pickle file'):
+    with pytest.raises(ValueError, match=rf'huge\.p is not a whole pickle .*{reason}'):
         load_plain_pickle(path)
 
 
 def test_no_pickle_at_all(tmp_path):
     path = tmp_path / 'page.p'
     path.write_text('<!DOCTYPE html><html>404</html>')
-    with pytest.raises(ValueError, match=r'page\.p is not a whole pickle file'):
+    with pytest.raises(ValueError, match=r'page\.p is not a whole pickle of plain data'):
         load_plain_pickle(path)
     with pytest.raises(FileNotFoundError):
         load_plain_pickle(tmp_path / 'absent.p')

@@ -10,13 +10,12 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from torch.testing import assert_close
 
-from genseg_mm.evaluation.point_prompt_metric import (
-    PointPromptMetric,
+from genseg_mm.evaluation.point_prompt_controls import (
     collapse_share,
     deepest_pixels,
-    iou_by_radius,
     position_map,
 )
+from genseg_mm.evaluation.point_prompt_metric import PointPromptMetric, iou_by_radius
 
 HALVES = torch.tensor([[1, 1, 2, 2]] * 4)  # two instances, no background
 RED, BLUE = torch.tensor([255.0, 0, 0]), torch.tensor([0, 0, 255.0])
@@ -92,7 +91,9 @@ def test_iou_by_radius_equals_a_loop():
 
 def test_empty_mask_on_empty_truth_is_zero():
     nothing = torch.full((1, 2, 2), torch.inf)
-    assert iou_by_radius(nothing, torch.zeros(1, 2, 2).bool(), torch.tensor([5.0])).tolist() == [[0.0]]
+    assert iou_by_radius(nothing, torch.zeros(1, 2, 2).bool(), torch.tensor([5.0])).tolist() == [
+        [0.0]
+    ]
 
 
 def test_collapse_share_by_hand():
@@ -126,8 +127,9 @@ def test_deepest_pixels_by_hand():
 
 
 def test_perfect_map_and_controls_by_hand():
-    """Radius 100. The grey image takes all 16 pixels: 8 / 16. The position disk around a corner of a 4x4 map (steps of
-    85) holds the corner and its two neighbours, all of the right half: 3 / 8."""
+    """Radius 100. The grey image takes all 16 pixels: 8 / 16. The position disk around a corner
+    of a 4x4 map (steps of 85) holds it and its two neighbours, all of the right half: 3 / 8.
+    """
     result = evaluate(PointPromptMetric(threshold=100.0), [sample(flat_colors())])
     assert result == {
         'mIoU': pytest.approx(100.0),
@@ -157,19 +159,21 @@ def test_raw_image_is_the_loaders_image_at_the_original_size():
     one = sample(torch.zeros(3, 4, 4))
     one.set_metainfo(dict(img_shape=(2, 2)))
     result = evaluate(PointPromptMetric(threshold=10.0), [one], dict(inputs=[image]))
-    # Bilinear: columns 0, 50, 150, 200. A radius of 10 finds the prompt's own column: 4 of 8 pixels.
+    # Bilinear: columns 0, 50, 150, 200. A radius of 10 finds the prompt's column: 4 of 8.
     assert result['control_rgb'] == pytest.approx(50.0)
     assert result['mIoU'] == pytest.approx(50.0)  # the black map takes everything
 
 
 def test_radius_is_chosen_on_val_for_each_map_and_used_elsewhere():
-    """On val, 60 joins the two shades of each half. The seen scene has a third shade, 50 away, that 60 takes too."""
+    """On val, 60 joins the two shades of each half. In the seen scene it takes an alien one too."""
     shades = flat_colors()
     shades[1, :, 1] = 40.0  # second column: 40 away from the first
     shades[1, :, 2] = 40.0
     val = sample(shades, subset='val')
     other = flat_colors()
-    other[:, :, 2] = torch.tensor([[255.0], [50.0], [0.0]])  # column of instance 2 that looks like 1
+    other[:, :, 2] = torch.tensor(
+        [[255.0], [50.0], [0.0]]
+    )  # column of instance 2 that looks like 1
     seen = sample(other, subset='seen')
     metric = PointPromptMetric(radii=(30, 60, 500))
     result = evaluate(metric, [val, seen])
@@ -187,7 +191,9 @@ def test_smallest_of_equally_good_radii():
 
 
 def test_calibration_without_calibration_samples():
-    with pytest.raises(ValueError, match=r"needs prompts in the subset 'val', but got the subsets \['seen'\]"):
+    with pytest.raises(
+        ValueError, match=r"needs prompts in the subset 'val', but got the subsets \['seen'\]"
+    ):
         evaluate(PointPromptMetric(), [sample(flat_colors(), subset='seen')])
 
 
@@ -197,7 +203,7 @@ def test_rules_of_the_reference_and_the_paper_need_no_calibration(rule: str):
     one = sample(flat_colors(ids), ids, points=((7, 16), (24, 16)), subset='test')
     result = evaluate(PointPromptMetric(threshold=rule), [one], grey_images(1, (32, 32)))
     assert result['test_mIoU'] == pytest.approx(100.0)
-    assert result['test_control_rgb'] == pytest.approx(50.0)
+    assert result['test_control_rgb'] == 0.0  # a map of one colour has no contrast to a rule
     assert 'radius' not in result
 
 
@@ -228,9 +234,9 @@ def test_query_color_is_the_pixels_own_or_a_mean_around_it():
     ramp[0] = torch.tensor([0.0, 0, 100, 0, 0])
     ids = (ramp[0] > 0).long()
     one = sample(ramp, ids, points=((2, 2),), point_ids=(1,))
-    assert evaluate(PointPromptMetric(threshold=50.0, query_std=0), [one])['mIoU'] == 100.0
+    assert evaluate(PointPromptMetric(threshold=50.0, sigma=0), [one])['mIoU'] == 100.0
     # With a wide spread the query is nearer to the black around: the mask is the rest of the image.
-    assert evaluate(PointPromptMetric(threshold=50.0, query_std=1.0), [one])['mIoU'] == 0.0
+    assert evaluate(PointPromptMetric(threshold=50.0, sigma=1.0), [one])['mIoU'] == 0.0
 
 
 def test_instances_without_prompt_are_counted():
@@ -241,7 +247,11 @@ def test_instances_without_prompt_are_counted():
 
 def test_subsets_keep_their_own_means_and_calibration_stays_out_of_the_collapse_share():
     black, perfect = torch.zeros(3, 4, 4), flat_colors()
-    samples = [sample(perfect, subset='val'), sample(black, subset='seen'), sample(perfect, subset='unseen')]
+    samples = [
+        sample(perfect, subset='val'),
+        sample(black, subset='seen'),
+        sample(perfect, subset='unseen'),
+    ]
     result = evaluate(PointPromptMetric(radii=(50,), grid_size=4), samples)
     assert (result['seen_mIoU'], result['unseen_mIoU']) == (50.0, 100.0)
     assert result['collapse_share'] == pytest.approx(
@@ -257,7 +267,9 @@ def random_samples(num: int = 7) -> list[SegDataSample]:
         ids[0, 0], ids[5, 5] = 1, 2
         colors = flat_colors(ids) * 0.3 + torch.rand(3, 6, 6, generator=generator) * 60
         samples.append(
-            sample(colors, ids, ((0, 0), (5, 5)), subset=('val', 'seen', 'unseen')[i % 3], sample_idx=i)
+            sample(
+                colors, ids, ((0, 0), (5, 5)), subset=('val', 'seen', 'unseen')[i % 3], sample_idx=i
+            )
         )
     return samples
 
@@ -278,16 +290,14 @@ def test_same_result_for_any_batch_size(batch: int):
 
 
 def test_same_result_for_two_processes_whose_loader_pads():
-    """Two ranks get every second sample; the shorter one repeats a sample, which the collection cuts off."""
+    """Each rank gets every second sample; the shorter one repeats a sample, which is cut off."""
     samples, images = random_samples(), random_images()
     whole = evaluate(PointPromptMetric(), samples, dict(inputs=images))
     parts = []
     for rank in range(2):
         metric = PointPromptMetric()
         own = ([*range(7), 0])[rank::2]
-        metric.process(
-            dict(inputs=[images[i] for i in own]), [samples[i].to_dict() for i in own]
-        )
+        metric.process(dict(inputs=[images[i] for i in own]), [samples[i].to_dict() for i in own])
         assert len(metric.results) == len(own)
         parts.append(metric.results)
     merged = [entry for entry in chain.from_iterable(zip_longest(*parts)) if entry is not None]
@@ -305,7 +315,9 @@ def test_bad_input_is_named():
 
     with pytest.raises(ValueError, match=r'expects points, .* \(a.png\); add .*PointPrompt'):
         metric.process(batch, without('points'))
-    with pytest.raises(ValueError, match=r'expects gt_instance_map, .*\(a.png\); add .*LoadInstanceMap'):
+    with pytest.raises(
+        ValueError, match=r'expects gt_instance_map, .*\(a.png\); add .*LoadInstanceMap'
+    ):
         metric.process(batch, without('gt_instance_map'))
     with pytest.raises(ValueError, match=r'expects pred_color_map.*but got neither \(a.png\)'):
         metric.process(batch, without('pred_color_map'))

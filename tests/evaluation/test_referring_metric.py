@@ -179,9 +179,11 @@ def test_order_does_not_matter():
             pred_sem_seg=dict(data=rng.integers(0, 2, (1, 9, 7))),
             gt_sem_seg=dict(data=rng.integers(0, 2, (1, 9, 7))),
         )
-        for _ in range(50)
+        for _ in range(200)
     ]
-    assert evaluate(pairs) == evaluate(pairs[1::2] + pairs[::2])
+    metrics = evaluate(pairs)
+    for step in range(2, 9):  # as gathered from that many processes
+        assert evaluate([pair for rank in range(step) for pair in pairs[rank::step]]) == metrics
 
 
 def test_data_samples_of_mmseg_through_the_evaluator():
@@ -204,26 +206,31 @@ def test_data_samples_of_mmseg_through_the_evaluator():
 META = dict(img_path='b/c.jpg', text='the row')
 
 
-def changed(key: str, data) -> dict:
-    return {**sample(ROW, ROW, **META), key: dict(data=data)}
+def changed(prediction=None, target=None) -> dict:
+    whole = sample(ROW, ROW, **META)
+    if prediction is not None:
+        whole['pred_sem_seg'] = dict(data=prediction)
+    if target is not None:
+        whole['gt_sem_seg'] = dict(data=target)
+    return whole
 
 
 @pytest.mark.parametrize(
     ('bad', 'message'),
     [
-        (changed('pred_sem_seg', as_map(ROW)[:, :3]), r'size of gt_sem_seg, \(1, 4, 4\), but got \(1, 3, 4\)'),
-        (changed('pred_sem_seg', as_map(ROW)[0]), r'pred_sem_seg must be of shape \(1, H, W\), but got \(4, 4\)'),
-        (changed('gt_sem_seg', as_map(ROW).repeat(2, 1, 1)), r'gt_sem_seg must be .* but got \(2, 4, 4\)'),
-        (changed('pred_sem_seg', [[0]]), r'pred_sem_seg must be of shape \(1, H, W\), but got list'),
-        (changed('pred_sem_seg', as_map(ROW) * 2), 'pred_sem_seg must be 0 or 1, but got 2'),
-        (changed('pred_sem_seg', torch.full((1, 4, 4), 0.25)), r'pred_sem_seg must be 0 or 1, but got 0\.25'),
-        (changed('pred_sem_seg', torch.full((1, 4, 4), torch.nan)), 'pred_sem_seg must be 0 or 1, but got nan'),
-        (changed('pred_sem_seg', as_map('???? .... .... ....')), 'pred_sem_seg must be 0 or 1, but got 255'),
-        (changed('gt_sem_seg', as_map(ROW) * 3), r'gt_sem_seg must be 0, 1 or 255 \(ignored\), but got 3'),
-        ({**sample(ROW, ROW, **META), 'gt_sem_seg': {}}, r"gt_sem_seg of the data sample lacks 'data'"),
+        (changed(as_map(ROW)[:, :3]), r'size of gt_sem_seg, \(1, 4, 4\), but got \(1, 3, 4\)'),
+        (changed(as_map(ROW)[0]), r'pred_sem_seg must be .* \(1, H, W\), but got \(4, 4\)'),
+        (changed([[0]]), r'pred_sem_seg must be of shape \(1, H, W\), but got list'),
+        (changed(as_map(ROW) * 2), 'pred_sem_seg must be 0 or 1, but got 2'),
+        (changed(torch.full((1, 4, 4), 0.25)), r'pred_sem_seg must be 0 or 1, but got 0\.25'),
+        (changed(torch.full((1, 4, 4), torch.nan)), 'pred_sem_seg must be 0 or 1, but got nan'),
+        (changed(as_map('???? .... .... ....')), 'pred_sem_seg must be 0 or 1, but got 255'),
+        (changed(target=as_map(ROW).repeat(2, 1, 1)), r'gt_sem_seg must .* but got \(2, 4, 4\)'),
+        (changed(target=as_map(ROW) * 3), r'gt_sem_seg must be 0, 1 or 255 .*, but got 3'),
+        ({**changed(), 'gt_sem_seg': {}}, r"gt_sem_seg of the data sample lacks 'data'"),
         (dict(gt_sem_seg=dict(data=as_map(ROW)), **META), "data sample lacks 'pred_sem_seg'"),
     ],
-)  # fmt: skip
+)
 def test_wrong_samples_are_named(bad, message):
     with pytest.raises(ValueError, match=message) as caught:
         ReferringMetric().process({}, [bad])

@@ -7,13 +7,12 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from genseg_mm.models.color_scale import normalize_colors, stretch_colors
 from genseg_mm.models.colorers import (
     MAEColorer,
     UNetColorer,
-    normalize_colors,
     resize_positions,
     sincos_positions,
-    stretch_colors,
 )
 
 MAE = dict(
@@ -92,9 +91,7 @@ def test_unknown_scale():
 def test_stretch_by_hand():
     colors = torch.tensor([10.0, 20.0, 50.0]).view(3, 1, 1)
     assert_close(stretch_colors(colors).flatten(), torch.tensor([0.0, 63.75, 255.0]))
-    assert_close(
-        stretch_colors(colors, gamma=0.5).flatten(), torch.tensor([0.0, 127.5, 255.0])
-    )
+    assert_close(stretch_colors(colors, gamma=0.5).flatten(), torch.tensor([0.0, 127.5, 255.0]))
     assert stretch_colors(torch.full((3, 2, 2), 7.0)).abs().max() == 0
 
 
@@ -169,11 +166,14 @@ def test_patches_land_where_they_came_from(mae: MAEColorer):
 
 @pytest.mark.parametrize('size', [(32, 64), (64, 32), (16, 24)])
 def test_other_sizes_see_two_dimensional_positions(mae: MAEColorer, size: tuple[int, int]):
-    """On a constant image only the positions differ, so the map of a transposed model is the transposed map."""
+    """On a flat image only positions differ: a transposed model gives the transposed map."""
     flat = torch.full((1, 3, *size), 0.3)
     raw = mae(flat)
     patches = raw.unfold(2, 8, 8).unfold(3, 8, 8).mean((-1, -2))  # (1, 3, rows, columns)
-    for module, key in ((mae.mae.vit.embeddings, 'position_embeddings'), (mae.mae.decoder, 'decoder_pos_embed')):
+    for module, key in (
+        (mae.mae.vit.embeddings, 'position_embeddings'),
+        (mae.mae.decoder, 'decoder_pos_embed'),
+    ):
         table = getattr(module, key)
         grid = table[:, 1:].view(1, 4, 4, -1).transpose(1, 2).flatten(1, 2)
         table.data.copy_(torch.cat([table[:, :1], grid], 1))
@@ -196,7 +196,9 @@ def test_every_trainable_parameter_gets_a_finite_gradient(mae: MAEColorer):
 
 
 def test_wrong_size_names_both_sides(mae: MAEColorer):
-    with pytest.raises(ValueError, match='multiples of its patch size 8, but got height 32 and width 36'):
+    with pytest.raises(
+        ValueError, match='multiples of its patch size 8, but got height 32 and width 36'
+    ):
         mae(images(32, 36))
 
 
@@ -233,7 +235,9 @@ def test_unet_on_an_invertible_latent():
     colorer = UNetColorer(UNET).eval()
     seen = {}
 
-    def identity(latents: torch.Tensor, timesteps: torch.Tensor, encoder_hidden_states: torch.Tensor):
+    def identity(
+        latents: torch.Tensor, timesteps: torch.Tensor, encoder_hidden_states: torch.Tensor
+    ):
         seen.update(t=timesteps.tolist(), text=encoder_hidden_states, latents=latents)
         return type('Output', (), {'sample': latents})
 

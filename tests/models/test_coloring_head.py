@@ -54,7 +54,9 @@ def test_levels_are_resized_to_the_finest_and_added():
 def test_loss_is_at_the_resolution_of_the_input(scale: str):
     raw = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     ids = torch.randint(0, 3, (2, 8, 8), generator=torch.Generator().manual_seed(1))
-    head = pass_through_head(normalize=scale, loss_decode=dict(type='genseg_mm.InstanceColoringLoss', formula='paper'))
+    head = pass_through_head(
+        normalize=scale, loss_decode=dict(type='genseg_mm.InstanceColoringLoss', formula='paper')
+    )
     losses = head.loss([raw], [sample(one) for one in ids])
     large = torch.nn.functional.interpolate(raw, scale_factor=2, mode='bilinear')
     if scale == 'sigmoid':
@@ -104,10 +106,14 @@ def test_settings_are_checked():
 # Inside mmseg
 
 
-def segmentor_config(work_dir: Path, backbone: dict, in_channels: list[int], test_cfg: dict) -> Config:
+def segmentor_config(
+    work_dir: Path, backbone: dict, in_channels: list[int], test_cfg: dict
+) -> Config:
     """What a mmseg user writes: their own segmentor, our head, our data."""
     pipeline = [dict(type='genseg_mm.PackGenSegInputs')]
-    shapes = dict(type='genseg_mm.ShapesDataset', task='instance', image_size=(48, 64), num_scenes=8)
+    shapes = dict(
+        type='genseg_mm.ShapesDataset', task='instance', image_size=(48, 64), num_scenes=8
+    )
     test_data = dict(
         batch_size=2,
         num_workers=0,
@@ -153,7 +159,8 @@ def segmentor_config(work_dir: Path, backbone: dict, in_channels: list[int], tes
             val_cfg=dict(type='ValLoop'),
             val_evaluator=dict(type='genseg_mm.PointPromptMetric', threshold=40.0),
             default_hooks=dict(
-                checkpoint=None, logger=dict(type='LoggerHook', interval=1, log_metric_by_epoch=False)
+                checkpoint=None,
+                logger=dict(type='LoggerHook', interval=1, log_metric_by_epoch=False),
             ),
             randomness=dict(seed=0),
             log_level='WARNING',

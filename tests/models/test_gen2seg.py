@@ -1,4 +1,4 @@
-"""Gen2Seg: loss, prediction and prompting by hand; training falls; mmdet's CocoMetric on its predictions."""
+"""Gen2Seg: loss, prediction and prompting by hand; training; mmdet's CocoMetric."""
 
 import json
 from pathlib import Path
@@ -49,7 +49,9 @@ def random_batch(size: tuple[int, int] = (8, 8)) -> tuple[torch.Tensor, torch.Te
 def test_loss_is_the_functional_on_normalised_colors(formula: str):
     raw, ids = random_batch()
     model = identity_model(
-        normalize='sigmoid', bias=-1.0, loss=dict(type='genseg_mm.InstanceColoringLoss', formula=formula)
+        normalize='sigmoid',
+        bias=-1.0,
+        loss=dict(type='genseg_mm.InstanceColoringLoss', formula=formula),
     )
     losses = model(raw, [sample(one) for one in ids], mode='loss')
     terms = instance_coloring_loss(torch.sigmoid(raw - 1) * 255, ids, formula=formula)
@@ -92,16 +94,21 @@ def test_padding_takes_no_part_in_the_loss():
 def test_loss_weight():
     raw, ids = random_batch()
     colors = torch.sigmoid(raw) * 255
-    full, half = InstanceColoringLoss()(colors, ids), InstanceColoringLoss(loss_weight=0.5)(colors, ids)
+    full, half = (
+        InstanceColoringLoss()(colors, ids),
+        InstanceColoringLoss(loss_weight=0.5)(colors, ids),
+    )
     for name, value in full.items():
         assert_close(half[name], value / 2)
 
 
 def test_sample_without_an_instance_map():
     raw, _ = random_batch()
-    with pytest.raises(ValueError, match=r'expects gt_instance_map .*\(a.png\); add .*LoadInstanceMap'):
+    with pytest.raises(
+        ValueError, match=r'expects gt_instance_map .*\(a.png\); add .*LoadInstanceMap'
+    ):
         identity_model()(raw[:1], [sample(img_path='a.png')], mode='loss')
-    with pytest.raises(ValueError, match=r'size of the network input \(8, 8\) or less, but got \(9, 8\)'):
+    with pytest.raises(ValueError, match=r'network input \(8, 8\) or less, but got \(9, 8\)'):
         identity_model()(raw[:1], [sample(torch.ones(9, 8))], mode='loss')
 
 
@@ -117,7 +124,7 @@ def test_nan_loss_is_an_error():
 
 
 def test_color_map_by_hand():
-    """Raw values 0, 1, 2, 4 in the valid area; the padding holds the extremes, which must not count."""
+    """Raw values 0, 1, 2, 4 in the valid area; the padding's 100 must not count."""
     raw = torch.full((1, 3, 2, 4), 100.0)
     raw[0, :, 0, :2] = torch.tensor([0.0, 1.0])
     raw[0, :, 1, :2] = torch.tensor([2.0, 4.0])
@@ -155,7 +162,9 @@ def test_point_prompts_become_instances():
     ids[2:10, 3:13], ids[12:20, 16:30] = 1, 2
     raw = PALETTE[ids].permute(2, 0, 1)[None]
     points = np.array([[[8.0, 6.0]], [[20.0, 15.0]], [[0.0, 0.0]]], np.float32)
-    given = sample(points=points, point_labels=np.ones((3, 1)), ori_shape=(24, 32), img_shape=(24, 32))
+    given = sample(
+        points=points, point_labels=np.ones((3, 1)), ori_shape=(24, 32), img_shape=(24, 32)
+    )
     (result,) = identity_model(normalize='none')(raw, [given], mode='predict')
     prompted = result.pred_instances
     assert torch.equal(prompted.masks, torch.stack([ids == 1, ids == 2, ids == 0]))
@@ -261,7 +270,9 @@ def test_training_on_shapes_lowers_the_loss_and_reaches_every_parameter(colorer:
     data = model.data_preprocessor(loader_batch(split='test', test_mode=True))
     results = model(**data, mode='predict')
     assert [r.pred_instances.masks.shape[0] for r in results] == [len(r.points) for r in results]
-    assert all(r.pred_color_map.data.min() == 0 and r.pred_color_map.data.max() == 255 for r in results)
+    assert all(
+        r.pred_color_map.data.min() == 0 and r.pred_color_map.data.max() == 255 for r in results
+    )
 
 
 # mmdet's CocoMetric
@@ -291,11 +302,10 @@ def coco_file(maps: list[torch.Tensor], path: Path) -> None:
 
 
 def test_mmdets_coco_metric_on_prompted_masks(tmp_path: Path):
-    """Perfect maps give a class-agnostic AP of 1; with a second map of noise only the first scene's objects are found.
+    """Perfect maps give a class-agnostic AP of 1; in a map of noise nothing is found.
 
-    Noise is not flat, so its masks score below the perfect ones.
-    Precision is then 1 up to the recall of the first scene, n1 / n, and 0 beyond: floor(100 n1 / n)
-    + 1 of COCO's 101 recall steps.
+    Noise is not flat, so its masks score below the perfect ones. Precision is then 1 up to the
+    recall of the first scene, n1 / n, and 0 beyond: floor(100 n1 / n) + 1 of COCO's 101 steps.
     """
     dataset = ShapesDataset(num_scenes=2, task='instance', split='test', test_mode=True)
     infos = [dataset[i] for i in range(2)]

@@ -1,11 +1,12 @@
 """Times the instance-coloring loss against the straightforward loop over instances.
 
-The loop takes one boolean mask per instance and leaves the gradient to autograd. Both run interleaved in
-one process (best of --repeat); the peak of extra memory comes from a fresh process for each on the CPU,
-from the CUDA allocator on a GPU. It includes the gradient of the colours.
+The loop takes one boolean mask per instance and leaves the gradient to autograd. Both run
+interleaved in one process (best of --repeat). The peak of extra memory, with the gradient of the
+colours, comes from a fresh process for each on the CPU, from the CUDA allocator on a GPU.
 
     python tools/analysis_tools/benchmark_coloring_loss.py --threads 1
 """
+
 import argparse
 import multiprocessing
 import resource
@@ -15,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from genseg_mm.functional.instance_coloring import instance_coloring_loss
@@ -24,7 +26,8 @@ MEBIBYTE = 1 << 20
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('--sizes', nargs='+', default=['480x640'], metavar='HxW')
     parser.add_argument('--instances', nargs='+', type=int, default=[10, 50, 200])
     parser.add_argument('--batch', type=int, default=2)
@@ -36,7 +39,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def make_scene(size: str, instances: int, batch: int, device: str) -> tuple[Tensor, Tensor]:
-    """Random colours and Voronoi cells with sparse ids; the quarter farthest from its seed is background."""
+    """Random colours, Voronoi cells with sparse ids; the quarter far from any seed is black."""
     height, width = (int(side) for side in size.split('x'))
     generator = torch.Generator().manual_seed(instances)
     colors = torch.empty(batch, 3, height, width).uniform_(0, 255, generator=generator)
@@ -57,18 +60,18 @@ def loop_loss(colors: Tensor, ids: Tensor, formula: str) -> Tensor:
     """The loss as its formula reads: one instance after the other, with boolean masks."""
     reference = formula == 'reference'
     losses = []
-    for image, image_ids in zip(colors, ids):
+    for image, image_ids in zip(colors, ids, strict=True):
         loss, means = image.new_zeros(()), []
         for key in image_ids.unique().tolist():
             mask = image_ids == key
             inside, outside = image[:, mask], image[:, ~mask]
             mean = inside.mean(1) if key else image.new_zeros(3)
-            huber = torch.nn.functional.huber_loss(inside, mean[:, None].expand_as(inside), reduction='none')
+            huber = F.huber_loss(inside, mean[:, None].expand_as(inside), reduction='none')
             loss = loss + (huber.mean() if reference else huber.sum(0).mean())
             means.append(mean)
             if key and outside.numel():
                 closeness = (1 / (1 + (outside - mean[:, None]).square().sum(0))).mean()
-                loss = loss + (10 if reference else 1) * 300 * closeness / inside.shape[1]**0.5
+                loss = loss + (10 if reference else 1) * 300 * closeness / inside.shape[1] ** 0.5
         pairs = torch.combinations(torch.arange(len(means)))
         stacked = torch.stack(means)
         closeness = 1 / (1 + (stacked[pairs[:, 0]] - stacked[pairs[:, 1]]).square().sum(1))
@@ -109,7 +112,7 @@ def _resident(key: str) -> int:
 
 def _child(connection, name: str, size: str, instances: int, args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
-    run(LOSSES[name], *make_scene('48x64', 3, args.batch, 'cpu'), args.formula)  # loads the libraries
+    run(LOSSES[name], *make_scene('48x64', 3, args.batch, 'cpu'), args.formula)  # warm-up
     scene = make_scene(size, instances, args.batch, 'cpu')
     if sys.platform == 'linux':
         Path('/proc/self/clear_refs').write_text('5')  # the peak starts again from here
@@ -144,10 +147,23 @@ def peak_memory(name: str, size: str, instances: int, args: argparse.Namespace) 
 def main() -> None:
     args = parse_args()
     torch.set_num_threads(args.threads)
-    print(f'{args.formula} formula, batch {args.batch}, {args.device}, {args.threads} thread(s), '
-          f'torch {torch.__version__}, best of {args.repeat}\n')
-    print('| size | N | loop s | tiled s | ratio | ns per pair | value diff | gradient diff | loop MiB | tiled MiB |')
-    print('|---|---|---|---|---|---|---|---|---|---|')
+    print(
+        f'{args.formula} formula, batch {args.batch}, {args.device}, {args.threads} thread(s), '
+        f'torch {torch.__version__}, best of {args.repeat}\n'
+    )
+    header = [
+        'size',
+        'N',
+        'loop s',
+        'tiled s',
+        'ratio',
+        'ns per pair',
+        'value diff',
+        'gradient diff',
+        'loop MiB',
+        'tiled MiB',
+    ]
+    print(f'| {" | ".join(header)} |\n|{"---|" * len(header)}')
     for size in args.sizes:
         for instances in args.instances:
             scene = make_scene(size, instances, args.batch, args.device)
@@ -161,11 +177,19 @@ def main() -> None:
             (expected, expected_grad), (value, grad) = results['loop'], results['tiled']
             pairs = instances * scene[1].numel()
             memory = {name: peak_memory(name, size, instances, args) for name in LOSSES}
-            print(f"| {size} | {instances} | {seconds['loop']:.3f} | {seconds['tiled']:.4f} "
-                  f"| {seconds['loop'] / seconds['tiled']:.1f} | {seconds['tiled'] / pairs * 1e9:.2f} "
-                  f'| {abs(value - expected) / abs(expected):.1e} '
-                  f'| {((grad - expected_grad).norm() / expected_grad.norm()).item():.1e} '
-                  f"| {memory['loop']:.0f} | {memory['tiled']:.0f} |", flush=True)
+            row = [
+                size,
+                f'{instances}',
+                f'{seconds["loop"]:.3f}',
+                f'{seconds["tiled"]:.4f}',
+                f'{seconds["loop"] / seconds["tiled"]:.1f}',
+                f'{seconds["tiled"] / pairs * 1e9:.2f}',
+                f'{abs(value - expected) / abs(expected):.1e}',
+                f'{((grad - expected_grad).norm() / expected_grad.norm()).item():.1e}',
+                f'{memory["loop"]:.0f}',
+                f'{memory["tiled"]:.0f}',
+            ]
+            print(f'| {" | ".join(row)} |', flush=True)
 
 
 if __name__ == '__main__':

@@ -3,8 +3,9 @@
     python tools/dataset_tools/make_tiny_refcoco.py tiny_data
     GENSEG_DATA=tiny_data python tools/train.py configs/genmask/refcoco_tiny.py
 
-It has what trips readers of the real files: outlines of two overlapping parts, two references to one object, objects that
-nobody refers to, names in ``refs`` that are no picture names, pictures of two sizes, and a pickle as Python 2 wrote it.
+It has what trips readers of the real files: outlines of two overlapping parts, two references to
+one object, objects that nobody refers to, names in ``refs`` that are no picture names, pictures of
+two sizes, and a pickle as Python 2 wrote it.
 """
 
 import argparse
@@ -18,33 +19,43 @@ import numpy as np
 # Blue, green, red
 COLOURS = dict(red=(40, 40, 220), green=(50, 180, 50), blue=(220, 90, 30), yellow=(40, 220, 230))
 CATEGORIES = ('square', 'cross', 'triangle')
-# split, (height, width), objects: colour, category, outline in corners [x, y] per part, sentences per reference
+
+
+def _rectangle(x0: int, y0: int, x1: int, y1: int) -> list[tuple[int, int]]:
+    return [(x0, y0), (x1, y0), (x1, y1), (x0, y1)]
+
+
+def _cross(x: int, y: int) -> list[list]:
+    return [_rectangle(x, y + 8, x + 24, y + 14), _rectangle(x + 9, y, x + 15, y + 24)]
+
+
+# split, (height, width), objects: colour, category, parts of corners, sentences per reference
 SCENES = (
     ('train', (48, 64), (
-        ('red', 'square', [[(4, 6), (20, 6), (20, 22), (4, 22)]], [['The red square.', 'square on the left']]),
-        ('blue', 'cross', [[(36, 12), (60, 12), (60, 18), (36, 18)], [(45, 4), (51, 4), (51, 28), (45, 28)]],
-         [['Blue cross', 'the cross', 'right thing, blue']]),
+        ('red', 'square', [_rectangle(4, 6, 20, 22)], [['The red square.', 'square on the left']]),
+        ('blue', 'cross', _cross(36, 4), [['Blue cross', 'the cross', 'right thing, blue']]),
         ('green', 'triangle', [[(30, 44), (44, 44), (30, 30)]], []),
     )),
     ('train', (40, 56), (
-        ('yellow', 'triangle', [[(8, 34), (30, 34), (8, 12)]], [['yellow triangle'], ['bottom left one', 'big triangle']]),
-        ('green', 'square', [[(38, 4), (50, 4), (50, 16), (38, 16)]], [['Green square', 'top right square']]),
+        ('yellow', 'triangle', [[(8, 34), (30, 34), (8, 12)]],
+         [['yellow triangle'], ['bottom left one', 'big triangle']]),
+        ('green', 'square', [_rectangle(38, 4, 50, 16)], [['Green square', 'top right square']]),
     )),
     ('train', (48, 64), (
-        ('blue', 'square', [[(40, 20), (58, 20), (58, 38), (40, 38)]], [['the blue square']]),
+        ('blue', 'square', [_rectangle(40, 20, 58, 38)], [['the blue square']]),
         ('red', 'triangle', [[(6, 40), (26, 40), (6, 20)]], [['Red triangle', 'left shape']]),
     )),
     ('val', (48, 64), (
-        ('red', 'cross', [[(6, 20), (30, 20), (30, 26), (6, 26)], [(15, 12), (21, 12), (21, 36), (15, 36)]],
-         [['red cross', 'the cross on the left']]),
-        ('green', 'square', [[(42, 14), (56, 14), (56, 28), (42, 28)]], [['green one']]),
+        ('red', 'cross', _cross(6, 12), [['red cross', 'the cross on the left']]),
+        ('green', 'square', [_rectangle(42, 14, 56, 28)], [['green one']]),
     )),
     ('testA', (48, 64), (
-        ('yellow', 'square', [[(8, 8), (24, 8), (24, 24), (8, 24)]], [['yellow square', 'square']]),
+        ('yellow', 'square', [_rectangle(8, 8, 24, 24)], [['yellow square', 'square']]),
     )),
     ('testB', (40, 56), (
         ('blue', 'triangle', [[(10, 30), (34, 30), (10, 6)]], [['blue triangle']]),
-        ('red', 'square', [[(38, 20), (50, 20), (50, 32), (38, 32)]], [['red square', 'the right one', 'Square']]),
+        ('red', 'square', [_rectangle(38, 20, 50, 32)],
+         [['red square', 'the right one', 'Square']]),
     )),
 )  # fmt: skip
 
@@ -52,8 +63,8 @@ SCENES = (
 def make_tiny_refcoco(data_root: str | Path) -> Path:
     """Writes ``refcoco/instances.json``, ``refcoco/refs(unc).p`` and ``train2014/*.jpg``.
 
-    12 references with 22 sentences: train 7 references / 13 sentences on 3 pictures, val 2 / 3, testA 1 / 2 and testB 2 / 4
-    on one picture each.
+    12 references with 22 sentences: train 7 references / 13 sentences on 3 pictures, val 2 / 3,
+    testA 1 / 2 and testB 2 / 4 on one picture each.
 
     Args:
         data_root: Folder to write into; made if it does not exist.

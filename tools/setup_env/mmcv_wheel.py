@@ -2,7 +2,7 @@
 
 Run with the Python of an environment that has torch and the [build] extra of setup.py:
 
-    .venv/bin/python tools/mmcv_wheel.py onedl-mmcv==2.3.6
+    .venv/bin/python tools/setup_env/mmcv_wheel.py onedl-mmcv==2.3.6
 
 The last line of the output is the path of the wheel, which lies under
 ${XDG_CACHE_HOME:-~/.cache}/genseg_mm/wheels/<key>/; the key names Python, torch, mmcv and CUDA.
@@ -15,6 +15,7 @@ import os
 import platform
 import re
 import runpy
+import shlex
 import shutil
 import subprocess
 import sys
@@ -27,8 +28,8 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
-# The environment's CFLAGS replace those of Python, so the ones that matter are repeated. Without -g0
-# half of the time and 98 % of the wheel go to debug information.
+# CFLAGS in the environment replace those of Python, so the ones that matter are repeated. Without
+# -g0 half of the time and 98 % of the wheel go to debug information.
 FLAGS = '-DNDEBUG -fwrapv -O2 -g0'
 HEADER = 'mmcv/ops/csrc/common/pytorch_cpp_helper.hpp'  # included by every source file
 GIB = 2**30
@@ -80,17 +81,17 @@ def find_compiler() -> str:
     if compiler is None:
         raise BuildError(
             f'no C++ compiler found (looked for {", ".join(names)}); the operators of onedl-mmcv '
-            'need one. Install it (Debian/Ubuntu: apt-get install g++; Fedora: dnf install gcc-c++; '
-            'conda: conda install gxx_linux-64) or set CXX, then call tools/setup_env.sh again'
+            'need one. Install it (Debian/Ubuntu: apt-get install g++; Fedora: dnf install '
+            'gcc-c++; conda: conda install gxx) or set CXX, then call tools/setup_env.sh again'
         )
     header = Path(sysconfig.get_path('include')) / 'Python.h'
     if not header.is_file():
         version = f'{sys.version_info[0]}.{sys.version_info[1]}'
         raise BuildError(
             f'the headers of Python {version} are missing (expected {header}); the operators of '
-            f'onedl-mmcv need them. Install them (Debian/Ubuntu: apt-get install python{version}-dev; '
-            'Fedora: dnf install python3-devel) or set GENSEG_PYTHON to another Python, then call '
-            'tools/setup_env.sh again'
+            f'onedl-mmcv need them. Install them (Debian/Ubuntu: apt-get install '
+            f'python{version}-dev; Fedora: dnf install python3-devel) or set GENSEG_PYTHON to '
+            'another Python, then call tools/setup_env.sh again'
         )
     return compiler
 
@@ -109,16 +110,18 @@ def choose_device(cuda: str | None) -> str:
     forced = os.environ.get('FORCE_CUDA') == '1'
     if cuda is None:
         if forced:
-            raise BuildError('FORCE_CUDA=1, but the installed torch is a CPU build; see GENSEG_TORCH')
+            raise BuildError('FORCE_CUDA=1, but the installed torch is a CPU build')
         return 'cpu'
     import torch
     from torch.utils.cpp_extension import CUDA_HOME
 
     if not forced and not torch.cuda.is_available():
         return 'cpu'
-    nvcc = Path(CUDA_HOME or '/nonexistent') / 'bin' / 'nvcc'
-    said = subprocess.run([nvcc, '--version'], capture_output=True, text=True) if nvcc.exists() else None
-    found = re.search(r'release (\d+)\.\d+', said.stdout) if said else None
+    found = None
+    if CUDA_HOME and (Path(CUDA_HOME) / 'bin' / 'nvcc').exists():
+        nvcc = [f'{CUDA_HOME}/bin/nvcc', '--version']
+        said = subprocess.run(nvcc, capture_output=True, text=True).stdout
+        found = re.search(r'release (\d+)\.\d+', said)
     if found and found.group(1) == cuda.split('.')[0]:
         return 'cu' + cuda.replace('.', '')
     have = f'nvcc {found.group(0)}' if found else 'no nvcc'
@@ -161,10 +164,10 @@ def only_one(folder: Path) -> Iterator[None]:
 
 
 def precompile_header(source: Path, target: Path, compiler: str) -> bool:
-    """Compiles the shared header to `target`.gch, which saves 3/4 of the time of each file (GCC only).
+    """Compiles the shared header to `target`.gch (GCC only), which saves 3/4 of the time of a file.
 
-    GCC takes the precompiled header only if macros and code generation flags are those of the files
-    that use it; else it reads `target`, a copy of the header, and nothing but time is lost.
+    GCC takes it only if the macros and the code generation flags are those of the files that use
+    it; else it reads `target`, a copy of the header, and nothing but time is lost.
     """
     asked = subprocess.run(
         [compiler, '-dM', '-E', '-x', 'c++', '/dev/null'], capture_output=True, text=True
@@ -183,7 +186,7 @@ def precompile_header(source: Path, target: Path, compiler: str) -> bool:
     command += ['-x', 'c++-header', str(target), '-o', f'{target}.gch']
     made = subprocess.run(command, stdout=sys.stderr, stderr=sys.stderr)
     if made.returncode:
-        print('mmcv operators: the precompiled header failed, so compiling takes three times as long')
+        print('mmcv operators: no precompiled header (it failed), so compiling takes longer')
     return made.returncode == 0
 
 
@@ -203,8 +206,10 @@ def build(requirement: str, device: str, work: Path) -> Path:
         files.extractall(work, filter='data')
     source = work / archive.name.removesuffix('.tar.gz')
     flags = FLAGS
-    if device == 'cpu' and precompile_header(source / HEADER, work / 'precompiled.hpp', compiler):
-        flags = f'{FLAGS} -w -Winvalid-pch -include {work / "precompiled.hpp"}'
+    copy = work / 'precompiled.hpp'
+    unquoted = shlex.quote(str(copy)) == str(copy)  # flags with quotes do not survive the build
+    if device == 'cpu' and unquoted and precompile_header(source / HEADER, copy, compiler):
+        flags = f'{FLAGS} -w -include {copy}'
     env = os.environ | {'CFLAGS': flags, 'CXXFLAGS': flags, 'CXX': compiler}
     env.setdefault('MAX_JOBS', str(num_jobs()))
     if device == 'cpu':
@@ -214,7 +219,7 @@ def build(requirement: str, device: str, work: Path) -> Path:
     pip('wheel', '-v', *no_isolation, '--no-cache-dir', '-w', str(work), str(source), env=env)
     wheel = next(work.glob('*.whl'))
     if not has_operators(wheel):
-        raise BuildError(f'{wheel.name} holds no mmcv/_ext*; see the log for why nothing was compiled')
+        raise BuildError(f'{wheel.name} holds no mmcv/_ext*: nothing was compiled')
     return wheel
 
 
@@ -229,7 +234,7 @@ def cached_wheel(requirement: str) -> Path:
         if wheel is None:
             for left in folder.iterdir():  # of a build that was killed
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
-            print(f'mmcv operators: compiling {requirement} for torch {version}, {device}', flush=True)
+            print(f'mmcv operators: compiling for torch {version}, {device}', flush=True)
             with tempfile.TemporaryDirectory(prefix='build-', dir=folder) as work:
                 built = build(requirement, device, Path(work))
                 wheel = built.replace(folder / built.name)  # at once: never half a wheel
@@ -237,7 +242,8 @@ def cached_wheel(requirement: str) -> Path:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    layout = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=layout)
     parser.add_argument('requirement', help="for example 'onedl-mmcv==2.3.6'")
     if platform.system() != 'Linux':
         sys.exit(f'error: Linux is needed, but this is {platform.system()}')

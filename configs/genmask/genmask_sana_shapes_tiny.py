@@ -1,0 +1,22 @@
+"""GenMask on procedural scenes with the tiny Sana model, all kinds of expressions, single step.
+
+Paper: arXiv 2603.23906, joint timestep sampling with the long-tail law (a = 0.05), joint with text-to-image generation.
+Command: ``python tools/train.py configs/genmask/genmask_sana_shapes_tiny.py``
+Hardware: 2 CPU cores, 5 minutes. Expected: oIoU >= 60 on held-out scenes.
+"""
+
+_base_ = [
+    '../_base_/default_runtime.py',
+    '../_base_/models/genmask_sana_tiny.py',
+    '../_base_/datasets/shapes_referring.py',
+    '../_base_/schedules/adamw_cosine_tiny.py',
+]
+
+max_iters = 2400
+train_cfg = dict(max_iters=max_iters, val_interval=800)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=100),
+    dict(
+        type='CosineAnnealingLR', by_epoch=False, begin=max_iters * 2 // 5, end=max_iters
+    ),
+]

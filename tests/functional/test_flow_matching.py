@@ -1,0 +1,70 @@
+"""Identities of the straight path, in float64."""
+
+import pytest
+import torch
+
+from genseg_mm.functional.flow_matching import (
+    data_from_velocity,
+    euler_solve,
+    noisy_latents,
+    velocity_target,
+)
+
+
+@pytest.fixture
+def pair():
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(3, 2, 4, 4, generator=generator, dtype=torch.float64) for _ in range(2)]
+
+
+def test_path_ends_at_data_and_noise(pair):
+    data, noise = pair
+    torch.testing.assert_close(noisy_latents(data, noise, torch.zeros(3)), data, rtol=0, atol=0)
+    torch.testing.assert_close(noisy_latents(data, noise, torch.ones(3)), noise, rtol=0, atol=0)
+
+
+def test_path_by_hand():
+    data, noise = torch.full((1, 1, 1, 1), 2.0), torch.full((1, 1, 1, 1), -1.0)
+    noisy = noisy_latents(data, noise, torch.tensor([0.25]))
+    assert noisy.item() == 0.75 * 2 - 0.25
+    assert velocity_target(data, noise).item() == -3.0  # noise - data: points to the noise
+
+
+def test_velocity_is_the_derivative_by_sigma(pair):
+    data, noise = pair
+    sigma = torch.tensor([0.2, 0.5, 0.7], dtype=torch.float64)
+    step = 1e-6
+    slope = (noisy_latents(data, noise, sigma + step) - noisy_latents(data, noise, sigma)) / step
+    torch.testing.assert_close(slope, velocity_target(data, noise), rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize('num_steps', [1, 2, 7])
+def test_exact_velocity_gives_the_data_back(pair, num_steps):
+    data, noise = pair
+    solved = euler_solve(lambda noisy, sigma: velocity_target(data, noise), noise, num_steps)
+    torch.testing.assert_close(solved, data, rtol=0, atol=1e-6 if num_steps > 1 else 1e-12)
+    sigma = torch.tensor([0.1, 0.5, 1.0], dtype=torch.float64)
+    noisy = noisy_latents(data, noise, sigma)
+    estimate = data_from_velocity(noisy, velocity_target(data, noise), sigma)
+    torch.testing.assert_close(estimate, data, rtol=0, atol=1e-12)
+
+
+def test_euler_calls_at_falling_sigma_from_pure_noise():
+    seen = []
+
+    def velocity_fn(noisy, sigma):
+        seen.append(sigma.tolist())
+        return torch.zeros_like(noisy)
+
+    euler_solve(velocity_fn, torch.zeros(2, 1, 1, 1), 4)
+    assert seen == [[1.0, 1.0], [0.75, 0.75], [0.5, 0.5], [0.25, 0.25]]
+
+
+def test_wrong_input_says_what_came(pair):
+    data, noise = pair
+    with pytest.raises(ValueError, match=r'\[0, 1\], but got \[0.5, 1.5\]'):
+        noisy_latents(data, noise, torch.tensor([0.5, 1.5, 1.0]))
+    with pytest.raises(ValueError, match=r'shape \(3,\), but got shape \(2,\)'):
+        noisy_latents(data, noise, torch.tensor([0.5, 1.0]))
+    with pytest.raises(ValueError, match='at least 1, but got 0'):
+        euler_solve(lambda noisy, sigma: noisy, noise, 0)

@@ -1,0 +1,169 @@
+"""LatentCodec over the real autoencoder classes, and the shipped closed-form codec."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from genseg_mm.models.latent_codec import LatentCodec
+from genseg_mm.models.patch_codec import PatchCodec, fit_patch_codec
+
+AUTOENCODERS = {
+    'kl': dict(
+        type='diffusers.AutoencoderKL',
+        block_out_channels=(8, 16),
+        down_block_types=('DownEncoderBlock2D',) * 2,
+        up_block_types=('UpDecoderBlock2D',) * 2,
+        norm_num_groups=4,
+        latent_channels=4,
+        scaling_factor=0.5,
+        shift_factor=0.25,
+    ),
+    'tiny': dict(
+        type='diffusers.AutoencoderTiny',
+        encoder_block_out_channels=(8, 8, 8),
+        decoder_block_out_channels=(8, 8, 8),
+        num_encoder_blocks=(1, 1, 1),
+        num_decoder_blocks=(1, 1, 1),
+    ),
+    'wan': dict(
+        type='diffusers.AutoencoderKLWan',
+        base_dim=8,
+        z_dim=4,
+        dim_mult=[1, 2, 2],
+        num_res_blocks=1,
+        temperal_downsample=[False, True],
+        latents_mean=[0.5, -0.5, 0.0, 1.0],
+        latents_std=[2.0, 1.0, 0.5, 4.0],
+    ),
+    'qwen_image': dict(
+        type='diffusers.AutoencoderKLQwenImage',
+        base_dim=8,
+        z_dim=4,
+        dim_mult=[1, 2, 2],
+        num_res_blocks=1,
+        temperal_downsample=[False, True],
+        latents_mean=[0.5, -0.5, 0.0, 1.0],
+        latents_std=[2.0, 1.0, 0.5, 4.0],
+    ),
+    'patch': dict(type='genseg_mm.PatchCodec'),
+}
+
+
+@pytest.fixture(params=AUTOENCODERS)
+def codec(request):
+    torch.manual_seed(0)
+    codec = LatentCodec(AUTOENCODERS[request.param]).eval()
+    codec.name = request.param
+    return codec
+
+
+def raw_latents(codec, images):
+    """The autoencoder's own latents, by its own interface."""
+    if codec.name in ('wan', 'qwen_image'):
+        return codec.autoencoder.encode(images[:, :, None]).latent_dist.mode()[:, :, 0]
+    encoded = codec.autoencoder.encode(images)
+    return encoded.latent_dist.mode() if codec.name == 'kl' else encoded.latents
+
+
+def test_latents_are_standardised_and_decode_back(codec):
+    images = torch.rand(2, 3, 32, 48) * 2 - 1
+    latents = codec.encode(images)
+    factor = {'kl': 2}.get(codec.name, 4)
+    assert codec.downsample == factor
+    with torch.no_grad():
+        raw = raw_latents(codec, images)
+        if codec.name in ('wan', 'qwen_image'):
+            mean = torch.tensor([0.5, -0.5, 0.0, 1.0]).view(1, 4, 1, 1)
+            std = torch.tensor([2.0, 1.0, 0.5, 4.0]).view(1, 4, 1, 1)
+            expected = (raw - mean) / std
+            decoded = codec.autoencoder.decode(raw[:, :, None]).sample[:, :, 0]
+        else:
+            shift, scale = {'kl': (0.25, 0.5), 'tiny': (0.0, 1.0)}.get(
+                codec.name, (0.0, codec.autoencoder.config.scaling_factor)
+            )
+            expected = (raw - shift) * scale
+            decoded = codec.autoencoder.decode(raw).sample
+    assert latents.shape[-2:] == (32 // factor, 48 // factor)
+    torch.testing.assert_close(latents, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(codec.decode(latents), decoded, rtol=1e-4, atol=1e-4)
+
+
+def test_frozen_and_chunking_changes_nothing(codec):
+    images = torch.rand(5, 3, 32, 32) * 2 - 1
+    whole = codec.encode(images)
+    codec.max_batch = 2
+    torch.testing.assert_close(codec.encode(images), whole, rtol=1e-5, atol=1e-5)
+    codec.train()
+    assert not codec.autoencoder.training
+    assert [p for p in codec.parameters() if p.requires_grad] == []
+    latents = whole.requires_grad_()
+    codec.decode(latents).sum().backward()
+    assert latents.grad.abs().sum() > 0  # a loss in pixel space reaches the latents
+
+
+def test_wrong_size_names_the_factor():
+    codec = LatentCodec(AUTOENCODERS['patch'])
+    with pytest.raises(ValueError, match=r'multiples of 4 .* but got \(30, 32\)'):
+        codec.encode(torch.zeros(1, 3, 30, 32))
+
+
+def test_saved_folder_is_a_source_that_stays_out_of_checkpoints(tmp_path):
+    torch.manual_seed(0)
+    built = LatentCodec(AUTOENCODERS['kl'])
+    built.autoencoder.save_pretrained(tmp_path)
+    loaded = LatentCodec(
+        dict(
+            type='diffusers.AutoencoderKL.from_pretrained',
+            pretrained_model_name_or_path=str(tmp_path),
+        )
+    )
+    images = torch.rand(1, 3, 16, 16) * 2 - 1
+    torch.testing.assert_close(loaded.encode(images), built.encode(images), rtol=0, atol=0)
+    owner = torch.nn.ModuleDict({'codec': loaded, 'other': torch.nn.Linear(2, 2)})
+    assert set(owner.state_dict()) == {'other.weight', 'other.bias'}
+    assert len(built.state_dict()) > 20  # without a source it has to be kept
+    before = loaded.encode(images)
+    owner.load_state_dict(owner.state_dict(), strict=True)
+    torch.testing.assert_close(loaded.encode(images), before, rtol=0, atol=0)
+    assert len(loaded.autoencoder.state_dict()) == len(built.autoencoder.state_dict())
+
+
+def test_patch_codec_keeps_what_its_components_span():
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(6, 3, 8, 8, generator=generator) * 2 - 1
+    masks = (torch.rand(6, 1, 8, 8, generator=generator) > 0.5).float().expand(-1, 3, -1, -1) * 2 - 1
+    state = fit_patch_codec(images, masks, latent_channels=48, patch_size=4)
+    gram = state['basis'] @ state['basis'].T
+    torch.testing.assert_close(gram, torch.eye(48), rtol=0, atol=1e-5)
+
+
+def test_patch_codec_with_all_components_is_exact(tmp_path):
+    images = torch.rand(6, 3, 8, 8) * 2 - 1
+    save_file(fit_patch_codec(images, images, 48, 4), tmp_path / 'codec.safetensors')
+    codec = LatentCodec(dict(type='genseg_mm.PatchCodec', weights=str(tmp_path / 'codec.safetensors')))
+    torch.testing.assert_close(codec.decode(codec.encode(images)), images, rtol=0, atol=1e-5)
+    assert abs(codec.encode(images).std().item() - 1) < 0.02
+
+
+def test_shipped_codec_is_as_good_as_its_note_says():
+    from genseg_mm.datasets import ShapesDataset
+
+    codec = LatentCodec(dict(type='genseg_mm.PatchCodec'))
+    dataset = ShapesDataset(num_scenes=40, split='test', expressions='random', pipeline=[])
+    samples = [dataset[i] for i in range(40)]
+    images = torch.stack([torch.from_numpy(s['img'][..., ::-1].copy()) for s in samples])
+    images = images.permute(0, 3, 1, 2) / 127.5 - 1
+    masks = torch.stack([torch.from_numpy(s['gt_seg_map']) for s in samples]).bool()
+    drawn = masks[:, None].expand(-1, 3, -1, -1).float() * 2 - 1
+    again = codec.decode(codec.encode(drawn)).mean(1) > 0
+    assert ((again & masks).sum() / (again | masks).sum()).item() > 0.99
+    error = (codec.decode(codec.encode(images)) - images).pow(2).mean()
+    assert (10 * torch.log10(4 / error)).item() > 24
+
+
+def test_missing_or_wrong_weights_name_the_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match='nowhere.safetensors'):
+        PatchCodec('nowhere.safetensors')
+    save_file({'mean': torch.zeros(3)}, tmp_path / 'bad.safetensors')
+    with pytest.raises(ValueError, match=r"bad.safetensors: expected tensors .* but got \['mean'\]"):
+        PatchCodec(str(tmp_path / 'bad.safetensors'))

@@ -1,0 +1,97 @@
+"""Tiny random GenMask models of the real diffusers and transformers classes, and batches for them."""
+
+import numpy as np
+import torch
+
+from genseg_mm.datasets import PackGenSegInputs
+from genseg_mm.registry import MODELS
+
+TEXT = dict(d_model=32, d_kv=8, d_ff=64, num_layers=1, num_heads=4)
+
+SANA = dict(
+    in_channels=16,
+    out_channels=8,
+    num_layers=2,
+    num_attention_heads=2,
+    attention_head_dim=16,
+    num_cross_attention_heads=2,
+    cross_attention_head_dim=16,
+    cross_attention_dim=32,
+    caption_channels=32,
+    sample_size=8,
+    patch_size=2,
+    interpolation_scale=1,
+)
+
+WAN = dict(
+    patch_size=(1, 2, 2),
+    num_attention_heads=2,
+    attention_head_dim=16,
+    in_channels=4,
+    out_channels=4,
+    text_dim=32,
+    freq_dim=32,
+    ffn_dim=64,
+    num_layers=2,
+    rope_max_seq_len=64,
+)
+
+WAN_VAE = dict(
+    type='diffusers.AutoencoderKLWan',
+    base_dim=8,
+    z_dim=4,
+    dim_mult=[1, 2, 2],
+    num_res_blocks=1,
+    temperal_downsample=[False, True],
+    latents_mean=[0.0] * 4,
+    latents_std=[1.0] * 4,
+)
+
+
+def genmask_config(family: str, **overrides) -> dict:
+    """Config of a tiny GenMask of one family."""
+    is_wan = family == 'wan'
+    autoencoder = WAN_VAE if is_wan else dict(type='genseg_mm.PatchCodec')
+    config = dict(
+        type='genseg_mm.GenMask',
+        codec=dict(type='genseg_mm.LatentCodec', autoencoder=autoencoder),
+        prompt_encoder=dict(
+            type='genseg_mm.T5PromptEncoder',
+            encoder=TEXT,
+            padding='max_length' if is_wan else 'longest',
+            max_length=24,
+        ),
+        backbone=dict(
+            type='genseg_mm.DiTBackbone', family=family, transformer=WAN if is_wan else SANA
+        ),
+    )
+    return {**config, **overrides}
+
+
+def build(family: str, seed: int = 0, **overrides):
+    """A tiny GenMask whose output layer is not zero, so that every part shows in the output."""
+    torch.manual_seed(seed)
+    model = MODELS.build(genmask_config(family, **overrides))
+    torch.nn.init.normal_(model.backbone.transformer.proj_out.weight, std=0.2)
+    return model.eval()
+
+
+def batch(tasks: list[str], size: int = 32, ori_size: int | None = None, seed: int = 0) -> dict:
+    """What a dataloader gives: one sample per task, deterministic by (seed, position)."""
+    packed = []
+    for index, task in enumerate(tasks):
+        rng = np.random.default_rng([seed, index])
+        mask = np.zeros((size, size), np.uint8)
+        top, left = rng.integers(size // 2, size=2)
+        mask[top : top + size // 2, left : left + size // 2] = 1
+        sample = dict(
+            img=rng.integers(0, 256, (size, size, 3), dtype=np.uint8),
+            gt_seg_map=mask,
+            text=('the red circle', 'a large blue square', 'the leftmost shape')[index % 3],
+            task=task,
+            sample_idx=index,
+            ori_shape=(ori_size or size,) * 2,
+            img_shape=(size, size),
+        )
+        packed.append(PackGenSegInputs()(sample))
+    return {key: [sample[key] for sample in packed] for key in ('inputs', 'data_samples')}

@@ -1,0 +1,147 @@
+"""What the environment must be, and what is wrong with the one that is there (stdlib only).
+
+Every version comes from `EXTRAS` in setup.py. A stamp in the environment names what it was made for
+and which files it must hold, so that a second set-up only looks, and repairs what is broken. All
+functions are about the environment whose Python runs them.
+"""
+
+import csv
+import importlib
+import json
+import os
+import runpy
+import shutil
+import sys
+import sysconfig
+from importlib import metadata
+from pathlib import Path
+from urllib.parse import unquote
+
+ROOT = Path(__file__).resolve().parents[2]
+SITE = Path(sysconfig.get_path('purelib'))
+STAMP = Path(sys.prefix) / 'genseg_mm.json'
+
+
+def read_stamp() -> dict:
+    try:
+        return json.loads(STAMP.read_text())
+    except (OSError, ValueError):  # never finished, or the disk was full
+        return {}
+
+
+def write_stamp() -> None:
+    text = json.dumps({'wanted': wanted(), 'files': inventory()}, indent=1)
+    fresh = STAMP.with_suffix('.new')
+    fresh.write_text(text)
+    fresh.replace(STAMP)
+
+
+def wanted() -> dict:
+    """Everything that, when it changes, makes the environment another one."""
+    extras = runpy.run_path(str(ROOT / 'setup.py'), run_name='requirements')['EXTRAS']
+    # An environment made with GENSEG_TORCH keeps that torch when a later call does not name it.
+    override = os.environ.get('GENSEG_TORCH') or read_stamp().get('wanted', {}).get('override')
+    return {
+        'python': sys.version,
+        'prefix': sys.prefix,
+        'project': str(ROOT),
+        'override': override,
+        'torch': override or extras['torch'][0],
+        'build': extras['build'],
+        'mmcv': next(line for line in extras['mm'] if line.startswith('onedl-mmcv')),
+        'opencv': next(line for line in extras['mm'] if line.startswith('opencv')),
+        'packages': [line for line in extras['mm'] + extras['test'] if 'mmcv' not in line],
+    }
+
+
+def inventory() -> list[str]:
+    """The record and the top-level entries of every installed distribution."""
+    entries = set()
+    for record in SITE.glob('*.dist-info/RECORD'):
+        with record.open(newline='') as rows:
+            entries |= {row[0].split('/')[0] for row in csv.reader(rows)}
+        entries.add(f'{record.parent.name}/RECORD')
+    return sorted(entries - {'..', '__pycache__'})
+
+
+def first_defect() -> str | None:
+    """Why this is not the wanted environment, or None. Cheap enough for every call."""
+    stamp = read_stamp()
+    if not stamp:
+        return 'no finished set-up'
+    for name, value in wanted().items():
+        if stamp['wanted'].get(name) != value:
+            return f'another {name} is wanted'
+    for entry in stamp['files']:
+        if not (SITE / entry).exists():
+            return f'{entry} is missing'
+    if has_second_opencv():
+        return 'opencv-python was installed over the headless build'
+    return None
+
+
+def has_second_opencv() -> bool:
+    return next(SITE.glob('opencv_python-*.dist-info'), None) is not None
+
+
+def missing(requirements: list[str]) -> list[str]:
+    """Those requirements that the installed versions do not satisfy."""
+    from pip._vendor.packaging.requirements import InvalidRequirement, Requirement
+
+    importlib.invalidate_caches()
+    left = []
+    for text in requirements:
+        try:
+            wish = Requirement(text)
+            if not wish.specifier.contains(metadata.version(wish.name), prereleases=True):
+                left.append(text)
+        except (InvalidRequirement, metadata.PackageNotFoundError):
+            left.append(text)
+    return left
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether all files of a distribution, given as its .dist-info folder, have their full size."""
+    if not (folder / 'RECORD').is_file():
+        return False
+    with (folder / 'RECORD').open(newline='') as rows:
+        for path, _, size in csv.reader(rows):
+            if path.endswith('.pyc'):
+                continue
+            try:
+                found = (folder.parent / path).stat().st_size
+            except OSError:
+                return False
+            if size and int(size) != found:
+                return False
+    return True
+
+
+def forget_incomplete() -> list[str]:
+    """Removes the metadata of distributions with missing or cut files, so that pip installs them.
+
+    For pip a distribution is installed as soon as its metadata lies there, even if it was killed
+    half-way. OpenCV is judged elsewhere: its two builds share their files.
+    """
+    names = []
+    for leftover in SITE.glob('~*'):  # what pip had moved aside when it was killed
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+    for folder in sorted(SITE.glob('*.dist-info')):
+        if not folder.name.startswith('opencv') and not is_complete(folder):
+            names.append(folder.name.removesuffix('.dist-info'))
+            shutil.rmtree(folder)
+    return names
+
+
+def torch_version() -> str:
+    """With the local part, such as 2.13.0+cpu."""
+    return metadata.version('torch')
+
+
+def mmcv_source() -> str:
+    """Where the installed mmcv came from: the path of the kept wheel, '' if it is unknown."""
+    try:
+        facts = metadata.distribution('onedl-mmcv').read_text('direct_url.json')
+    except metadata.PackageNotFoundError:
+        return ''
+    return unquote(json.loads(facts)['url']) if facts else ''
