@@ -19,6 +19,7 @@ INSTALL_REQUIRES = [
     'torch>=2.6',
     'diffusers>=0.42',
     'transformers>=5.0',
+    'accelerate>=1.0',
     'numpy>=2.0',
     'pycocotools',
     'safetensors',
@@ -31,12 +32,13 @@ EXTRAS = {
     # Older setuptools do not know the licence field in the pyproject.toml of onedl-mmcv.
     'build': ['pip>=24.1', 'setuptools>=80', 'wheel', 'packaging>=24.2', 'ninja', 'psutil'],
     'mm': [
-        'onedl-mmcv==2.3.6',  # built by tools/setup_env/mmcv_wheel.py, never by pip's isolated build
+        'onedl-mmcv==2.3.6',  # built by tools/setup_env/mmcv_wheel.py, never in isolation
         'onedl-mmengine==0.10.12',
         'onedl-mmdetection==3.5.1',
         'onedl-mmsegmentation==1.4.2',
         'diffusers==0.42.1',
         'transformers==5.23.0',
+        'accelerate==1.15.0',  # diffusers opens Wan, which pins modules to float32, only with it
         'numpy==2.2.6',  # the newest that OpenCV 4.12 accepts
         'pycocotools==2.0.11',
         'h5py>=3.12',

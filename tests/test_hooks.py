@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mmengine.hooks import CheckpointHook, Hook
+from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement, InstanceData, PixelData
 from PIL import Image
@@ -20,7 +20,6 @@ from genseg_mm.hooks import (
     SafeCheckpointHook,
     pictures,
     prediction_grid_hook,
-    safe_checkpoint_hook,
 )
 from genseg_mm.hooks.prediction_grid_hook import caption, draw_sample
 from genseg_mm.registry import HOOKS
@@ -83,23 +82,16 @@ class TestSafeCheckpointHook:
     def test_failed_save_leaves_the_old_checkpoint_and_no_rubbish(
         self, tmp_path, monkeypatch
     ) -> None:
-        save, whole = torch.save, []
+        save, saved = torch.save, []
 
-        def full_disk(checkpoint: dict, path: str) -> None:
-            if whole:
-                Path(path).write_bytes(b'PK')
+        def full_disk(checkpoint: dict, file: object) -> None:
+            if saved and isinstance(file, str):
+                Path(file).write_bytes(b'PK')
                 raise OSError(28, 'No space left on device')
-            save(checkpoint, path)
-            whole.append(path)
+            save(checkpoint, file)
+            saved.append(file)
 
-        monkeypatch.setattr(safe_checkpoint_hook.torch, 'save', full_disk)
-        monkeypatch.setattr(
-            torch,
-            'save',
-            lambda checkpoint, file: (full_disk if isinstance(file, str) else save)(
-                checkpoint, file
-            ),
-        )
+        monkeypatch.setattr(torch, 'save', full_disk)
         runner = toy_runner(tmp_path, without_validation(max_keep_ckpts=1))
         with pytest.raises(OSError, match='No space left'):
             runner.train()
@@ -128,16 +120,16 @@ class TestSafeCheckpointHook:
 
     def test_does_not_copy_the_checkpoint_in_memory(self, tmp_path: Path) -> None:
         peaks = {}
-        for kind in (SafeCheckpointHook, CheckpointHook):
-            options = without_validation(type=kind) | {'model.ballast': 4_000_000}
-            runner = toy_runner(tmp_path / kind.__name__, options | {'train_cfg.max_iters': 1})
+        for kind in ('genseg_mm.SafeCheckpointHook', 'CheckpointHook'):
+            options = without_validation(type=kind) | {'model.ballast': 8_000_000}
+            runner = toy_runner(tmp_path / kind, options | {'train_cfg.max_iters': 1})
             tracemalloc.start()
             runner.train()
             peaks[kind] = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()
-        assert peaks[CheckpointHook] > 16e6
-        assert peaks[SafeCheckpointHook] < 4e6
-        files = [tmp_path / kind.__name__ / 'iter_1.pth' for kind in peaks]
+        assert peaks['CheckpointHook'] > 32e6
+        assert peaks['genseg_mm.SafeCheckpointHook'] < 12e6
+        files = [tmp_path / kind / 'iter_1.pth' for kind in peaks]
         first, second = (load_weights_only(str(file)) for file in files)
         assert same_state(first['state_dict'], second['state_dict'])
 
@@ -149,7 +141,9 @@ class TestSafeCheckpointHook:
                 checkpoint['late'] = runner.iter
 
         options = without_validation() | {'train_cfg.max_iters': 5}
-        toy_runner(tmp_path, options, custom_hooks=[Late()]).train()
+        runner = toy_runner(tmp_path, options)
+        runner.register_hook(Late())
+        runner.train()
         assert names(tmp_path) == ['iter_5.pth']
         saved = load_weights_only(str(tmp_path / 'iter_5.pth'))
         assert (saved['late'], saved['meta']['iter']) == (4, 5)
@@ -202,6 +196,11 @@ class TestPictures:
         assert (row['ground truth'][:, 8:16] == 0).all()
         gray = int(0.7 * pictures.IGNORED[0])
         assert (row['ground truth'][:, 16:] == gray).all()
+
+    def test_an_empty_mask_only_dims_the_picture(self) -> None:
+        white = np.full((3, 4, 6), 255, np.uint8)
+        row = draw_sample(white, sample(pred_sem_seg=labels([[0] * 6] * 4)), 24)
+        assert (row['prediction'] == 153).all()  # 0.6 * 255
 
     def test_instances_have_their_own_flat_colours(self) -> None:
         ids = labels([[0, 7, 7, 0, 1000, 0]] * 4)

@@ -1,7 +1,8 @@
 """GenMask on RefCOCO with the tiny Sana model: the data path of ``refcoco.py`` on a CPU.
 
 Command: ``tools/dist_train.sh configs/genmask/refcoco_tiny.py 2`` (GENSEG_DATA names the folder that holds coco/)
-It overfits a handful of photographs (a check of the whole path); it is not a model to report numbers of.
+Hardware: 2 CPU cores, 5 minutes. Expected: oIoU above 80 on the pictures it was trained on, when these are a handful (a
+check of the whole path); it is not a model to report numbers of.
 """
 
 _base_ = [

@@ -8,9 +8,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from genseg_mm.functional.inverse_distance import InverseDistanceSum
+from genseg_mm.functional.inverse_distance import InverseDistanceSum, differentiable_once
 
 # The public code of the paper stops after this many counted terms; the paper names no limit.
 REFERENCE_MAX_INSTANCES = 1251
@@ -88,6 +87,7 @@ def instance_coloring_loss(
 
     Raises:
         ValueError: If an argument has a wrong shape, type, device or value.
+        RuntimeError: In a backward pass with create_graph.
     """
     ignored = _check_arguments(colors, ids, ignore_background, formula, max_instances, tile_size)
     if max_instances is None and formula == 'reference':
@@ -239,7 +239,7 @@ class _SegmentMean(torch.autograd.Function):
         return sums.T / size[:, None]
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         index, size = ctx.saved_tensors
         shares = (grad / size[:, None]).to(ctx.dtype).T.contiguous()
@@ -277,7 +277,7 @@ class _HuberVariance(torch.autograd.Function):
         return total
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         values_grad, means_grad = ctx.saved_tensors
         return grad * values_grad, grad * means_grad, None, None

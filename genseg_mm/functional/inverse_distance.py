@@ -3,12 +3,32 @@
 The instance-coloring loss calls it for means against pixels and for means against means.
 """
 
+from collections.abc import Callable
+from functools import wraps
+
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 # Centres per tile: the rows of points stay long enough for the vector units.
 TILE_ROWS = 64
+
+
+def differentiable_once(backward: Callable) -> Callable:
+    """Refuses create_graph: the gradients come from the forward pass and know no second derivative.
+
+    torch's ``once_differentiable`` would let a gradient penalty through and leave out this part.
+    """
+
+    @wraps(backward)
+    def checked(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                'the instance-coloring loss has first derivatives only: '
+                'call backward() or torch.autograd.grad() without create_graph=True'
+            )
+        return backward(ctx, grad)
+
+    return checked
 
 
 class InverseDistanceSum(torch.autograd.Function):
@@ -50,7 +70,7 @@ class InverseDistanceSum(torch.autograd.Function):
         return value
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         points_grad, centres_grad = ctx.saved_tensors
         return grad * points_grad, grad * centres_grad, None, None, None, None

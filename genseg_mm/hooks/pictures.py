@@ -36,7 +36,7 @@ def overlay_labels(picture: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """
     present = [label for label in np.unique(labels).tolist() if label not in (0, IGNORE_LABEL)]
     masks = [labels == label for label in present]
-    colors = [MASK] if present in ([], [1]) else [color_of(label) for label in present]
+    colors = [MASK] if present == [1] else [color_of(label) for label in present]
     result = overlay_masks(picture, masks, colors)
     ignored = labels == IGNORE_LABEL
     result[ignored] = (0.3 * result[ignored] + 0.7 * np.array(IGNORED)).astype(np.uint8)

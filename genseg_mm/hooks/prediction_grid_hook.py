@@ -157,7 +157,7 @@ def draw_sample(image: np.ndarray, sample: BaseDataElement, panel_size: int) -> 
         masks = [pictures.fit(mask.astype(np.uint8), size) > 0 for mask in _pred_masks(sample)]
         colors = [pictures.color_of(number) for number in range(len(masks))]
         row['prediction'] = pictures.overlay_masks(image, masks, colors)
-    elif 'pred_sem_seg' in sample and 'gt_instance_map' not in sample:
+    elif 'pred_sem_seg' in sample and ('gt_sem_seg' in sample or 'gt_instance_map' not in sample):
         row['prediction'] = pictures.overlay_labels(image, _labels(sample.pred_sem_seg, size))
     color_map = _color_map(sample)
     if color_map is not None:

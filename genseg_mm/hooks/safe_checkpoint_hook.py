@@ -34,6 +34,9 @@ class SafeCheckpointHook(CheckpointHook):
         'F1',
     ]
 
+    # Set when a training begins.
+    file_backend: LocalBackend | None = None
+
     # Where `before_save_checkpoint` writes; set only while this hook saves.
     _stream: str | None = None
 
@@ -69,7 +72,7 @@ class SafeCheckpointHook(CheckpointHook):
                 self._remove(self.file_backend.join_path(self.out_dir, name))
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
-        if not self.save_best:
+        if not self.save_best or self.file_backend is None:
             return
         if 'auto' in self.key_indicators:
             self._init_rule(self.rules, [next(iter(metrics))])

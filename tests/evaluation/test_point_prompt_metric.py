@@ -1,6 +1,9 @@
 """The point-prompt metric by hand."""
 
+import os
+import socket
 from itertools import chain, zip_longest
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -302,6 +305,32 @@ def test_same_result_for_two_processes_whose_loader_pads():
         parts.append(metric.results)
     merged = [entry for entry in chain.from_iterable(zip_longest(*parts)) if entry is not None]
     assert PointPromptMetric().compute_metrics(merged[:7]) == whole
+
+
+def _evaluate_on_rank(rank: int, port: int, results: dict) -> None:
+    os.environ.update(
+        RANK=str(rank), WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port)
+    )
+    torch.distributed.init_process_group('gloo')
+    samples, images = random_samples(), random_images()
+    metric = PointPromptMetric()
+    for i in [*range(7), 0][rank::2]:
+        metric.process(dict(inputs=[images[i]]), [samples[i].to_dict()])
+    results[rank] = metric.evaluate(7)
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_same_result_for_two_real_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)  # mmengine collects in a folder of the current one
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = free.getsockname()[1]
+    results = torch.multiprocessing.get_context('spawn').Manager().dict()
+    torch.multiprocessing.spawn(_evaluate_on_rank, (port, results), nprocs=2)
+    whole = evaluate(PointPromptMetric(), random_samples(), dict(inputs=random_images()))
+    assert results[0] == whole
+    assert results[1] == whole
 
 
 def test_bad_input_is_named():

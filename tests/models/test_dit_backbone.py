@@ -5,7 +5,7 @@ import torch
 
 from genseg_mm.models.dit_backbone import DiTBackbone
 from genseg_mm.models.prompt_encoders import PromptEmbeddings
-from tests.models.tiny_models import SANA, WAN
+from tiny_models import SANA, WAN
 
 TRANSFORMERS = {'sana': SANA, 'wan': WAN}
 

@@ -8,7 +8,7 @@ from mmengine.optim import OptimWrapper
 from genseg_mm.functional.flow_matching import noisy_latents
 from genseg_mm.models.genmask import _training_generators
 from genseg_mm.models.mask_head import GenerativeMaskHead, draw_noise
-from tests.models.tiny_models import batch, build, genmask_config
+from tiny_models import batch, build, genmask_config
 
 FAMILIES = ('sana', 'wan')
 

@@ -1,7 +1,7 @@
 """Makes, repairs or checks the environment; called by tools/setup_env.sh, which found a Python.
 
---make creates .venv if need be and then runs the same program inside it; --fill does the work in the
-environment whose Python runs it; --check only looks (exit code 0: whole).
+--make creates .venv if need be and then runs the same program inside it; --fill does the work in
+the environment whose Python runs it; --check only looks (exit code 0: whole).
 """
 
 import argparse
@@ -20,114 +20,13 @@ from pathlib import Path
 
 import mmcv_wheel
 import state
+from running import AGAIN, Job, SetupError, compile_job, pip, python, run, step
 
 HERE = Path(__file__).resolve().parent
 ROOT = state.ROOT
-AGAIN = 'then call tools/setup_env.sh again'
 NEEDED_GIB = 4  # .venv with torch's CPU build, pip's downloads, the compiler
 CUDA_GIB = 12
 IMPORTS = 'torch mmcv._ext cv2 mmcv.ops mmdet.models mmseg.models diffusers transformers'
-
-# What the output of pip or the compiler says, and what the user can do about it.
-REMEDIES = (
-    (r'No space left on device', 'the disk is full; free some space'),
-    (
-        r'Temporary failure in name resolution|Name or service not known|Network is unreachable|'
-        r'NewConnectionError|Failed to establish a new connection|ConnectTimeout|Read timed out|'
-        r'Connection (refused|reset)|Max retries exceeded|ProxyError',
-        'the package index cannot be reached; check the network, the proxy and `pip config list`',
-    ),
-    (
-        r'CERTIFICATE_VERIFY_FAILED|SSLError',
-        'the certificate of the package index is not trusted; see `pip config set global.cert`',
-    ),
-    (
-        r'No matching distribution found|Could not find a version',
-        'the package index has no such version for this Python; choose another with GENSEG_PYTHON',
-    ),
-    (r'Python\.h: No such file', 'the headers of Python are missing; apt-get install python3-dev'),
-    (r'Killed signal|out of memory|[Cc]annot allocate memory', 'memory ran out; set MAX_JOBS=1'),
-    (r'Permission denied', 'this user may not write there'),
-)
-
-
-class SetupError(Exception):
-    """What went wrong and what to do about it, for the user."""
-
-
-def explain(what: str, log: Path) -> SetupError:
-    """The error for a failed command: a remedy if its log names a known cause, and the log's end."""
-    text = log.read_text(errors='replace')
-    remedy = next((hint for cause, hint in REMEDIES if re.search(cause, text[-20000:])), None)
-    hint = f': {remedy}, {AGAIN}' if remedy else ''
-    tail = '\n'.join('    | ' + line[:160] for line in text.splitlines()[-12:])
-    return SetupError(f'{what} failed{hint}\n{tail}\n    the whole log: {log}')
-
-
-@contextmanager
-def step(title: str) -> Iterator[None]:
-    """One line of progress: the title when it starts, the duration when it is done."""
-    print(f'  {title} ... ', end='', flush=True)
-    start = time.monotonic()
-    try:
-        yield
-    except BaseException:
-        print('failed', flush=True)
-        raise
-    print(f'{time.monotonic() - start:.1f} s', flush=True)
-
-
-class Job:
-    """A command in the background whose output goes to a log in the environment."""
-
-    def __init__(self, what: str, command: list[str], log: str) -> None:
-        self.what = what
-        self.log = Path(sys.prefix) / log
-        with self.log.open('w') as out:
-            self.process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=out,
-                cwd=ROOT,
-                start_new_session=True,  # so that stop() reaches the compilers as well
-            )
-
-    def wait(self) -> None:
-        if self.process.wait():
-            raise explain(self.what, self.log)
-
-    def stop(self) -> None:
-        if self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGTERM)
-            self.process.wait()
-
-
-def python(*arguments: str) -> list[str]:
-    return [sys.executable, '-Es', *arguments]
-
-
-def run(what: str, *arguments: str) -> None:
-    job = Job(what, python(*arguments), 'genseg_mm_setup.log')
-    try:
-        job.wait()
-    finally:
-        job.stop()
-
-
-def pip(what: str, *arguments: str) -> None:
-    # Byte code is written in parallel by `compile_job`; pip needs twice as long with it.
-    quiet = ('--disable-pip-version-check', '--no-input', '--progress-bar', 'off')
-    extra = ('--no-compile',) if arguments[0] == 'install' else ()
-    run(what, '-m', 'pip', arguments[0], *extra, *quiet, *arguments[1:])
-
-
-def compile_job() -> Job:
-    command = python('-m', 'compileall', '-q', '-j', '0', str(state.SITE))
-    return Job('byte code', ['nice', *command], 'genseg_mm_compileall.log')
-
-
-# ------------------------------------------------------------------------------- the steps
 
 
 def install_torch(wanted: dict) -> None:
@@ -152,14 +51,26 @@ def mmcv_fits(wanted: dict) -> bool:
     return subprocess.run(python('-c', load), capture_output=True).returncode == 0
 
 
-def install_mmcv(job: Job) -> None:
-    with step('mmcv with operators (compiled meanwhile, if not kept from before)'):
+def wait_for_compiler(job: Job) -> None:
+    with step(f'{job.what} (one file takes 2 to 10 s of CPU time)'):
+        while job.process.poll() is None:
+            done = re.findall(r'\[(\d+/\d+)\]', job.log.read_text(errors='replace'))
+            if done and sys.stdout.isatty():
+                print(f'\r  {job.what} {done[-1]} ... ', end='', flush=True)
+            time.sleep(1)
         job.wait()
-        *notes, wheel = job.log.read_text().splitlines()
-        pip('mmcv', 'install', '--no-deps', '--force-reinstall', wheel)
-    for note in notes:
-        if note.startswith('note: '):
-            print(f'    {note}')
+
+
+def install_mmcv(job: Job) -> None:
+    if job.process.poll() is None:
+        wait_for_compiler(job)
+    job.wait()
+    with step('mmcv with operators'):
+        lines = job.log.read_text(errors='replace').splitlines()
+        pip('mmcv', 'install', '--no-deps', '--force-reinstall', lines[-1])
+    for line in lines:
+        if line.startswith('note: '):
+            print(f'    {line.removeprefix("note: ")}')
 
 
 def fix_opencv(wanted: dict) -> None:
@@ -182,32 +93,135 @@ def check_imports() -> None:
         run('an import', '-W', 'ignore', '-c', code, *IMPORTS.split())
 
 
-def fill(wanted: dict) -> None:
+def fill() -> None:
     """Brings the environment of this Python to what is wanted."""
-    state.STAMP.unlink(missing_ok=True)
+    wanted = state.wanted()
+    state.write_stamp(finished=False)
     if Path(sys.prefix) == ROOT / '.venv':  # somebody else's environment is not cleaned up
         for name in state.forget_incomplete():
-            print(f'  {name} is incomplete: it is installed anew')
-    with ExitStack() as stack:
+            print(f'  {name} is incomplete and will be installed anew')
+    with ExitStack() as jobs:
         install_torch(wanted)
+        first = compile_job()  # on the core that pip leaves idle
+        jobs.callback(first.stop)
         build = None
         if not mmcv_fits(wanted):
             wheel = python(str(HERE / 'mmcv_wheel.py'), wanted['mmcv'])
-            build = Job('compiling mmcv', wheel, 'genseg_mm_mmcv.log')
-            stack.callback(build.stop)
-        stack.callback(compile_job().stop)  # on the core that pip leaves idle
+            build = Job('mmcv operators: compiling', wheel, 'genseg_mm_mmcv.log')
+            jobs.callback(build.stop)
         if state.missing(wanted['packages']):
-            with step('OpenMMLab, diffusers, transformers and the test tools'):
+            with step('OpenMMLab, diffusers, transformers, the test tools'):
                 pip('the packages', 'install', *wanted['packages'])
         if build:
             install_mmcv(build)
         rest = compile_job()
-        stack.callback(rest.stop)
+        jobs.callback(rest.stop)
         fix_opencv(wanted)
         with step('genseg_mm, editable'):
             options = ('--no-deps', '--no-build-isolation', '--use-pep517')
             pip('genseg_mm', 'install', *options, '-e', str(ROOT))
         with step('byte code'):
-            rest.wait()
+            first.process.wait()
+            rest.process.wait()
     check_imports()
-    state.write_stamp()
+    state.write_stamp(finished=True)
+
+
+def make() -> None:
+    """Creates .venv, or creates it anew if it cannot be repaired, and goes on inside it."""
+    home = ROOT / '.venv'
+    inner = home / 'bin' / 'python'
+    problem = 'there is none'
+    if inner.exists():
+        problem = venv_problem(inner)
+        if problem:
+            print(f'  {home} is made anew: {problem}')
+    if problem:
+        check_room()
+        require_compiler()
+        with step(f'{home} with Python {sys.version.split()[0]}'):
+            made = [sys.executable, '-Es', '-m', 'venv', '--clear', str(home)]
+            said = subprocess.run(made, capture_output=True, text=True)
+            if said.returncode:
+                raise SetupError(f'`{" ".join(made)}` failed:\n{said.stdout}{said.stderr}')
+    os.execv(inner, [str(inner), '-Es', str(HERE), '--fill'])
+
+
+def venv_problem(inner: Path) -> str | None:
+    """Why an existing .venv is of no use, or None."""
+    code = (
+        'import pip, sys; print(sys.prefix, sys.version, sep="\\n"); '
+        'sys.exit(sys.version_info < (3, 11))'
+    )
+    said = subprocess.run([inner, '-Es', '-c', code], capture_output=True, text=True)
+    if said.returncode:
+        return 'its Python does not run, is older than 3.11 or has no pip'
+    where, version = said.stdout.split('\n', 1)
+    stamp = inner.parents[1] / 'genseg_mm.json'
+    if where != str(inner.parents[1]) or (stamp.exists() and f'"{where}"' not in stamp.read_text()):
+        return 'it was moved'
+    if os.environ.get('GENSEG_PYTHON') and version.strip() != sys.version:
+        return f'GENSEG_PYTHON asks for {sys.version.split()[0]}'
+    return None
+
+
+def check_room() -> None:
+    free = shutil.disk_usage(ROOT).free / 2**30
+    if free < NEEDED_GIB:
+        raise SetupError(
+            f'too little disk space: the environment needs {NEEDED_GIB} GiB ({CUDA_GIB} GiB with '
+            f'the CUDA build of torch), but {ROOT} has only {free:.1f} GiB; free some, {AGAIN}'
+        )
+    if free < CUDA_GIB:
+        print(f'  {free:.1f} GiB are free: enough for the CPU build of torch, not for CUDA')
+
+
+def require_compiler() -> None:
+    """Fails before anything is downloaded, not after."""
+    requirement = state.wanted()['mmcv']
+    if mmcv_wheel.may_need_compiler(requirement):
+        mmcv_wheel.find_compiler()
+
+
+@contextmanager
+def only_one(folder: Path) -> Iterator[None]:
+    """Waits for another set-up in the same place; the lock outlives execv."""
+    handle = os.open(folder, os.O_RDONLY)
+    os.set_inheritable(handle, True)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print(f'  waiting for another set-up in {folder}', flush=True)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    mode = parser.add_mutually_exclusive_group(required=True)
+    for name in ('make', 'fill', 'check'):
+        mode.add_argument(f'--{name}', dest='mode', action='store_const', const=name)
+    mode = parser.parse_args().mode
+    if mode == 'check':
+        defect = state.first_defect()
+        sys.exit(defect and f'the environment in {sys.prefix} needs work: {defect}')
+    start = time.monotonic()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        with only_one(ROOT if mode == 'make' else Path(sys.prefix)):
+            if mode == 'make':
+                make()
+            elif state.first_defect():
+                fill()
+    except (SetupError, mmcv_wheel.BuildError) as error:
+        sys.exit(f'error: {error}')
+    except KeyboardInterrupt:
+        sys.exit('interrupted; call tools/setup_env.sh to go on')
+    print(f'  the environment is whole after {time.monotonic() - start:.0f} s')
+
+
+if __name__ == '__main__':
+    main()

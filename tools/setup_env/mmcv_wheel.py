@@ -156,7 +156,7 @@ def only_one(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(f'mmcv operators: waiting for another build in {folder}', flush=True)
+            print(f'note: waited for another build in {folder}')
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:
@@ -173,7 +173,7 @@ def precompile_header(source: Path, target: Path, compiler: str) -> bool:
         [compiler, '-dM', '-E', '-x', 'c++', '/dev/null'], capture_output=True, text=True
     )
     if asked.returncode or '__clang__' in asked.stdout:
-        print('mmcv operators: no precompiled header, the compiler is not GCC')
+        print('note: no precompiled header, the compiler is not GCC')
         return False
     from torch.utils.cpp_extension import include_paths
 
@@ -186,7 +186,7 @@ def precompile_header(source: Path, target: Path, compiler: str) -> bool:
     command += ['-x', 'c++-header', str(target), '-o', f'{target}.gch']
     made = subprocess.run(command, stdout=sys.stderr, stderr=sys.stderr)
     if made.returncode:
-        print('mmcv operators: no precompiled header (it failed), so compiling takes longer')
+        print('note: no precompiled header (it failed), so compiling takes longer')
     return made.returncode == 0
 
 
@@ -234,7 +234,7 @@ def cached_wheel(requirement: str) -> Path:
         if wheel is None:
             for left in folder.iterdir():  # of a build that was killed
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
-            print(f'mmcv operators: compiling for torch {version}, {device}', flush=True)
+            print(f'note: compiled for torch {version}, {device}, with {find_compiler()}')
             with tempfile.TemporaryDirectory(prefix='build-', dir=folder) as work:
                 built = build(requirement, device, Path(work))
                 wheel = built.replace(folder / built.name)  # at once: never half a wheel

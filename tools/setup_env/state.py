@@ -29,8 +29,8 @@ def read_stamp() -> dict:
         return {}
 
 
-def write_stamp() -> None:
-    text = json.dumps({'wanted': wanted(), 'files': inventory()}, indent=1)
+def write_stamp(finished: bool) -> None:
+    text = json.dumps({'wanted': wanted(), 'files': inventory() if finished else None}, indent=1)
     fresh = STAMP.with_suffix('.new')
     fresh.write_text(text)
     fresh.replace(STAMP)
@@ -67,8 +67,8 @@ def inventory() -> list[str]:
 def first_defect() -> str | None:
     """Why this is not the wanted environment, or None. Cheap enough for every call."""
     stamp = read_stamp()
-    if not stamp:
-        return 'no finished set-up'
+    if not stamp.get('files'):
+        return 'it was not finished'
     for name, value in wanted().items():
         if stamp['wanted'].get(name) != value:
             return f'another {name} is wanted'
@@ -85,18 +85,29 @@ def has_second_opencv() -> bool:
 
 
 def missing(requirements: list[str]) -> list[str]:
-    """Those requirements that the installed versions do not satisfy."""
+    """Those requirements, and those of what they need, that the installed versions do not meet."""
     from pip._vendor.packaging.requirements import InvalidRequirement, Requirement
 
     importlib.invalidate_caches()
-    left = []
-    for text in requirements:
+    left, seen, open_ends = [], set(), [(text, '') for text in requirements]
+    while open_ends:
+        text, extra = open_ends.pop()
         try:
             wish = Requirement(text)
-            if not wish.specifier.contains(metadata.version(wish.name), prereleases=True):
-                left.append(text)
+            if wish.name == 'opencv-python':  # the headless build stands in for it
+                continue
+            if wish.marker and not wish.marker.evaluate({'extra': extra}):
+                continue
+            found = metadata.distribution(wish.name)
         except (InvalidRequirement, metadata.PackageNotFoundError):
             left.append(text)
+            continue
+        if not wish.specifier.contains(found.version, prereleases=True):
+            left.append(text)
+        for wish_extra in {'', *wish.extras}:
+            if (wish.name.lower(), wish_extra) not in seen:
+                seen.add((wish.name.lower(), wish_extra))
+                open_ends += [(line, wish_extra) for line in found.requires or ()]
     return left
 
 

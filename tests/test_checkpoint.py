@@ -1,0 +1,201 @@
+"""Reading checkpoints safely, and finding the newest whole one."""
+
+import logging
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import HistoryBuffer
+from mmengine.runner import CheckpointLoader
+from mmengine.runner.checkpoint import load_checkpoint
+from torch import nn
+
+from genseg_mm import checkpoint as module
+from genseg_mm.checkpoint import check_whole, find_resumable, load_weights_only, use_safe_loading
+
+
+class Runs:
+    """Unpickles by calling a function."""
+
+    def __init__(self, function: object, *args: object) -> None:
+        self.function, self.args = function, args
+
+    def __reduce__(self) -> tuple:
+        return self.function, self.args
+
+
+def save(path: Path, iteration: int, time: str = '20260101_000000', **more: object) -> Path:
+    """A training state such as a runner writes."""
+    history = HistoryBuffer()
+    history.update(2.0)
+    history.update(4.0)
+    state = dict(
+        meta=dict(iter=iteration, epoch=0, time=time),
+        message_hub=dict(
+            log_scalars={'train/loss': history}, runtime_info=dict(best=np.float64(7))
+        ),
+        state_dict=dict(weight=torch.arange(1000.0)),
+        optimizer=dict(state={}, param_groups=[]),
+        **more,
+    )
+    torch.save(state, path)
+    return path
+
+
+@pytest.fixture
+def warnings(monkeypatch) -> list[str]:
+    """What was logged as a warning."""
+    messages = []
+
+    def record(message: str, logger: object = None, level: int = logging.INFO) -> None:
+        if level == logging.WARNING:
+            messages.append(message)
+
+    monkeypatch.setattr(module, 'print_log', record)
+    return messages
+
+
+class TestLoadWeightsOnly:
+    def test_reads_what_a_runner_writes(self, tmp_path: Path) -> None:
+        read = load_weights_only(str(save(tmp_path / 'a.pth', 5)))
+        assert torch.equal(read['state_dict']['weight'], torch.arange(1000.0))
+        assert read['message_hub']['log_scalars']['train/loss'].mean() == 3.0
+        assert read['message_hub']['runtime_info']['best'] == 7
+        assert read['meta']['iter'] == 5
+
+    @pytest.mark.parametrize(
+        'culprit, name',
+        [
+            (Runs(os.system, 'touch {}'), 'posix.system'),
+            (Runs(eval, "open('{}', 'w')"), 'eval'),
+            (Runs(getattr, HistoryBuffer, '__init__'), 'builtins.getattr'),
+            (Runs(getattr, torch.Tensor, 'add_'), 'builtins.getattr'),
+        ],
+    )
+    def test_refuses_to_run_code_and_names_it(
+        self, tmp_path: Path, culprit: Runs, name: str
+    ) -> None:
+        trace = tmp_path / 'trace'
+        culprit.args = tuple(a.format(trace) if isinstance(a, str) else a for a in culprit.args)
+        path = save(tmp_path / 'evil.pth', 1, extra=culprit)
+        with pytest.raises(ValueError, match=f'evil.pth was refused: loading it would need {name}'):
+            load_weights_only(str(path))
+        assert not trace.exists()
+
+    def test_refuses_a_bare_pickle_too(self, tmp_path: Path) -> None:
+        path = tmp_path / 'bare.pth'
+        path.write_bytes(pickle.dumps(Runs(os.system, f'touch {tmp_path}/trace'), protocol=2))
+        with pytest.raises(ValueError, match=r'bare\.pth'):
+            load_weights_only(str(path))
+        assert not (tmp_path / 'trace').exists()
+
+    @pytest.mark.parametrize('size', [0, 1, 100, 3000, -30, -1])
+    def test_truncated_files_are_named_with_their_size(self, tmp_path: Path, size: int) -> None:
+        whole = save(tmp_path / 'a.pth', 5).read_bytes()
+        path = tmp_path / 'cut.pth'
+        path.write_bytes(whole[:size])
+        expected = size if size >= 0 else len(whole) + size
+        for read in (load_weights_only, check_whole):
+            with pytest.raises(ValueError, match=rf'cut\.pth is truncated.*\({expected} bytes\)'):
+                read(str(path))
+
+    @pytest.mark.parametrize('content', [b'hello', b'<html>404</html>', bytes(range(256))])
+    def test_other_files_are_no_checkpoints(self, tmp_path: Path, content: bytes) -> None:
+        path = tmp_path / 'other.pth'
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r'other\.pth is truncated, or not a file of torch'):
+            load_weights_only(str(path))
+
+    def test_missing_file(self, tmp_path: Path) -> None:
+        for read in (load_weights_only, check_whole):
+            with pytest.raises(FileNotFoundError, match=r'no\.pth does not exist'):
+                read(str(tmp_path / 'no.pth'))
+
+
+def test_check_whole_sees_a_single_wrong_byte(tmp_path: Path) -> None:
+    path = save(tmp_path / 'a.pth', 5)
+    check_whole(str(path))
+    content = bytearray(path.read_bytes())
+    content[content.index(np.float32(500).tobytes())] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r'a\.pth is corrupt: wrong checksum of .*data/'):
+        check_whole(str(path))
+
+
+def test_safe_loading_reaches_every_mmengine_user(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(CheckpointLoader, '_schemes', dict(CheckpointLoader._schemes))
+    monkeypatch.setenv('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '0')
+    use_safe_loading()
+    model = nn.Linear(2, 1)
+    path = tmp_path / 'evil.pth'
+    torch.save(dict(state_dict=model.state_dict(), extra=Runs(os.system, 'true')), path)
+    with pytest.raises(ValueError, match='was refused'):
+        load_checkpoint(model, str(path))
+    with pytest.raises(pickle.UnpicklingError):
+        torch.load(path, weights_only=False)
+    torch.save(torch.zeros(3), path)
+    with pytest.raises(ValueError, match='must hold a dict, but got Tensor'):
+        load_checkpoint(model, str(path))
+    torch.save(dict(state_dict=dict(weight=torch.ones(1, 2), bias=torch.zeros(1))), path)
+    load_checkpoint(model, str(path))
+    assert model.weight.tolist() == [[1.0, 1.0]]
+
+
+class TestFindResumable:
+    def test_newest_goes_by_the_time_inside(self, tmp_path: Path) -> None:
+        save(
+            tmp_path / 'iter_900.pth', 900, '20260101_000000'
+        )  # of an older training in this folder
+        newest = save(tmp_path / 'iter_20.pth', 20, '20260102_000001')
+        save(tmp_path / 'iter_10.pth', 10, '20260102_000001')  # within the same second
+        os.utime(newest, (0, 0))  # a copied folder
+        assert find_resumable(str(tmp_path)) == str(newest)
+
+    def test_falls_back_over_broken_ones_and_names_them(self, tmp_path: Path, warnings) -> None:
+        good = save(tmp_path / 'iter_1.pth', 1, '20260101_000001')
+        damaged = save(tmp_path / 'iter_2.pth', 2, '20260101_000002')
+        content = bytearray(damaged.read_bytes())
+        content[content.index(np.float32(500).tobytes())] ^= 1
+        damaged.write_bytes(content)
+        cut = save(tmp_path / 'iter_3.pth', 3, '20260101_000003')
+        cut.write_bytes(cut.read_bytes()[:2000])
+        (tmp_path / 'last_checkpoint').write_text(str(cut))
+        assert find_resumable(str(tmp_path)) == str(good)
+        assert len(warnings) == 2
+        assert 'iter_3.pth is truncated' in warnings[0] and '(2000 bytes)' in warnings[0]
+        assert 'iter_2.pth is corrupt' in warnings[1]
+        assert cut.exists() and damaged.exists()
+
+    def test_cleans_up_after_an_interrupted_save(self, tmp_path: Path) -> None:
+        good = save(tmp_path / 'iter_1.pth', 1)
+        for name in ('iter_2.pth.tmp', 'iter_2.pth.stream.tmp', 'last_checkpoint.tmp', 'mine.tmp'):
+            (tmp_path / name).write_bytes(b'PK')
+        assert find_resumable(str(tmp_path)) == str(good)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ['iter_1.pth', 'mine.tmp']
+
+    def test_ignores_what_holds_no_training_state(self, tmp_path: Path, warnings) -> None:
+        good = save(tmp_path / 'iter_1.pth', 1)
+        save(tmp_path / 'best_oIoU_iter_9.pth', 9, '20270101_000000')
+        torch.save(dict(state_dict={}), tmp_path / 'published.pth')
+        assert find_resumable(str(tmp_path)) == str(good)
+        assert warnings == []
+
+    def test_looks_where_last_checkpoint_points_to(self, tmp_path: Path) -> None:
+        (tmp_path / 'work').mkdir()
+        (tmp_path / 'big_disk').mkdir()
+        there = save(tmp_path / 'big_disk' / 'iter_5.pth', 5)
+        (tmp_path / 'work' / 'last_checkpoint').write_text(str(there))
+        assert find_resumable(str(tmp_path / 'work')) == str(there)
+
+    def test_nothing_at_all_is_no_error_but_only_broken_ones_are(
+        self, tmp_path: Path, warnings
+    ) -> None:
+        assert find_resumable(str(tmp_path / 'none')) is None
+        assert find_resumable(str(tmp_path)) is None
+        for name in ('iter_1.pth', 'iter_2.pth'):
+            (tmp_path / name).write_bytes(b'PK')
+        with pytest.raises(ValueError, match=r'no whole checkpoint .*iter_1\.pth, .*iter_2\.pth'):
+            find_resumable(str(tmp_path))

@@ -1,0 +1,126 @@
+"""Guards of the house: who imports whom, names resolvable by string, a light package."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / 'genseg_mm'
+
+# room -> packages and rooms that it may not import (at any depth of its files)
+FORBIDDEN = {
+    'functional': (
+        'genseg_mm.models',
+        'genseg_mm.datasets',
+        'genseg_mm.evaluation',
+        'genseg_mm.registry',
+        'mmengine',
+        'mmcv',
+        'mmdet',
+        'mmseg',
+        'numpy',
+        'cv2',
+    ),
+    'models': ('genseg_mm.datasets', 'genseg_mm.evaluation', 'genseg_mm.hooks', 'genseg_mm.launch'),
+    'datasets': ('genseg_mm.models', 'genseg_mm.evaluation', 'diffusers', 'transformers'),
+    'evaluation': ('genseg_mm.models', 'genseg_mm.datasets', 'diffusers', 'transformers'),
+    'hooks': ('genseg_mm.models', 'genseg_mm.datasets', 'diffusers', 'transformers'),
+}
+EVERYWHERE = ('mmdet.models', 'mmseg.models', 'torchvision', 'configs')
+
+
+def imports_of(path: Path) -> list[str]:
+    """Every module that a file imports, inside functions too."""
+    names = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f'{path}: relative import'
+            names += [f'{node.module}.{alias.name}' for alias in node.names]
+    return names
+
+
+def test_rooms_import_only_what_they_may():
+    offences = []
+    for path in PACKAGE.rglob('*.py'):
+        room = path.relative_to(PACKAGE).parts[0]
+        forbidden = FORBIDDEN.get(room, ()) + EVERYWHERE
+        for name in imports_of(path):
+            if any(name == bad or name.startswith(f'{bad}.') for bad in forbidden):
+                offences.append(f'{path.relative_to(ROOT)} imports {name}')
+    assert offences == []
+
+
+def test_the_guard_sees_an_offence(tmp_path):
+    file = tmp_path / 'a.py'
+    file.write_text('def f():\n    from mmdet.models import losses\n')
+    assert imports_of(file) == ['mmdet.models.losses']
+
+
+def run_fresh(code: str) -> str:
+    result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd='/')
+    assert result.returncode == 0, result.stderr[-2000:]
+    return result.stdout.strip().splitlines()[-1]
+
+
+def test_importing_the_package_is_light():
+    heavy = ('diffusers', 'transformers', 'mmdet.models', 'mmseg.models', 'cv2')
+    code = f'import sys, genseg_mm; print([m for m in {heavy} if m in sys.modules])'
+    assert run_fresh(code) == '[]'
+    code = (
+        'import sys, genseg_mm.models, genseg_mm.datasets, genseg_mm.evaluation, genseg_mm.hooks; '
+        f'print([m for m in {heavy[:4]} if m in sys.modules])'
+    )
+    assert run_fresh(code) == '[]'
+
+
+NAMES = {
+    'MODELS': 'GenMask DiTBackbone GenerativeMaskHead LatentCodec T5PromptEncoder Gen2Seg MAEColorer '
+    'UNetColorer InstanceColoringHead InstanceColoringLoss GenSegDataPreprocessor PatchCodec',
+    'DATASETS': 'ShapesDataset RefCOCODataset MixedDataset',
+    'DATA_SAMPLERS': 'RatioInfiniteSampler',
+    'TRANSFORMS': 'TextPrompt PointPrompt LoadInstanceMap LoadReferringMask LoadImage PackGenSegInputs '
+    'RandomScenePermute',
+    'METRICS': 'ReferringMetric PointPromptMetric',
+    'HOOKS': 'SafeCheckpointHook PredictionGridHook',
+    'OPTIM_WRAPPERS': 'AutocastOptimWrapper',
+    'TASK_UTILS': 'UniformTimesteps LogitNormalTimesteps LongTailTimesteps JointTimesteps',
+}
+
+
+def test_names_resolve_in_a_fresh_process_with_nothing_imported():
+    lookups = [(registry, name) for registry, names in NAMES.items() for name in names.split()]
+    code = (
+        'from mmengine import registry as r\n'
+        f'print([n for reg, n in {lookups} if getattr(r, reg).get("genseg_mm." + n) is None])'
+    )
+    assert run_fresh(code) == '[]'
+
+
+@pytest.mark.parametrize('path', sorted(PACKAGE.rglob('*.py')), ids=lambda p: p.stem)
+def test_files_stay_readable(path):
+    lines = path.read_text().splitlines()
+    assert len(lines) <= 400, f'{path.name} has {len(lines)} lines: does it hold two rooms?'
+    tree = ast.parse('\n'.join(lines))
+    assert ast.get_docstring(tree), f'{path.name} has no docstring'
+    long = [
+        node.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno > 90
+    ]
+    assert long == []
+
+
+def test_text_speaks_of_the_project_alone():
+    own = Path(__file__).resolve()
+    words = ('/work/', '/root/', '.library', 'sub' + 'agent')
+    for path in ROOT.rglob('*'):
+        hidden = any(part.startswith('.') for part in path.relative_to(ROOT).parts)
+        if hidden or 'work_dirs' in path.parts or path.suffix not in ('.py', '.sh', '.md', '.yml', '.yaml'):
+            continue
+        found = [word for word in words if word in path.read_text() and path.resolve() != own]
+        assert found == [], f'{path}: {found}'

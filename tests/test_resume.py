@@ -1,0 +1,134 @@
+"""Interrupted and distributed training end exactly where plain training does."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from toy_parts import CONFIG, toy_runner
+
+from genseg_mm.checkpoint import load_weights_only
+
+TESTS = Path(__file__).parent
+TOOLS = TESTS.parent / 'tools'
+
+
+def weights(work_dir: Path, iteration: int = 20) -> dict[str, torch.Tensor]:
+    state = load_weights_only(str(work_dir / f'iter_{iteration}.pth'))['state_dict']
+    return {name: value for name, value in state.items() if name != 'ballast'}
+
+
+def assert_same_weights(first: dict, second: dict) -> None:
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+
+
+def losses(work_dir: Path) -> list[float]:
+    """Logged losses of all runs in a work dir, by iteration."""
+    found = {}
+    for log in sorted(work_dir.glob('*/vis_data/scalars.json')):
+        for line in map(json.loads, log.read_text().splitlines()):
+            if 'loss' in line:
+                found[line['step']] = line['loss']
+    return [found[step] for step in sorted(found)]
+
+
+def start(*command: object) -> subprocess.Popen:
+    environment = {**os.environ, 'PYTHONPATH': str(TESTS), 'PYTHON': sys.executable}
+    environment.setdefault('OMP_NUM_THREADS', '1')
+    return subprocess.Popen(
+        list(map(str, command)),
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(*command: object) -> str:
+    process = start(*command)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    return output
+
+
+@pytest.fixture(scope='module')
+def uninterrupted(tmp_path_factory) -> Path:
+    work_dir = tmp_path_factory.mktemp('uninterrupted')
+    toy_runner(work_dir).train()
+    return work_dir
+
+
+@pytest.mark.parametrize('num_workers', [0, 2])
+def test_resumed_training_ends_with_the_same_bits(tmp_path, uninterrupted, num_workers) -> None:
+    workers = {
+        'train_dataloader.num_workers': num_workers,
+        'train_dataloader.persistent_workers': num_workers > 0,
+    }
+    # 10 iterations of 4 samples are one pass over 24 samples and two thirds of another.
+    toy_runner(tmp_path, {**workers, 'train_cfg.max_iters': 10}).train()
+    runner = toy_runner(tmp_path, workers, resume='auto')
+    runner.train()
+    assert_same_weights(weights(tmp_path), weights(uninterrupted))
+    resumed, plain = (
+        load_weights_only(str(folder / 'iter_20.pth')) for folder in (tmp_path, uninterrupted)
+    )
+    for name, moment in plain['optimizer']['state'][2].items():
+        assert torch.equal(resumed['optimizer']['state'][2][name], moment), name
+    assert resumed['param_schedulers'] == plain['param_schedulers']
+    assert losses(tmp_path) == losses(uninterrupted)
+
+
+def test_different_noise_would_be_noticed(tmp_path: Path, uninterrupted: Path) -> None:
+    """The comparison above has teeth: another order of samples ends elsewhere."""
+    toy_runner(tmp_path, {'randomness.seed': 1}).train()
+    assert not torch.equal(
+        weights(tmp_path)['first.weight'], weights(uninterrupted)['first.weight']
+    )
+
+
+@pytest.mark.slow
+def test_kill_while_saving_then_resume(tmp_path: Path, uninterrupted: Path) -> None:
+    command = [sys.executable, TOOLS / 'train.py', CONFIG, '--work-dir', tmp_path]
+    options = [
+        '--cfg-options',
+        'model.ballast=40_000_000',
+        'default_hooks.checkpoint.max_keep_ckpts=1',
+    ]
+    process = start(*command, *options)
+    partial = tmp_path / 'iter_10.pth.stream.tmp'
+    deadline = time.monotonic() + 120
+    while not (partial.exists() and partial.stat().st_size > 1_000_000):
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+        time.sleep(0.001)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert partial.exists() and not (tmp_path / 'iter_10.pth').exists()
+    assert (tmp_path / 'last_checkpoint').read_text() == str(tmp_path / 'iter_5.pth')
+    output = finish(*command, '--resume', *options)
+    assert f'Deleting {partial}' in output
+    assert 'resumed epoch: 0, iter: 5' in output
+    assert_same_weights(weights(tmp_path), weights(uninterrupted))
+    assert list(tmp_path.glob('*.tmp')) == []
+
+
+@pytest.mark.slow
+def test_two_processes_train_like_one_with_the_doubled_batch(tmp_path, uninterrupted) -> None:
+    options = ['--cfg-options', 'train_dataloader.batch_size=2']
+    script = TOOLS / 'dist_train.sh'
+    finish(script, CONFIG, 2, '--work-dir', tmp_path, *options, 'train_cfg.max_iters=10')
+    finish(script, CONFIG, 2, '--work-dir', tmp_path, '--resume', *options)
+    assert losses(tmp_path) == pytest.approx(losses(uninterrupted), rel=0, abs=1e-5)
+    assert len(losses(tmp_path)) == 20
+    for name, value in weights(uninterrupted).items():
+        assert torch.allclose(weights(tmp_path)[name], value, rtol=0, atol=1e-5), name
+    script = TOOLS / 'dist_test.sh'
+    output = finish(script, CONFIG, tmp_path / 'iter_20.pth', 2, '--work-dir', tmp_path)
+    assert 'toy/num_samples: 10' in output  # none is counted twice

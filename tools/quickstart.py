@@ -1,0 +1,129 @@
+"""Trains and evaluates both tiny models on procedural scenes; called by quickstart.sh once the environment is there."""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = {
+    'genmask': 'configs/genmask/genmask_sana_shapes_tiny.py',
+    'gen2seg': 'configs/gen2seg/gen2seg_unet_shapes_tiny.py',
+}
+SHOWN = re.compile(r'Iter\((train|val|test)\)|Predictions drawn|error:')
+
+
+def run(command: list[str], log: Path) -> float:
+    """Runs a tool, shows its progress lines, keeps all of its output in ``log``; returns seconds."""
+    start = time.monotonic()
+    environment = {**os.environ, 'PYTHONUNBUFFERED': '1'}
+    with log.open('w') as file:
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        for line in process.stdout:
+            file.write(line)
+            if SHOWN.search(line):
+                print('  ' + line.split(' - INFO - ')[-1].rstrip()[:150], flush=True)
+    if process.wait():
+        tail = ''.join(log.read_text().splitlines(keepends=True)[-15:])
+        sys.exit(f'{tail}\nerror: {" ".join(command)} failed; its whole output is in {log}')
+    return time.monotonic() - start
+
+
+def newest(folder: Path, pattern: str) -> Path:
+    """The file of this pattern that was written last."""
+    found = sorted(folder.glob(pattern), key=lambda path: path.stat().st_mtime)
+    if not found:
+        sys.exit(f'error: expected {folder / pattern} after the run, but there is none')
+    return found[-1]
+
+
+def train_and_test(name: str, out: Path, seed: int) -> tuple[dict, dict]:
+    """Metrics on held-out scenes and seconds of each stage of one model."""
+    work_dir = out / name
+    if work_dir.exists():
+        shutil.rmtree(work_dir)
+    work_dir.mkdir(parents=True)
+    common = ['--work-dir', str(work_dir), '--cfg-options', f'randomness.seed={seed}']
+    print(f'{name}: training {CONFIGS[name]}', flush=True)
+    command = [sys.executable, 'tools/train.py', CONFIGS[name], *common]
+    seconds = {f'{name}.train': run(command, work_dir / 'train.txt')}
+    checkpoint = newest(work_dir, '*.pth')
+    print(f'{name}: testing {checkpoint.name} on held-out scenes', flush=True)
+    command = [sys.executable, 'tools/test.py', CONFIGS[name], str(checkpoint), *common]
+    command += ['default_hooks.visualization.test=True']
+    seconds[f'{name}.test'] = run(command, work_dir / 'test.txt')
+    metrics = json.loads(newest(work_dir, '*/*.json').read_text())
+    shutil.copy(newest(work_dir / 'vis/test', '*.png'), out / f'{name}.png')
+    return metrics, seconds
+
+
+GEN2SEG_KEYS = {
+    f'{key}_{subset}' if key != 'mIoU' else f'{subset}_mIoU': f'{subset}_{key}'
+    for subset in ('seen', 'unseen')
+    for key in ('mIoU', 'control_rgb', 'control_position', 'oracle_foreground')
+} | {'collapse_share': 'collapse_share'}
+
+
+def make_report(metrics: dict, seconds: dict) -> dict:
+    """The report: percent, except collapse_share (0 to 1); every number under its dotted name and under its section."""
+    report = {}
+    if 'genmask' in metrics:
+        report |= {f'genmask.{key}': metrics['genmask'][key] for key in ('oIoU', 'mIoU')}
+    if 'gen2seg' in metrics:
+        report |= {
+            f'gen2seg.{name}': metrics['gen2seg'][key] for name, key in GEN2SEG_KEYS.items()
+        }
+    report |= {f'seconds.{stage}': round(value, 1) for stage, value in seconds.items()}
+    sections: dict = {}
+    for dotted, value in report.items():
+        section, name = dotted.split('.', 1)
+        sections.setdefault(section, {})[name] = value
+    return report | sections
+
+
+def print_table(report: dict, out: Path) -> None:
+    """The report as a short table."""
+    rows = []
+    if 'genmask' in report:
+        own = report['genmask']
+        rows.append(f'GenMask-tiny   held-out scenes   oIoU {own["oIoU"]:5.1f}   mIoU {own["mIoU"]:5.1f}')
+    if 'gen2seg' in report:
+        own = report['gen2seg']
+        for subset in ('seen', 'unseen'):
+            rows.append(
+                f'gen2seg-tiny   {subset:6} shapes     mIoU {own[f"{subset}_mIoU"]:5.1f}   '
+                f'controls: rgb {own[f"control_rgb_{subset}"]:.1f}, '
+                f'position {own[f"control_position_{subset}"]:.1f}, '
+                f'oracle foreground {own[f"oracle_foreground_{subset}"]:.1f}'
+            )
+        rows.append(f'               collapse share {own["collapse_share"]:.3f} (1 = image-independent)')
+    stages = ', '.join(f'{stage} {value:.0f} s' for stage, value in report['seconds'].items())
+    pictures = ', '.join(str(path.relative_to(ROOT)) for path in sorted(out.glob('*.png')))
+    print('\n' + '\n'.join(rows))
+    print(f'times: {stages}\npictures: {pictures}\nreport: {(out / "report.json").relative_to(ROOT)}')
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--only', choices=CONFIGS, help='one of the two models')
+    parser.add_argument('--seed', type=int, default=0)
+    args = parser.parse_args()
+    out = ROOT / 'work_dirs/quickstart'
+    metrics, seconds = {}, {}
+    for name in [args.only] if args.only else CONFIGS:
+        metrics[name], own_seconds = train_and_test(name, out, args.seed)
+        seconds |= own_seconds
+    report = make_report(metrics, seconds)
+    (out / 'report.json').write_text(json.dumps(report, indent=2) + '\n')
+    print_table(report, out)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,78 @@
+#!/usr/bin/env bash
+# Makes, checks or repairs the environment of genseg_mm. See --help.
+set -euo pipefail
+
+usage() {
+    cat <<'TEXT'
+usage: bash tools/setup_env.sh [--active] [--help]
+
+Makes .venv at the project root with everything that genseg_mm, its tests and its tools need, and
+installs the project into it (editable). A second call only checks, and repairs what is broken.
+
+  --active   use the environment of the `python` on PATH instead of .venv
+
+environment variables:
+  GENSEG_PYTHON    the Python for a new .venv (3.11 or newer; default: the first on PATH)
+  GENSEG_TORCH     what to install for torch instead of the pin in setup.py, options of pip
+                   included; kept by later calls. Example:
+                   GENSEG_TORCH='torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu'
+  XDG_CACHE_HOME   keeps the compiled mmcv in genseg_mm/wheels (default: ~/.cache)
+  MAX_JOBS         parallel compilers (default: one per core)
+  FORCE_CUDA=1     compile mmcv's operators for CUDA on a machine that shows no GPU
+TEXT
+}
+
+fail() {
+    echo "error: $*" >&2
+    exit 1
+}
+
+new_enough() {
+    "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1
+}
+
+# Sets `python` to the first Python of 3.11 or newer that can make environments.
+find_python() {
+    local candidate path seen=''
+    for candidate in ${GENSEG_PYTHON:-python3 python python3.11 python3.12 python3.13 python3.14}; do
+        path=$(command -v "$candidate") || continue
+        if ! new_enough "$path"; then
+            seen+=" $path is $("$path" --version 2>&1 || true);"
+        elif ! "$path" -c 'import ensurepip, venv' >/dev/null 2>&1; then
+            seen+=" $path lacks the modules venv and ensurepip (Debian/Ubuntu: apt-get install python3-venv);"
+        else
+            python=$path
+            return
+        fi
+    done
+    fail "no Python that fits: genseg_mm needs 3.11 or newer, with venv, but found${seen:- none};" \
+        "install one (Debian/Ubuntu: apt-get install python3.11 python3.11-venv python3.11-dev)" \
+        "or set GENSEG_PYTHON=/path/to/python, then call tools/setup_env.sh again"
+}
+
+active=
+for argument in "$@"; do
+    case $argument in
+        --active) active=1 ;;
+        -h | --help) usage; exit ;;
+        *) usage >&2; fail "unknown argument '$argument'" ;;
+    esac
+done
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
+root=${here%/*}
+python=$root/.venv/bin/python
+if [ -n "$active" ]; then
+    python=$(command -v python) || fail '--active needs python on PATH; activate an environment first'
+    new_enough "$python" || fail "--active needs Python 3.11 or newer, but $python is $("$python" --version 2>&1)"
+fi
+
+if [ -x "$python" ] && "$python" -Es "$here/setup_env" --check; then
+    echo "environment: ${python%/bin/*} is whole"
+elif [ -n "$active" ]; then
+    exec "$python" -Es "$here/setup_env" --fill
+else
+    echo "environment: setting up $root/.venv"
+    find_python
+    exec "$python" -Es "$here/setup_env" --make
+fi
