@@ -93,6 +93,8 @@ def main() -> None:
         name='genseg_mm',
         version=version(),
         description='Generative segmentation (GenMask, gen2seg) as an OpenMMLab plugin',
+        long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
+        long_description_content_type='text/markdown',
         author='genseg_mm contributors',
         license='Apache-2.0',
         license_files=['LICENSE'],

@@ -34,18 +34,20 @@ new_enough() {
 # Sets `python` to the first Python of 3.11 or newer that can make environments.
 find_python() {
     local candidate path seen=''
-    for candidate in ${GENSEG_PYTHON:-python3 python python3.11 python3.12 python3.13 python3.14}; do
+    local candidates=(python3 python python3.11 python3.12 python3.13 python3.14)
+    [ -z "${GENSEG_PYTHON:-}" ] || candidates=("$GENSEG_PYTHON")
+    for candidate in "${candidates[@]}"; do
         path=$(command -v "$candidate") || continue
         if ! new_enough "$path"; then
-            seen+=" $path is $("$path" --version 2>&1 || true);"
+            seen+="${seen:+, }$path ($("$path" --version 2>&1 || true))"
         elif ! "$path" -c 'import ensurepip, venv' >/dev/null 2>&1; then
-            seen+=" $path lacks the modules venv and ensurepip (Debian/Ubuntu: apt-get install python3-venv);"
+            seen+="${seen:+, }$path (without venv; Debian/Ubuntu: apt-get install python3-venv)"
         else
             python=$path
             return
         fi
     done
-    fail "no Python that fits: genseg_mm needs 3.11 or newer, with venv, but found${seen:- none};" \
+    fail "genseg_mm needs Python 3.11 or newer, with venv, but found ${seen:-none of ${candidates[*]}};" \
         "install one (Debian/Ubuntu: apt-get install python3.11 python3.11-venv python3.11-dev)" \
         "or set GENSEG_PYTHON=/path/to/python, then call tools/setup_env.sh again"
 }

@@ -1,16 +1,15 @@
-"""What both papers' models share at training: logged losses that are true for all ranks, and a stop at NaN."""
+"""What both papers' models share at training: logged losses that are true for all ranks, and frozen parts."""
 
 from collections import OrderedDict
 
 import torch
 from mmengine.dist import all_reduce
-from mmengine.logging import MessageHub
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 
 class GenSegModel(BaseModel):
-    """BaseModel whose logged losses are means over all ranks, and which stops at a loss that is not finite."""
+    """BaseModel whose logged losses are means over all ranks (MMEngine logs those of rank 0 alone)."""
 
     def parse_losses(
         self, losses: dict[str, Tensor | list[Tensor]]
@@ -23,24 +22,10 @@ class GenSegModel(BaseModel):
 
         Returns:
             The loss of this rank, and the values to log (detached, the same on every rank).
-
-        Raises:
-            ValueError: If a value is NaN or infinite on any rank, so that all ranks stop together.
         """
         loss, log_vars = super().parse_losses(losses)
         values = torch.stack([value.detach().float() for value in log_vars.values()])
         all_reduce(values, op='mean')
-        if not torch.isfinite(values).all():
-            bad = [
-                f'{name} = {value:.4g}'
-                for name, value in zip(log_vars, values.tolist(), strict=True)
-                if not torch.isfinite(torch.tensor(value))
-            ]
-            iteration = MessageHub.get_current_instance().get_info('iter', '?')
-            raise ValueError(
-                f'loss is not finite at iteration {iteration}: expected finite numbers, but got '
-                f'{", ".join(bad)}; lower the learning rate, clip gradients, or look at the input of this iteration'
-            )
         return loss, OrderedDict(zip(log_vars, values, strict=True))
 
 

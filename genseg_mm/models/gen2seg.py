@@ -31,8 +31,8 @@ class Gen2Seg(GenSegModel):
             from scratch; the released weights and the paper's recipe need ``'batch'``.
         bias: Added before the sigmoid.
         gamma: Exponent on the stretched map at inference; the reference uses 0.7 for the MAE.
-        prompting: Keyword arguments of :func:`genseg_mm.functional.masks_from_points` (rule and its
-            settings).
+        prompting: Keyword arguments of
+            :func:`genseg_mm.functional.point_prompting.masks_from_points` (rule and its settings).
         init_cfg: MMEngine's.
 
     Raises:

@@ -165,6 +165,8 @@ def test_raw_image_is_the_loaders_image_at_the_original_size():
     # Bilinear: columns 0, 50, 150, 200. A radius of 10 finds the prompt's column: 4 of 8.
     assert result['control_rgb'] == pytest.approx(50.0)
     assert result['mIoU'] == pytest.approx(50.0)  # the black map takes everything
+    padded = torch.nn.functional.pad(image, (0, 3, 0, 1), value=77)
+    assert result == evaluate(PointPromptMetric(threshold=10.0), [one], dict(inputs=[padded]))
 
 
 def test_radius_is_chosen_on_val_for_each_map_and_used_elsewhere():

@@ -189,13 +189,6 @@ def test_checkpoint_holds_what_is_trained_and_loads_strictly():
     assert torch.equal(first, second)
 
 
-def test_nan_stops_with_one_line():
-    model = build('sana')
-    torch.nn.init.constant_(model.backbone.transformer.proj_out.bias, float('nan'))
-    with pytest.raises(ValueError, match='not finite at iteration 3.*loss_mask = nan'):
-        model.parse_losses(losses(model, ['mask']))
-
-
 def test_wrong_input_says_what_came():
     model = build('sana')
     data = model.data_preprocessor(batch(['mask']), True)

@@ -35,9 +35,11 @@ def install_torch(wanted: dict) -> None:
             pip('the build tools', 'install', *wanted['build'])
     # The override may hold options of pip, such as --index-url.
     requirement = shlex.split(wanted['torch'])
-    if state.missing(requirement[:1]):
+    before = state.read_stamp().get('wanted', {}).get('torch', wanted['torch'])
+    other_build = ['--force-reinstall'] if before != wanted['torch'] else []
+    if other_build or state.missing(requirement[:1]):
         with step(wanted['torch']):
-            pip(wanted['torch'], 'install', *requirement)
+            pip(wanted['torch'], 'install', *other_build, *requirement)
 
 
 def mmcv_fits(wanted: dict) -> bool:
@@ -96,12 +98,13 @@ def check_imports() -> None:
 def fill() -> None:
     """Brings the environment of this Python to what is wanted."""
     wanted = state.wanted()
-    state.write_stamp(finished=False)
+    state.write_stamp(state.read_stamp().get('wanted', {}), files=None)
     if Path(sys.prefix) == ROOT / '.venv':  # somebody else's environment is not cleaned up
         for name in state.forget_incomplete():
             print(f'  {name} is incomplete and will be installed anew')
     with ExitStack() as jobs:
         install_torch(wanted)
+        state.write_stamp(wanted, files=None)  # only now: the override may have been wrong
         first = compile_job()  # on the core that pip leaves idle
         jobs.callback(first.stop)
         build = None
@@ -124,7 +127,7 @@ def fill() -> None:
             first.process.wait()
             rest.process.wait()
     check_imports()
-    state.write_stamp(finished=True)
+    state.write_stamp(wanted, state.inventory())
 
 
 def make() -> None:
@@ -157,8 +160,8 @@ def venv_problem(inner: Path) -> str | None:
     if said.returncode:
         return 'its Python does not run, is older than 3.11 or has no pip'
     where, version = said.stdout.split('\n', 1)
-    stamp = inner.parents[1] / 'genseg_mm.json'
-    if where != str(inner.parents[1]) or (stamp.exists() and f'"{where}"' not in stamp.read_text()):
+    stamp = state.read_stamp(inner.parents[1] / 'genseg_mm.json')
+    if where != str(inner.parents[1]) or stamp.get('wanted', {}).get('prefix', where) != where:
         return 'it was moved'
     if os.environ.get('GENSEG_PYTHON') and version.strip() != sys.version:
         return f'GENSEG_PYTHON asks for {sys.version.split()[0]}'
@@ -208,7 +211,7 @@ def main() -> None:
     if mode == 'check':
         defect = state.first_defect()
         sys.exit(defect and f'the environment in {sys.prefix} needs work: {defect}')
-    start = time.monotonic()
+    start = float(os.environ.setdefault('GENSEG_SETUP_START', str(time.time())))  # across execv
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         with only_one(ROOT if mode == 'make' else Path(sys.prefix)):
@@ -218,9 +221,11 @@ def main() -> None:
                 fill()
     except (SetupError, mmcv_wheel.BuildError) as error:
         sys.exit(f'error: {error}')
+    except OSError as error:  # no right to write, no room left, no such program
+        sys.exit(f'error: {error}; mend that, {AGAIN}')
     except KeyboardInterrupt:
         sys.exit('interrupted; call tools/setup_env.sh to go on')
-    print(f'  the environment is whole after {time.monotonic() - start:.0f} s')
+    print(f'  the environment is whole after {time.time() - start:.0f} s')
 
 
 if __name__ == '__main__':

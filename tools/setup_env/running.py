@@ -28,10 +28,15 @@ REMEDIES = (
     ),
     (
         r'No matching distribution found|Could not find a version',
-        'the package index has no such version for this Python; choose another with GENSEG_PYTHON',
+        'the package index has no such version for this Python; GENSEG_PYTHON names another '
+        'Python, GENSEG_TORCH another torch',
     ),
     (r'Python\.h: No such file', 'the headers of Python are missing; apt-get install python3-dev'),
     (r'Killed signal|out of memory|[Cc]annot allocate memory', 'memory ran out; set MAX_JOBS=1'),
+    (
+        r'externally-managed-environment',
+        'this Python belongs to the system; activate an environment, or leave out --active',
+    ),
     (r'Permission denied', 'this user may not write there'),
 )
 

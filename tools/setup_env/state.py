@@ -22,17 +22,17 @@ SITE = Path(sysconfig.get_path('purelib'))
 STAMP = Path(sys.prefix) / 'genseg_mm.json'
 
 
-def read_stamp() -> dict:
+def read_stamp(path: Path | None = None) -> dict:
     try:
-        return json.loads(STAMP.read_text())
+        return json.loads((path or STAMP).read_text())
     except (OSError, ValueError):  # never finished, or the disk was full
         return {}
 
 
-def write_stamp(finished: bool) -> None:
-    text = json.dumps({'wanted': wanted(), 'files': inventory() if finished else None}, indent=1)
+def write_stamp(wanted: dict, files: list[str] | None) -> None:
+    """Notes what the environment is made for; `files` is None as long as it is not whole."""
     fresh = STAMP.with_suffix('.new')
-    fresh.write_text(text)
+    fresh.write_text(json.dumps({'wanted': wanted, 'files': files}, indent=1))
     fresh.replace(STAMP)
 
 
