@@ -241,7 +241,7 @@ class TestPictures:
         truth = [[1, 1, 0, 0, 0, 255]] * 4  # intersection 4, union 8: the ignored column is out
         element = sample(gt_sem_seg=labels(truth), pred_sem_seg=labels(predicted))
         element.set_metainfo(dict(text='a  red\nball', kind='colour', subset='val'))
-        assert caption(element) == '"a  red\nball" · val · colour · IoU 0.50'
+        assert caption(element) == 'IoU 0.50 · "a  red\nball" · val · colour'
         assert caption(sample()) == ''
 
     def test_caption_of_point_prompts_is_their_mean(self) -> None:

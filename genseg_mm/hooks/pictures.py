@@ -2,8 +2,10 @@
 
 import colorsys
 from collections.abc import Sequence
+from pathlib import Path
 
 import cv2
+import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -11,8 +13,8 @@ PAPER, INK = (255, 255, 255), (30, 30, 30)
 MASK, IGNORED, BACKGROUND = (255, 60, 40), (128, 128, 128), (24, 24, 24)
 IGNORE_LABEL = 255
 _GOLDEN_RATIO = 0.618034
-_GAP, _FONT_SIZE = 4, 13
-_LINE = _FONT_SIZE + 6
+_GAP, _FONT_SIZE = 4, 12
+_LINE = _FONT_SIZE + 7
 
 
 def color_of(number: int) -> tuple[int, int, int]:
@@ -99,7 +101,7 @@ def compose(titles: Sequence[str], rows: Sequence[dict], captions: Sequence[str]
     width = sum(widths) + _GAP * (len(widths) + 1)
     height = _LINE + sum(heights) + len(rows) * (_LINE + _GAP)
     table = Image.new('RGB', (width, height), PAPER)
-    draw, font = ImageDraw.Draw(table), ImageFont.load_default(_FONT_SIZE)
+    draw, font = ImageDraw.Draw(table), _font()
     lefts = [_GAP + sum(widths[:i]) + _GAP * i for i in range(len(widths))]
     for left, title in zip(lefts, titles, strict=True):
         draw.text((left, 2), title, INK, font)
@@ -111,6 +113,12 @@ def compose(titles: Sequence[str], rows: Sequence[dict], captions: Sequence[str]
         draw.text((_GAP, top + row_height + 2), _cut(caption, font, width - 2 * _GAP), INK, font)
         top += row_height + _LINE + _GAP
     return np.asarray(table)
+
+
+def _font() -> ImageFont.FreeTypeFont:
+    # Pillow's own font has neither accents nor Greek or Cyrillic letters.
+    file = Path(matplotlib.get_data_path(), 'fonts', 'ttf', 'DejaVuSans.ttf')
+    return ImageFont.truetype(str(file), _FONT_SIZE)
 
 
 def _cut(text: str, font: ImageFont.ImageFont, width: int) -> str:

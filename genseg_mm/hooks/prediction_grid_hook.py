@@ -167,12 +167,11 @@ def draw_sample(image: np.ndarray, sample: BaseDataElement, panel_size: int) -> 
 
 def caption(sample: BaseDataElement) -> str:
     """What was asked, and how well it was answered."""
-    parts = [str(sample.get(key)) for key in ('subset', 'kind') if sample.get(key)]
-    if sample.get('text'):
-        parts.insert(0, f'"{sample.get("text")}"')
     overlaps = _overlaps(sample)
-    if overlaps:
-        parts.append(f'IoU {np.mean(overlaps):.2f}' + ' (mean)' * (len(overlaps) > 1))
+    parts = [f'IoU {np.mean(overlaps):.2f}' + ' (mean)' * (len(overlaps) > 1)] if overlaps else []
+    if sample.get('text'):
+        parts.append(f'"{sample.get("text")}"')
+    parts += [str(sample.get(key)) for key in ('subset', 'kind') if sample.get(key)]
     return ' · '.join(parts)
 
 

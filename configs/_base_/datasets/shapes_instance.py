@@ -16,7 +16,7 @@ train_dataloader = dict(
     sampler=dict(type='mmengine.InfiniteSampler', shuffle=True),
     dataset=dict(
         type='genseg_mm.ShapesDataset',
-        num_scenes=8000,
+        num_scenes=10000,
         image_size=image_size,
         task='instance',
         split='train',
@@ -52,5 +52,5 @@ val_dataloader = dict(
     ),
 )
 test_dataloader = val_dataloader
-val_evaluator = dict(type='genseg_mm.PointPromptMetric')
+val_evaluator = dict(type='genseg_mm.PointPromptMetric', sigma=0.005)
 test_evaluator = val_evaluator
