@@ -178,9 +178,9 @@ def test_defects_are_found_one_by_one(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(state, 'STAMP', tmp_path / 'stamp.json')
     monkeypatch.delenv('GENSEG_TORCH', raising=False)
     write_distribution(tmp_path, 'whole', {'whole/__init__.py': b'x = 1\n'})
-    assert state.first_defect() == 'it was not finished'
+    assert state.first_defect() == 'no set-up was finished in it'
     state.write_stamp(state.wanted(), files=None)
-    assert state.first_defect() == 'it was not finished'
+    assert state.first_defect() == 'no set-up was finished in it'
     state.write_stamp(state.wanted(), state.inventory())
     assert state.first_defect() is None
     assert json.loads(state.STAMP.read_text())['files'] == [

@@ -40,8 +40,8 @@ def round_trip(codec: PatchCodec, images: torch.Tensor, masks: torch.Tensor) -> 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('out', type=Path, help='safetensors file to write')
-    parser.add_argument('--latent-channels', type=int, default=8)
-    parser.add_argument('--patch-size', type=int, default=4)
+    parser.add_argument('--latent-channels', type=int, default=20)
+    parser.add_argument('--patch-size', type=int, default=8)
     parser.add_argument('--num-scenes', type=int, default=2000)
     args = parser.parse_args()
 

@@ -36,7 +36,7 @@ python=.venv/bin/python
 [ ${#setup[@]} -eq 0 ] || python=python
 
 echo 'lint: ruff check .'
-"$python" -m ruff check .
+"$python" -m ruff check --output-format concise .
 
 # The tests need no network, and one thread each is faster than all of them fighting for the cores.
 export HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"

@@ -74,7 +74,7 @@ class PatchCodec(nn.Module):
 
 
 def fit_patch_codec(
-    images: Tensor, masks: Tensor, latent_channels: int = 8, patch_size: int = 4
+    images: Tensor, masks: Tensor, latent_channels: int = 20, patch_size: int = 8
 ) -> dict[str, Tensor]:
     """Principal components of the patches of images and masks, equally weighted.
 

@@ -105,7 +105,7 @@ class TestEveryFamily:
 
 def test_sana_widening_starts_at_the_released_function(tmp_path):
     torch.manual_seed(0)
-    released = build('sana', in_channels=16).transformer.__class__(**{**SANA, 'in_channels': 8})
+    released = build('sana').transformer.__class__(**{**SANA, 'in_channels': 20})
     released.eval().save_pretrained(tmp_path)
     source = dict(
         type='diffusers.SanaTransformer2DModel.from_pretrained',
@@ -123,7 +123,7 @@ def test_sana_widening_starts_at_the_released_function(tmp_path):
         torch.testing.assert_close(
             backbone(noisy, sigma, prompt, image), expected, rtol=1e-5, atol=1e-5
         )
-    assert backbone.transformer.config.in_channels == 16
+    assert backbone.transformer.config.in_channels == 40
 
 
 def test_wan_conditions_by_a_clean_frame_at_timestep_zero(monkeypatch):
@@ -152,5 +152,5 @@ def test_unknown_family_and_foreign_transformer_are_refused():
         DiTBackbone('unet', {})
     with pytest.raises(ValueError, match='expects a WanTransformer3DModel, but got a Sana'):
         DiTBackbone('wan', dict(SANA, type='diffusers.SanaTransformer2DModel'))
-    with pytest.raises(ValueError, match='in_channels=12, out_channels=8'):
+    with pytest.raises(ValueError, match='in_channels=12, out_channels=20'):
         DiTBackbone('sana', dict(SANA, in_channels=12))

@@ -68,7 +68,7 @@ def raw_latents(codec, images):
 def test_latents_are_standardised_and_decode_back(codec):
     images = torch.rand(2, 3, 32, 48) * 2 - 1
     latents = codec.encode(images)
-    factor = {'kl': 2}.get(codec.name, 4)
+    factor = {'kl': 2, 'patch': 8}.get(codec.name, 4)
     assert codec.downsample == factor
     with torch.no_grad():
         raw = raw_latents(codec, images)
@@ -103,8 +103,8 @@ def test_frozen_and_chunking_changes_nothing(codec):
 
 def test_wrong_size_names_the_factor():
     codec = LatentCodec(AUTOENCODERS['patch'])
-    with pytest.raises(ValueError, match=r'multiples of 4 .* but got \(30, 32\)'):
-        codec.encode(torch.zeros(1, 3, 30, 32))
+    with pytest.raises(ValueError, match=r'multiples of 8 .* but got \(28, 32\)'):
+        codec.encode(torch.zeros(1, 3, 28, 32))
 
 
 def test_saved_folder_is_a_source_that_stays_out_of_checkpoints(tmp_path):
@@ -156,9 +156,9 @@ def test_shipped_codec_is_as_good_as_its_note_says():
     masks = torch.stack([torch.from_numpy(s['gt_seg_map']) for s in samples]).bool()
     drawn = masks[:, None].expand(-1, 3, -1, -1).float() * 2 - 1
     again = codec.decode(codec.encode(drawn)).mean(1) > 0
-    assert ((again & masks).sum() / (again | masks).sum()).item() > 0.99
+    assert ((again & masks).sum() / (again | masks).sum()).item() > 0.975
     error = (codec.decode(codec.encode(images)) - images).pow(2).mean()
-    assert (10 * torch.log10(4 / error)).item() > 24
+    assert (10 * torch.log10(4 / error)).item() > 26
 
 
 def test_missing_or_wrong_weights_name_the_file(tmp_path):

@@ -9,8 +9,8 @@ from genseg_mm.registry import MODELS
 TEXT = dict(d_model=32, d_kv=8, d_ff=64, num_layers=1, num_heads=4)
 
 SANA = dict(
-    in_channels=16,
-    out_channels=8,
+    in_channels=40,
+    out_channels=20,
     num_layers=2,
     num_attention_heads=2,
     attention_head_dim=16,
@@ -18,7 +18,7 @@ SANA = dict(
     cross_attention_head_dim=16,
     cross_attention_dim=32,
     caption_channels=32,
-    sample_size=8,
+    sample_size=4,
     patch_size=2,
     interpolation_scale=1,
 )

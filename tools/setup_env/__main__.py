@@ -225,7 +225,7 @@ def main() -> None:
         sys.exit(f'error: {error}; mend that, {AGAIN}')
     except KeyboardInterrupt:
         sys.exit('interrupted; call tools/setup_env.sh to go on')
-    print(f'  the environment is whole after {time.time() - start:.0f} s')
+    print(f'  whole after {time.time() - start:.0f} s; to use it: source {sys.prefix}/bin/activate')
 
 
 if __name__ == '__main__':

@@ -68,7 +68,7 @@ def first_defect() -> str | None:
     """Why this is not the wanted environment, or None. Cheap enough for every call."""
     stamp = read_stamp()
     if not stamp.get('files'):
-        return 'it was not finished'
+        return 'no set-up was finished in it'
     for name, value in wanted().items():
         if stamp['wanted'].get(name) != value:
             return f'another {name} is wanted'
