@@ -13,6 +13,7 @@ import torch
 from toy_parts import CONFIG, toy_runner
 
 from genseg_mm.checkpoint import load_weights_only
+from genseg_mm.launch import SafeRunner
 
 TESTS = Path(__file__).parent
 TOOLS = TESTS.parent / 'tools'
@@ -59,6 +60,13 @@ def finish(*command: object) -> str:
     return output
 
 
+def train(runner: SafeRunner) -> None:
+    """Trains and ends the workers, for which the garbage collector would wait seconds."""
+    runner.train()
+    iterator = runner.train_loop.dataloader_iterator._iterator
+    getattr(iterator, '_shutdown_workers', lambda: None)()
+
+
 @pytest.fixture(scope='module')
 def uninterrupted(tmp_path_factory) -> Path:
     work_dir = tmp_path_factory.mktemp('uninterrupted')
@@ -73,9 +81,8 @@ def test_resumed_training_ends_with_the_same_bits(tmp_path, uninterrupted, num_w
         'train_dataloader.persistent_workers': num_workers > 0,
     }
     # 10 iterations of 4 samples are one pass over 24 samples and two thirds of another.
-    toy_runner(tmp_path, {**workers, 'train_cfg.max_iters': 10}).train()
-    runner = toy_runner(tmp_path, workers, resume='auto')
-    runner.train()
+    train(toy_runner(tmp_path, {**workers, 'train_cfg.max_iters': 10}))
+    train(toy_runner(tmp_path, workers, resume='auto'))
     assert_same_weights(weights(tmp_path), weights(uninterrupted))
     resumed, plain = (
         load_weights_only(str(folder / 'iter_20.pth')) for folder in (tmp_path, uninterrupted)
@@ -132,3 +139,19 @@ def test_two_processes_train_like_one_with_the_doubled_batch(tmp_path, uninterru
     script = TOOLS / 'dist_test.sh'
     output = finish(script, CONFIG, tmp_path / 'iter_20.pth', 2, '--work-dir', tmp_path)
     assert 'toy/num_samples: 10' in output  # none is counted twice
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != 'linux', reason='the kernel of Linux does it')
+def test_killing_torchrun_ends_its_processes(tmp_path: Path) -> None:
+    script = TOOLS / 'dist_train.sh'
+    process = start(
+        script, CONFIG, 2, '--work-dir', tmp_path, '--cfg-options', 'train_cfg.max_iters=99999'
+    )
+    deadline = time.monotonic() + 120
+    while not (tmp_path / 'iter_10.pth').exists():
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+        time.sleep(0.01)
+    process.kill()  # torchrun alone
+    process.communicate(timeout=20)  # the end of the output: nobody writes to it any more
+    assert process.returncode == -signal.SIGKILL

@@ -1,27 +1,28 @@
-"""gen2seg with a tiny UNet from scratch, instance-coloring loss only, on procedural scenes.
+"""gen2seg with a tiny ViT-MAE from scratch, instance-coloring loss only, on procedural scenes.
 
-Paper: arXiv 2505.15263; the mechanism of its SD rows (instances told apart, unseen types too), not their numbers.
-Command: ``python tools/train.py configs/gen2seg/gen2seg_unet_shapes_tiny.py``
+Paper: arXiv 2505.15263; the mechanism of its MAE rows, without their pretraining and not their numbers.
+Command: ``python tools/train.py configs/gen2seg/gen2seg_mae_shapes_tiny.py``
 Hardware: 2 CPU cores, 4 minutes.
 Expected: ...
 """
 
 _base_ = [
     '../_base_/default_runtime.py',
-    '../_base_/models/gen2seg_unet_tiny.py',
+    '../_base_/models/gen2seg_mae_tiny.py',
     '../_base_/datasets/shapes_instance.py',
 ]
 
-max_iters = 3200
+max_iters = 3600
+train_dataloader = dict(batch_size=4)
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=3e-3, betas=(0.9, 0.98), weight_decay=0.01, fused=True),
+    optimizer=dict(type='AdamW', lr=2e-3, betas=(0.9, 0.98), weight_decay=0.01, fused=True),
     clip_grad=dict(max_norm=1.0),
 )
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=60),
-    dict(type='CosineAnnealingLR', by_epoch=False, begin=60, end=max_iters),
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=100),
+    dict(type='CosineAnnealingLR', by_epoch=False, begin=100, end=max_iters),
 ]

@@ -61,9 +61,11 @@ class LoadReferringMask(BaseTransform):
 class LoadInstanceMap(BaseTransform):
     """Map of instance ids, at the original size.
 
-    Sources, in this order: gt_instance_map already in the results; instance_map_path, a PNG (palette indices, 8- or 16-bit
-    grey, or RGB-coded ids as r * 65536 + g * 256 + b); instances in mmdet's form (polygons or RLE, later ones on top).
-    Added: gt_instance_map (H, W) int32, 0 = background, seg_fields. Palette files are read as indices, not colours, and ids
+    Sources, in this order: gt_instance_map already in the results; instance_map_path, a PNG (palette indices,
+    8- or 16-bit grey, or RGB-coded ids as r * 65536 + g * 256 + b); instances in mmdet's form (polygons or
+    RLE, later ones on top).
+    Added: gt_instance_map (H, W) int32, 0 = background, seg_fields. Palette files are read as indices, not
+        colours, and ids
     above 255 are kept.
     """
 
@@ -157,13 +159,16 @@ class TextPrompt(BaseTransform):
 class PointPrompt(BaseTransform):
     """Draws point prompts inside each instance.
 
-    Required key: gt_instance_map. Added: points (K, P, 2) float32 as (x, y) in pixels of the map, which must be at the original
-    size (load it after Resize in test); point_labels (K, P), all 1; point_ids (K,), the instance of each prompt.
+    Required key: gt_instance_map. Added: points (K, P, 2) float32 as (x, y) in pixels of the map, which must
+    be at the original size (load it after Resize in test); point_labels (K, P), all 1; point_ids (K,), the
+    instance of each prompt.
 
     Args:
         num_points: Points P per instance.
-        mode: 'random' pixel of the instance (drawn with replacement), or its 'deepest' pixel (largest distance to the edge).
-        seed: Seeds the draw together with the sample's index and the instance's id, so that every run gets the same points.
+        mode: 'random' pixel of the instance (drawn with replacement), or its 'deepest' pixel (largest
+            distance to the edge).
+        seed: Seeds the draw together with the sample's index and the instance's id, so that every run gets
+            the same points.
         min_area: Instances of fewer pixels get no prompt.
         overwrite: Draws again where the dataset already gave points.
     """
@@ -218,8 +223,8 @@ class PointPrompt(BaseTransform):
 class PackGenSegInputs(BaseTransform):
     """Packs a sample for the models and metrics (see ``models/data_preprocessor.py`` for the contract).
 
-    Required key: img. Packed: ``inputs`` uint8 (3, H, W), ``data_samples`` an mmseg SegDataSample with ``gt_sem_seg`` and
-    ``gt_instance_map`` where present.
+    Required key: img. Packed: ``inputs`` uint8 (3, H, W), ``data_samples`` an mmseg SegDataSample with
+    ``gt_sem_seg`` and ``gt_instance_map`` where present.
 
     Args:
         meta_keys: Keys copied to the data sample's metainfo where present.

@@ -1,8 +1,11 @@
 """Several processes: GPUs through MMEngine, CPUs through gloo."""
 
+import ctypes
 import datetime
 import os
+import signal
 import subprocess
+import sys
 import warnings
 
 import torch
@@ -10,6 +13,7 @@ import torch.distributed as dist
 from mmengine.config import Config, ConfigDict
 
 _SLURM = dict(RANK='SLURM_PROCID', WORLD_SIZE='SLURM_NTASKS', LOCAL_RANK='SLURM_LOCALID')
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _MPI = dict(
     RANK='OMPI_COMM_WORLD_RANK',
     WORLD_SIZE='OMPI_COMM_WORLD_SIZE',
@@ -30,6 +34,7 @@ def connect_processes(cfg: Config) -> None:
     if cfg.launcher == 'none':
         return
     _set_rank_variables(cfg.launcher)
+    _end_with_torchrun()
     if torch.cuda.is_available():
         here = int(os.environ.get('LOCAL_WORLD_SIZE', 1))
         if here > torch.cuda.device_count():
@@ -67,3 +72,12 @@ def _set_rank_variables(launcher: str) -> None:
         hosts = ['scontrol', 'show', 'hostnames', os.environ['SLURM_NODELIST']]
         os.environ['MASTER_ADDR'] = subprocess.check_output(hosts, text=True).split()[0]
     os.environ.setdefault('MASTER_ADDR', '127.0.0.1')
+
+
+def _end_with_torchrun() -> None:
+    """Has the kernel end this process when torchrun is killed.
+
+    Otherwise it would train on unseen, into the same folder as the run that is resumed next.
+    """
+    if sys.platform == 'linux' and 'TORCHELASTIC_RUN_ID' in os.environ:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,7 +1,7 @@
 """Models, heads, losses and timestep samplers."""
 
-from genseg_mm.models.coloring_head import InstanceColoringHead
 from genseg_mm.models.colorers import MAEColorer, UNetColorer
+from genseg_mm.models.coloring_head import InstanceColoringHead
 from genseg_mm.models.data_preprocessor import GenSegDataPreprocessor
 from genseg_mm.models.dit_backbone import DiTBackbone
 from genseg_mm.models.gen2seg import Gen2Seg

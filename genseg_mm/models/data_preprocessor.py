@@ -1,17 +1,19 @@
 """The data contract of the models' input.
 
-========================  =====================================================================================
-what                      form
-========================  =====================================================================================
-pipeline image            uint8, BGR, (H, W, 3) numpy; packed as (3, H, W) tensor ``inputs``
-image after this class    float32, RGB, [-1, 1], (N, 3, H, W)
-referring sample          SegDataSample: ``gt_sem_seg`` (1, H, W) in {0, 1, 255 = ignore}, at original size in test; meta ``text``, ``task``
-                          'mask' or 'image' (text-to-image)
-instance sample           ``gt_instance_map`` (1, H, W) int64, 0 = background, on either kind of data sample
-point prompt              meta ``points`` (K, P, 2), (x, y) in pixels of the original image; ``point_labels`` (K, P), 1 positive, 0 negative
-colour map                float [0, 255], RGB, (3, H, W): ``pred_color_map``
-predictions               ``pred_sem_seg`` / ``pred_instances.masks`` at original size
-========================  =====================================================================================
+======================  ============================================================================
+what                    form
+======================  ============================================================================
+pipeline image          uint8, BGR, (H, W, 3) numpy; packed as (3, H, W) tensor ``inputs``
+image after this class  float32, RGB, [-1, 1], (N, 3, H, W)
+referring sample        SegDataSample: ``gt_sem_seg`` (1, H, W) in {0, 1, 255 = ignore}, at original
+                        size in test; meta ``text``, ``task`` 'mask' or 'image' (text-to-image)
+instance sample         ``gt_instance_map`` (1, H, W) int64, 0 = background, on either kind of
+                        data sample
+point prompt            meta ``points`` (K, P, 2), (x, y) in pixels of the original image;
+                        ``point_labels`` (K, P), 1 positive, 0 negative
+colour map              float [0, 255], RGB, (3, H, W): ``pred_color_map``
+predictions             ``pred_sem_seg`` / ``pred_instances.masks`` at original size
+======================  ============================================================================
 """
 
 from collections.abc import Sequence

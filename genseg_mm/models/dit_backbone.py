@@ -17,8 +17,8 @@ class DiTBackbone(BaseModule):
     Args:
         family: 'sana' or 'wan': how image latents, timestep and text enter (see ``dit_families.py``).
         transformer: Config of the diffusers model. Pretrained:
-            ``dict(type='diffusers.WanTransformer3DModel.from_pretrained', pretrained_model_name_or_path=..., subfolder=...)``.
-            From scratch: keyword arguments of the family's class without a type.
+            ``dict(type='diffusers.WanTransformer3DModel.from_pretrained', pretrained_model_name_or_path=...,
+            subfolder=...)``. From scratch: keyword arguments of the family's class without a type.
         zero_init_output: Starts the output layer at zero. Default: only from scratch, never on a loaded model.
         gradient_checkpointing: Recomputes activations in the backward pass to save memory.
 
@@ -84,7 +84,8 @@ class DiTBackbone(BaseModule):
             sigma: Noise level, (N,) float32 in [0, 1]; 1 is pure noise.
             prompt: Text states (N, L, D) and mask (N, L).
             image_latents: Latents of the input image, (N, C, H, W); None if no sample has one.
-            has_image: Which samples are conditioned on an image, (N,) bool. Default: all, if ``image_latents`` is given.
+            has_image: Which samples are conditioned on an image, (N,) bool. Default: all, if
+                ``image_latents`` is given.
 
         Returns:
             Velocity, (N, C, H, W), float32.

@@ -67,9 +67,10 @@ class SanaFamily:
 class WanFamily:
     """Wan 2.x: the image latent is frame 0 at timestep 0 of its own, the noisy latent is frame 1 (GenMask's model).
 
-    The paper concatenates the image's latent with the noise and gives it the time embedding of t = 0; a second frame with a
-    timestep per token does so without a new parameter (the frame is our reading). Samples without an image are single
-    frames, so a mixed batch takes two forwards. Wan has no text mask: padding is zeroed and its length is fixed.
+    The paper concatenates the image's latent with the noise and gives it the time embedding of t = 0; a
+    second frame with a timestep per token does so without a new parameter (the frame is our reading). Samples
+    without an image are single frames, so a mixed batch takes two forwards. Wan has no text mask: padding is
+    zeroed and its length is fixed.
     """
 
     transformer_class = 'WanTransformer3DModel'

@@ -19,19 +19,20 @@ from genseg_mm.registry import MODELS
 class GenMask(GenSegModel):
     """Generates a black-and-white mask from image and text, trained jointly with text-to-image generation.
 
-    A sample's task comes from its metainfo: 'mask' (referring segmentation: the image is a condition, the mask is generated)
-    or 'image' (text-to-image: the image itself is generated from the text).
+    A sample's task comes from its metainfo: 'mask' (referring segmentation: the image is a condition, the
+    mask is generated) or 'image' (text-to-image: the image itself is generated from the text).
 
     Args:
         codec: Config of :class:`LatentCodec`.
         prompt_encoder: Config of a prompt encoder.
         backbone: Config of :class:`DiTBackbone`.
         mask_head: Config of :class:`GenerativeMaskHead`.
-        image_prompt_drop_prob: Share of 'image' samples whose prompt is emptied at training, for classifier-free guidance.
+        image_prompt_drop_prob: Share of 'image' samples whose prompt is emptied at training, for
+            classifier-free guidance.
         image_condition: False drops the input image's latents (the paper's ablation).
-        seed: Seeds the noise. Training noise is drawn per sample from (run seed, iteration, position in the batch of all
-            ranks), so it is neither lost at a resume nor changed by the number of ranks; test noise from (seed,
-            ``sample_idx``), so a result does not depend on batch size, rank or order.
+        seed: Seeds the noise. Training noise is drawn per sample from (run seed, iteration, position in the
+            batch of all ranks), so it is neither lost at a resume nor changed by the number of ranks; test
+            noise from (seed, ``sample_idx``), so a result does not depend on batch size, rank or order.
         data_preprocessor: Config; default :class:`GenSegDataPreprocessor`.
 
     Raises:
@@ -78,8 +79,8 @@ class GenMask(GenSegModel):
         Args:
             inputs: RGB in [-1, 1], (N, 3, H, W).
             data_samples: N samples; each needs ``text``, and at training ``gt_sem_seg`` if its task is 'mask'.
-            mode: 'loss' -> dict of scalars; 'predict' -> the samples with ``pred_sem_seg`` and ``seg_logits`` at original
-                size; 'tensor' -> decoded images (N, 3, H, W).
+            mode: 'loss' -> dict of scalars; 'predict' -> the samples with ``pred_sem_seg`` and ``seg_logits``
+                at original size; 'tensor' -> decoded images (N, 3, H, W).
 
         Raises:
             ValueError: If samples, texts or the mode are missing or wrong.

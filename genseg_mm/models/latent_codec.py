@@ -14,7 +14,8 @@ class LatentCodec(FrozenPartsMixin, BaseModule):
 
     2D autoencoders (AutoencoderKL, AutoencoderTiny, AutoencoderDC, our PatchCodec) and video autoencoders used with one
     frame (AutoencoderKLWan, AutoencoderKLQwenImage). Latents are standardised by the autoencoder's ``latents_mean`` and
-    ``latents_std`` where it has them, else by ``shift_factor`` and ``scaling_factor``. The mode of the posterior is taken.
+    ``latents_std`` where it has them, else by ``shift_factor`` and ``scaling_factor``. The mode of the
+    posterior is taken.
 
     Args:
         autoencoder: Config, e.g. ``dict(type='diffusers.AutoencoderKLWan.from_pretrained', ...)``.
@@ -102,7 +103,10 @@ def _option(config: object, name: str) -> object:
 
 
 def _spatial_factor(autoencoder: nn.Module) -> int:
-    """Pixels per latent cell along one side, from the number of stages (``scale_factor_spatial`` does not follow them)."""
+    """Pixels per latent cell along one side, from the number of stages.
+
+    (The config's ``scale_factor_spatial`` does not follow them.)
+    """
     config = autoencoder.config
     for name in ('block_out_channels', 'encoder_block_out_channels', 'dim_mult'):
         if stages := _option(config, name):

@@ -43,7 +43,8 @@ class GenerativeMaskHead(BaseModule):
 
     @staticmethod
     def masks_to_images(masks: Tensor) -> Tensor:
-        """Draws masks (N, H, W) in {0, 1, 255 = ignore} as images (N, 3, H, W): -1 black, 1 white; ignored pixels black.
+        """Draws masks (N, H, W) in {0, 1, 255 = ignore} as images (N, 3, H, W): -1 black, 1 white; ignored
+        pixels black.
 
         GenMask has no ignore in its loss; in training LISA, too, counts ignored pixels as background.
         """
@@ -65,9 +66,9 @@ class GenerativeMaskHead(BaseModule):
     ) -> dict[str, Tensor]:
         """Mean squared error of the velocity.
 
-        Both losses divide by the size N of the whole batch, so their sum is the plain mean over samples, a batch of any mix
-        of tasks gives the same keys, and the mean over ranks is that of one large batch. An absent task gives 0, connected
-        to the graph.
+        Both losses divide by the size N of the whole batch, so their sum is the plain mean over samples, a
+        batch of any mix of tasks gives the same keys, and the mean over ranks is that of one large batch. An
+        absent task gives 0, connected to the graph.
 
         Args:
             velocity_fn: ``(noisy (N, C, h, w), sigma (N,)) -> velocity (N, C, h, w)``.

@@ -17,8 +17,9 @@ SHIPPED_WEIGHTS = Path(__file__).parents[1] / 'weights'
 class PatchCodec(nn.Module):
     """Linear autoencoder with diffusers' interface: non-overlapping patches onto their first principal components.
 
-    The components are orthonormal, so that the mean squared error of latents is that of the pixels within their span, and
-    one ``scaling_factor`` gives the latents of images unit variance. Encoding costs one strided convolution.
+    The components are orthonormal, so that the mean squared error of latents is that of the pixels within
+    their span, and one ``scaling_factor`` gives the latents of images unit variance. Encoding costs one
+    strided convolution.
 
     Args:
         weights: Safetensors file with ``mean`` (3 p p,), ``basis`` (C, 3 p p), ``scaling_factor`` (1,), as

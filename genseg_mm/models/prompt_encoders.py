@@ -33,13 +33,15 @@ class T5PromptEncoder(FrozenPartsMixin, BaseModule):
 
     Args:
         encoder: Config of the encoder. Pretrained: ``dict(type='transformers.UMT5EncoderModel.from_pretrained',
-            pretrained_model_name_or_path=...)``. From scratch: keyword arguments of ``transformers.T5Config`` without a type.
+            pretrained_model_name_or_path=...)``. From scratch: keyword arguments of ``transformers.T5Config``
+            without a type.
         tokenizer: 'byt5' for bytes (needs no files), or the folder / hub id of a tokenizer.
         max_length: Longest prompt in tokens, the end token included; longer ones are cut.
-        padding: 'longest' pads to the longest prompt of the batch, 'max_length' to a fixed length, which families without a
-            text mask (Wan) need.
+        padding: 'longest' pads to the longest prompt of the batch, 'max_length' to a fixed length, which
+            families without a text mask (Wan) need.
         trainable: Trains the encoder jointly. Default: frozen if pretrained, trained if built from scratch.
-        tokenizer_kwargs: Keyword arguments of the tokenizer's ``from_pretrained``, e.g. ``dict(subfolder='tokenizer')``.
+        tokenizer_kwargs: Keyword arguments of the tokenizer's ``from_pretrained``, e.g.
+            ``dict(subfolder='tokenizer')``.
 
     Raises:
         ValueError: If padding is unknown.

@@ -65,8 +65,9 @@ class LongTailTimesteps:
 
     Args:
         a: Width of the law, positive; the paper's best is 0.05.
-        overflow: What happens to s > 1 (0.25 % for a = 0.05), which the paper leaves open: 'resample' draws again, 'clip'
-            sets sigma to 0, 'truncate' inverts the law truncated to [0, 1] ('resample' and 'truncate' are one law).
+        overflow: What happens to s > 1 (0.25 % for a = 0.05), which the paper leaves open: 'resample' draws
+            again, 'clip' sets sigma to 0, 'truncate' inverts the law truncated to [0, 1] ('resample' and
+            'truncate' are one law).
 
     Raises:
         ValueError: If a is not positive or overflow is unknown.

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from tiny_models import SANA, WAN
 
 from genseg_mm.models.dit_backbone import DiTBackbone
 from genseg_mm.models.prompt_encoders import PromptEmbeddings
-from tiny_models import SANA, WAN
 
 TRANSFORMERS = {'sana': SANA, 'wan': WAN}
 

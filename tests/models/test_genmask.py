@@ -4,11 +4,11 @@ import pytest
 import torch
 from mmengine.logging import MessageHub
 from mmengine.optim import OptimWrapper
+from tiny_models import batch, build, genmask_config
 
 from genseg_mm.functional.flow_matching import noisy_latents
 from genseg_mm.models.genmask import _training_generators
 from genseg_mm.models.mask_head import GenerativeMaskHead, draw_noise
-from tiny_models import batch, build, genmask_config
 
 FAMILIES = ('sana', 'wan')
 

@@ -1,5 +1,5 @@
-# RefCOCO (UNC split). Layout: <root>/coco/{train2014/, refcoco/{instances.json, refs(unc).p}}; the root is the environment
-# variable GENSEG_DATA (default: data).
+# RefCOCO (UNC split). Layout: <root>/coco/{train2014/, refcoco/{instances.json, refs(unc).p}}; the root is
+# the environment variable GENSEG_DATA (default: data).
 data_root = '{{$GENSEG_DATA:data}}/coco/'
 image_size = (512, 512)  # (width, height), as mmcv's Resize takes it
 

@@ -1,4 +1,5 @@
-# gen2seg, tiny: the Stable Diffusion colorer's graph (one step at t = 999, constant prompt) on 2x2 patches, from scratch.
+# gen2seg, tiny: the Stable Diffusion colorer's graph (one step at t = 999, constant prompt) on 2x2 patches,
+# from scratch.
 model = dict(
     type='genseg_mm.Gen2Seg',
     data_preprocessor=dict(type='genseg_mm.GenSegDataPreprocessor'),
@@ -20,5 +21,5 @@ model = dict(
     # The reference's scale, 'batch', couples the samples of a batch; it is for pretrained weights.
     normalize='sigmoid',
     bias=-2.0,
-    prompting=dict(radius=60.0, sigma=0.005),
+    prompting=dict(radius=44.0, sigma=0.005),
 )

@@ -1,4 +1,5 @@
-# AdamW with linear warm-up and cosine decay, for the tiny models. A leaf sets train_cfg.max_iters and the schedulers' ends.
+# AdamW with linear warm-up and cosine decay, for the tiny models. A leaf sets train_cfg.max_iters and the
+# schedulers' ends.
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=2e-3, betas=(0.9, 0.98), weight_decay=0.01, fused=True),

@@ -1,5 +1,6 @@
-# GenMask's 8,000 updates at global batch 1024 = 8 GPUs x 8 images x 16 accumulated iterations. MMEngine counts iterations
-# (16 per update), also in warm-up and intervals. Learning rate, optimiser and warm-up are ours: the paper does not say.
+# GenMask's 8,000 updates at global batch 1024 = 8 GPUs x 8 images x 16 accumulated iterations. MMEngine
+# counts iterations (16 per update), also in warm-up and intervals. Learning rate, optimiser and warm-up are
+# ours: the paper does not say.
 accumulate = 16
 max_iters = 8000 * accumulate
 optim_wrapper = dict(
