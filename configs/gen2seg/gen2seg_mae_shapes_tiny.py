@@ -2,8 +2,10 @@
 
 Paper: arXiv 2505.15263; the mechanism of its MAE rows, without their pretraining and not their numbers.
 Command: ``python tools/train.py configs/gen2seg/gen2seg_mae_shapes_tiny.py``
-Hardware: 2 CPU cores, 4 minutes.
-Expected: ...
+Hardware: 2 CPU cores; 390 CPU seconds on one thread, six validations included.
+Expected (seed 0, one random pixel of each instance): mIoU 50.1 on seen and 44.2 on unseen shapes, collapse share 0.11.
+That is above the raw image (16) and position (32 / 29) but below the oracle foreground (54 / 52): without pretraining
+and in this time it finds objects, but hardly tells touching ones apart.
 """
 
 _base_ = [

@@ -2,8 +2,9 @@
 
 Paper: arXiv 2505.15263; the mechanism of its SD rows (instances told apart, unseen types too), not their numbers.
 Command: ``python tools/train.py configs/gen2seg/gen2seg_unet_shapes_tiny.py``
-Hardware: 2 CPU cores, 4 minutes.
-Expected: ...
+Hardware: 2 CPU cores; 395 CPU seconds on one thread, four validations included.
+Expected (seed 0, one random pixel of each instance): mIoU 76.5 on seen and 61.8 on unseen shapes, collapse share 0.09;
+raw image 16.4 / 15.9, position 31.6 / 28.7, oracle foreground 54.2 / 52.5. After 1600 iterations 69.7 / 55.8.
 """
 
 _base_ = [

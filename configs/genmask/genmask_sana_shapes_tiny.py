@@ -12,8 +12,8 @@ _base_ = [
     '../_base_/schedules/adamw_cosine_tiny.py',
 ]
 
-max_iters = 2400
-train_cfg = dict(max_iters=max_iters, val_interval=800)
+max_iters = 2800
+train_cfg = dict(max_iters=max_iters, val_interval=max_iters // 2)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=100),
     dict(

@@ -164,7 +164,11 @@ class PointPromptMetric(BaseMetric):
             part_labels = None if labels is None else torch.as_tensor(labels)[part].to(ids.device)
             if self.rule:
                 masks = masks_from_points(
-                    colors, points[part], point_labels=part_labels, rule=self.rule
+                    colors,
+                    points[part],
+                    point_labels=part_labels,
+                    rule=self.rule,
+                    sigma=self.sigma,
                 )
                 distances, radii = (~masks).float(), torch.tensor([0.5])
             else:

@@ -21,5 +21,5 @@ model = dict(
     # The reference's scale, 'batch', couples the samples of a batch; it is for pretrained weights.
     normalize='sigmoid',
     bias=-2.0,
-    prompting=dict(radius=70.0, sigma=0.005),
+    prompting=dict(radius=34.0, sigma=0.005),
 )
