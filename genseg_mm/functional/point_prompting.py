@@ -63,6 +63,8 @@ def masks_from_points(
             f'radius: expected a positive distance of colours or None, but got {radius}'
         )
     (num_prompts, num_points), (height, width) = positive.shape, color_map.shape[1:]
+    if num_prompts == 0:
+        return torch.zeros(0, height, width, dtype=torch.bool, device=color_map.device)
     queries = query_colors(color_map, points.flatten(0, 1), sigma).view(num_prompts, num_points, 3)
     masks = torch.zeros(num_prompts, height, width, dtype=torch.bool, device=color_map.device)
     if radius is None:
@@ -249,7 +251,7 @@ def _check_labels(labels: Tensor, shape: torch.Size) -> Tensor:
             'point_labels: expected 1 (positive) or 0 (negative), '
             f'but got {labels.unique().tolist()}'
         )
-    alone = ~positive.view(shape + (1,)).flatten(1).any(1)
+    alone = ~(positive if positive.ndim == 2 else positive[:, None]).any(1)
     if alone.any():
         raise ValueError(
             'point_labels: expected a positive point in every prompt, '

@@ -161,10 +161,7 @@ class Gen2Seg(GenSegModel):
         points = torch.as_tensor(points, dtype=torch.float32, device=colors.device)
         if point_labels is not None:
             point_labels = torch.as_tensor(point_labels, device=colors.device)
-        if len(points):
-            masks = masks_from_points(colors, points, point_labels=point_labels, **self.prompting)
-        else:
-            masks = torch.zeros(0, *colors.shape[1:], dtype=torch.bool, device=colors.device)
+        masks = masks_from_points(colors, points, point_labels=point_labels, **self.prompting)
         return InstanceData(
             masks=masks,
             scores=flatness(colors, masks),

@@ -398,3 +398,12 @@ def test_cuda_equals_cpu():
     expected = masks_from_points(color_map, points, labels)
     masks = masks_from_points(color_map.cuda(), points, labels)
     assert (masks.cpu() != expected).float().mean() < 1e-3
+
+
+@pytest.mark.parametrize('shape', [(0, 2), (0, 3, 2)])
+@pytest.mark.parametrize('settings', [{}, {'radius': 5.0}])
+def test_no_prompt_gives_no_mask(shape, settings):
+    labels = torch.ones(shape[:-1])
+    for point_labels in (None, labels):
+        masks = masks_from_points(torch.zeros(3, 4, 5), torch.zeros(shape), point_labels, **settings)
+        assert masks.tolist() == [] and masks.shape == (0, 4, 5)
