@@ -23,7 +23,8 @@ SHOWN = re.compile(r'Iter\((train|val|test)\)|Predictions drawn|error:')
 def run(command: list[str], log: Path) -> float:
     """Runs a tool, shows its progress lines, keeps all of its output in ``log``; returns seconds."""
     start = time.monotonic()
-    environment = {'OMP_NUM_THREADS': '1', **os.environ, 'PYTHONUNBUFFERED': '1', 'PYTHON': sys.executable}
+    environment = {'OMP_NUM_THREADS': '1', **os.environ, 'PYTHON': sys.executable}
+    environment['PYTHONUNBUFFERED'] = '1'
     with log.open('w') as file:
         process = subprocess.Popen(
             command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -49,7 +50,8 @@ def newest(folder: Path, pattern: str) -> Path:
 def training_command(config: str, options: list[str]) -> list[str]:
     """Two processes of one thread and half the batch each, where there are two cores.
 
-    They are faster than one process of two threads on such small models, and do not stall when another program wants a core.
+    On such small models they are faster than one process of two threads, and they do not stall when another program
+    wants a core.
     """
     if len(os.sched_getaffinity(0)) < 2:
         return [sys.executable, 'tools/train.py', config, *options]
