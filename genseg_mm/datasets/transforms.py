@@ -65,8 +65,7 @@ class LoadInstanceMap(BaseTransform):
     8- or 16-bit grey, or RGB-coded ids as r * 65536 + g * 256 + b); instances in mmdet's form (polygons or
     RLE, later ones on top).
     Added: gt_instance_map (H, W) int32, 0 = background, seg_fields. Palette files are read as indices, not
-        colours, and ids
-    above 255 are kept.
+    colours, and ids above 255 are kept.
     """
 
     def transform(self, results: dict) -> dict:

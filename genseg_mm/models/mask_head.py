@@ -43,8 +43,7 @@ class GenerativeMaskHead(BaseModule):
 
     @staticmethod
     def masks_to_images(masks: Tensor) -> Tensor:
-        """Draws masks (N, H, W) in {0, 1, 255 = ignore} as images (N, 3, H, W): -1 black, 1 white; ignored
-        pixels black.
+        """Draws masks (N, H, W) in {0, 1, 255 = ignore} as images (N, 3, H, W): 1 white, all else -1 black.
 
         GenMask has no ignore in its loss; in training LISA, too, counts ignored pixels as background.
         """
