@@ -1,37 +1,14 @@
-"""Pipeline transforms: prompts, masks, instance maps, packing."""
+"""Pipeline transforms: prompts, masks, packing."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
-from PIL import Image, UnidentifiedImageError
-from pycocotools import mask as mask_utils
 
+from genseg_mm.datasets.segmentations import decode_segmentation
 from genseg_mm.registry import TRANSFORMS
-
-
-def _decode_segmentation(segmentation: list | dict, height: int, width: int, where: str) -> np.ndarray:
-    """Mask of one object, (H, W) bool: the OR of its COCO polygons, or its RLE."""
-    if isinstance(segmentation, dict):
-        rle = segmentation
-        if isinstance(rle['counts'], list):
-            rle = mask_utils.frPyObjects(rle, height, width)
-        if tuple(rle['size']) != (height, width):
-            raise ValueError(
-                f'{where}: expected an RLE mask of size {(height, width)}, but got {tuple(rle["size"])}'
-            )
-        return mask_utils.decode(rle).astype(bool)
-    if not segmentation or any(len(polygon) < 6 or len(polygon) % 2 for polygon in segmentation):
-        lengths = [len(polygon) for polygon in segmentation]
-        raise ValueError(
-            f'{where}: expected polygons of at least 3 points [x0, y0, x1, y1, x2, y2, ...], but got lengths {lengths}'
-        )
-    return mask_utils.decode(
-        mask_utils.merge(mask_utils.frPyObjects(segmentation, height, width))
-    ).astype(bool)
 
 
 @TRANSFORMS.register_module()
@@ -50,79 +27,11 @@ class LoadReferringMask(BaseTransform):
             mask = np.zeros((height, width), bool)
             where = f'{results.get("img_path", "?")}, annotations {results.get("ann_ids", "?")}'
             for segmentation in results['segmentations']:
-                mask |= _decode_segmentation(segmentation, height, width, where)
+                mask |= decode_segmentation(segmentation, height, width, where)
             results['gt_seg_map'] = mask.astype(np.uint8)
         if 'gt_seg_map' not in results['seg_fields']:
             results['seg_fields'].append('gt_seg_map')
         return results
-
-
-@TRANSFORMS.register_module()
-class LoadInstanceMap(BaseTransform):
-    """Map of instance ids, at the original size.
-
-    Sources, in this order: gt_instance_map already in the results; instance_map_path, a PNG (palette indices,
-    8- or 16-bit grey, or RGB-coded ids as r * 65536 + g * 256 + b); instances in mmdet's form (polygons or
-    RLE, later ones on top).
-    Added: gt_instance_map (H, W) int32, 0 = background, seg_fields. Palette files are read as indices, not
-    colours, and ids above 255 are kept.
-    """
-
-    def transform(self, results: dict) -> dict:
-        """Adds the instance map."""
-        if 'gt_instance_map' in results:
-            instance_map = np.asarray(results['gt_instance_map'])
-        elif 'instance_map_path' in results:
-            instance_map = _read_instance_png(results['instance_map_path'])
-        elif 'instances' in results:
-            instance_map = self._from_instances(results)
-        else:
-            raise ValueError(
-                "LoadInstanceMap needs 'gt_instance_map', 'instance_map_path' or 'instances' in the sample, "
-                f'but got the keys {sorted(results)}'
-            )
-        expected = tuple(results.get('ori_shape', instance_map.shape))
-        if instance_map.ndim != 2 or instance_map.shape != expected:
-            source = results.get('instance_map_path', 'the sample')
-            raise ValueError(
-                f'instance map of {source}: expected the size of the image {results.get("img_path", "")} {expected}, '
-                f'but got {instance_map.shape}'
-            )
-        results['gt_instance_map'] = instance_map.astype(np.int32)
-        results.setdefault('seg_fields', [])
-        if 'gt_instance_map' not in results['seg_fields']:
-            results['seg_fields'].append('gt_instance_map')
-        return results
-
-    @staticmethod
-    def _from_instances(results: dict) -> np.ndarray:
-        height, width = results.get('ori_shape') or (results['height'], results['width'])
-        instance_map = np.zeros((height, width), np.int32)
-        kept = [own for own in results['instances'] if not own.get('ignore_flag', 0)]
-        for number, instance in enumerate(kept, start=1):
-            where = f'{results.get("img_path", "?")}, instance {number}'
-            mask = _decode_segmentation(instance['mask'], height, width, where)
-            instance_map[mask] = number
-        return instance_map
-
-
-def _read_instance_png(path: str) -> np.ndarray:
-    if not Path(path).is_file():
-        raise FileNotFoundError(f'no instance map at {path}')
-    try:
-        with Image.open(path) as image:
-            array = np.array(image)  # palette images stay indices
-            mode = image.mode
-    except (UnidentifiedImageError, OSError) as error:
-        raise ValueError(f'{path}: expected a PNG of instance ids, but got {error}') from error
-    if array.ndim == 3 and array.shape[2] == 3:
-        red, green, blue = array.astype(np.int32).transpose(2, 0, 1)
-        return red << 16 | green << 8 | blue
-    if array.ndim != 2:
-        raise ValueError(
-            f'{path}: expected a palette, grey or RGB-coded instance map, but got mode {mode}'
-        )
-    return array
 
 
 @TRANSFORMS.register_module()

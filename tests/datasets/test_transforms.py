@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
+from genseg_mm.datasets.load_instance_map import LoadInstanceMap
 from genseg_mm.datasets.transforms import (
-    LoadInstanceMap,
     LoadReferringMask,
     PackGenSegInputs,
     PointPrompt,
@@ -130,7 +130,9 @@ def test_a_point_does_not_move_when_another_instance_comes():
     alone = instance_map()
     alone[0, 11] = 0
     first = PointPrompt()(dict(gt_instance_map=alone))['points'][0]
-    assert first.tolist() == PointPrompt()(dict(gt_instance_map=instance_map()))['points'][0].tolist()
+    assert (
+        first.tolist() == PointPrompt()(dict(gt_instance_map=instance_map()))['points'][0].tolist()
+    )
 
 
 def test_deepest_point_min_area_and_empty_maps():
