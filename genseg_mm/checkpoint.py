@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer, print_log
 from mmengine.runner import CheckpointLoader
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 _STALE = ('*.pth*.tmp', 'last_checkpoint.tmp')
 _STATISTICS = ('min', 'max', 'current', 'mean')
@@ -43,7 +45,7 @@ def load_weights_only(path: str, map_location: Any = 'cpu', mmap: bool = False) 
     """Reads a checkpoint of tensors, plain Python data and MMEngine's log history only.
 
     Args:
-        path: A file written by ``torch.save``, an MMEngine runner among others.
+        path: A file written by ``torch.save``, an MMEngine runner among others, or a ``.safetensors`` file.
         map_location: As for ``torch.load``.
         mmap: Map the tensors instead of reading them.
 
@@ -54,6 +56,11 @@ def load_weights_only(path: str, map_location: Any = 'cpu', mmap: bool = False) 
     path = os.path.expanduser(path)
     if not os.path.isfile(path):
         raise FileNotFoundError(f'checkpoint {path} does not exist')
+    if path.endswith('.safetensors'):
+        try:
+            return load_file(path, device=str(map_location or 'cpu'))
+        except SafetensorError as error:
+            raise ValueError(f'{_unreadable(path, "of safetensors")}: {error}') from error
     try:
         with torch.serialization.safe_globals(_allowed_globals()):
             return torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
@@ -73,9 +80,9 @@ def load_weights_only(path: str, map_location: Any = 'cpu', mmap: bool = False) 
         raise ValueError(_unreadable(path)) from error
 
 
-def _unreadable(path: str) -> str:
+def _unreadable(path: str, kind: str = 'of torch.save') -> str:
     size = os.path.getsize(path)
-    return f'checkpoint {path} is truncated, or not a file of torch.save ({size} bytes)'
+    return f'checkpoint {path} is truncated, or not a file {kind} ({size} bytes)'
 
 
 def check_whole(path: str) -> None:

@@ -1,13 +1,16 @@
-"""Optimizer wrappers."""
+"""Optimizers and optimizer wrappers."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
+from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
-from torch import nn
+from torch import Tensor, nn
 
-from genseg_mm.registry import OPTIM_WRAPPERS
+from genseg_mm.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS
 
 
 @OPTIM_WRAPPERS.register_module()
@@ -40,3 +43,134 @@ class AutocastOptimWrapper(OptimWrapper):
         device = next(model.parameters()).device.type
         with super().optim_context(model), torch.autocast(device, dtype=torch.bfloat16):
             yield
+
+
+@OPTIMIZERS.register_module()
+class MuonAdamW(torch.optim.Optimizer):
+    """``torch.optim.Muon`` for the hidden matrices of a transformer, ``torch.optim.AdamW`` for everything else.
+
+    Muon orthogonalises the momentum of a matrix; its step is scaled to the root mean square of AdamW's ("Muon is
+    Scalable for LLM Training", arXiv 2502.16982), so that both share one learning rate and one weight decay. It is one
+    optimizer to MMEngine: one schedule, one state in the checkpoint.
+
+    Args:
+        params: Parameter groups with the key ``use_muon``, as :class:`MuonOptimWrapperConstructor` makes them.
+        lr: Learning rate of both.
+        betas: Of AdamW.
+        momentum: Of Muon.
+        weight_decay: Decoupled, of both.
+
+    Raises:
+        ValueError: If a group does not say ``use_muon``, or gives Muon anything but matrices.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[dict[str, Any]],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.98),
+        momentum: float = 0.95,
+        weight_decay: float = 0.01,
+    ) -> None:
+        groups = [dict(group) for group in params]
+        if any('use_muon' not in group for group in groups):
+            raise ValueError(
+                "MuonAdamW needs parameter groups with 'use_muon': set "
+                "optim_wrapper.constructor='genseg_mm.MuonOptimWrapperConstructor'"
+            )
+        matrices = [group for group in groups if group['use_muon']]
+        others = [group for group in groups if not group['use_muon']]
+        for group in matrices:
+            wrong = [tuple(param.shape) for param in group['params'] if param.ndim != 2]
+            if wrong:
+                raise ValueError(f'Muon takes matrices only, but got shapes such as {wrong[0]}')
+        self.parts: list[torch.optim.Optimizer] = []
+        if matrices:
+            self.parts.append(
+                torch.optim.Muon(
+                    matrices,
+                    lr=lr,
+                    momentum=momentum,
+                    weight_decay=weight_decay,
+                    adjust_lr_fn='match_rms_adamw',
+                )
+            )
+        if others:
+            self.parts.append(
+                torch.optim.AdamW(others, lr=lr, betas=betas, weight_decay=weight_decay, fused=True)
+            )
+        super().__init__([group for part in self.parts for group in part.param_groups], {})
+        self._share()
+
+    def _share(self) -> None:
+        """Lets the parts work on this optimizer's groups and state, which a checkpoint may have replaced."""
+        groups = iter(self.param_groups)
+        for part in self.parts:
+            part.param_groups = [next(groups) for _ in part.param_groups]
+            part.state = self.state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restores groups and state."""
+        super().load_state_dict(state_dict)
+        self._share()
+
+    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
+        """One step of both parts."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for part in self.parts:
+            part.step()
+        return loss
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+class MuonOptimWrapperConstructor:
+    """Builds an optimizer wrapper whose optimizer tells hidden matrices from other parameters.
+
+    Args:
+        optim_wrapper_cfg: Config of the wrapper, with ``optimizer``.
+        paramwise_cfg: ``muon_keys``: regular expressions; a trained matrix whose name matches one goes to Muon (the
+            weights inside transformer layers, by default). Embeddings and output layers belong to AdamW.
+
+    Raises:
+        ValueError: For unknown keys, or if no matrix matches.
+    """
+
+    MUON_KEYS = (r'layers\.\d+\.',)
+
+    def __init__(
+        self, optim_wrapper_cfg: dict[str, Any], paramwise_cfg: dict[str, Any] | None = None
+    ) -> None:
+        paramwise_cfg = dict(paramwise_cfg or {})
+        self.muon_keys: Sequence[str] = paramwise_cfg.pop('muon_keys', self.MUON_KEYS)
+        if paramwise_cfg:
+            raise ValueError(f'paramwise_cfg knows muon_keys only, but got {sorted(paramwise_cfg)}')
+        self.wrapper_cfg = {'type': 'OptimWrapper', **optim_wrapper_cfg}
+        self.optimizer_cfg = self.wrapper_cfg.pop('optimizer')
+
+    def __call__(self, model: nn.Module) -> OptimWrapper:
+        """Builds the wrapper for a model."""
+        if is_model_wrapper(model):
+            model = model.module
+        trained = {name: param for name, param in model.named_parameters() if param.requires_grad}
+        matrices = {
+            name
+            for name, param in trained.items()
+            if param.ndim == 2 and any(re.search(key, name) for key in self.muon_keys)
+        }
+        if not matrices:
+            raise ValueError(
+                f'muon_keys {tuple(self.muon_keys)} match none of the {len(trained)} trained parameters, such as '
+                f'{next(iter(trained), "none")}'
+            )
+        params = [
+            dict(
+                params=[param for name, param in trained.items() if (name in matrices) == use_muon],
+                use_muon=use_muon,
+            )
+            for use_muon in (True, False)
+        ]
+        optimizer = OPTIMIZERS.build({**self.optimizer_cfg, 'params': params})
+        return OPTIM_WRAPPERS.build({**self.wrapper_cfg, 'optimizer': optimizer})

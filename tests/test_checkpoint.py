@@ -11,6 +11,7 @@ import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
 from mmengine.runner.checkpoint import load_checkpoint
+from safetensors.torch import save_file
 from torch import nn
 
 from genseg_mm import checkpoint as module
@@ -199,3 +200,16 @@ class TestFindResumable:
             (tmp_path / name).write_bytes(b'PK')
         with pytest.raises(ValueError, match=r'no whole checkpoint .*iter_1\.pth, .*iter_2\.pth'):
             find_resumable(str(tmp_path))
+
+
+def test_safetensors_files_are_read(tmp_path):
+    path = tmp_path / 'weights.safetensors'
+    weight = torch.arange(6.0).reshape(2, 3)
+    save_file({'weight': weight, 'bias': torch.zeros(2)}, path)
+    model = torch.nn.Linear(3, 2)
+    use_safe_loading()
+    load_checkpoint(model, str(path), strict=True)
+    assert torch.equal(model.weight, weight)
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(ValueError, match=r'weights.safetensors is truncated, or not a file of safetensors \(\d+ bytes'):
+        load_weights_only(str(path))

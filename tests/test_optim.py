@@ -1,10 +1,13 @@
 """bfloat16 training on any device."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 from torch import nn
 
-from genseg_mm.registry import OPTIM_WRAPPERS
+from genseg_mm.optim import MuonOptimWrapperConstructor
+from genseg_mm.registry import OPTIM_WRAPPERS, OPTIMIZERS
 
 
 def build(model: nn.Module, **kwargs: object):
@@ -50,3 +53,87 @@ def test_accumulates_like_the_plain_wrapper() -> None:
 def test_float16_is_refused_with_the_way_out() -> None:
     with pytest.raises(ValueError, match="'bfloat16' only, but got 'float16'.*AmpOptimWrapper"):
         build(nn.Linear(1, 1), dtype='float16')
+
+
+class Blocks(nn.Module):
+    """Two matrices inside layers, and what is not Muon's: a bias, an embedding, a head, a frozen matrix."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(4, 4) for _ in range(3))
+        self.layers[2].requires_grad_(False)
+        self.embedding = nn.Parameter(torch.randn(4, 4))
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        for layer in self.layers:
+            inputs = torch.tanh(layer(inputs + self.embedding))
+        return self.head(inputs).square().mean()
+
+
+def muon(model: nn.Module, **paramwise: object):
+    cfg = dict(
+        type='OptimWrapper',
+        optimizer=dict(type='genseg_mm.MuonAdamW', lr=0.02, weight_decay=0.1, betas=(0.9, 0.98)),
+    )
+    return MuonOptimWrapperConstructor(cfg, paramwise)(model)
+
+
+def test_muon_gets_the_matrices_of_the_layers_and_each_part_steps_as_torch_does() -> None:
+    torch.manual_seed(0)
+    model, inputs = Blocks(), torch.randn(3, 4, 4)
+    twin = Blocks()
+    twin.load_state_dict(model.state_dict())
+    wrapper = muon(model)
+    hidden = [twin.layers[0].weight, twin.layers[1].weight]
+    others = [p for p in twin.parameters() if p.requires_grad and all(p is not q for q in hidden)]
+    parts = [
+        torch.optim.Muon(hidden, lr=0.02, weight_decay=0.1, adjust_lr_fn='match_rms_adamw'),
+        torch.optim.AdamW(others, lr=0.02, weight_decay=0.1, betas=(0.9, 0.98), fused=True),
+    ]
+    frozen = model.layers[2].weight.clone()
+    for _ in range(3):
+        wrapper.update_params(model(inputs))
+        twin(inputs).backward()
+        for part in parts:
+            part.step()
+            part.zero_grad()
+    for (name, own), other in zip(model.named_parameters(), twin.parameters(), strict=True):
+        assert torch.equal(own, other), name
+    assert torch.equal(model.layers[2].weight, frozen)
+
+
+def test_muon_continues_from_its_state_and_follows_a_schedule() -> None:
+    torch.manual_seed(0)
+    model, inputs = Blocks(), torch.randn(3, 4, 4)
+    wrapper = muon(model)
+    wrapper.update_params(model(inputs))
+    resumed = Blocks()
+    resumed.load_state_dict(model.state_dict())
+    other = muon(resumed)
+    other.load_state_dict(deepcopy(wrapper.state_dict()))  # torch keeps the tensors of a state dict
+    for own in (wrapper, other):
+        for group in own.param_groups:
+            group['lr'] = 0.005  # what a scheduler does
+    for _ in range(2):
+        wrapper.update_params(model(inputs))
+        other.update_params(resumed(inputs))
+    for (name, own), again in zip(model.named_parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(own, again), name
+    assert {group['use_muon'] for group in other.optimizer.param_groups} == {True, False}
+
+
+def test_muon_refuses_what_it_cannot_do() -> None:
+    with pytest.raises(ValueError, match="needs parameter groups with 'use_muon'"):
+        OPTIMIZERS.build(
+            dict(type='genseg_mm.MuonAdamW', params=[dict(params=[nn.Parameter(torch.ones(2, 2))])])
+        )
+    with pytest.raises(ValueError, match='matrices only, but got shapes such as \\(3,\\)'):
+        group = dict(params=[nn.Parameter(torch.ones(3))], use_muon=True)
+        OPTIMIZERS.build(dict(type='genseg_mm.MuonAdamW', params=[group]))
+    with pytest.raises(
+        ValueError, match='match none of the 7 trained parameters, such as embedding'
+    ):
+        muon(Blocks(), muon_keys=['nothing'])
+    with pytest.raises(ValueError, match="knows muon_keys only, but got \\['norm_decay'\\]"):
+        muon(Blocks(), norm_decay=0)

@@ -2,16 +2,13 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
-from mmengine.dist import get_rank, get_world_size
-from mmengine.logging import MessageHub
 from mmengine.structures import BaseDataElement, PixelData
-from torch import Generator, Tensor
+from torch import Tensor
 
 from genseg_mm.models.base import GenSegModel
-from genseg_mm.models.mask_head import draw_noise
 from genseg_mm.models.prompt_encoders import PromptEmbeddings
+from genseg_mm.models.seeded_noise import draw_noise, seeded_generator, training_generators
 from genseg_mm.registry import MODELS
 
 
@@ -97,7 +94,7 @@ class GenMask(GenSegModel):
 
     def loss(self, inputs: Tensor, data_samples: list[BaseDataElement]) -> dict[str, Tensor]:
         """Velocity losses ``loss_mask`` and ``loss_image`` (see :meth:`GenerativeMaskHead.loss`)."""
-        generators = _training_generators(len(inputs))
+        generators = training_generators(len(inputs))
         tasks = [sample.get('task', 'mask') for sample in data_samples]
         texts = _texts(data_samples)
         for index, (task, generator) in enumerate(zip(tasks, generators, strict=True)):
@@ -154,20 +151,6 @@ class GenMask(GenSegModel):
     def _velocity_fn(self, prompt: PromptEmbeddings, image_latents: Tensor, has_image: Tensor):
         has_image = has_image & self.image_condition
         return lambda noisy, sigma: self.backbone(noisy, sigma, prompt, image_latents, has_image)
-
-
-def seeded_generator(*key: int) -> Generator:
-    """CPU generator seeded by a tuple of non-negative integers."""
-    state = np.random.SeedSequence(key).generate_state(1, np.uint64)
-    return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
-
-
-def _training_generators(num: int) -> list[Generator]:
-    """One generator per sample, keyed by its position in the batch of all ranks (samplers deal indices out in turn)."""
-    hub = MessageHub.get_current_instance()
-    seed, iteration = int(hub.get_info('seed', 0) or 0), int(hub.get_info('iter', 0))
-    rank, world_size = get_rank(), get_world_size()
-    return [seeded_generator(seed, iteration, index * world_size + rank) for index in range(num)]
 
 
 def _texts(data_samples: Sequence[BaseDataElement]) -> list[str]:

@@ -8,6 +8,7 @@ from mmengine.model import BaseModule
 from torch import Generator, Tensor
 
 from genseg_mm.functional.flow_matching import euler_solve, noisy_latents, velocity_target
+from genseg_mm.models.seeded_noise import draw_noise
 from genseg_mm.registry import MODELS, TASK_UTILS
 
 VelocityFn = Callable[[Tensor, Tensor], Tensor]
@@ -107,8 +108,3 @@ class GenerativeMaskHead(BaseModule):
         if tuple(grey.shape[-2:]) != tuple(size):
             grey = F.interpolate(grey, size, mode='bilinear', align_corners=False)
         return grey[0] - (2 * self.threshold - 1)
-
-
-def draw_noise(shape: Sequence[int], generators: Sequence[Generator]) -> Tensor:
-    """Standard normal noise, (N, *shape), sample by sample on the CPU: the same on every device and in any batch."""
-    return torch.stack([torch.randn(*shape, generator=own) for own in generators])
