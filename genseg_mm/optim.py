@@ -99,7 +99,8 @@ class MuonAdamW(torch.optim.Optimizer):
             self.parts.append(
                 torch.optim.AdamW(others, lr=lr, betas=betas, weight_decay=weight_decay, fused=True)
             )
-        super().__init__([group for part in self.parts for group in part.param_groups], {})
+        # MMEngine logs the rate of the defaults.
+        super().__init__([group for part in self.parts for group in part.param_groups], {'lr': lr})
         self._share()
 
     def _share(self) -> None:

@@ -202,7 +202,9 @@ class TestFindResumable:
             find_resumable(str(tmp_path))
 
 
-def test_safetensors_files_are_read(tmp_path):
+def test_safetensors_files_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(CheckpointLoader, '_schemes', dict(CheckpointLoader._schemes))
+    monkeypatch.setenv('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '0')
     path = tmp_path / 'weights.safetensors'
     weight = torch.arange(6.0).reshape(2, 3)
     save_file({'weight': weight, 'bias': torch.zeros(2)}, path)

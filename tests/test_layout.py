@@ -28,6 +28,8 @@ FORBIDDEN = {
     'datasets': ('genseg_mm.models', 'genseg_mm.evaluation', 'diffusers', 'transformers'),
     'evaluation': ('genseg_mm.models', 'genseg_mm.datasets', 'diffusers', 'transformers'),
     'hooks': ('genseg_mm.models', 'genseg_mm.datasets', 'diffusers', 'transformers'),
+    'inference': ('genseg_mm.launch', 'genseg_mm.evaluation', 'genseg_mm.inferencers', 'diffusers', 'transformers'),
+    'inferencers.py': ('genseg_mm.launch', 'genseg_mm.evaluation', 'diffusers', 'transformers'),
 }
 EVERYWHERE = ('mmdet.models', 'mmseg.models', 'torchvision', 'configs')
 
@@ -80,14 +82,17 @@ def test_importing_the_package_is_light():
 
 NAMES = {
     'MODELS': 'GenMask DiTBackbone GenerativeMaskHead LatentCodec T5PromptEncoder Gen2Seg MAEColorer '
-    'UNetColorer InstanceColoringHead InstanceColoringLoss GenSegDataPreprocessor PatchCodec',
-    'DATASETS': 'ShapesDataset RefCOCODataset MixedDataset',
+    'SDColorer UNetColorer InstanceColoringHead InstanceColoringLoss GenSegDataPreprocessor PatchCodec',
+    'DATASETS': 'ShapesDataset RefCOCODataset MixedDataset CocoInstanceDataset ClevrTexDataset '
+    'HypersimDataset VirtualKITTI2Dataset',
     'DATA_SAMPLERS': 'RatioInfiniteSampler',
     'TRANSFORMS': 'TextPrompt PointPrompt LoadInstanceMap LoadReferringMask LoadImage PackGenSegInputs '
-    'RandomScenePermute',
+    'KeepClasses RandomInstanceCrop RandomScenePermute',
     'METRICS': 'ReferringMetric PointPromptMetric',
     'HOOKS': 'SafeCheckpointHook PredictionGridHook',
     'OPTIM_WRAPPERS': 'AutocastOptimWrapper',
+    'OPTIM_WRAPPER_CONSTRUCTORS': 'MuonOptimWrapperConstructor',
+    'OPTIMIZERS': 'MuonAdamW',
     'TASK_UTILS': 'UniformTimesteps LogitNormalTimesteps LongTailTimesteps JointTimesteps',
 }
 

@@ -91,6 +91,7 @@ def test_muon_gets_the_matrices_of_the_layers_and_each_part_steps_as_torch_does(
         torch.optim.Muon(hidden, lr=0.02, weight_decay=0.1, adjust_lr_fn='match_rms_adamw'),
         torch.optim.AdamW(others, lr=0.02, weight_decay=0.1, betas=(0.9, 0.98), fused=True),
     ]
+    assert wrapper.get_lr()['base_lr'] == [0.02]
     frozen = model.layers[2].weight.clone()
     for _ in range(3):
         wrapper.update_params(model(inputs))

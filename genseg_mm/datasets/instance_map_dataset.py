@@ -1,5 +1,7 @@
 """Datasets of images with one file of instance ids each."""
 
+import logging
+import os
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,6 +11,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
 MISSING = ('error', 'skip')
+EMPTY = ('keep', 'redraw', 'error')
 NUM_NAMED = 3  # examples in a message
 
 
@@ -26,12 +29,16 @@ class InstanceMapDataset(BaseDataset):
         ignore_background: See above.
         missing: What a pair with a missing file means: ``'error'``, or ``'skip'`` (counted, announced and named in
             ``skipped``).
+        empty: What a sample means whose ``gt_instance_map`` has no instance after the pipeline: ``'keep'`` it (with
+            a labelled background it still teaches what is black; with an ignored one its loss is zero; the reference
+            does this), ``'redraw'`` another item in its place (in training), or ``'error'``. Kept and replaced
+            samples are counted in ``num_empty`` of each process and announced when that is 1, 10, 100, ...
         pipeline: Transforms.
         **kwargs: Further keyword arguments of MMEngine's ``BaseDataset`` (test_mode, indices, metainfo, ...).
 
     Raises:
         FileNotFoundError: If the folder or, with ``missing='error'``, a file of a pair does not exist.
-        ValueError: If the folder has no pair.
+        ValueError: If the folder has no pair; or at an empty sample with ``empty='error'``.
     """
 
     METAINFO = dict(classes=('object',), palette=[[220, 20, 60]])
@@ -41,13 +48,20 @@ class InstanceMapDataset(BaseDataset):
         data_root: str,
         ignore_background: bool = False,
         missing: str = 'error',
+        empty: str = 'keep',
         pipeline: Sequence = (),
         **kwargs: Any,
     ) -> None:
         if missing not in MISSING:
             raise ValueError(f'missing must be one of {MISSING}, but got {missing!r}')
+        if empty not in EMPTY:
+            raise ValueError(f'empty must be one of {EMPTY}, but got {empty!r}')
+        if empty == 'redraw' and kwargs.get('test_mode'):
+            raise ValueError("empty='redraw' is for training, but got test_mode=True")
         self.ignore_background = ignore_background
         self.missing = missing
+        self.empty = empty
+        self.num_empty = 0
         self.skipped: dict[str, list[str]] = {}
         super().__init__(data_root=str(data_root), pipeline=list(pipeline), **kwargs)
 
@@ -60,7 +74,10 @@ class InstanceMapDataset(BaseDataset):
         """
 
     def skip(self, path: str | Path, reason: str) -> None:
-        """Notes a pair that is left out."""
+        """Notes a pair that is left out.
+
+        A reason that starts with "no " is a missing file or folder, which ``missing='error'`` does not let pass.
+        """
         self.skipped.setdefault(reason, []).append(str(path))
 
     def load_data_list(self) -> list[dict]:
@@ -70,7 +87,7 @@ class InstanceMapDataset(BaseDataset):
                 f'{type(self).__name__} expects a folder at data_root, but there is none at {self.data_root}'
             )
         self.skipped = {}
-        items = []
+        items, files = [], _Listings()
         for pair in self.list_pairs():
             absent = [
                 (pair[key], reason)
@@ -78,7 +95,7 @@ class InstanceMapDataset(BaseDataset):
                     ('img_path', 'no image'),
                     ('instance_map_path', 'no instance map'),
                 )
-                if not Path(pair[key]).is_file()
+                if str(pair[key]) not in files
             ]
             for path, reason in absent:
                 self.skip(path, reason)
@@ -90,13 +107,61 @@ class InstanceMapDataset(BaseDataset):
 
     def _check(self, items: list[dict]) -> None:
         name = type(self).__name__
-        for reason, paths in self.skipped.items():
-            text = (
-                f'{name}: {len(paths)} left out of {self.data_root}: {reason}, such as '
-                + ', '.join(paths[:NUM_NAMED])
-            )
-            if reason.startswith('no ') and self.missing == 'error':
-                raise FileNotFoundError(f"{text}; missing='skip' goes on without them")
-            print_log(text, logger='current', level=30)
+        texts = {
+            reason: f'{name}: {len(paths)} left out of {self.data_root}: {reason}, such as '
+            + ', '.join(paths[:NUM_NAMED])
+            for reason, paths in self.skipped.items()
+        }
+        absent = [text for reason, text in texts.items() if reason.startswith('no ')]
+        if absent and self.missing == 'error':
+            raise FileNotFoundError('; '.join(absent) + "; missing='skip' goes on without them")
+        for text in texts.values():
+            print_log(text, logger='current', level=logging.WARNING)
         if not items:
             raise ValueError(f'{name} found no pair of image and instance map in {self.data_root}')
+
+    def prepare_data(self, idx: int) -> dict | None:
+        """The item after the pipeline; None, for which another one is drawn, where ``empty`` says so."""
+        data = super().prepare_data(idx)
+        if not _has_no_instance(data):
+            return data
+        path = self.get_data_info(idx)['instance_map_path']
+        if self.empty == 'error':
+            raise ValueError(f"{path}: no instance after the pipeline, which empty='error' refuses")
+        self.num_empty += 1
+        if str(self.num_empty).strip('0') == '1':
+            done = 'keeps it' if self.empty == 'keep' else 'takes another sample in its place'
+            print_log(
+                f'{type(self).__name__}: no instance in {path} after the pipeline; empty={self.empty!r} {done} '
+                f'({self.num_empty} so far in this process)',
+                logger='current',
+                level=logging.WARNING,
+            )
+        return None if self.empty == 'redraw' else data
+
+
+class _Listings:
+    """Which files exist, by one listing of each folder: far fewer calls than one per file."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, set[str]] = {}
+
+    def __contains__(self, path: str) -> bool:
+        folder, name = os.path.split(path)
+        if folder not in self._names:
+            try:
+                with os.scandir(folder) as entries:
+                    self._names[folder] = {entry.name for entry in entries if entry.is_file()}
+            except (FileNotFoundError, NotADirectoryError):
+                self._names[folder] = set()
+        return name in self._names[folder]
+
+
+def _has_no_instance(data: dict | None) -> bool:
+    """Whether a sample, packed or not, has an instance map with nothing on it."""
+    if data is None:
+        return False
+    if 'gt_instance_map' in data:
+        return not (data['gt_instance_map'] > 0).any()
+    packed = getattr(data.get('data_samples'), 'gt_instance_map', None)
+    return packed is not None and not bool((packed.data > 0).any())

@@ -156,6 +156,7 @@ class PackGenSegInputs(BaseTransform):
         'points',
         'point_labels',
         'point_ids',
+        'boxes',
         'ignore_background',
     )
 

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from genseg_mm.functional.inverse_distance import InverseDistanceSum, differentiable_once
+from genseg_mm.functional.inverse_distance import InverseDistanceSum
+from genseg_mm.functional.pixel_terms import PixelTerms
 
 # The public code of the paper stops after this many counted terms; the paper names no limit.
 REFERENCE_MAX_INSTANCES = 1251
@@ -46,6 +47,7 @@ def instance_coloring_loss(
     mean_weight: float = 300.0,
     max_instances: int | None = None,
     tile_size: int | None = None,
+    compiled: bool = False,
 ) -> InstanceColoringTerms:
     """Pulls pixels to the mean colour of their instance and instances apart (gen2seg, Sec. 3.2).
 
@@ -81,6 +83,9 @@ def instance_coloring_loss(
         max_instances: Most counted terms of an image, in order of id (a counted background is one
             of them, the first). None: 1251 in the reference, no limit in the paper.
         tile_size: (instance, pixel) pairs computed at once. None: by device.
+        compiled: Compute the pairs in a kernel of torch.compile, several times as fast, after some
+            seconds of compilation in every process. Where it fails, a warning says so, and the
+            loss goes on in tiles. tile_size has no say then.
 
     Returns:
         The three terms: NaN if colors has NaN, zeros connected to the graph where nothing counts.
@@ -97,11 +102,19 @@ def instance_coloring_loss(
         pixels = colors.to(dtype).flatten(2)  # (N, 3, P)
         segments = _group_pixels(ids.flatten(1).long(), ignored, max_instances)
         weights = _term_weights(segments, pixels.shape, formula)
-        means = _SegmentMean.apply(pixels, segments.index, segments.size)
-        means = means.masked_fill(~segments.foreground[:, None], 0.0)  # (S, 3) float64
+        variance, separation, means = PixelTerms.apply(
+            pixels,
+            segments.index,
+            segments.size,
+            segments.foreground,
+            *weights[:2],
+            segments.instance_spans,
+            tile_size,
+            compiled,
+        )
         terms = (
-            _HuberVariance.apply(pixels, means, segments.index, weights[0]),
-            separation_weight * _separation(pixels, means, segments, weights[1], tile_size),
+            variance,
+            separation_weight * separation,
             mean_weight * _mean_repulsion(means, segments, weights[2], tile_size),
         )
         return InstanceColoringTerms(*(term.to(dtype) for term in terms))
@@ -157,7 +170,9 @@ def _group_pixels(ids: Tensor, ignored: list[bool], max_instances: int | None) -
         high = int(ids.max())
     images = torch.arange(num_images, device=ids.device)[:, None]
     # Neighbours mostly share an id, so sorting the runs of equal keys costs next to nothing.
-    runs, run = torch.unique_consecutive(ids + images * (high + 1), return_inverse=True)
+    runs, run, lengths = torch.unique_consecutive(
+        ids + images * (high + 1), return_inverse=True, return_counts=True
+    )
     keys, segment = torch.unique(runs, return_inverse=True)
     index = segment.index_select(0, run.flatten()).view_as(ids)
     image = keys // (high + 1)
@@ -176,7 +191,7 @@ def _group_pixels(ids: Tensor, ignored: list[bool], max_instances: int | None) -
         counted[first:last] = True
         spans.append((first, last))
         instance_spans.append((min(start + background, last), last))
-    size = torch.bincount(index.flatten(), minlength=len(keys)).double()
+    size = torch.zeros_like(keys).index_add_(0, segment, lengths).double()
     return _Segments(index, size, image, foreground, counted, spans, instance_spans)
 
 
@@ -201,15 +216,6 @@ def _term_weights(segments: _Segments, shape: torch.Size, formula: str) -> tuple
     return variance / num_images, separation / num_images, means / num_images
 
 
-def _separation(
-    pixels: Tensor, means: Tensor, segments: _Segments, weight: Tensor, tile_size: int | None
-) -> Tensor:
-    """Closeness of every instance's mean to the pixels outside of it, summed over the batch."""
-    return InverseDistanceSum.apply(
-        pixels, means, segments.index, weight, segments.instance_spans, tile_size
-    )
-
-
 def _mean_repulsion(
     means: Tensor, segments: _Segments, weight: Tensor, tile_size: int | None
 ) -> Tensor:
@@ -223,61 +229,3 @@ def _mean_repulsion(
         )
         sums.append(both_orders / 2)
     return (torch.stack(sums) * weight).sum()
-
-
-class _SegmentMean(torch.autograd.Function):
-    """Mean of the values, (N, C, P) -> (S, C) float64, over every segment."""
-
-    @staticmethod
-    def forward(ctx, values: Tensor, index: Tensor, size: Tensor) -> Tensor:
-        ctx.save_for_backward(index, size)
-        ctx.dtype = values.dtype
-        sums = values.new_zeros(values.shape[1], len(size), dtype=torch.float64)
-        for image, segment in zip(values, index, strict=True):
-            for channel, total in zip(image, sums, strict=True):
-                total.index_add_(0, segment, channel.double())  # float32 sums lose four digits here
-        return sums.T / size[:, None]
-
-    @staticmethod
-    @differentiable_once
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        index, size = ctx.saved_tensors
-        shares = (grad / size[:, None]).to(ctx.dtype).T.contiguous()
-        values_grad = shares.new_empty(len(index), len(shares), index.shape[1])
-        for image, segment in zip(values_grad, index, strict=True):
-            torch.index_select(shares, 1, segment, out=image)
-        return values_grad, None, None
-
-
-class _HuberVariance(torch.autograd.Function):
-    """sum_s weight_s sum_{j in s} h(value_j - mean_s) over the segments s, and both gradients.
-
-    h is the Huber loss with delta 1, summed over channels; values (N, C, P), means (S, C) float64,
-    index (N, P) the segment of every pixel, weight (S,) float64. The value is float64.
-    """
-
-    @staticmethod
-    def forward(ctx, values: Tensor, means: Tensor, index: Tensor, weight: Tensor) -> Tensor:
-        total = weight.new_zeros(())
-        values_grad = torch.empty_like(values)
-        means_grad = torch.zeros_like(means.T)
-        columns, weight = means.T.to(values.dtype).contiguous(), weight.to(values.dtype)
-        for image, segment, image_grad in zip(values, index, values_grad, strict=True):
-            pixel_weight = weight.index_select(0, segment)
-            for value, column, slope, column_grad in zip(
-                image, columns, image_grad, means_grad, strict=True
-            ):
-                residual = value - column.index_select(0, segment)
-                torch.clamp(residual, -1, 1, out=slope)
-                # r^2 / 2 where the slope is r, |r| - 1/2 where it is the sign of r.
-                total += residual.sub_(slope, alpha=0.5).mul_(slope).mul_(pixel_weight).sum()
-                slope.mul_(pixel_weight)
-                column_grad.index_add_(0, segment, slope.double(), alpha=-1)
-        ctx.save_for_backward(values_grad, means_grad.T)
-        return total
-
-    @staticmethod
-    @differentiable_once
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        values_grad, means_grad = ctx.saved_tensors
-        return grad * values_grad, grad * means_grad, None, None

@@ -9,8 +9,10 @@ from functools import wraps
 import torch
 from torch import Tensor
 
-# Centres per tile: the rows of points stay long enough for the vector units.
-TILE_ROWS = 64
+from genseg_mm.functional.fused_inverse_distance import accumulate_fused, compiled_sums
+
+# Most centres of a tile: many share the work per point, and rows of points stay long.
+TILE_ROWS = 256
 
 
 def differentiable_once(backward: Callable) -> Callable:
@@ -20,25 +22,68 @@ def differentiable_once(backward: Callable) -> Callable:
     """
 
     @wraps(backward)
-    def checked(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def checked(ctx, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
             raise RuntimeError(
                 'the instance-coloring loss has first derivatives only: '
                 'call backward() or torch.autograd.grad() without create_graph=True'
             )
-        return backward(ctx, grad)
+        return backward(ctx, *grads)
 
     return checked
 
 
-class InverseDistanceSum(torch.autograd.Function):
+@torch.no_grad()
+def inverse_distance_sum(
+    points: Tensor,
+    centres: Tensor,
+    own: Tensor,
+    weight: Tensor,
+    spans: list[tuple[int, int]],
+    tile_size: int | None = None,
+    compiled: bool = False,
+    with_grad: bool = True,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """sum_i weight_i sum_{j: own_j != i} 1 / (1 + |point_j - centre_i|^2), and both gradients.
 
-    Image b has points[b], out of (N, C, P), and centres first <= i < last = spans[b], out of (S, C)
-    float64. own, (N, P), names the centre that a point belongs to (any other number: none); weight
-    is (S,) float64. The value is float64. It and the gradients come from one pass over tiles of
-    tile_size pairs (None: by device), of which nothing is stored.
+    Image b has points[b] and centres first <= i < last = spans[b]. Value and gradients come from
+    one pass over the pairs, of which nothing is stored; autograd sees nothing of it.
+
+    Args:
+        points: (N, C, P), floating point.
+        centres: (S, C) float64.
+        own: (N, P), the centre that a point belongs to (any other number: none).
+        weight: (S,) float64.
+        spans: First and last (exclusive) centre of every image.
+        tile_size: Pairs computed at once without ``compiled``. None: by device.
+        compiled: Compute the pairs in a kernel of torch.compile; where that fails, a warning says
+            so and the tiles do it.
+        with_grad: Whether to return the gradients, else None.
+
+    Returns:
+        Value, float64 scalar; gradients of the points, (N, C, P), and the centres, (S, C).
     """
+    sums = compiled_sums(points.device.type, points.dtype) if compiled else None
+    tile_size = tile_size or _default_tile_size(points.device)
+    points_grad = torch.empty_like(points) if with_grad else None
+    centres_grad = torch.zeros_like(centres) if with_grad else None
+    value = weight.new_zeros(())
+    for b, (first, last) in enumerate(spans):
+        if first < last:
+            span = slice(first, last)
+            image = points[b], centres[span], own[b] - first, weight[span]
+            grads = (points_grad[b], centres_grad[span]) if with_grad else (None, None)
+            if sums is None:
+                value += _accumulate(*image, *grads, tile_size)
+            else:
+                value += accumulate_fused(sums, *image, *grads)
+        elif with_grad:
+            points_grad[b] = 0
+    return value, points_grad, centres_grad
+
+
+class InverseDistanceSum(torch.autograd.Function):
+    """The value of :func:`inverse_distance_sum` with its gradients by points and centres."""
 
     @staticmethod
     def forward(
@@ -50,23 +95,10 @@ class InverseDistanceSum(torch.autograd.Function):
         spans: list[tuple[int, int]],
         tile_size: int | None,
     ) -> Tensor:
-        tile_size = tile_size or _default_tile_size(points.device)
-        with_grad = any(ctx.needs_input_grad)
-        points_grad = torch.zeros_like(points) if with_grad else None
-        centres_grad = torch.zeros_like(centres) if with_grad else None
-        value = weight.new_zeros(())
-        for b, (first, last) in enumerate(spans):
-            if first < last:
-                span = slice(first, last)
-                value += _accumulate(
-                    points[b],
-                    centres[span],
-                    own[b] - first,
-                    weight[span],
-                    tile_size,
-                    *((points_grad[b], centres_grad[span]) if with_grad else (None, None)),
-                )
-        ctx.save_for_backward(points_grad, centres_grad)
+        value, *grads = inverse_distance_sum(
+            points, centres, own, weight, spans, tile_size, with_grad=any(ctx.needs_input_grad)
+        )
+        ctx.save_for_backward(*grads)
         return value
 
     @staticmethod
@@ -77,9 +109,9 @@ class InverseDistanceSum(torch.autograd.Function):
 
 
 def _default_tile_size(device: torch.device) -> int:
-    """Tiles that stay in the cores' caches, or that fill a GPU."""
+    """Tiles that stay in the cores' shared cache, or that fill a GPU."""
     if device.type == 'cpu':
-        return (1 << 17) * min(max(torch.get_num_threads(), 2), 32)
+        return (1 << 18) * min(max(torch.get_num_threads(), 2), 16)
     return 1 << 23
 
 
@@ -88,9 +120,9 @@ def _accumulate(
     centres: Tensor,
     own: Tensor,
     weight: Tensor,
-    tile_size: int,
     points_grad: Tensor | None,
     centres_grad: Tensor | None,
+    tile_size: int,
 ) -> Tensor:
     """Value for points (C, P) and centres (n, C) of one image; fills the gradients if given."""
     channels, num_points = points.shape
@@ -112,15 +144,16 @@ def _accumulate(
         for top in range(0, len(weight), rows):
             block = slice(top, top + rows)
             kernel, scratch = _kernel(
-                shifted[:channels], rounded[:channels, block], own[span] - top, *buffers
+                shifted[:channels], rounded[:channels, block], own[span] - (top - 1), *buffers
             )
             sums[block] += kernel.sum(1)
             if points_grad is not None:
-                kernel.mul_(kernel)
+                kernel.square_()
                 to_points += weighted_sums(kernel, scaled[:, block], 0, scratch)
                 to_centres[:, block] += weighted_sums(kernel, shifted, 1, scratch)
         if points_grad is not None:
-            points_grad[:, span] = 2 * (to_points[:-1] - shifted[:-1] * to_points[-1])
+            gradient = to_points[:-1].addcmul_(shifted[:-1], to_points[-1], value=-1)
+            torch.mul(gradient, 2, out=points_grad[:, span])
     if centres_grad is not None:
         centres_grad.copy_(2 * (weight * (to_centres[:-1] - centres[:-1] * to_centres[-1])).T)
     return weight @ sums
@@ -129,7 +162,10 @@ def _accumulate(
 def _kernel(
     points: Tensor, centres: Tensor, own: Tensor, buffer: Tensor, scratch: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """1 / (1 + |point_j - centre_i|^2), (n, P), zero where own_j is i; also the scratch, (n, P)."""
+    """1 / (1 + |point_j - centre_i|^2), (n, P), zero where own_j is i + 1; also the scratch.
+
+    ``own``, (P,), is overwritten.
+    """
     rows, columns = centres.shape[1], points.shape[1]
     padded = buffer[: (rows + 2) * columns].view(rows + 2, columns)
     scratch = scratch[: rows * columns].view(rows, columns)
@@ -140,7 +176,7 @@ def _kernel(
         base = torch.addcmul(base, scratch, scratch, out=kernel)
     kernel.reciprocal_()
     # The first and the last row take the points that belong to no centre of this tile.
-    padded.scatter_(0, (own + 1).clamp_(0, rows + 1)[None], 0.0)
+    padded.scatter_(0, own.clamp_(0, rows + 1)[None], 0.0)
     return kernel, scratch
 
 

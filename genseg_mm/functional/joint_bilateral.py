@@ -1,6 +1,8 @@
 """Joint bilateral filter: smooth maps along the edges of a guide, as OpenCV contrib does it."""
 
 import math
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -35,9 +37,70 @@ def joint_bilateral_filter(
         ValueError: If shapes do not fit, or a setting is not positive.
     """
     _check_arguments(guide, src, diameter, sigma_color, sigma_space)
-    dtype = torch.promote_types(guide.dtype, torch.float32)
-    radius = diameter // 2
-    (height, width), guide = guide.shape[1:], guide.to(dtype)
+    radius, guide = diameter // 2, guide.to(torch.promote_types(guide.dtype, torch.float32))
+    out = torch.zeros_like(src)
+    for tile in filter_tiles(guide, diameter, sigma_color, sigma_space, len(src)):
+        # A map that is zero around the tile, mirrored or not, stays zero; similarities mostly are.
+        top, left = max(tile.top - radius, 0), max(tile.left - radius, 0)
+        around = src[:, top : tile.bottom + radius, left : tile.right + radius]
+        live = around.flatten(1).any(1).nonzero().flatten()
+        for maps in live.split(tile.maps_at_once) if len(live) else ():
+            padded = around[maps][:, tile.rows - top][:, :, tile.columns - left]
+            means = tile.means(padded.to(guide.dtype), radius)
+            if src.dtype == torch.uint8:
+                means.round_()
+            out[maps, tile.top : tile.bottom, tile.left : tile.right] = means.to(src.dtype)
+    return out
+
+
+class FilterTile(NamedTuple):
+    """The filter's window weights over a rectangle of the guide.
+
+    ``rows`` and ``columns`` are the indices of the rectangle and the window's reach around it,
+    mirrored at the border; a map's ``[rows][:, columns]`` is what ``means`` takes, and the guide's
+    is there as ``guide``.
+    """
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+    rows: Tensor  # (bottom - top + 2 radius,)
+    columns: Tensor  # (right - left + 2 radius,)
+    guide: Tensor  # (C, bottom - top + 2 radius, right - left + 2 radius)
+    offsets: list[tuple[int, int]]  # T of (dy, dx)
+    taps: Tensor  # (T, bottom - top, right - left + 2 radius), the last 2 radius columns unused
+    norm: Tensor  # (bottom - top, right - left)
+    maps_at_once: int
+
+    def means(self, padded: Tensor, radius: int) -> Tensor:
+        """Weighted means of maps (K, h + 2 radius, w + 2 radius) over the window, (K, h, w)."""
+        height, stride = self.bottom - self.top, padded.shape[2]
+        # In a flat map a neighbour is a shift, so that every step is one long contiguous run; the
+        # 2 radius columns at the end of a row then hold sums across two rows and are cut off.
+        length = height * stride - 2 * radius
+        flat, taps = padded.flatten(1), self.taps.flatten(1)[:, :length].unbind()
+        starts = [(radius + dy) * stride + radius + dx for dy, dx in self.offsets]
+        total = padded.new_empty(len(padded), height * stride)
+        used = total[:, :length]
+        torch.mul(flat[:, starts[0] : starts[0] + length], taps[0], out=used)
+        for start, tap in zip(starts[1:], taps[1:], strict=True):
+            used.addcmul_(flat[:, start : start + length], tap)
+        return total.view(-1, height, stride)[..., : self.right - self.left] / self.norm
+
+
+def filter_tiles(
+    guide: Tensor,
+    diameter: int = 9,
+    sigma_color: float = 75.0,
+    sigma_space: float = 75.0,
+    num_maps: int = 1,
+) -> Iterator[FilterTile]:
+    """Cuts the guide, (C, H, W) floating point, into tiles with their window weights.
+
+    The number of maps to be filtered decides the size of the tiles.
+    """
+    radius, (height, width) = diameter // 2, guide.shape[1:]
     offsets = [
         (dy, dx)
         for dy in range(-radius, radius + 1)
@@ -46,28 +109,28 @@ def joint_bilateral_filter(
     ]
     rows = _reflect_101(height, radius, guide.device)
     columns = _reflect_101(width, radius, guide.device)
-    band, maps_at_once = _tile_shape(height, width, guide.device)
-    out = torch.zeros_like(src)
+    band, across, maps_at_once = _tile_shape(height, width, num_maps, guide.device)
     for top in range(0, height, band):
         bottom = min(top + band, height)
-        padded_rows = rows[top : bottom + 2 * radius]
-        taps = _tap_weights(
-            guide[:, padded_rows][:, :, columns], offsets, radius, sigma_color, sigma_space
-        )
-        norm = torch.stack(taps).sum(0)
-        # A map that is zero around the band stays zero; similarity maps mostly are.
-        padded_src = src.index_select(1, padded_rows)
-        live = padded_src.flatten(1).any(1).nonzero().flatten()
-        for maps in live.split(maps_at_once):
-            padded = padded_src.index_select(0, maps).index_select(2, columns).to(dtype)
-            total = torch.zeros(len(maps), bottom - top, width, dtype=dtype, device=src.device)
-            for (dy, dx), tap in zip(offsets, taps, strict=True):
-                total.addcmul_(_shifted(padded, dy, dx, radius), tap)
-            total /= norm
-            if src.dtype == torch.uint8:
-                total.round_()
-            out[maps, top:bottom] = total.to(src.dtype)
-    return out
+        band_rows = rows[top : bottom + 2 * radius]
+        padded = guide[:, band_rows][:, :, columns]
+        taps = _tap_weights(padded, offsets, radius, sigma_color, sigma_space)
+        norm = taps.sum(0)
+        for left in range(0, width, across):
+            right = min(left + across, width)
+            yield FilterTile(
+                top,
+                bottom,
+                left,
+                right,
+                band_rows,
+                columns[left : right + 2 * radius],
+                padded[:, :, left : right + 2 * radius],
+                offsets,
+                taps[:, :, left : right + 2 * radius].contiguous(),
+                norm[:, left:right],
+                maps_at_once,
+            )
 
 
 def _check_arguments(
@@ -97,17 +160,17 @@ def _reflect_101(size: int, radius: int, device: torch.device) -> Tensor:
     return torch.where(index < size, index, period - index)
 
 
-def _tile_shape(height: int, width: int, device: torch.device) -> tuple[int, int]:
-    """Rows of a band and maps filtered at once: what fits a core's cache, or a part of a GPU."""
-    limit, band = (1 << 18, 32) if device.type == 'cpu' else (1 << 26, height)
-    band = min(band, height)
-    return band, max(1, limit // (band * width))
+def _tile_shape(
+    height: int, width: int, num_maps: int, device: torch.device
+) -> tuple[int, int, int]:
+    """Rows and columns of a tile and maps filtered at once: a core's cache, or a part of a GPU.
 
-
-def _shifted(padded: Tensor, dy: int, dx: int, radius: int) -> Tensor:
-    """The window's neighbour (dy, dx) of every pixel, out of maps padded by the radius."""
-    height, width = padded.shape[-2] - 2 * radius, padded.shape[-1] - 2 * radius
-    return padded[..., radius + dy : radius + dy + height, radius + dx : radius + dx + width]
+    The more maps, the less a small tile is slowed by its number of steps, and the more it saves:
+    maps with nothing to do in it are left out.
+    """
+    if device.type != 'cpu':
+        return height, width, max(1, (1 << 26) // (height * width))
+    return (32, 64, 128) if num_maps >= 32 else (32, width, max(1, (1 << 13) // width))
 
 
 def _tap_weights(
@@ -116,12 +179,41 @@ def _tap_weights(
     radius: int,
     sigma_color: float,
     sigma_space: float,
-) -> list[Tensor]:
-    """Weight of every neighbour for every pixel, one (H, W) per offset."""
-    centre = _shifted(padded_guide, 0, 0, radius)
-    weights = []
-    for dy, dx in offsets:
-        distance = (_shifted(padded_guide, dy, dx, radius) - centre).abs_().sum(0)
+) -> Tensor:
+    """Weight of every neighbour for every pixel.
+
+    A pair of pixels has one weight, so half of the offsets are computed, on the padded guide, and
+    seen from either end.
+
+    Args:
+        padded_guide: (C, h + 2 radius, w + 2 radius).
+        offsets: T of (dy, dx), with (-dy, -dx) for each.
+        radius: Of the window.
+        sigma_color: In units of the guide's summed difference.
+        sigma_space: In pixels.
+
+    Returns:
+        (T, h, w + 2 radius), zero in the last 2 radius columns.
+    """
+    padded_height, padded_width = padded_guide.shape[1:]
+    height, width = padded_height - 2 * radius, padded_width - 2 * radius
+    taps = padded_guide.new_empty(len(offsets), height, padded_width)
+    taps[:, :, width:] = 0
+    number = {offset: index for index, offset in enumerate(offsets)}
+    for (dy, dx), index in number.items():
+        if (dy, dx) < (0, 0):
+            continue  # the other end of (-dy, -dx)
+        # All pairs of the padded guide that lie (dy, dx) apart; x starts at 0, or at -dx.
+        start, end = max(-dx, 0), padded_width - max(dx, 0)
+        near = padded_guide[:, : padded_height - dy, start:end]
+        far = padded_guide[:, dy:, start + dx : end + dx]
+        distance = (far - near).abs_().sum(0)
         weight = distance.square_().mul_(-0.5 / sigma_color**2).exp_()
-        weights.append(weight.mul_(math.exp(-0.5 * (dy * dy + dx * dx) / sigma_space**2)))
-    return weights
+        weight.mul_(math.exp(-0.5 * (dy * dy + dx * dx) / sigma_space**2))
+        for top, left, one in (
+            (radius, radius, index),
+            (radius - dy, radius - dx, number[-dy, -dx]),
+        ):
+            left -= start
+            taps[one, :, :width] = weight[top : top + height, left : left + width]
+    return taps

@@ -1,28 +1,36 @@
-"""Point prompts on a colour map (gen2seg, Sec. 3.3): the mask has the colour at the point."""
+"""Prompts on a colour map (gen2seg, Sec. 3.3): the mask has the colour at the point."""
 
-from collections.abc import Iterator, Sequence
-from functools import reduce
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from genseg_mm.functional.joint_bilateral import joint_bilateral_filter
-
-EPS = 1e-6  # of the public code, in every denominator
+from genseg_mm.functional.connected_components import connected_components
+from genseg_mm.functional.prompt_checks import check_boxes, check_color_map, check_prompts
+from genseg_mm.functional.prompt_queries import BOX_TOLERANCE, box_queries, query_colors
+from genseg_mm.functional.similarity_masks import (
+    check_rule,
+    color_distances,
+    masks_within,
+    parts,
+    similar_masks,
+)
 
 
 @torch.no_grad()
 def masks_from_points(
     color_map: Tensor,
-    points: Tensor | Sequence,
+    points: Tensor | Sequence | None = None,
     point_labels: Tensor | Sequence | None = None,
+    boxes: Tensor | Sequence | None = None,
     rule: str = 'reference',
     threshold: float = 3 / 255,
     radius: float | None = None,
     sigma: float = 0.01,
     smooth: bool = True,
+    component: bool = False,
 ) -> Tensor:
-    """Binary masks for a batch of point prompts on one colour map (gen2seg, Sec. 3.3; public code).
+    """Binary masks for a batch of prompts on one colour map (gen2seg, Sec. 3.3; public code).
 
     Per point: the query colour (``query_colors``), the 8-bit similarity of every pixel to it
     (``similarity_levels``), smoothed by ``joint_bilateral_filter`` with the colour map as guide.
@@ -31,14 +39,18 @@ def masks_from_points(
     masks are empty.
 
     Beyond the paper: ``radius``; negative points, which drop every pixel that is strictly closer in
-    colour to one of them than to every positive point of the prompt.
+    colour to one of them than to every positive query of the prompt; ``boxes``, which cut the mask
+    and, for prompts without a positive point, give the query (``box_queries``); ``component``.
 
     Args:
         color_map: (3, H, W), uint8 or floating point, finite, in [0, 255].
         points: (K, 2) or (K, P, 2): K prompts of P points, (x, y) in pixels, with pixel centres at
-            integers.
-        point_labels: (K, P), or (K,) beside (K, 2) points; 1 positive, 0 negative. None: all
-            positive.
+            integers. None: prompts of a box alone.
+        point_labels: (K, P), or (K,) beside (K, 2) points; 1 positive, 0 negative, -1 no point (to
+            fill up prompts of fewer points). None: all positive.
+        boxes: (K, 4) xyxy in pixels, right and bottom exclusive, as the bounding boxes of masks: on
+            these axes pixel i reaches from i to i + 1, and pixels belong to a box by their centres.
+            What lies outside the map is cut off. None: no boxes.
         rule: 'reference' or 'paper', see ``similarity_levels``.
         threshold: On the similarity in [0, 1].
         radius: If given, the mask is where the distance in colour, in [0, 442], to a positive query
@@ -46,139 +58,80 @@ def masks_from_points(
             radius of about 50, the public code's to 6 ... 216, depending on the closest pixel.
         sigma: Of the Gaussian around a point, in widths and heights of the map.
         smooth: Apply the joint bilateral filter.
+        component: Keep of each mask the connected parts (8 neighbours) that hold a positive point,
+            or the pixel of the mask nearest to it within 3 sigma (of the longer side, at most 32
+            pixels); for a prompt without a positive point, the largest part.
 
     Returns:
         Masks, (K, H, W) bool.
 
     Raises:
-        ValueError: If a shape, type or value is wrong, or a point lies outside the map.
+        ValueError: If a shape, type or value is wrong, a point lies outside the map, or a prompt
+            has neither a positive point nor a box.
     """
-    color_map = _check_color_map(color_map)
-    points, positive = _check_prompts(color_map, points, point_labels)
-    _check_rule(rule)
+    color_map = check_color_map(color_map)
+    points, labels = check_prompts(color_map, points, point_labels, boxes)
+    ranges = None if boxes is None else check_boxes(color_map, boxes, len(points))
+    check_rule(rule)
     if not 0 <= threshold <= 1:
         raise ValueError(f'threshold: expected a similarity in [0, 1], but got {threshold}')
     if radius is not None and not radius > 0:
         raise ValueError(
             f'radius: expected a positive distance of colours or None, but got {radius}'
         )
-    (num_prompts, num_points), (height, width) = positive.shape, color_map.shape[1:]
-    if num_prompts == 0:
-        return torch.zeros(0, height, width, dtype=torch.bool, device=color_map.device)
-    queries = query_colors(color_map, points.flatten(0, 1), sigma).view(num_prompts, num_points, 3)
-    masks = torch.zeros(num_prompts, height, width, dtype=torch.bool, device=color_map.device)
-    if radius is None:
-        level = round(255 * threshold, 6)  # 3 / 255 means exactly 3
-        # The filter's weights are computed once per part, and levels are bytes: larger parts.
-        for part in _parts(num_prompts, num_points * height * width, color_map.device, scale=32):
-            levels = similarity_levels(color_map, queries[part].flatten(0, 1), rule)
-            levels[~positive[part].flatten()] = 0
-            if smooth:
-                levels = joint_bilateral_filter(color_map, levels)
-            levels = levels.view(-1, num_points, height, width).unbind(1)
-            masks[part] = reduce(torch.maximum, levels) > level
-    else:
-        for part in _parts(num_prompts, height * width, color_map.device):
-            masks[part] = _nearest(color_map, queries[part], positive[part]) < radius
-    if not positive.all():
-        for part in _parts(num_prompts, height * width, color_map.device):
-            to_positive = _nearest(color_map, queries[part], positive[part])
-            masks[part] &= to_positive <= _nearest(color_map, queries[part], ~positive[part])
+    if not sigma > 0:
+        raise ValueError(f'sigma: expected a positive number, but got {sigma}')
+    if len(points) == 0:
+        return torch.zeros(0, *color_map.shape[1:], dtype=torch.bool, device=color_map.device)
+    queries = query_colors(color_map, points.flatten(0, 1), sigma).view(*labels.shape, 3)
+    if ranges is not None and (missing := ~(labels == 1).any(1)).any():
+        extra = labels.new_full((len(labels), 1), -1)
+        extra[missing] = 1
+        filled = queries.new_zeros(len(queries), 1, 3)
+        filled[missing, 0] = box_queries(color_map, ranges[missing], radius or BOX_TOLERANCE)
+        queries, labels = torch.cat([queries, filled], 1), torch.cat([labels, extra], 1)
+    masks = _union(color_map, queries, labels == 1, rule, threshold, radius, smooth)
+    _drop_negatives(masks, color_map, queries, labels)
+    if ranges is not None:
+        masks &= _box_masks(ranges, *color_map.shape[1:])
+    return _prompted_parts(masks, points, labels, sigma) if component else masks
+
+
+def _union(
+    color_map: Tensor,
+    queries: Tensor,
+    positive: Tensor,
+    rule: str,
+    threshold: float,
+    radius: float | None,
+    smooth: bool,
+) -> Tensor:
+    """Union of the masks of every prompt's positive queries, (K, Q, 3) and (K, Q) -> (K, H, W)."""
+    height, width = color_map.shape[1:]
+    masks = torch.zeros(len(queries), height, width, dtype=torch.bool, device=color_map.device)
+    # The n-th positive queries of all prompts together: no prompt is computed twice or for nothing.
+    turn = positive.cumsum(1) * positive
+    for number in range(1, int(turn.max()) + 1):
+        prompt, slot = (turn == number).nonzero().T
+        if radius is None:
+            level = round(255 * threshold, 6)  # 3 / 255 means exactly 3
+            found = similar_masks(color_map, queries[prompt, slot], level, rule, smooth)
+        else:
+            found = masks_within(color_map, queries[prompt, slot], radius)
+        if len(prompt) == len(masks):
+            masks = found if number == 1 else masks.logical_or_(found)
+        else:
+            masks[prompt] |= found
     return masks
 
 
-def query_colors(color_map: Tensor, points: Tensor, sigma: float = 0.01) -> Tensor:
-    """Gaussian-weighted mean colour around every point (gen2seg, Sec. 3.3).
-
-    The Gaussian spans the whole map, on axes that run from 0 to 1 over the pixel centres. Its
-    weights are relative to the pixel nearest to the point: between the pixels of a tiny map they
-    would all but vanish and leave the query to the 1e-6 in the denominator, that is black.
-
-    Args:
-        color_map: (3, H, W).
-        points: (Q, 2), (x, y) in pixels.
-        sigma: Standard deviation, in widths and heights of the map.
-
-    Returns:
-        (Q, 3), summed in float64 and returned in the map's floating type (at least float32).
-
-    Raises:
-        ValueError: If sigma is not positive.
-    """
-    if not sigma > 0:
-        raise ValueError(f'sigma: expected a positive number, but got {sigma}')
-    dtype = torch.promote_types(color_map.dtype, torch.float32)
-    # float64 is also what keeps these products out of reach of autocast and TF32.
-    exact = torch.float32 if color_map.device.type == 'mps' else torch.float64
-    colors, points = color_map.to(exact), points.to(exact)
-    height, width = color_map.shape[1:]
-    queries = []
-    for part in points.split(1024):
-        across = _axis_weights(part[:, 0], width, sigma)  # (Q, W)
-        down = _axis_weights(part[:, 1], height, sigma)  # (Q, H)
-        total = ((colors @ across.T) * down.T).sum(1)  # (3, Q)
-        queries.append((total / (across.sum(1) * down.sum(1) + EPS)).T)
-    return torch.cat(queries).to(dtype)
-
-
-def _axis_weights(position: Tensor, size: int, sigma: float) -> Tensor:
-    """Gaussian around a position over the pixels of an axis, (Q, size), 1 at the nearest pixel."""
-    extent = max(size - 1, 1)
-    pixels = torch.linspace(0, 1, size, dtype=position.dtype, device=position.device)
-    squared = (pixels - position[:, None] / extent).square()
-    return torch.exp((squared.amin(1, keepdim=True) - squared) / (2 * sigma**2))
-
-
-@torch.no_grad()
-def color_distances(color_map: Tensor, queries: Tensor) -> Tensor:
-    """Distances of all pixels' colours, (3, H, W), to all queries, (Q, 3): (Q, H, W)."""
-    dtype = torch.promote_types(color_map.dtype, torch.float32)
-    squared = torch.zeros(len(queries), *color_map.shape[1:], dtype=dtype, device=color_map.device)
-    difference = torch.empty_like(squared)
-    for channel, query in zip(color_map.to(dtype), queries.to(dtype).T, strict=True):
-        torch.sub(channel, query[:, None, None], out=difference)
-        squared.addcmul_(difference, difference)
-    return squared.sqrt_()
-
-
-@torch.no_grad()
-def similarity_levels(color_map: Tensor, queries: Tensor, rule: str = 'reference') -> Tensor:
-    """8-bit similarity of every pixel to every query colour.
-
-    With d the distance of colours, s is 1 / (d + 1e-6) in the public code ('reference') and
-    min(1, 1 / d) in the paper ('paper'). Either is stretched to [0, 1] over the map,
-    (s - min) / (max - min + 1e-6), and 255 times that is cut to integers.
-
-    Args:
-        color_map: (3, H, W).
-        queries: (Q, 3).
-        rule: 'reference' or 'paper'.
-
-    Returns:
-        (Q, H, W), uint8.
-
-    Raises:
-        ValueError: If the rule is unknown.
-    """
-    _check_rule(rule)
-    levels = torch.empty(
-        len(queries), *color_map.shape[1:], dtype=torch.uint8, device=color_map.device
-    )
-    for part in _parts(len(queries), color_map[0].numel(), color_map.device):
-        similarity = color_distances(color_map, queries[part])
-        similarity = similarity.add_(EPS) if rule == 'reference' else similarity.clamp_(min=1.0)
-        similarity.reciprocal_()
-        low = similarity.amin((1, 2), keepdim=True)
-        high = similarity.amax((1, 2), keepdim=True)
-        levels[part] = similarity.sub_(low).div_(high - low + EPS).mul_(255).to(torch.uint8)
-    return levels
-
-
-def _parts(num_maps: int, map_size: int, device: torch.device, scale: int = 1) -> Iterator[slice]:
-    """Splits the maps into parts of scale times the pixels that fit a cache, or a part of a GPU."""
-    limit = scale << (20 if device.type == 'cpu' else 24)
-    size = max(1, limit // map_size)
-    return (slice(start, start + size) for start in range(0, num_maps, size))
+def _drop_negatives(masks: Tensor, color_map: Tensor, queries: Tensor, labels: Tensor) -> None:
+    """Drops, in place, what is closer to a negative query than to every positive one."""
+    prompts = (labels == 0).any(1).nonzero().flatten()
+    for part in parts(len(prompts), masks[0].numel(), masks.device):
+        mine = prompts[part]
+        to_positive = _nearest(color_map, queries[mine], labels[mine] == 1)
+        masks[mine] &= to_positive <= _nearest(color_map, queries[mine], labels[mine] == 0)
 
 
 def _nearest(color_map: Tensor, queries: Tensor, chosen: Tensor) -> Tensor:
@@ -191,70 +144,46 @@ def _nearest(color_map: Tensor, queries: Tensor, chosen: Tensor) -> Tensor:
     return nearest
 
 
-def _check_rule(rule: str) -> None:
-    if rule not in ('reference', 'paper'):
-        raise ValueError(f"rule: expected 'reference' or 'paper', but got {rule!r}")
+def _box_masks(ranges: Tensor, height: int, width: int) -> Tensor:
+    """Pixels of boxes, (K, 4) -> (K, H, W) bool."""
+    left, top, right, bottom = ranges[..., None].unbind(1)  # (K, 1) each
+    x, y = torch.arange(width, device=ranges.device), torch.arange(height, device=ranges.device)
+    across, down = (x >= left) & (x < right), (y >= top) & (y < bottom)
+    return down[:, :, None] & across[:, None]
 
 
-def _check_color_map(color_map: Tensor) -> Tensor:
-    """The map in float32 or float64, or a ValueError."""
-    if color_map.ndim != 3 or color_map.shape[0] != 3 or color_map.numel() == 0:
-        raise ValueError(
-            f'color_map: expected a non-empty (3, H, W), but got {tuple(color_map.shape)}'
-        )
-    if color_map.dtype != torch.uint8 and not color_map.is_floating_point():
-        raise ValueError(f'color_map: expected uint8 or floating point, but got {color_map.dtype}')
-    color_map = color_map.detach().to(torch.promote_types(color_map.dtype, torch.float32))
-    if not color_map.isfinite().all():
-        raise ValueError('color_map: expected finite colours, but got NaN or infinity')
-    return color_map
+def _prompted_parts(masks: Tensor, points: Tensor, labels: Tensor, sigma: float) -> Tensor:
+    """Keeps of each mask the connected parts that its positive points are on, or the largest."""
+    kept = torch.zeros_like(masks)
+    pointed = (labels[:, : points.shape[1]] == 1).any(1)
+    for part in parts(len(masks), masks[0].numel(), masks.device):
+        numbers = connected_components(masks[part])  # (k, H, W)
+        areas = numbers.new_zeros(len(numbers), int(numbers.max()) + 1)
+        areas.scatter_add_(1, numbers.flatten(1), masks[part].flatten(1).long())
+        largest = torch.where(pointed[part], 0, areas.argmax(1))
+        kept[part] = numbers == largest[:, None, None]
+        for place, label in zip(
+            points[part].unbind(1), labels[part, : points.shape[1]].unbind(1), strict=True
+        ):
+            number = torch.where(label == 1, _number_at(numbers, place, sigma), 0)
+            kept[part] |= numbers == number[:, None, None]
+    return kept & masks
 
 
-def _check_prompts(
-    color_map: Tensor, points: Tensor | Sequence, point_labels: Tensor | Sequence | None
-) -> tuple[Tensor, Tensor]:
-    """Points (K, P, 2) and which of them are positive, (K, P) bool, or a ValueError."""
-    points = torch.as_tensor(points, device=color_map.device)
-    shape = points.shape[:-1]
-    if points.ndim not in (2, 3) or points.shape[-1] != 2 or 0 in shape[1:]:
-        raise ValueError(
-            'points: expected (K, 2) or (K, P, 2) with P at least 1, as (x, y), '
-            f'but got {tuple(points.shape)}'
-        )
-    if points.is_complex() or points.dtype == torch.bool:
-        raise ValueError(f'points: expected numbers, but got {points.dtype}')
-    height, width = color_map.shape[1:]
-    x, y = points.unbind(-1)
-    inside = (x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5)  # NaN is not
-    if not inside.all():
-        raise ValueError(
-            f'points: expected (x, y) inside the map of width {width} and height {height}, '
-            f'but got {tuple(points[~inside][0].tolist())}'
-        )
-    if point_labels is None:
-        positive = torch.ones_like(x, dtype=torch.bool)
-    else:
-        positive = _check_labels(torch.as_tensor(point_labels, device=color_map.device), shape)
-    num_points = shape[1] if len(shape) == 2 else 1
-    return points.reshape(len(points), num_points, 2), positive.reshape(len(points), num_points)
-
-
-def _check_labels(labels: Tensor, shape: torch.Size) -> Tensor:
-    """Which points are positive, bool of the shape, or a ValueError."""
-    if labels.shape != shape:
-        raise ValueError(
-            f'point_labels: expected {tuple(shape)}, one per point, but got {tuple(labels.shape)}'
-        )
-    positive = labels == 1
-    if not (positive | (labels == 0)).all():
-        raise ValueError(
-            'point_labels: expected 1 (positive) or 0 (negative), '
-            f'but got {labels.unique().tolist()}'
-        )
-    alone = ~(positive if positive.ndim == 2 else positive[:, None]).any(1)
-    if alone.any():
-        raise ValueError(
-            'point_labels: expected a positive point in every prompt, '
-            f'but prompt {int(alone.nonzero()[0])} has none'
-        )
-    return positive
+def _number_at(numbers: Tensor, points: Tensor, sigma: float) -> Tensor:
+    """Number of the part at a point, (K, 2), or nearest to it within 3 sigma, (K,); else 0."""
+    height, width = numbers.shape[1:]
+    reach = min(3 * sigma * max(height, width), 32)
+    steps = torch.arange(-int(reach), int(reach) + 1, device=numbers.device)
+    x, y = (points + 0.5).floor().long().T[..., None] + steps  # (K, S) each
+    known = ((y >= 0) & (y < height))[:, :, None] & ((x >= 0) & (x < width))[:, None]
+    prompts = torch.arange(len(numbers), device=numbers.device)[:, None, None]
+    window = numbers[
+        prompts, y.clamp(0, height - 1)[:, :, None], x.clamp(0, width - 1)[:, None]
+    ]  # (K, S, S)
+    distance = (y - points[:, 1:]).square()[:, :, None] + (x - points[:, :1]).square()[:, None]
+    far = (window == 0) | ~known | (distance > max(reach, 1) ** 2)
+    distance = distance.float().masked_fill(far, torch.inf).flatten(1)
+    nearest = distance.argmin(1, keepdim=True)
+    number = window.flatten(1).gather(1, nearest)[:, 0]
+    return torch.where(distance.gather(1, nearest)[:, 0] < torch.inf, number, 0)

@@ -1,16 +1,18 @@
 """Models, heads, losses and timestep samplers."""
 
-from genseg_mm.models.colorers import MAEColorer, UNetColorer
+from genseg_mm.models.colorers import MAEColorer, SDColorer, UNetColorer
 from genseg_mm.models.coloring_head import InstanceColoringHead
 from genseg_mm.models.data_preprocessor import GenSegDataPreprocessor
 from genseg_mm.models.dit_backbone import DiTBackbone
 from genseg_mm.models.gen2seg import Gen2Seg
+from genseg_mm.models.generative_pretraining import GenerativePretraining
 from genseg_mm.models.genmask import GenMask
 from genseg_mm.models.latent_codec import LatentCodec
 from genseg_mm.models.losses import InstanceColoringLoss
 from genseg_mm.models.mask_head import GenerativeMaskHead
 from genseg_mm.models.patch_codec import PatchCodec
 from genseg_mm.models.prompt_encoders import T5PromptEncoder
+from genseg_mm.models.released_weights import load_released
 from genseg_mm.models.timestep_samplers import (
     JointTimesteps,
     LogitNormalTimesteps,
@@ -22,6 +24,7 @@ __all__ = [
     'DiTBackbone',
     'Gen2Seg',
     'GenMask',
+    'GenerativePretraining',
     'GenSegDataPreprocessor',
     'GenerativeMaskHead',
     'InstanceColoringHead',
@@ -32,7 +35,9 @@ __all__ = [
     'LongTailTimesteps',
     'MAEColorer',
     'PatchCodec',
+    'SDColorer',
     'T5PromptEncoder',
     'UNetColorer',
     'UniformTimesteps',
+    'load_released',
 ]

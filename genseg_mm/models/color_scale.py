@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 COLOR_SCALES = ('batch', 'image', 'sigmoid', 'none')
+STRETCHES = ('image', 'batch')
 
 
 def normalize_colors(raw: Tensor, normalize: str, bias: float = 0.0) -> Tensor:
@@ -39,22 +40,33 @@ def normalize_colors(raw: Tensor, normalize: str, bias: float = 0.0) -> Tensor:
     return (raw + low) / (high + low + 1e-5) * 255
 
 
-def stretch_colors(colors: Tensor, gamma: float = 1.0) -> Tensor:
+def stretch_colors(
+    colors: Tensor, gamma: float = 1.0, extremes: tuple[Tensor, Tensor] | None = None
+) -> Tensor:
     """One map stretched to the full range: ((x - min) / (max - min)) ** gamma * 255.
 
-    The reference does this to each map at inference.
+    The reference does this at inference: to each map of the MAE, to the maps of a batch together
+    with Stable Diffusion.
 
     Args:
         colors: One colour map, (3, H, W), without padding.
         gamma: Exponent on the stretched map in [0, 1]; the reference shows the MAE's maps with 0.7.
+        extremes: Smallest and largest value to stretch by, such as a batch's (``extremes_of``).
+            None: the map's own.
 
     Returns:
         Colours in [0, 255], (3, H, W), float32; a map of a single value becomes 0.
     """
     colors = colors.float()
-    low, high = colors.min(), colors.max()
+    low, high = extremes or extremes_of([colors])
     unit = (colors - low) / (high - low).clamp(min=1e-5)
     return unit.pow(gamma) * 255 if gamma != 1.0 else unit * 255
+
+
+def extremes_of(maps: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Smallest and largest value of maps of any sizes."""
+    low = torch.stack([one.float().min() for one in maps]).min()
+    return low, torch.stack([one.float().max() for one in maps]).max()
 
 
 def check_color_scale(normalize: str) -> None:
@@ -63,3 +75,9 @@ def check_color_scale(normalize: str) -> None:
         raise ValueError(
             f'normalize must be one of {", ".join(COLOR_SCALES)}, but got {normalize!r}'
         )
+
+
+def check_stretch(stretch: str) -> None:
+    """Raises ValueError for a stretch that does not exist."""
+    if stretch not in STRETCHES:
+        raise ValueError(f'stretch must be one of {", ".join(STRETCHES)}, but got {stretch!r}')

@@ -1,4 +1,4 @@
-"""gen2seg (arXiv 2505.15263): a generative model made an instance colorer, prompted by points."""
+"""gen2seg (arXiv 2505.15263): a generative model made an instance colorer, prompted or not."""
 
 from typing import Any
 
@@ -9,8 +9,20 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from genseg_mm.functional.point_prompting import masks_from_points
+from genseg_mm.models.automatic_instances import (
+    as_instances,
+    automatic_instances,
+    flatness,
+    settings_of,
+)
 from genseg_mm.models.base import GenSegModel
-from genseg_mm.models.color_scale import check_color_scale, normalize_colors, stretch_colors
+from genseg_mm.models.color_scale import (
+    check_color_scale,
+    check_stretch,
+    extremes_of,
+    normalize_colors,
+    stretch_colors,
+)
 from genseg_mm.models.losses import coloring_losses
 from genseg_mm.registry import MODELS
 
@@ -19,7 +31,7 @@ from genseg_mm.registry import MODELS
 class Gen2Seg(GenSegModel):
     """Colours every instance of an image in one flat colour.
 
-    Masks are read off the map around point prompts.
+    Masks are read off the map: those of point and box prompts, or all instances without a prompt.
 
     Args:
         colorer: Config of a module with ``forward(images (N, 3, H, W) in [-1, 1]) -> (N, 3, H,
@@ -33,10 +45,18 @@ class Gen2Seg(GenSegModel):
         gamma: Exponent on the stretched map at inference; the reference uses 0.7 for the MAE.
         prompting: Keyword arguments of
             :func:`genseg_mm.functional.point_prompting.masks_from_points` (rule and its settings).
+        automatic: Settings of
+            :func:`genseg_mm.models.automatic_instances.automatic_instances`, or True for its
+            defaults: samples without prompts then get instances too, as mmdet's ``CocoMetric``
+            needs them. None: they get none.
+        stretch: What a map is stretched over at inference: ``'image'``, itself, so that no map
+            depends on others; ``'batch'``, all maps of its batch, as the released Stable Diffusion
+            pipeline does.
         init_cfg: MMEngine's.
 
     Raises:
-        ValueError: If the colour scale is not known or gamma is not positive.
+        ValueError: If the colour scale, the stretch or a setting of ``automatic`` is not known, or
+            gamma is not positive.
     """
 
     def __init__(
@@ -48,6 +68,8 @@ class Gen2Seg(GenSegModel):
         bias: float = 0.0,
         gamma: float = 1.0,
         prompting: dict[str, Any] | None = None,
+        automatic: dict[str, Any] | bool | None = None,
+        stretch: str = 'image',
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(
@@ -55,6 +77,7 @@ class Gen2Seg(GenSegModel):
             init_cfg=init_cfg,
         )
         check_color_scale(normalize)
+        check_stretch(stretch)
         if gamma <= 0:
             raise ValueError(f'gamma must be positive, but got {gamma}')
         self.colorer = MODELS.build(colorer)
@@ -63,6 +86,8 @@ class Gen2Seg(GenSegModel):
         self.bias = bias
         self.gamma = gamma
         self.prompting = dict(prompting or {})
+        self.automatic = settings_of(automatic)
+        self.stretch = stretch
 
     def forward(
         self,
@@ -109,65 +134,104 @@ class Gen2Seg(GenSegModel):
     def predict(
         self, inputs: Tensor, data_samples: list[BaseDataElement] | None = None
     ) -> list[BaseDataElement]:
-        """Colour maps, and masks for the samples that carry point prompts.
+        """Colour maps, and instances for the samples with prompts, or for all with ``automatic``.
 
         A map is stretched to [0, 255] over its own valid area (without padding), whatever scale it
-        was trained with, so that a prediction does not depend on its batch. Then it is resized to
-        the original image.
+        was trained with, so that a prediction does not depend on its batch, unless ``stretch`` says
+        so. Then it is resized to the original image.
 
         Args:
             inputs: RGB in [-1, 1], (N, 3, H, W).
             data_samples: N data samples; metainfo ``img_shape`` (valid area), ``ori_shape``, and
-                for masks ``points`` (K, P, 2) or (K, 2) as (x, y) in the original image,
-                ``point_labels`` (K, P).
+                for prompts, in pixels of the original image, ``points`` (K, P, 2) or (K, 2) as
+                (x, y), ``point_labels`` (K, P), ``boxes`` (K, 4) xyxy.
 
         Returns:
-            The samples with ``pred_color_map`` (3, H, W) and, given points, ``pred_instances`` with
-            ``masks`` (K, H, W), ``scores``, ``labels`` (zeros) and ``bboxes`` (xyxy); all at the
-            original size.
+            The samples with ``pred_color_map`` (3, H, W) and, given prompts or ``automatic``,
+            ``pred_instances`` with ``masks`` (K, H, W), ``scores``, ``labels`` (zeros) and
+            ``bboxes`` (xyxy); all at the original size.
         """
         raw = self.colorer(inputs)
         if data_samples is None:
             data_samples = [SegDataSample() for _ in raw]
         # Extremes of the batch or image only shift and scale a map, which the stretch undoes.
         scale = 'none' if self.normalize in ('batch', 'image') else self.normalize
+        maps = []
         for colors, sample in zip(
             normalize_colors(raw, scale, self.bias), data_samples, strict=True
         ):
-            meta = sample.metainfo
-            height, width = meta.get('img_shape', colors.shape[-2:])[:2]
-            colors = stretch_colors(colors[:, :height, :width], self.gamma)  # (3, h, w)
-            colors = resize_map(colors, meta.get('ori_shape', (height, width))[:2])
+            height, width = sample.metainfo.get('img_shape', colors.shape[-2:])[:2]
+            maps.append(colors[:, :height, :width])  # (3, h, w)
+        extremes = extremes_of(maps) if self.stretch == 'batch' else None
+        for colors, sample in zip(maps, data_samples, strict=True):
+            size = sample.metainfo.get('ori_shape', colors.shape[-2:])[:2]
+            colors = resize_map(stretch_colors(colors, self.gamma, extremes), size)
             sample.pred_color_map = PixelData(data=colors)
-            if meta.get('points') is not None:
-                sample.pred_instances = self.prompt(
-                    colors, meta['points'], meta.get('point_labels')
-                )
+            prompts = {key: sample.metainfo.get(key) for key in ('points', 'point_labels', 'boxes')}
+            if prompts['points'] is not None or prompts['boxes'] is not None:
+                sample.pred_instances = self.prompt(colors, **prompts)
+            elif self.automatic is not None:
+                sample.pred_instances = self.automatic_instances(colors)
         return data_samples
 
-    def prompt(self, colors: Tensor, points: Any, point_labels: Any = None) -> InstanceData:
-        """Masks of one colour map around points.
+    def prompt(
+        self,
+        colors: Tensor,
+        points: Any = None,
+        point_labels: Any = None,
+        boxes: Any = None,
+        **prompting: Any,
+    ) -> InstanceData:
+        """Masks of one colour map for points, boxes or both.
 
         Args:
             colors: Colours in [0, 255], (3, H, W).
             points: (K, P, 2) or (K, 2) as (x, y) in pixels of the map; array or tensor.
-            point_labels: (K, P), 1 positive and 0 negative; all positive by default.
+            point_labels: (K, P), 1 positive, 0 negative, -1 no point; all positive by default.
+            boxes: (K, 4) xyxy in pixels of the map, right and bottom exclusive.
+            prompting: Settings of
+                :func:`genseg_mm.functional.point_prompting.masks_from_points` that replace those of
+                the model.
 
         Returns:
             ``masks`` (K, H, W) bool, ``scores`` (K,) in [0, 1]: 1 / (1 + d) with d the mean
             distance of a mask's colours to their mean, 0 for an empty mask; ``labels`` (K,) zeros;
             ``bboxes`` (K, 4) xyxy.
+
+        Raises:
+            ValueError: If a prompt or setting is wrong.
         """
-        points = torch.as_tensor(points, dtype=torch.float32, device=colors.device)
-        if point_labels is not None:
-            point_labels = torch.as_tensor(point_labels, device=colors.device)
-        masks = masks_from_points(colors, points, point_labels=point_labels, **self.prompting)
-        return InstanceData(
-            masks=masks,
-            scores=flatness(colors, masks),
-            labels=torch.zeros(len(masks), dtype=torch.long, device=colors.device),
-            bboxes=boxes_of(masks),
+
+        def tensor(values: Any, dtype: torch.dtype | None = None) -> Tensor | None:
+            return (
+                None if values is None else torch.as_tensor(values, dtype=dtype).to(colors.device)
+            )
+
+        masks = masks_from_points(
+            colors,
+            tensor(points, torch.float32),
+            tensor(point_labels),
+            tensor(boxes, torch.float32),
+            **{**self.prompting, **prompting},
         )
+        return as_instances(masks, flatness(colors, masks))
+
+    def automatic_instances(self, colors: Tensor, **settings: Any) -> InstanceData:
+        """Instances of one colour map without prompts.
+
+        Args:
+            colors: Colours in [0, 255], (3, H, W).
+            settings: Of :func:`genseg_mm.models.automatic_instances.automatic_instances`; they
+                replace those of the model.
+
+        Returns:
+            ``masks`` (K, H, W) bool, ``scores`` (K,) in [0, 1), descending, ``labels`` (K,) zeros,
+            ``bboxes`` (K, 4) xyxy.
+
+        Raises:
+            ValueError: If a setting is wrong.
+        """
+        return automatic_instances(colors, **settings_of({**(self.automatic or {}), **settings}))
 
 
 def resize_map(colors: Tensor, size: tuple[int, int]) -> Tensor:
@@ -175,38 +239,3 @@ def resize_map(colors: Tensor, size: tuple[int, int]) -> Tensor:
     if tuple(colors.shape[-2:]) == tuple(size):
         return colors
     return F.interpolate(colors[None], size=tuple(size), mode='bilinear', align_corners=False)[0]
-
-
-def flatness(colors: Tensor, masks: Tensor) -> Tensor:
-    """How flat the colour of each mask is: 1 / (1 + mean distance to the mean colour).
-
-    An empty mask scores 0.
-
-    Args:
-        colors: Colours in [0, 255], (3, H, W).
-        masks: (K, H, W) bool.
-
-    Returns:
-        (K,) in [0, 1].
-    """
-    scores = colors.new_zeros(len(masks))
-    for k, mask in enumerate(masks):
-        inside = colors[:, mask]  # (3, n)
-        if inside.shape[1]:
-            distance = (inside - inside.mean(1, keepdim=True)).norm(dim=0).mean()
-            scores[k] = 1 / (1 + distance)
-    return scores
-
-
-def boxes_of(masks: Tensor) -> Tensor:
-    """Tight boxes of (K, H, W) bool masks, (K, 4) xyxy, right and bottom exclusive.
-
-    An empty mask has a box of zeros.
-    """
-    boxes = torch.zeros(len(masks), 4, device=masks.device)
-    for k, mask in enumerate(masks):
-        rows, columns = mask.any(1).nonzero()[:, 0], mask.any(0).nonzero()[:, 0]
-        if len(rows):
-            corners = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
-            boxes[k] = torch.stack(corners).float()
-    return boxes

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from genseg_mm.functional import inverse_distance
+from genseg_mm.functional import fused_inverse_distance, inverse_distance
 from genseg_mm.functional.instance_coloring import InstanceColoringTerms, instance_coloring_loss
 
 
@@ -130,6 +130,22 @@ def test_float32_stays_close_to_the_float64_loop(name, formula):
         assert loss.dtype == torch.float32
         torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=1e-7)
         assert (colors.grad - exact.grad).norm() <= 1e-4 * exact.grad.norm() + 1e-9
+
+
+@pytest.mark.parametrize('formula', ['reference', 'paper'])
+@pytest.mark.parametrize('name', CASES)
+def test_compiled_pairs_change_nothing(name, formula, monkeypatch):
+    """The fused sums run as they are, without torch.compile."""
+    monkeypatch.setattr(inverse_distance, 'compiled_sums', lambda *_: fused_inverse_distance._sums)
+    ids, ignore, cap = case(name)
+    colors = random_colors(ids)
+    tiles = instance_coloring_loss(colors, ids, ignore, formula, max_instances=cap)
+    fused = instance_coloring_loss(colors, ids, ignore, formula, max_instances=cap, compiled=True)
+    (expected,) = torch.autograd.grad(sum(tiles), colors)
+    (grad,) = torch.autograd.grad(sum(fused), colors)
+    for term, value in zip(fused, tiles, strict=True):
+        torch.testing.assert_close(term, value, rtol=1e-13, atol=1e-15)
+    assert (grad - expected).norm() <= 1e-12 * expected.norm()
 
 
 @pytest.fixture
@@ -382,13 +398,17 @@ def test_bad_arguments_are_named(change, message):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
-def test_cuda_equals_cpu():
-    ids, ignore, _ = case('more than a tile')
+@pytest.mark.parametrize('compiled', [False, True])
+@pytest.mark.parametrize('name', CASES)
+def test_cuda_equals_cpu(name, compiled):
+    ids, ignore, cap = case(name)
     colors = random_colors(ids, torch.float32)
-    expected = sum(instance_coloring_loss(colors, ids, ignore))
+    expected = sum(instance_coloring_loss(colors, ids, ignore, max_instances=cap))
     (expected_grad,) = torch.autograd.grad(expected, colors)
     there = colors.detach().cuda().requires_grad_()
-    loss = sum(instance_coloring_loss(there, ids.cuda(), ignore))
+    loss = sum(
+        instance_coloring_loss(there, ids.cuda(), ignore, max_instances=cap, compiled=compiled)
+    )
     (grad,) = torch.autograd.grad(loss, there)
-    torch.testing.assert_close(loss.cpu(), expected, rtol=1e-5, atol=0)
-    assert (grad.cpu() - expected_grad).norm() <= 1e-4 * expected_grad.norm()
+    torch.testing.assert_close(loss.cpu(), expected, rtol=1e-5, atol=1e-7)
+    assert (grad.cpu() - expected_grad).norm() <= 1e-4 * expected_grad.norm() + 1e-9

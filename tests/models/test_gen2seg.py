@@ -13,7 +13,7 @@ from torch.testing import assert_close
 
 from genseg_mm.datasets import ShapesDataset
 from genseg_mm.functional.instance_coloring import instance_coloring_loss
-from genseg_mm.models.gen2seg import Gen2Seg, boxes_of, flatness
+from genseg_mm.models.gen2seg import Gen2Seg
 from genseg_mm.models.losses import InstanceColoringLoss
 from genseg_mm.registry import MODELS
 
@@ -177,12 +177,54 @@ def test_sample_without_instances_gives_no_masks():
     assert result.pred_instances.bboxes.shape == (0, 4)
 
 
-def test_flatness_and_boxes_by_hand():
-    colors = torch.zeros(3, 2, 2)
-    colors[0, 0, 1] = 6.0  # with (0, 0): mean 3, both 3 away
-    masks = torch.tensor([[[1, 1], [0, 0]], [[0, 0], [1, 1]], [[0, 0], [0, 0]]]).bool()
-    assert flatness(colors, masks).tolist() == [0.25, 1.0, 0.0]
-    assert boxes_of(masks).tolist() == [[0, 0, 2, 1], [0, 1, 2, 2], [0, 0, 0, 0]]
+def test_box_prompts_and_their_settings():
+    ids = torch.zeros(24, 32, dtype=torch.long)
+    ids[2:10, 3:13], ids[12:20, 16:30] = 1, 2
+    raw = PALETTE[ids].permute(2, 0, 1)[None]
+    given = sample(boxes=np.array([[16.0, 12, 30, 20], [3, 2, 8, 10]]))
+    model = identity_model(normalize='none', prompting=dict(radius=40.0))
+    (result,) = model(raw, [given], mode='predict')
+    halved = (ids == 1) & (torch.arange(32) < 8)
+    assert torch.equal(result.pred_instances.masks, torch.stack([ids == 2, halved]))
+    colors = result.pred_color_map.data
+    wide = model.prompt(colors, [[5, 5], [20, 15]], boxes=[[0, 0, 32, 24]] * 2, radius=400.0)
+    assert wide.masks.all()  # the model's radius is replaced
+    with pytest.raises(ValueError, match='points: expected points, boxes or both'):
+        model.prompt(colors)
+
+
+def test_automatic_instances_for_samples_without_prompts():
+    ids = torch.zeros(24, 32, dtype=torch.long)
+    ids[2:10, 3:13], ids[12:20, 16:30] = 1, 2
+    raw = PALETTE[ids].permute(2, 0, 1)[None]
+    prompted = sample(points=np.array([[20.0, 15.0]], np.float32))
+    model = identity_model(normalize='none', automatic=True)
+    one, two = model(raw.repeat(2, 1, 1, 1), [sample(), prompted], mode='predict')
+    assert torch.equal(one.pred_instances.masks, torch.stack([ids == 1, ids == 2]))
+    assert one.pred_instances.bboxes.tolist() == [[3, 2, 13, 10], [16, 12, 30, 20]]
+    assert len(two.pred_instances) == 1
+    colors = one.pred_color_map.data
+    assert len(model.automatic_instances(colors, min_area=81)) == 1
+    larger = identity_model(normalize='none', automatic=dict(min_area=81))
+    assert len(larger.automatic_instances(colors)) == 1
+    assert len(larger.automatic_instances(colors, min_area=20)) == 2
+    (none,) = identity_model(normalize='none')(raw, None, mode='predict')
+    assert 'pred_instances' not in none
+    with pytest.raises(ValueError, match='automatic: expected settings out of .*size'):
+        identity_model(automatic=dict(size=3))
+
+
+def test_stretch_over_the_batch():
+    """Raw values 0 ... 1 and 0 ... 4 in the valid areas; the padding's 100 must not count."""
+    raw = torch.full((2, 3, 2, 4), 100.0)
+    raw[0, :, :, :2] = torch.tensor([[0.0, 1.0], [0.5, 1.0]])
+    raw[1, :, :, :2] = torch.tensor([[0.0, 1.0], [2.0, 4.0]])
+    given = [sample(img_shape=(2, 2)) for _ in range(2)]
+    model = identity_model(normalize='none', stretch='batch', gamma=0.5)
+    for one, result in zip(raw, model(raw, given, mode='predict'), strict=True):
+        assert_close(result.pred_color_map.data, (one[:, :, :2] / 4).sqrt() * 255)
+    with pytest.raises(ValueError, match="stretch must be one of image, batch, but got 'x'"):
+        identity_model(stretch='x')
 
 
 def test_modes_and_settings_are_checked():
@@ -324,3 +366,32 @@ def test_mmdets_coco_metric_on_prompted_masks(tmp_path: Path):
         metric.dataset_meta = dict(classes=('object',))
         metric.process({}, [result.to_dict() for result in results])
         assert metric.evaluate(2)['coco/segm_mAP'] == pytest.approx(expected, abs=1e-3)
+
+
+def automatic_precision(maps: list[torch.Tensor], raw: torch.Tensor, path: Path) -> dict:
+    """Class-agnostic metrics of the automatic instances of raw maps."""
+    coco_file(maps, path)
+    samples = [sample(img_id=i, ori_shape=tuple(m.shape)) for i, m in enumerate(maps)]
+    settings = dict(split_components=False, min_area=1, min_flatness=0.0)
+    model = identity_model(normalize='none', automatic=settings)
+    results = model(raw, samples, mode='predict')
+    metric = METRICS.build(
+        dict(type='mmdet.CocoMetric', ann_file=str(path), metric=['segm', 'bbox'])
+    )
+    metric.dataset_meta = dict(classes=('object',))
+    metric.process({}, [result.to_dict() for result in results])
+    return metric.evaluate(len(maps))
+
+
+def test_mmdets_coco_metric_on_automatic_instances(tmp_path: Path):
+    """Perfect maps give a class-agnostic AP of 1, maps with noise less, and noise alone next to 0."""
+    dataset = ShapesDataset(num_scenes=3, task='instance', split='test', test_mode=True)
+    maps = [torch.from_numpy(dataset[i]['gt_instance_map']).long() for i in range(3)]
+    perfect = torch.stack([PALETTE[ids].permute(2, 0, 1) for ids in maps])
+    result = automatic_precision(maps, perfect, tmp_path / 'gt.json')
+    assert result['coco/segm_mAP'] == pytest.approx(1.0, abs=1e-3)
+    assert result['coco/bbox_mAP'] == pytest.approx(1.0, abs=1e-3)
+    noise = torch.randn(perfect.shape, generator=torch.Generator().manual_seed(0))
+    noisy = automatic_precision(maps, perfect + 0.15 * noise, tmp_path / 'gt.json')
+    assert 0.1 < noisy['coco/segm_mAP'] < 0.95
+    assert automatic_precision(maps, noise, tmp_path / 'gt.json')['coco/segm_mAP'] < 0.05

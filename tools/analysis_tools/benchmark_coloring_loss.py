@@ -1,13 +1,20 @@
 """Times the instance-coloring loss against the straightforward loop over instances.
 
-The loop takes one boolean mask per instance and leaves the gradient to autograd. Both run
-interleaved in one process (best of --repeat). The peak of extra memory, with the gradient of the
-colours, comes from a fresh process for each on the CPU, from the CUDA allocator on a GPU.
+The loop takes one boolean mask per instance and leaves the gradient to autograd. The loss runs in
+eager tiles and, unless --no-compile, with its pairs compiled; all run interleaved in one process
+(best of --repeat), on the CPU and on a GPU if there is one. A pair is an (instance, pixel); 'pairs'
+is the time of the pairs alone, 'rest' what the pixels cost besides. Both gradients are included.
+With one CPU thread the time is the process's own, which other users of the core do not lengthen.
+Errors are those of float32: against the tiles in float64.
+The peak of extra memory, with the gradient of the colours, comes from a fresh process for each on
+the CPU, from the CUDA allocator on a GPU.
 
     python tools/analysis_tools/benchmark_coloring_loss.py --threads 1
+    TORCHINDUCTOR_CACHE_DIR=$(mktemp -d) python ... --instances 10    # compilation from nothing
 """
 
 import argparse
+import functools
 import multiprocessing
 import resource
 import sys
@@ -18,7 +25,10 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.profiler import profile
 
+from genseg_mm.functional import pixel_terms
+from genseg_mm.functional.fused_inverse_distance import compiled_sums
 from genseg_mm.functional.instance_coloring import instance_coloring_loss
 
 MEBIBYTE = 1 << 20
@@ -33,8 +43,14 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--batch', type=int, default=2)
     parser.add_argument('--formula', choices=['reference', 'paper'], default='reference')
     parser.add_argument('--threads', type=int, default=1, help='CPU threads of torch')
-    parser.add_argument('--device', default='cpu')
-    parser.add_argument('--repeat', type=int, default=2)
+    parser.add_argument(
+        '--devices', nargs='+', default=None, help="default: 'cpu', and 'cuda' if there is one"
+    )
+    parser.add_argument('--repeat', type=int, default=3)
+    parser.add_argument('--no-loop', action='store_true', help='leave out the plain loop')
+    parser.add_argument('--no-compile', action='store_true', help='leave out the compiled pairs')
+    parser.add_argument('--no-memory', action='store_true', help='leave out the peaks of memory')
+    parser.add_argument('--profile', action='store_true', help="print the operators' times, too")
     return parser.parse_args()
 
 
@@ -83,23 +99,62 @@ def loop_loss(colors: Tensor, ids: Tensor, formula: str) -> Tensor:
     return torch.stack(losses).mean()
 
 
-def tiled_loss(colors: Tensor, ids: Tensor, formula: str) -> Tensor:
-    return sum(instance_coloring_loss(colors, ids, formula=formula))
+def tiled_loss(colors: Tensor, ids: Tensor, formula: str, compiled: bool = False) -> Tensor:
+    return sum(instance_coloring_loss(colors, ids, formula=formula, compiled=compiled))
 
 
-LOSSES = {'loop': loop_loss, 'tiled': tiled_loss}
+LOSSES = {
+    'loop': loop_loss,
+    'tiles': tiled_loss,
+    'compiled': functools.partial(tiled_loss, compiled=True),
+}
+
+
+def clock(device: torch.device) -> float:
+    """Seconds, after all work so far."""
+    if device.type != 'cpu':
+        torch.cuda.synchronize()
+    elif torch.get_num_threads() == 1:
+        return time.process_time()
+    return time.perf_counter()
 
 
 def run(loss: Callable, colors: Tensor, ids: Tensor, formula: str) -> tuple[float, Tensor, float]:
     """Value, gradient and seconds of one forward and backward pass."""
     colors.grad = None
-    synchronize = torch.cuda.synchronize if colors.is_cuda else lambda: None
-    synchronize()
-    start = time.perf_counter()
+    start = clock(colors.device)
     value = loss(colors, ids, formula)
     value.backward()
-    synchronize()
-    return value.item(), colors.grad, time.perf_counter() - start
+    return value.item(), colors.grad, clock(colors.device) - start
+
+
+def pair_seconds(loss: Callable, colors: Tensor, ids: Tensor, formula: str) -> float:
+    """Seconds of the pairs alone, without the loss's work per pixel."""
+    original, seconds = pixel_terms.inverse_distance_sum, []
+
+    def timed(*args) -> tuple:
+        start = clock(colors.device)
+        result = original(*args)
+        seconds.append(clock(colors.device) - start)
+        return result
+
+    pixel_terms.inverse_distance_sum = timed
+    try:
+        run(loss, colors, ids, formula)
+    finally:
+        pixel_terms.inverse_distance_sum = original
+    return sum(seconds)
+
+
+def reciprocal_seconds(device: str) -> float:
+    """Seconds per number of 1 / x in place on a tile: what one pass over the pairs costs."""
+    tile = torch.ones(1 << (17 if device == 'cpu' else 25), device=device)
+    seconds = []
+    for _ in range(20):
+        start = clock(tile.device)
+        tile.reciprocal_()
+        seconds.append(clock(tile.device) - start)
+    return min(seconds) / tile.numel()
 
 
 def _resident(key: str) -> int:
@@ -126,10 +181,12 @@ def _child(connection, name: str, size: str, instances: int, args: argparse.Name
         connection.send((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * unit)
 
 
-def peak_memory(name: str, size: str, instances: int, args: argparse.Namespace) -> float:
+def peak_memory(
+    name: str, size: str, instances: int, device: str, args: argparse.Namespace
+) -> float:
     """Peak of memory on top of the inputs, in MiB."""
-    if args.device.startswith('cuda'):
-        scene = make_scene(size, instances, args.batch, args.device)
+    if device != 'cpu':
+        scene = make_scene(size, instances, args.batch, device)
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
         run(LOSSES[name], *scene, args.formula)
@@ -144,52 +201,84 @@ def peak_memory(name: str, size: str, instances: int, args: argparse.Namespace) 
     return peak
 
 
+HEADER = (
+    'device | size | N | variant | s | x loop | ns per pair | pairs alone: ns | share '
+    '| rest: ns per pixel | value error | gradient error | extra MiB'
+)
+
+
+def rows(
+    device: str, size: str, instances: int, names: list[str], args: argparse.Namespace
+) -> list[str]:
+    """Lines of the table for one scene, one per variant."""
+    scene = make_scene(size, instances, args.batch, device)
+    seconds = {name: float('inf') for name in names}
+    alone, results = dict(seconds), {}
+    for _ in range(args.repeat):
+        for name in names:
+            value, grad, elapsed = run(LOSSES[name], *scene, args.formula)
+            results[name] = value, grad
+            seconds[name] = min(seconds[name], elapsed)
+            if name != 'loop':
+                alone[name] = min(alone[name], pair_seconds(LOSSES[name], *scene, args.formula))
+    lines = []
+    exact = scene[0].detach().double().requires_grad_()
+    expected, expected_grad, _ = run(tiled_loss, exact, scene[1], args.formula)
+    pixels = scene[1].numel()
+    for name, (value, grad) in results.items():
+        total, pairs = seconds[name], alone[name]
+        ratio = f'{seconds["loop"] / total:.1f}' if 'loop' in names else '-'
+        cells = [device, size, f'{instances}', name, f'{total:.4f}', ratio]
+        cells.append(f'{total / instances / pixels * 1e9:.2f}')
+        if name == 'loop':
+            cells += ['-', '-', '-']
+        else:
+            cells.append(f'{pairs / instances / pixels * 1e9:.2f}')
+            cells.append(f'{pairs / total:.0%}')
+            cells.append(f'{(total - pairs) / pixels * 1e9:.1f}')
+        difference = ((grad - expected_grad).norm() / expected_grad.norm()).item()
+        cells += [f'{abs(value - expected) / abs(expected):.1e}', f'{difference:.1e}']
+        memory = (
+            '-' if args.no_memory else f'{peak_memory(name, size, instances, device, args):.0f}'
+        )
+        lines.append(' | '.join([*cells, memory]))
+    return lines
+
+
 def main() -> None:
     args = parse_args()
     torch.set_num_threads(args.threads)
+    devices = args.devices or ['cpu', 'cuda'][: 1 + torch.cuda.is_available()]
     print(
-        f'{args.formula} formula, batch {args.batch}, {args.device}, {args.threads} thread(s), '
-        f'torch {torch.__version__}, best of {args.repeat}\n'
+        f'{args.formula} formula, batch {args.batch}, {args.threads} thread(s), '
+        f'torch {torch.__version__}, best of {args.repeat}'
     )
-    header = [
-        'size',
-        'N',
-        'loop s',
-        'tiled s',
-        'ratio',
-        'ns per pair',
-        'value diff',
-        'gradient diff',
-        'loop MiB',
-        'tiled MiB',
-    ]
-    print(f'| {" | ".join(header)} |\n|{"---|" * len(header)}')
-    for size in args.sizes:
-        for instances in args.instances:
-            scene = make_scene(size, instances, args.batch, args.device)
-            seconds = {name: float('inf') for name in LOSSES}
-            results = {}
-            for _ in range(args.repeat):
-                for name, loss in LOSSES.items():
-                    value, grad, elapsed = run(loss, *scene, args.formula)
-                    results[name] = value, grad
-                    seconds[name] = min(seconds[name], elapsed)
-            (expected, expected_grad), (value, grad) = results['loop'], results['tiled']
-            pairs = instances * scene[1].numel()
-            memory = {name: peak_memory(name, size, instances, args) for name in LOSSES}
-            row = [
-                size,
-                f'{instances}',
-                f'{seconds["loop"]:.3f}',
-                f'{seconds["tiled"]:.4f}',
-                f'{seconds["loop"] / seconds["tiled"]:.1f}',
-                f'{seconds["tiled"] / pairs * 1e9:.2f}',
-                f'{abs(value - expected) / abs(expected):.1e}',
-                f'{((grad - expected_grad).norm() / expected_grad.norm()).item():.1e}',
-                f'{memory["loop"]:.0f}',
-                f'{memory["tiled"]:.0f}',
-            ]
-            print(f'| {" | ".join(row)} |', flush=True)
+    variants = {}
+    for device in devices:
+        names = [name for name in LOSSES if not (name == 'loop' and args.no_loop)]
+        if args.no_compile:
+            names.remove('compiled')
+        else:
+            start = time.perf_counter()
+            if compiled_sums(torch.device(device).type, torch.float32) is None:
+                names.remove('compiled')
+            print(f'{device}: {time.perf_counter() - start:.1f} s for the compilation')
+        print(f'{device}: {reciprocal_seconds(device) * 1e9:.3f} ns per number for 1 / x in place')
+        variants[device] = names
+    columns = HEADER.count('|') + 1
+    print(f'\n| {HEADER} |\n|{"---|" * columns}')
+    for device, names in variants.items():
+        for size in args.sizes:
+            for instances in args.instances:
+                for line in rows(device, size, instances, names, args):
+                    print(f'| {line} |', flush=True)
+    for device, names in variants.items() if args.profile else ():
+        scene = make_scene(args.sizes[0], args.instances[0], args.batch, device)
+        for name in names:
+            with profile() as profiler:
+                run(LOSSES[name], *scene, args.formula)
+            print(f'\n{device}, {name}, {args.sizes[0]}, {args.instances[0]} instances')
+            print(profiler.key_averages().table(sort_by='self_cpu_time_total', row_limit=15))
 
 
 if __name__ == '__main__':

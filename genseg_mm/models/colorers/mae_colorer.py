@@ -1,9 +1,4 @@
-"""Instance colorers: image in, colour map out (gen2seg, arXiv 2505.15263, Section 3).
-
-A colorer is any module with ``forward(images (N, 3, H, W) in [-1, 1], RGB) -> raw maps (N, 3, H,
-W)``. What the raw numbers mean as colours in [0, 255] is decided in one place,
-:func:`~genseg_mm.models.color_scale.normalize_colors`.
-"""
+"""A ViT-MAE, encoder and decoder, as instance colorer; its position embeddings done right."""
 
 import math
 from typing import Any
@@ -13,82 +8,12 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from genseg_mm.models.colorers.patches import check_patches
+from genseg_mm.models.colorers.released_folder import find_mae, reading
 from genseg_mm.registry import MODELS
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-
-
-@MODELS.register_module()
-class UNetColorer(BaseModule):
-    """diffusers' conditional UNet as a one-step colorer on a fixed invertible latent.
-
-    The graph is that of gen2seg's Stable Diffusion colorer (image latent alone as input, fixed last
-    timestep, a constant prompt, one step) with ``pixel_unshuffle`` / ``pixel_shuffle`` in place of
-    the VAE: nothing is lost on the way and nothing has to be downloaded, so that it trains from
-    scratch.
-
-    Args:
-        config: Keyword arguments of ``diffusers.UNet2DConditionModel``, less ``in_channels`` and
-            ``out_channels``, which follow from the patch size.
-        patch_size: Side of the patches that become latent channels; 1 works on pixels.
-        timestep: The fixed timestep (T - 1 of Stable Diffusion).
-        num_text_tokens: Length of the constant prompt, whose embedding is zero.
-
-    Raises:
-        ValueError: If the config sets the channels.
-    """
-
-    def __init__(
-        self,
-        config: dict[str, Any],
-        patch_size: int = 2,
-        timestep: int = 999,
-        num_text_tokens: int = 1,
-    ) -> None:
-        super().__init__()
-        from diffusers import UNet2DConditionModel
-
-        channels = 3 * patch_size**2
-        for key in ('in_channels', 'out_channels'):
-            if config.get(key, channels) != channels:
-                raise ValueError(
-                    f'{key} of UNetColorer must be 3 * patch_size ** 2 = {channels}, '
-                    f'but got {config[key]}; leave it out of the config'
-                )
-        self.unet = UNet2DConditionModel(
-            **{**config, 'in_channels': channels, 'out_channels': channels}
-        )
-        self.patch_size = patch_size
-        self.timestep = timestep
-        text_dim = self.unet.config.cross_attention_dim
-        self.register_buffer('text', torch.zeros(1, num_text_tokens, text_dim), persistent=False)
-
-    def init_weights(self) -> None:
-        """Does nothing: diffusers has initialised the UNet."""
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Colours images.
-
-        Args:
-            images: RGB in [-1, 1], (N, 3, H, W); H and W multiples of the patch size.
-
-        Returns:
-            Raw maps, (N, 3, H, W).
-
-        Raises:
-            ValueError: If the size is no multiple of the patch size.
-        """
-        check_patches(images, self.patch_size, type(self).__name__)
-        latents = F.pixel_unshuffle(images, self.patch_size)  # (N, 3 p^2, H/p, W/p)
-        timesteps = torch.full((len(latents),), self.timestep, device=latents.device)
-        text = self.text.to(latents.dtype).expand(len(latents), -1, -1)  # (N, L, D)
-        output = self.unet(latents, timesteps, encoder_hidden_states=text).sample
-        return F.pixel_shuffle(output, self.patch_size)  # (N, 3, H, W)
-
-    def save_pretrained(self, folder: str) -> None:
-        """Writes the UNet as a diffusers folder."""
-        self.unet.save_pretrained(folder)
 
 
 @MODELS.register_module()
@@ -108,10 +33,13 @@ class MAEColorer(BaseModule):
             size: other sizes interpolate the positions.
         mean: Subtracted from RGB in [0, 1]; ImageNet's by default.
         std: Divides after that.
+        gradient_checkpointing: Recompute activations in the backward pass instead of keeping them.
 
     Raises:
+        FileNotFoundError: If there is no such folder, or it lacks a file.
         ValueError: If not exactly one of config and pretrained is given, if a width cannot hold
-            sine-cosine positions, or if the folder lacks weights.
+            sine-cosine positions, if the model is not for square RGB images, or if the folder holds
+            another model, lacks weights or is damaged.
     """
 
     def __init__(
@@ -120,6 +48,7 @@ class MAEColorer(BaseModule):
         pretrained: str | None = None,
         mean: tuple[float, float, float] = IMAGENET_MEAN,
         std: tuple[float, float, float] = IMAGENET_STD,
+        gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         if (config is None) == (pretrained is None):
@@ -128,14 +57,28 @@ class MAEColorer(BaseModule):
                 f'(folder or hub id), but got {"both" if config is not None else "neither"}'
             )
         self.mae = _fresh_mae(config) if pretrained is None else _pretrained_mae(pretrained)
-        # Neither takes part in a map, so DDP would look for their gradients in vain.
-        self.mae.decoder.mask_token.requires_grad_(False)
+        _check_square_rgb(self.mae.config)
+        if gradient_checkpointing:
+            # The method's name changed during transformers 5.
+            name = 'activation_checkpointing_enable'
+            enable = getattr(self.mae, name, self.mae.gradient_checkpointing_enable)
+            enable({'use_reentrant': False})
+        decoder = self.mae.decoder
+        # Takes no part in a map, so DDP would look for its gradient in vain.
+        decoder.mask_token.requires_grad_(False)
+        # Fixed in the paper's code; loading a folder would make the encoder's trainable.
+        self.mae.vit.embeddings.position_embeddings.requires_grad_(False)
+        decoder.decoder_pos_embed.requires_grad_(False)
         self.patch_size = self.mae.config.patch_size
         self.register_buffer('mean', torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer('std', torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
     def init_weights(self) -> None:
         """Does nothing: transformers' method of this name would overwrite pretrained weights."""
+
+    def preferred_size(self, height: int, width: int) -> tuple[int, int]:
+        """Input size (height, width) for an image of this size: always the model's own square."""
+        return (self.mae.config.image_size,) * 2
 
     def forward(self, images: Tensor) -> Tensor:
         """Colours images.
@@ -170,17 +113,6 @@ class MAEColorer(BaseModule):
     def save_pretrained(self, folder: str) -> None:
         """Writes a ``ViTMAEForPreTraining`` folder, the format of gen2seg's released weights."""
         self.mae.save_pretrained(folder)
-
-
-def check_patches(images: Tensor, patch_size: int, owner: str) -> None:
-    """Raises ValueError if the sides of (N, 3, H, W) images are no multiples of the patch size."""
-    height, width = images.shape[-2:]
-    if height % patch_size or width % patch_size:
-        raise ValueError(
-            f'{owner} expects image sides that are multiples of its patch size {patch_size}, '
-            f'but got height {height} and width {width}; resize in the pipeline '
-            f'or set pad_size_divisor={patch_size} in the data preprocessor'
-        )
 
 
 def sincos_positions(dim: int, height: int, width: int) -> Tensor:
@@ -259,7 +191,12 @@ def _fresh_mae(config: dict[str, Any]) -> nn.Module:
 def _pretrained_mae(source: str) -> nn.Module:
     from transformers import ViTMAEForPreTraining
 
-    mae, report = ViTMAEForPreTraining.from_pretrained(source, output_loading_info=True)
+    source = find_mae(source)
+    with reading(source):
+        # The library would take the precision of the file, and training half precision fails.
+        mae, report = ViTMAEForPreTraining.from_pretrained(
+            source, output_loading_info=True, dtype=torch.float32
+        )
     missing = sorted(report['missing_keys'])
     if missing:
         raise ValueError(
@@ -267,3 +204,12 @@ def _pretrained_mae(source: str) -> nn.Module:
             f'but got no weights for {len(missing)} keys such as {missing[0]}'
         )
     return mae
+
+
+def _check_square_rgb(config: Any) -> None:
+    if not isinstance(config.image_size, int) or config.num_channels != 3:
+        raise ValueError(
+            'MAEColorer needs a ViT-MAE of square RGB images (image_size a number, num_channels 3), '
+            f'but got image_size {config.image_size!r} and num_channels {config.num_channels}; '
+            'images of other sizes are fine'
+        )

@@ -1,0 +1,10 @@
+# gen2seg on a pretrained ViT-MAE: huge here; base and large override `pretrained`.
+model = dict(
+    type='genseg_mm.Gen2Seg',
+    data_preprocessor=dict(type='genseg_mm.GenSegDataPreprocessor'),
+    colorer=dict(type='genseg_mm.MAEColorer', pretrained='facebook/vit-mae-huge'),
+    loss=dict(type='genseg_mm.InstanceColoringLoss', formula='reference'),
+    normalize='batch',  # the reference's scale: extremes of the whole batch
+    gamma=0.7,
+    prompting=dict(rule='reference'),
+)

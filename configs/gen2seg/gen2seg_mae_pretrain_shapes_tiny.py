@@ -1,0 +1,31 @@
+"""Generative pretraining of the tiny ViT-MAE: masked autoencoding of procedural scenes, no labels.
+
+Paper: arXiv 2505.15263, its thesis that generative pretraining helps.
+Gen2seg configs take the checkpoint by ``load_from``.
+Command: ``python tools/train.py configs/gen2seg/gen2seg_mae_pretrain_shapes_tiny.py``
+Hardware: 2 CPU cores.
+Expected (seed 0): not measured yet.
+"""
+
+_base_ = [
+    '../_base_/default_runtime.py',
+    '../_base_/models/gen2seg_mae_tiny.py',
+    '../_base_/datasets/shapes_unlabelled.py',
+]
+
+max_iters = 3000
+colorer = dict(_base_.model.colorer, config=dict(_base_.model.colorer.config, norm_pix_loss=True))
+model = dict(
+    _delete_=True, type='genseg_mm.GenerativePretraining', colorer=colorer, mask_ratio=0.75
+)
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters)
+optim_wrapper = dict(
+    type='OptimWrapper',
+    constructor='genseg_mm.MuonOptimWrapperConstructor',
+    optimizer=dict(type='genseg_mm.MuonAdamW', lr=2e-3, betas=(0.9, 0.95), weight_decay=0.05),
+    clip_grad=dict(max_norm=1.0),
+)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=100),
+    dict(type='CosineAnnealingLR', by_epoch=False, begin=100, end=max_iters),
+]

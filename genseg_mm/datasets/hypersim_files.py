@@ -1,0 +1,220 @@
+"""Hypersim's files: the two folder layouts, the official split, and the index of instance counts."""
+
+import csv
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+LAYOUTS = ('auto', 'official', 'converted')
+SPLIT_COLUMNS = (
+    'scene_name',
+    'camera_name',
+    'frame_id',
+    'included_in_public_release',
+    'split_partition_name',
+)
+INDEX_COLUMNS = ('scene_name', 'camera_name', 'frame_id', 'num_instances', 'scene_instances')
+UNREADABLE = -1  # num_instances of a frame whose file is damaged
+MAKE_INDEX = 'python tools/dataset_tools/prepare_hypersim.py {root} --out {out}'
+
+_SCENE = re.compile(r'ai_\d{3}_\d{3}')
+_CAMERA = re.compile(r'scene_(cam_\d+)_(?:final_preview|geometry_hdf5)')
+# Of a folder's many files only the tone-mapped picture, never diff.jpg or tonemap.jpg beside it, and the ids.
+_IMAGE = re.compile(r'frame\.(\d{4})\.color\.jpg')
+_OFFICIAL_MAP = re.compile(r'frame\.(\d{4})\.semantic_instance\.hdf5')
+_CONVERTED_MAP = re.compile(r'frame\.(\d{4})\.png')
+
+
+class Frame(NamedTuple):
+    """One picture of Hypersim: ('ai_001_001', 'cam_00', 0)."""
+
+    scene: str
+    camera: str
+    number: int
+
+    def __str__(self) -> str:
+        return f'{self.scene}/{self.camera}/frame.{self.number:04d}'
+
+
+class Counts(NamedTuple):
+    """Instances of a frame (``UNREADABLE`` for a damaged file) and of its whole scene."""
+
+    frame: int
+    scene: int
+
+
+@dataclass(frozen=True)
+class HypersimFolder:
+    """Where the files of each frame lie, and which frames there are.
+
+    Attributes:
+        root: The folder.
+        layout: ``'official'`` (``ai_VVV_NNN/images/...`` with the ids in HDF5) or ``'converted'`` (``rgb/`` and
+            ``instance-rgb/`` with the ids as colours of a PNG, as the reference implementation reads them).
+    """
+
+    root: Path
+    layout: str
+
+    @classmethod
+    def open(cls, root: str | Path, layout: str = 'auto') -> 'HypersimFolder':
+        """Recognises the layout.
+
+        Raises:
+            FileNotFoundError: If the folder is in neither layout.
+            ValueError: If it could be both, or the layout's name is unknown.
+        """
+        root = Path(root)
+        if layout not in LAYOUTS:
+            raise ValueError(f'layout must be one of {LAYOUTS}, but got {layout!r}')
+        found = [name for name in LAYOUTS[1:] if cls(root, name)._scenes()]
+        if layout == 'auto' and len(found) > 1:
+            raise ValueError(f'{root} holds both layouts of Hypersim {found}: set layout to one')
+        if not found or layout not in ('auto', *found):
+            raise FileNotFoundError(
+                f'{root}: expected Hypersim as ai_VVV_NNN/images/ (layout official) or as rgb/ai_VVV_NNN/ and '
+                f'instance-rgb/ai_VVV_NNN/ (layout converted), but got {found or "neither"} for layout={layout!r}'
+            )
+        return cls(root, found[0] if layout == 'auto' else layout)
+
+    def image(self, frame: Frame) -> Path:
+        """Path of the tone-mapped picture."""
+        own = self.root / 'rgb' if self.layout == 'converted' else self.root
+        folder = own / frame.scene / 'images' / f'scene_{frame.camera}_final_preview'
+        return folder / f'frame.{frame.number:04d}.color.jpg'
+
+    def instance_map(self, frame: Frame) -> Path:
+        """Path of the ids."""
+        own = self.root / 'instance-rgb' if self.layout == 'converted' else self.root
+        folder = own / frame.scene / 'images' / f'scene_{frame.camera}_geometry_hdf5'
+        ending = 'png' if self.layout == 'converted' else 'semantic_instance.hdf5'
+        return folder / f'frame.{frame.number:04d}.{ending}'
+
+    def semantic_map(self, frame: Frame) -> Path | None:
+        """Path of the NYU40 classes; the converted layout has none."""
+        if self.layout == 'converted':
+            return None
+        return self.instance_map(frame).with_name(f'frame.{frame.number:04d}.semantic.hdf5')
+
+    def frames(self) -> Iterator[Frame]:
+        """Every frame of which the picture or the ids are there, in order."""
+        for scene in self._scenes():
+            yield from self._scene_frames(scene)
+
+    def _tops(self) -> list[Path]:
+        if self.layout == 'official':
+            return [self.root]
+        return [self.root / 'rgb', self.root / 'instance-rgb']
+
+    def _scenes(self) -> list[str]:
+        names = {name for top in self._tops() for name in _names(top) if _SCENE.fullmatch(name)}
+        return sorted(names)
+
+    def _scene_frames(self, scene: str) -> list[Frame]:
+        map_name = _OFFICIAL_MAP if self.layout == 'official' else _CONVERTED_MAP
+        frames = set()
+        for top in self._tops():
+            images = top / scene / 'images'
+            for folder in _names(images):
+                camera = _CAMERA.fullmatch(folder)
+                if not camera:
+                    continue
+                pattern = _IMAGE if folder.endswith('preview') else map_name
+                found = filter(None, map(pattern.fullmatch, _names(images / folder)))
+                frames |= {Frame(scene, camera[1], int(match[1])) for match in found}
+        return sorted(frames)
+
+
+def read_split(path: str | Path, partition: str | None) -> list[Frame]:
+    """Public frames of one partition of the official split, in the file's order.
+
+    Args:
+        path: ``metadata_images_split_scene_v1.csv`` of the dataset's repository (82,900 rows; the public ones are
+            59,543 train, 7,386 val and 7,690 test).
+        partition: 'train', 'val' or 'test'; None takes all three.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is another table, or has no frame of that partition.
+    """
+    frames, partitions = [], set()
+    for row in _rows(path, SPLIT_COLUMNS):
+        if row['included_in_public_release'].strip().lower() != 'true':
+            continue
+        partitions.add(row['split_partition_name'])
+        if partition in (None, row['split_partition_name']):
+            frames.append(_frame(row, path))
+    if not frames:
+        raise ValueError(
+            f'{path} has no public frame of partition {partition!r}; it has {sorted(partitions)}'
+        )
+    return frames
+
+
+def write_index(
+    path: str | Path, counts: Mapping[Frame, Counts], settings: Mapping[str, object]
+) -> None:
+    """Writes the index; the file is complete or not there at all.
+
+    Args:
+        path: File to write.
+        counts: Of every frame.
+        settings: What the first line tells: at least ``min_instances`` and ``min_scene_instances``, which
+            :func:`read_index` gives back.
+    """
+    path = Path(path)
+    partial = path.with_name(path.name + '.tmp')
+    with partial.open('w', newline='') as file:
+        file.write('# ' + ' '.join(f'{name}={value}' for name, value in settings.items()) + '\n')
+        writer = csv.writer(file, lineterminator='\n')
+        writer.writerow(INDEX_COLUMNS)
+        writer.writerows((*frame, *own) for frame, own in sorted(counts.items()))
+    os.replace(partial, path)
+
+
+def read_index(path: str | Path) -> tuple[dict[Frame, Counts], dict[str, str]]:
+    """Counts and settings as :func:`write_index` wrote them.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is another table.
+    """
+    counts = {}
+    for row in _rows(path, INDEX_COLUMNS):
+        try:
+            own = Counts(int(row['num_instances']), int(row['scene_instances']))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f'{path}: expected whole numbers, but got {row}') from error
+        counts[_frame(row, path)] = own
+    with Path(path).open(newline='') as file:
+        line = file.readline()
+    pairs = (word.partition('=')[::2] for word in line[1:].split()) if line[0] == '#' else ()
+    return counts, dict(pairs)
+
+
+def _rows(path: str | Path, columns: tuple[str, ...]) -> Iterator[dict[str, str]]:
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'no file {path}')
+    with Path(path).open(newline='') as file:
+        lines = (line for line in file if not line.startswith('#'))
+        reader = csv.DictReader(lines)
+        lacking = sorted(set(columns) - set(reader.fieldnames or ()))
+        if lacking:
+            raise ValueError(
+                f'{path}: expected the columns {columns}, but got {reader.fieldnames}, without {lacking}'
+            )
+        yield from reader
+
+
+def _frame(row: Mapping[str, str], path: str | Path) -> Frame:
+    try:
+        return Frame(row['scene_name'], row['camera_name'], int(row['frame_id']))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f'{path}: expected frame_id to be a whole number in {row}') from error
+
+
+def _names(folder: Path) -> list[str]:
+    return os.listdir(folder) if folder.is_dir() else []

@@ -1,0 +1,190 @@
+"""Model from config and weights, with errors that name the file."""
+
+import copy
+import warnings
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.config.utils import ConfigParsingError
+from mmengine.device import get_device
+from mmengine.infer import BaseInferencer
+from mmengine.registry import MODELS, DefaultScope
+from torch import Tensor, nn
+
+from genseg_mm.checkpoint import check_whole, load_weights_only
+
+
+def read_config(model: str | PathLike | Config | dict) -> tuple[Config, str | None]:
+    """Config of a file, of a name in a metafile, or as it is.
+
+    Args:
+        model: Path of a config; name of a model of ``configs/*/metafile.yaml``, with or without ``genseg_mm/`` before
+            it; or a config with the key ``model``.
+
+    Returns:
+        The config, and the weights that the metafile names, if any.
+
+    Raises:
+        FileNotFoundError: If there is neither a file nor a model of this name.
+        ValueError: If it is no config of a model.
+    """
+    weights = None
+    if isinstance(model, (str, PathLike)):
+        path = fspath(model)
+        if not Path(path).is_file():
+            path, weights = _from_metafile(path)
+        try:
+            cfg = Config.fromfile(path)
+        except (SyntaxError, ConfigParsingError, UnicodeDecodeError) as error:
+            raise ValueError(f'{path} is not a valid config: {error}') from error
+        except OSError as error:
+            if 'type are supported' not in str(error):
+                raise
+            raise ValueError(f'{path} is not a config (.py, .yml, .yaml or .json)') from error
+    elif isinstance(model, (Config, ConfigDict, dict)):
+        path = 'the config'
+        cfg = Config(dict(model)) if not isinstance(model, Config) else copy.deepcopy(model)
+    else:
+        raise ValueError(
+            f'model must be the path of a config, a config or a built model, but got {type(model).__name__}; '
+            'the config that a checkpoint carries is not used, since it is code that would be run'
+        )
+    if not isinstance(cfg.get('model'), dict):
+        raise ValueError(
+            f"{path} has no key 'model' with the config of a model, but {sorted(cfg.keys())}"
+        )
+    return cfg, weights
+
+
+def is_config(model: str) -> bool:
+    """Whether a name means a config, and not released weights: its ending, or a metafile, says so."""
+    return (
+        model.endswith(('.py', '.json', '.yml', '.yaml')) or _plain(model) in _metafile_models()[1]
+    )
+
+
+def _metafile_models() -> tuple[str, dict[str, dict]]:
+    """Folder that the metafiles' paths start from, and their models by name."""
+    root = BaseInferencer._get_repo_or_mim_dir('genseg_mm')
+    return root, {
+        _plain(one['Name']): one for one in BaseInferencer._get_models_from_metafile(root)
+    }
+
+
+def _plain(name: str) -> str:
+    return name.lower().removeprefix('genseg_mm/')
+
+
+def _from_metafile(name: str) -> tuple[str, str | None]:
+    root, models = _metafile_models()
+    found = models.get(_plain(name))
+    if found is None:
+        raise FileNotFoundError(
+            f'{name} is neither the file of a config nor a model of genseg_mm, which are {", ".join(sorted(models))}'
+        )
+    weights = found.get('Weights')
+    return str(Path(root, found['Config'])), weights[0] if isinstance(weights, list) else weights
+
+
+def build_model(
+    cfg: Config,
+    weights: str | PathLike | None,
+    device: str | torch.device | None,
+    scope: str | None = None,
+) -> nn.Module:
+    """The model of a config, with trained weights, ready for inference.
+
+    Args:
+        cfg: Config with the key ``model``.
+        weights: Checkpoint of a runner or file of weights (.pth, .safetensors); None warns that the model is random.
+        device: Such as 'cuda:0'; None takes the best there is.
+        scope: In which the types of the config are found; default: its ``default_scope``.
+    """
+    device = checked_device(device)
+    with DefaultScope.overwrite_default_scope(scope or cfg.get('default_scope') or 'genseg_mm'):
+        model = MODELS.build(cfg.model)
+    model.cfg = cfg
+    if weights is None:
+        warnings.warn(
+            'no weights were given: the predictions are those of an untrained model', stacklevel=3
+        )
+    else:
+        load_weights(model, weights)
+    return model.to(device).eval()
+
+
+def checked_device(device: str | torch.device | None) -> torch.device:
+    """The device, or a ValueError if there is none of this name."""
+    try:
+        device = torch.device(get_device() if device is None else device)
+    except RuntimeError as error:
+        raise ValueError(f'device must be such as cpu or cuda:0, but got {device!r}') from error
+    if device.type == 'cuda' and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f'device {device} is not here: {torch.cuda.device_count()} GPUs are visible; use cpu'
+        )
+    return device
+
+
+def load_weights(model: nn.Module, path: str | PathLike) -> None:
+    """Loads trained weights, all of which have to fit.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is damaged, would run code, or does not fit the model; with the names that do not fit.
+    """
+    state = _read_state(fspath(path))
+    own = model.state_dict()
+    shapes = [
+        f'{name} is {tuple(value.shape)} in the file and {tuple(own[name].shape)} in the model'
+        for name, value in state.items()
+        if name in own and value.shape != own[name].shape
+    ]
+    problems = [f'{len(shapes)} of other shapes: {_few(shapes)}'] if shapes else []
+    if not shapes:
+        # Frozen parts with a source of their own are not in the file and are not reported as missing.
+        report = model.load_state_dict(state, strict=False)
+        for names, what in (
+            (report.missing_keys, 'missing in'),
+            (report.unexpected_keys, 'only in'),
+        ):
+            if names:
+                problems.append(f'{len(names)} {what} the file: {_few(names)}')
+    if problems:
+        raise ValueError(
+            f'weights {fspath(path)} do not fit the model: {"; ".join(problems)}; were they trained with this config?'
+        )
+
+
+def _read_state(path: str) -> dict[str, Tensor]:
+    if '://' in path:
+        raise ValueError(f'expected weights in a local file, but got {path}: download them first')
+    if path.endswith('.safetensors'):
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        if not Path(path).is_file():
+            raise FileNotFoundError(f'weights {path} do not exist')
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise ValueError(
+                f'weights {path} are truncated or no safetensors file: {error}'
+            ) from error
+    check_whole(path)
+    checkpoint: Any = load_weights_only(path)
+    state = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else None
+    if not isinstance(state, dict) or not all(
+        isinstance(value, Tensor) for value in state.values()
+    ):
+        raise ValueError(
+            f'checkpoint {path} holds no weights: expected a dict of tensors, or one under state_dict'
+        )
+    return {name.removeprefix('module.'): value for name, value in state.items()}
+
+
+def _few(names: list[str]) -> str:
+    return ', '.join(names[:4]) + (', ...' if len(names) > 4 else '')

@@ -1,0 +1,155 @@
+"""What a user may give as images: files, folders, arrays, PIL images."""
+
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from PIL import Image, ImageOps
+
+from genseg_mm.datasets.load_image import LoadImage
+
+EXTENSIONS = ('.bmp', '.jpeg', '.jpg', '.png', '.ppm', '.tif', '.tiff', '.webp')
+_EIGHT_BIT = (
+    '1',
+    'L',
+    'LA',
+    'La',
+    'P',
+    'PA',
+    'RGB',
+    'RGBA',
+    'RGBX',
+    'RGBa',
+    'CMYK',
+    'YCbCr',
+    'LAB',
+    'HSV',
+)
+
+
+class Source(NamedTuple):
+    """One image that was asked for, not read yet."""
+
+    image: Any  # path, array or PIL image
+    path: str  # of its file, or ''
+    name: str  # in messages
+    stem: str  # of the files that are written; unique in one call
+
+
+def list_sources(inputs: Any) -> tuple[list[Source], bool]:
+    """Lists the images of one call.
+
+    Args:
+        inputs: A path of an image or of a folder (its image files, sorted by name, not those in folders below), an
+            array, a PIL image, or a list of paths of images, arrays and PIL images.
+
+    Returns:
+        The sources, and whether the input was a single image.
+
+    Raises:
+        FileNotFoundError: If a path does not exist.
+        ValueError: If there is no image at all, or something that is none of the above.
+    """
+    is_single = not isinstance(inputs, (list, tuple))
+    if is_single and _is_path(inputs) and os.path.isdir(inputs):
+        folder, is_single = Path(inputs), False
+        inputs = sorted(path for path in folder.iterdir() if path.suffix.lower() in EXTENSIONS)
+        if not inputs:
+            raise ValueError(f'folder {folder} holds no image file ({", ".join(EXTENSIONS)})')
+    images = [inputs] if is_single else list(inputs)
+    if not images:
+        raise ValueError('expected at least one image, but got an empty list')
+    used, sources = Counter(), []
+    for index, image in enumerate(images):
+        path, position = _path_of(image, index, is_single)
+        name = f'image {path}' if path else position
+        stem = Path(path).stem if path else f'{index:08d}'
+        used[stem] += 1
+        while used[stem] > 1:  # files of one name in different folders, or with different endings
+            stem = f'{stem}_{used[stem]}'
+            used[stem] += 1
+        sources.append(Source(image, path, name, stem))
+    return sources, is_single
+
+
+def _is_path(image: Any) -> bool:
+    return isinstance(image, (str, os.PathLike))
+
+
+def _path_of(image: Any, index: int, is_single: bool) -> tuple[str, str]:
+    """Path, or '', and place among the inputs, after a check that costs no reading."""
+    position = 'the image' if is_single else f'image {index} of the list'
+    if _is_path(image):
+        path = os.fspath(image)
+        if '://' in path:
+            raise ValueError(
+                f'expected a local file or folder, but got the address {path}: download it first'
+            )
+        if not os.path.exists(path):
+            raise FileNotFoundError(f'image {path} does not exist')
+        if os.path.isdir(path):
+            raise ValueError(
+                f'{position} must be an image, but got the folder {path}; give folders one at a time'
+            )
+        return path, position
+    if isinstance(image, np.ndarray):
+        return '', position
+    if isinstance(image, Image.Image):
+        file = getattr(image, 'filename', '')
+        return file if isinstance(file, str) else '', position
+    raise ValueError(
+        f'{position} must be a path, a NumPy array (BGR, uint8) or a PIL image, but got {type(image).__name__}'
+    )
+
+
+def read_image(source: Source) -> np.ndarray:
+    """Reads one image.
+
+    Arrays are BGR as everywhere in OpenMMLab, PIL images RGB as everywhere in PIL. An alpha channel is dropped without
+    blending, one grey channel becomes three, and files and PIL images are turned as their EXIF orientation says, so
+    that a file and the same file opened by PIL give the same. Points and boxes count in the turned image.
+
+    Returns:
+        BGR, uint8, (H, W, 3).
+
+    Raises:
+        ValueError: If the file is damaged, or the array is no 8-bit image.
+    """
+    image = source.image
+    if _is_path(image):
+        return LoadImage()(dict(img_path=os.fspath(image)))['img']
+    if isinstance(image, Image.Image):
+        if image.mode not in _EIGHT_BIT:
+            raise ValueError(
+                f'{source.name} must have 8 bits per channel, but got PIL mode {image.mode!r}; scale it to [0, 255]'
+            )
+        try:
+            rgb = np.asarray(ImageOps.exif_transpose(image).convert('RGB'))
+        except (OSError, SyntaxError) as error:  # PIL decodes when pixels are first asked for
+            raise ValueError(f'{source.name} cannot be decoded: {error}') from error
+        return np.ascontiguousarray(rgb[..., ::-1])
+    return _from_array(image, source.name)
+
+
+def _from_array(image: np.ndarray, name: str) -> np.ndarray:
+    if (
+        image.ndim not in (2, 3)
+        or image.size == 0
+        or (image.ndim == 3 and image.shape[2] not in (1, 3, 4))
+    ):
+        raise ValueError(
+            f'{name} must be an array (H, W, 3) in BGR, (H, W, 4) in BGRA or (H, W) in grey, but got {image.shape}'
+        )
+    if image.dtype != np.uint8:
+        extremes = (
+            '' if image.dtype == bool else f' with values from {image.min():g} to {image.max():g}'
+        )
+        raise ValueError(
+            f'{name} must be uint8 in [0, 255], but got {image.dtype}{extremes}: scale, round and convert it first'
+        )
+    if image.ndim == 2 or image.shape[2] == 1:
+        return cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_GRAY2BGR)
+    return np.ascontiguousarray(image[..., :3])

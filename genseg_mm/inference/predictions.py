@@ -1,0 +1,59 @@
+"""From outputs of the network to the prediction of an image."""
+
+import numpy as np
+import torch
+from mmengine.structures import InstanceData, PixelData
+from mmseg.structures import SegDataSample
+from torch import Tensor
+
+from genseg_mm.inference.jobs import Job
+from genseg_mm.models.automatic_instances import as_instances
+
+
+def colored_sample(job: Job) -> SegDataSample:
+    """The prediction of Gen2Seg: ``pred_color_map`` and ``pred_instances``, whose number may be 0."""
+    sample = _sample(job)
+    colors, sample.pred_instances = job.outputs[0]
+    if not colors.isfinite().all():
+        raise ValueError(
+            f'{job.source.name}: the colour map has NaN or infinity; are the weights whole?'
+        )
+    sample.pred_color_map = PixelData(data=colors)
+    return sample
+
+
+def generated_sample(job: Job, threshold: float) -> SegDataSample:
+    """The prediction of GenMask: ``pred_instances`` with one mask per text.
+
+    A score is the brightness of the generated mask image, in [0, 1], averaged inside the mask.
+
+    Args:
+        job: Its outputs are logits (H, W), see ``GenerativeMaskHead.decoded_to_logits``.
+        threshold: Of the mask head.
+    """
+    sample = _sample(job)
+    empty = torch.zeros(0, *job.image.shape[:2])
+    logits = torch.stack(job.outputs) if job.outputs else empty  # (T, H, W)
+    masks = logits > 0
+    brightness = logits / 2 + threshold
+    scores = (brightness * masks).sum((1, 2)) / masks.sum((1, 2)).clamp(min=1)
+    sample.pred_instances = as_instances(masks, scores)
+    return sample
+
+
+def _sample(job: Job) -> SegDataSample:
+    return SegDataSample(metainfo=dict(img_path=job.source.path, ori_shape=job.image.shape[:2]))
+
+
+def arrays_of(result: SegDataSample | InstanceData) -> dict[str, np.ndarray]:
+    """``masks``, ``scores``, ``bboxes`` and, if there is one, ``color_map`` as arrays."""
+    instances = result if isinstance(result, InstanceData) else result.pred_instances
+    arrays = {key: np.asarray(instances[key].cpu()) for key in ('masks', 'scores', 'bboxes')}
+    if 'pred_color_map' in result:
+        arrays = dict(color_map=color_array(result.pred_color_map.data), **arrays)
+    return arrays
+
+
+def color_array(colors: Tensor) -> np.ndarray:
+    """Colours (3, H, W) as an array (H, W, 3), float32."""
+    return np.ascontiguousarray(colors.float().cpu().numpy().transpose(1, 2, 0))

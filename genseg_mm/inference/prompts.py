@@ -1,0 +1,225 @@
+"""Points, boxes and texts as users write them -> checked arrays, image by image."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """The prompts of one image."""
+
+    points: np.ndarray | None = None  # (K, P, 2) float32, (x, y) in pixels of the image
+    point_labels: np.ndarray | None = None  # (K, P), 1 positive, 0 negative, -1 no point
+    boxes: np.ndarray | None = None  # (K, 4) float32, xyxy
+    texts: tuple[str, ...] | None = None
+
+    @property
+    def has_geometry(self) -> bool:
+        """Whether there are points or boxes."""
+        return self.points is not None or self.boxes is not None
+
+    def check_inside(self, name: str, height: int, width: int) -> None:
+        """Raises ValueError for a point outside the image, or a box that does not touch it.
+
+        A pixel's centre is at integer coordinates, so the image reaches from -0.5 to width - 0.5.
+        """
+        size = f'of width {width} and height {height}'
+        if self.points is not None:
+            x, y = self.points[..., 0], self.points[..., 1]
+            inside = (x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5)
+            if self.point_labels is not None:
+                inside |= self.point_labels < 0
+            if not inside.all():
+                prompt, number = np.argwhere(~inside)[0].tolist()
+                raise ValueError(
+                    f'{name}: expected points (x, y) inside the image {size}, '
+                    f'but got {_plain(self.points[prompt, number])} in prompt {prompt}'
+                )
+        if self.boxes is not None:
+            left, top, right, bottom = self.boxes.T
+            touches = (left < width) & (top < height) & (right > 0) & (bottom > 0)
+            if not touches.all():
+                number = int(np.argmin(touches))
+                raise ValueError(
+                    f'{name}: expected boxes (x0, y0, x1, y1) that overlap the image {size}, '
+                    f'but got {_plain(self.boxes[number])} in prompt {number}'
+                )
+
+
+def split_prompts(
+    names: Sequence[str],
+    is_single: bool,
+    points: Any = None,
+    point_labels: Any = None,
+    boxes: Any = None,
+    texts: Any = None,
+) -> list[Prompts]:
+    """Deals prompts out to the images and checks their form.
+
+    Args:
+        names: Names of the images, for messages.
+        is_single: Whether one image was given, not in a list; then prompts are its own, not one list per image.
+        points: (K, 2), K prompts of one point, or (K, P, 2), for each image; None for none. Prompts may differ in their
+            number of points: they are filled up with points of label -1.
+        point_labels: As points without (x, y): 1 positive, 0 negative, -1 no point.
+        boxes: (K, 4) xyxy for each image.
+        texts: A string or a list of strings for each image; a single string stands for all images.
+
+    Returns:
+        One ``Prompts`` per image.
+
+    Raises:
+        ValueError: If the number of lists is not that of the images, or a prompt has a wrong shape.
+    """
+    if isinstance(texts, str):
+        texts = [texts] * len(names)
+    elif texts is not None and is_single:
+        texts = [texts]
+    given = dict(points=points, point_labels=point_labels, boxes=boxes)
+    if is_single:
+        given = {key: None if value is None else [value] for key, value in given.items()}
+    given['texts'] = texts
+    for key, value in given.items():
+        if value is None:
+            given[key] = [None] * len(names)
+        elif not hasattr(value, '__len__') or len(value) != len(names):
+            length = len(value) if hasattr(value, '__len__') else repr(value)
+            raise ValueError(
+                f'{key}: expected one list (or None) for each of the {len(names)} images of the list, '
+                f'but got {length}'
+            )
+    return [_checked(name, *own) for name, *own in zip(names, *given.values(), strict=True)]
+
+
+def check_kinds(prompts: Sequence[Prompts], takes_texts: bool, has_settings: bool) -> None:
+    """Raises ValueError for prompts that the model does not take.
+
+    Args:
+        prompts: Of all images.
+        takes_texts: Whether the model is GenMask, not Gen2Seg.
+        has_settings: Whether settings of Gen2Seg's prompting, or automatic instances, were asked for.
+    """
+    has_texts = [one.texts is not None for one in prompts]
+    if not takes_texts and any(has_texts):
+        raise ValueError(
+            'Gen2Seg takes points, boxes or no prompt, but got texts, which GenMask takes'
+        )
+    if takes_texts and (has_settings or any(one.has_geometry for one in prompts)):
+        raise ValueError(
+            'GenMask takes texts, but got points, boxes, automatic or prompting, which Gen2Seg takes'
+        )
+    if takes_texts and not all(has_texts):
+        raise ValueError(
+            "GenMask needs texts, an expression or a list for each image, such as 'the red ring'"
+        )
+
+
+def _checked(name: str, points: Any, point_labels: Any, boxes: Any, texts: Any) -> Prompts:
+    if points is not None:
+        points, point_labels = _filled_up(name, points, point_labels)
+        points = _numbers(points, f'{name}: points', '(K, 2) or (K, P, 2), as (x, y)')
+        if points.size == 0:
+            points = points.reshape(0, 1, 2)
+        if points.ndim == 2 and points.shape[1] == 2:
+            points = points[:, None]
+        if points.ndim != 3 or points.shape[2] != 2 or points.shape[1] == 0:
+            raise ValueError(
+                f'{name}: points: expected (K, 2) or (K, P, 2) as (x, y), but got {points.shape}; '
+                'a single point is [[x, y]], and a list of images takes one such list per image'
+            )
+    if point_labels is not None:
+        point_labels = _labels(name, points, point_labels)
+    if boxes is not None:
+        boxes = _numbers(boxes, f'{name}: boxes', '(K, 4), as (x0, y0, x1, y1)')
+        boxes = boxes.reshape(0, 4) if boxes.size == 0 else boxes
+        if boxes.ndim != 2 or boxes.shape[1] != 4:
+            raise ValueError(
+                f'{name}: boxes: expected (K, 4) as (x0, y0, x1, y1), but got {boxes.shape}; '
+                'a single box is [[x0, y0, x1, y1]], and a list of images takes one such list per image'
+            )
+        wrong = (boxes[:, 2] <= boxes[:, 0]) | (boxes[:, 3] <= boxes[:, 1])
+        if wrong.any():
+            raise ValueError(
+                f'{name}: boxes: expected x0 < x1 and y0 < y1, but got {_plain(boxes[wrong][0])}'
+            )
+        if points is not None and len(points) != len(boxes):
+            raise ValueError(
+                f'{name}: points and boxes together need as many of each, but got {len(points)} and {len(boxes)}'
+            )
+    return Prompts(points, point_labels, boxes, _strings(name, texts))
+
+
+def _numbers(value: Any, what: str, form: str) -> np.ndarray:
+    if hasattr(value, 'detach'):
+        value = value.detach().cpu()
+    try:
+        array = np.asarray(value, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f'{what}: expected numbers {form}, but got {value!r}') from error
+    if not np.isfinite(array).all():
+        raise ValueError(f'{what}: expected finite numbers {form}, but got NaN or infinity')
+    return array
+
+
+def _filled_up(name: str, points: Any, point_labels: Any) -> tuple[Any, Any]:
+    """Prompts of as many points each; those of fewer have points of label -1 added."""
+    if not isinstance(points, (list, tuple)) or not all(hasattr(one, '__len__') for one in points):
+        return points, point_labels
+    num_points = max(map(len, points), default=0)
+    if all(len(one) == num_points for one in points):
+        return points, point_labels
+    form = '(P, 2) in each prompt, as (x, y)'
+    points = [_numbers(one, f'{name}: points', form) for one in points]
+    for one in points:
+        if one.ndim != 2 or one.shape[1] != 2:
+            raise ValueError(f'{name}: points: expected {form}, but got {one.shape}')
+    if point_labels is None:
+        point_labels = [np.ones(len(one)) for one in points]
+    lengths = [len(one) for one in points]
+    given = [len(one) if hasattr(one, '__len__') else 1 for one in point_labels]
+    if given != lengths:
+        raise ValueError(
+            f'{name}: point_labels: expected {lengths} in the prompts, one per point, but got {given}'
+        )
+    filled = np.zeros((len(points), num_points, 2), np.float32)
+    labels = np.full((len(points), num_points), -1.0)
+    for number, length in enumerate(lengths):
+        filled[number, :length], labels[number, :length] = points[number], point_labels[number]
+    return filled, labels
+
+
+def _labels(name: str, points: np.ndarray | None, point_labels: Any) -> np.ndarray:
+    if points is None:
+        raise ValueError(f'{name}: point_labels need points, but got none')
+    labels = _numbers(point_labels, f'{name}: point_labels', '(K, P)')
+    if labels.ndim == 1 and points.shape[1] == 1:
+        labels = labels[:, None]
+    if labels.size == 0:
+        labels = labels.reshape(0, points.shape[1])
+    if labels.shape != points.shape[:2]:
+        raise ValueError(
+            f'{name}: point_labels: expected one per point, {points.shape[:2]}, but got {labels.shape}'
+        )
+    if not np.isin(labels, (-1, 0, 1)).all():
+        raise ValueError(
+            f'{name}: point_labels: expected 1, 0 or -1, but got {np.unique(labels).tolist()}'
+        )
+    return labels.astype(np.int64)
+
+
+def _strings(name: str, texts: Any) -> tuple[str, ...] | None:
+    if texts is None:
+        return None
+    texts = (texts,) if isinstance(texts, str) else texts
+    if not isinstance(texts, (list, tuple)) or not all(isinstance(text, str) for text in texts):
+        raise ValueError(
+            f'{name}: texts: expected a string or a list of strings, but got {texts!r}'
+        )
+    return tuple(texts)
+
+
+def _plain(array: np.ndarray) -> tuple:
+    return tuple(round(float(value), 4) for value in array)

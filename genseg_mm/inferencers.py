@@ -1,0 +1,395 @@
+"""Inference: images and prompts in, colour maps, masks and pictures out."""
+
+import os
+from collections.abc import Iterator, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.infer import BaseInferencer
+from mmengine.structures import InstanceData
+from mmseg.structures import SegDataSample
+from rich.progress import track
+from torch import Tensor, nn
+
+from genseg_mm.inference.build_model import build_model, checked_device, read_config
+from genseg_mm.inference.images import list_sources, read_image
+from genseg_mm.inference.jobs import Job, read_jobs, run_in_order
+from genseg_mm.inference.network_pipeline import NetworkPipeline
+from genseg_mm.inference.predictions import (
+    arrays_of,
+    color_array,
+    colored_sample,
+    generated_sample,
+)
+from genseg_mm.inference.prompts import Prompts, check_kinds, split_prompts
+from genseg_mm.inference.results import (
+    check_display,
+    draw_prediction,
+    save_picture,
+    save_prediction,
+)
+from genseg_mm.models import Gen2Seg, GenMask
+from genseg_mm.models.automatic_instances import as_instances
+
+
+class GenSegInferencer(BaseInferencer):
+    """Runs Gen2Seg (points, boxes or no prompt) and GenMask (texts) on images of any size.
+
+    ::
+
+        inferencer = GenSegInferencer.from_pretrained('reachomk/gen2seg-sd')      # released weights
+        inferencer = GenSegInferencer('configs/gen2seg/....py', 'iter_3200.pth')  # trained ones
+        result = inferencer('street.jpg', points=[[320, 240], [80, 200]], out_dir='out')
+        result['predictions'][0]['masks']                                         # (2, H, W) bool
+
+        inferencer.set_image('street.jpg')                                        # colour map once,
+        inferencer.prompt(points=[[320, 240]])['masks']                           # then many prompts
+
+    The network sees an image at ``image_size``; else as ``Resize`` of the config's test pipeline makes it; else at the
+    size that its colorer prefers (the square of its training for the MAE, the nearest multiples of the stride for the
+    others), resized bilinearly by PIL, that is with antialiasing where it shrinks. Results have the size of the image.
+
+    Args:
+        model: Path of a config, name of a model in a metafile, config, or a built ``Gen2Seg`` or ``GenMask``.
+        weights: Trained weights (.pth, .safetensors), all of which have to fit. A config in a checkpoint is not used.
+        device: Such as 'cuda:0'; None takes the best there is, and leaves a built model where it is.
+        scope: In which the types of the config are found; default: its ``default_scope``.
+        show_progress: Whether calls with several images show a progress bar.
+
+    Raises:
+        FileNotFoundError: If config or weights do not exist.
+        ValueError: If they are damaged, do not fit each other, or the model is of another kind.
+    """
+
+    preprocess_kwargs = {'image_size'}
+    forward_kwargs = {'automatic', 'prompting'}
+    visualize_kwargs = {'return_vis', 'show', 'wait_time', 'no_save_vis'}
+    postprocess_kwargs = {'return_datasamples', 'no_save_pred'}
+
+    def __init__(
+        self,
+        model: str | PathLike | Config | dict | nn.Module,
+        weights: str | PathLike | None = None,
+        device: str | torch.device | None = None,
+        scope: str | None = None,
+        show_progress: bool = True,
+    ) -> None:
+        if isinstance(model, nn.Module):
+            if weights is not None:
+                raise ValueError(
+                    'weights go with a config, but got a built model: load them into it before'
+                )
+            self.cfg = getattr(model, 'cfg', None) or Config()
+            self.model = (model if device is None else model.to(checked_device(device))).eval()
+        else:
+            self.cfg, own_weights = read_config(model)
+            self.model = build_model(self.cfg, weights or own_weights, device, scope)
+        if not isinstance(self.model, (Gen2Seg, GenMask)):
+            raise ValueError(
+                f'GenSegInferencer runs Gen2Seg and GenMask, but got {type(self.model).__name__}; '
+                "other segmentors have mmseg's MMSegInferencer and mmdet's DetInferencer"
+            )
+        self.scope = scope or self.cfg.get('default_scope') or 'genseg_mm'
+        self.show_progress = show_progress
+        self.pipeline = self._init_pipeline(self.cfg)
+        self.collate_fn = pseudo_collate
+        self._current: tuple[Job, Tensor] | None = None  # of set_image
+
+    @classmethod
+    def from_pretrained(
+        cls, source: str | PathLike, device: str | torch.device | None = None, **overrides: Any
+    ) -> 'GenSegInferencer':
+        """Opens released weights, whose kind is recognised.
+
+        Args:
+            source: Folder or hub id of a Stable Diffusion pipeline (``reachomk/gen2seg-sd``) or of a
+                ``ViTMAEForPreTraining`` (``reachomk/gen2seg-mae-h``).
+            device: Such as 'cuda:0'; None takes the best there is.
+            **overrides: Settings of the model, see :func:`genseg_mm.models.released_weights.load_released`.
+        """
+        from genseg_mm.models.released_weights import load_released
+
+        device = checked_device(device)
+        return cls(load_released(os.fspath(source), device='cpu', **overrides), device=device)
+
+    def __call__(
+        self,
+        inputs: Any,
+        points: Any = None,
+        point_labels: Any = None,
+        boxes: Any = None,
+        texts: Any = None,
+        batch_size: int = 1,
+        automatic: bool | dict | None = None,
+        return_datasamples: bool = False,
+        return_vis: bool = True,
+        out_dir: str | PathLike = '',
+        **kwargs: Any,
+    ) -> dict:
+        """Predicts images.
+
+        Prompts of one image are those of a single image, or one list (or None) for each image of a list or folder.
+
+        Args:
+            inputs: Path of an image or a folder, BGR array (H, W, 3) uint8, PIL image, or a list of those (no folders);
+                see :func:`genseg_mm.inference.images.read_image` for grey, alpha and EXIF.
+            points: (K, 2), K prompts of one point, or (K, P, 2); (x, y) in pixels of the image.
+            point_labels: (K,) or (K, P), 1 positive (default), 0 negative.
+            boxes: (K, 4), xyxy in pixels of the image; alone, or one for each prompt of points.
+            texts: Referring expressions of GenMask for each image, a string or a list. A single string stands for all.
+            batch_size: Images that the network takes at once; those share a batch that it sees at one size.
+            automatic: True, or settings of ``Gen2Seg.automatic_instances``: instances for images without prompts.
+                False: none. Default: as the model's own ``automatic`` says.
+            return_datasamples: Give predictions as ``SegDataSample``.
+            return_vis: Give the pictures as well; without this, ``out_dir`` and ``show``, none are drawn.
+            out_dir: Folder for ``vis/<name>.png``, ``preds/<name>.json`` (masks as COCO RLE) and ``preds/<name>.png``
+                (the colour map, rounded).
+            **kwargs: ``image_size``, (height, width) or one number, of the network; ``prompting``, settings of
+                ``masks_from_points`` over those of the model; ``show``, ``wait_time``, ``no_save_vis``,
+                ``no_save_pred``; ``progress_bar`` (default: where there are several images); ``on_error``: 'raise' or
+                'skip' images that cannot be read, whose prediction is None, and whose number is logged.
+
+        Returns:
+            ``predictions``, one per image, with ``masks`` (K, H, W) bool, ``scores`` (K,), ``bboxes`` (K, 4) xyxy and,
+            of Gen2Seg, ``color_map`` (H, W, 3) float32 RGB in [0, 255], all at the size of the image;
+            ``visualization``, one RGB picture per image, or None without ``return_vis``.
+
+        Raises:
+            FileNotFoundError: If a path does not exist.
+            ValueError: If an image is damaged, or prompts do not fit image or model; with the name of the image.
+        """
+        results = list(
+            self.stream(
+                inputs, points, point_labels, boxes, texts, batch_size, automatic=automatic, out_dir=out_dir,
+                return_datasamples=return_datasamples, return_vis=return_vis, **kwargs,
+            )
+        )  # fmt: skip
+        predictions, pictures = ([result[number] for result in results] for number in (0, 1))
+        return dict(predictions=predictions, visualization=pictures if return_vis else None)
+
+    def stream(
+        self,
+        inputs: Any,
+        points: Any = None,
+        point_labels: Any = None,
+        boxes: Any = None,
+        texts: Any = None,
+        batch_size: int = 1,
+        out_dir: str | PathLike = '',
+        progress_bar: bool | None = None,
+        on_error: str = 'raise',
+        **kwargs: Any,
+    ) -> Iterator[tuple[dict | SegDataSample | None, np.ndarray | None]]:
+        """A call whose results come one by one, in order, as (prediction, picture), and are not kept.
+
+        For folders whose predictions do not fit into memory.
+        """
+        sources, is_single = list_sources(inputs)
+        names = [source.name for source in sources]
+        prompts = split_prompts(names, is_single, points, point_labels, boxes, texts)
+        preprocess, forward, visualize, postprocess = self._dispatch_kwargs(**kwargs)
+        check_kinds(prompts, isinstance(self.model, GenMask), any(map(_is_set, forward.values())))
+        if visualize.get('show'):
+            check_display()
+        jobs = run_in_order(
+            read_jobs(sources, prompts, on_error),
+            lambda job: self.preprocess(job, **preprocess),
+            lambda batch: self.forward(batch, **forward),
+            batch_size,
+        )
+        show_bar = (
+            (self.show_progress and len(sources) > 1) if progress_bar is None else progress_bar
+        )
+        for job in track(jobs, description='Inference', total=len(sources), disable=not show_bar):
+            if job.image is None:
+                yield None, None
+                continue
+            job.sample = self._sample(job)
+            picture = self.visualize(job, out_dir=out_dir, **visualize)
+            yield self.postprocess(job, picture, out_dir=out_dir, **postprocess), picture
+
+    def set_image(self, image: Any, image_size: int | Sequence[int] | None = None) -> np.ndarray:
+        """Computes the colour map of one image, for :meth:`prompt`.
+
+        Args:
+            image: As ``inputs`` of a call.
+            image_size: (height, width) of the network.
+
+        Returns:
+            The colour map, (H, W, 3) float32 RGB in [0, 255].
+        """
+        self._current = None
+        sources, is_single = list_sources(image)
+        if not is_single or isinstance(self.model, GenMask):
+            what = 'GenMask, which has no colour map' if is_single else 'a list or folder'
+            raise ValueError(f'set_image takes one image and a Gen2Seg model, but got {what}')
+        job = Job(sources[0], Prompts(), read_image(sources[0]))
+        colors = self._predict(list(self.preprocess(job, image_size)))[0].pred_color_map.data
+        self._current = job, colors
+        return color_array(colors)
+
+    def prompt(
+        self,
+        points: Any = None,
+        point_labels: Any = None,
+        boxes: Any = None,
+        automatic: bool | dict | None = None,
+        **prompting: Any,
+    ) -> dict[str, np.ndarray]:
+        """Masks of the image of :meth:`set_image`; the network does not run again.
+
+        Args:
+            points: (K, 2) or (K, P, 2).
+            point_labels: (K,) or (K, P).
+            boxes: (K, 4).
+            automatic: True, or settings: instances without prompts.
+            **prompting: Settings of ``masks_from_points`` over those of the model.
+
+        Returns:
+            ``masks`` (K, H, W) bool, ``scores`` (K,), ``bboxes`` (K, 4).
+        """
+        if self._current is None:
+            raise ValueError('prompt needs an image: call set_image before')
+        job, colors = self._current
+        prompts = split_prompts([job.source.name], True, points, point_labels, boxes)[0]
+        if prompts.has_geometry == _is_set(automatic):
+            raise ValueError('prompt needs either points or boxes, or automatic=True')
+        prompts.check_inside(job.source.name, *job.image.shape[:2])
+        return arrays_of(self._instances(colors, prompts, job.source.name, automatic, prompting))
+
+    def preprocess(self, job: Job, image_size: int | Sequence[int] | None = None) -> Iterator[dict]:
+        """The packed network inputs of one image: one, or one for each text of GenMask."""
+        if job.image is None:
+            return
+        path = job.source.path
+        for text in (None,) if isinstance(self.model, Gen2Seg) else job.prompts.texts:
+            yield self.pipeline(job.image, path, text, image_size)
+
+    def forward(
+        self,
+        batch: list[tuple[Job, dict]],
+        automatic: bool | dict | None = None,
+        prompting: dict | None = None,
+    ) -> None:
+        """Runs one batch and adds each result to its job."""
+        samples = self._predict([data for _, data in batch])
+        for (job, _), sample in zip(batch, samples, strict=True):
+            if isinstance(self.model, GenMask):
+                job.outputs.append(sample.seg_logits.data[0].cpu())  # (H, W)
+            else:
+                colors = sample.pred_color_map.data
+                found = self._instances(
+                    colors, job.prompts, job.source.name, automatic, prompting or {}
+                )
+                job.outputs.append((colors.cpu(), found))
+
+    def visualize(
+        self,
+        job: Job,
+        return_vis: bool = True,
+        show: bool = False,
+        wait_time: float = 0.0,
+        out_dir: str | PathLike = '',
+        no_save_vis: bool = False,
+    ) -> np.ndarray | None:
+        """Draws one image, RGB, shows and saves the picture as asked; None where it is not to be returned."""
+        save = bool(out_dir) and not no_save_vis
+        if not (return_vis or show or save):
+            return None
+        prediction = arrays_of(job.sample)
+        texts = ' · '.join(f'"{text}"' for text in job.prompts.texts or ())
+        caption = texts or f'{job.source.stem} · masks: {len(prediction["masks"])}'
+        picture = draw_prediction(job.image, prediction, job.prompts, caption)
+        if save:
+            save_picture(picture, Path(out_dir, 'vis', f'{job.source.stem}.png'))
+        if show:
+            from mmengine.visualization import Visualizer
+
+            Visualizer().show(picture, win_name=job.source.stem, wait_time=wait_time)
+        return picture if return_vis else None
+
+    def postprocess(
+        self,
+        job: Job,
+        visualization: np.ndarray | None = None,
+        return_datasamples: bool = False,
+        out_dir: str | PathLike = '',
+        no_save_pred: bool = False,
+    ) -> dict | SegDataSample:
+        """The prediction of one image as it is returned; written to ``out_dir`` as well."""
+        prediction = arrays_of(job.sample)
+        if out_dir and not no_save_pred:
+            save_prediction(prediction, job, Path(out_dir, 'preds'))
+        return job.sample if return_datasamples else prediction
+
+    def _init_pipeline(self, cfg: Config) -> NetworkPipeline:
+        return NetworkPipeline(self.model, cfg, self.scope)
+
+    @torch.no_grad()
+    def _predict(self, batch: list[dict]) -> list[SegDataSample]:
+        if getattr(self.model, 'automatic', None) is not None:
+            for data in batch:  # no prompts instead: instances are asked for afterwards
+                data['data_samples'].set_metainfo(dict(points=np.zeros((0, 1, 2), np.float32)))
+        return self.model.test_step(self.collate_fn(batch))
+
+    def _instances(
+        self,
+        colors: Tensor,
+        prompts: Prompts,
+        name: str,
+        automatic: bool | dict | None,
+        prompting: dict,
+    ) -> InstanceData:
+        """Instances of one colour map, on the CPU."""
+        given = dict(points=prompts.points, point_labels=prompts.point_labels, boxes=prompts.boxes)
+        given = {key: value for key, value in given.items() if value is not None}
+        try:
+            if given:
+                return self.model.prompt(colors, **given, **prompting).cpu()
+            if _is_set(self.model.automatic if automatic is None else automatic):
+                settings = automatic if isinstance(automatic, dict) else {}
+                return self.model.automatic_instances(colors, **settings).cpu()
+        except ValueError as error:
+            raise ValueError(f'{name}: {error}') from error
+        return as_instances(torch.zeros(0, *colors.shape[1:], dtype=torch.bool), torch.zeros(0))
+
+    def _sample(self, job: Job) -> SegDataSample:
+        if isinstance(self.model, Gen2Seg):
+            return colored_sample(job)
+        return generated_sample(job, self.model.mask_head.threshold)
+
+
+def _is_set(option: Any) -> bool:
+    return option is not None and option is not False  # an empty dict means: with default settings
+
+
+def init_model(
+    config: str | PathLike | Config,
+    checkpoint: str | PathLike | None = None,
+    device: str | torch.device | None = None,
+    cfg_options: dict | None = None,
+) -> nn.Module:
+    """The model of a config with trained weights, in eval mode, as in mmseg's and mmdet's ``apis``."""
+    cfg, weights = read_config(config)
+    cfg.merge_from_dict(cfg_options or {})
+    return build_model(cfg, checkpoint or weights, device)
+
+
+def inference_model(
+    model: nn.Module, img: Any, **kwargs: Any
+) -> SegDataSample | list[SegDataSample]:
+    """Predicts one image (a data sample) or several (a list of them) with a model of :func:`init_model`.
+
+    Args:
+        model: ``Gen2Seg`` or ``GenMask``.
+        img: As ``inputs`` of :class:`GenSegInferencer`.
+        **kwargs: As in a call of it: points, boxes, texts, batch_size, ...
+    """
+    kwargs = dict(return_vis=False, progress_bar=False) | kwargs
+    samples = GenSegInferencer(model)(img, return_datasamples=True, **kwargs)['predictions']
+    return samples[0] if list_sources(img)[1] else samples

@@ -1,0 +1,30 @@
+"""Instance colorers: image in, colour map out (gen2seg, arXiv 2505.15263, Section 3).
+
+A colorer is any module with ``forward(images (N, 3, H, W) in [-1, 1], RGB) -> raw maps (N, 3, H,
+W)``. What the raw numbers mean as colours in [0, 255] is decided in one place,
+:func:`~genseg_mm.models.color_scale.normalize_colors`. Those here also have
+``preferred_size(height, width)``, the input size to use for an image of that size, and
+``save_pretrained(folder)``.
+"""
+
+from genseg_mm.models.colorers.mae_colorer import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    MAEColorer,
+    resize_positions,
+    sincos_positions,
+)
+from genseg_mm.models.colorers.patches import check_patches
+from genseg_mm.models.colorers.sd_colorer import SDColorer
+from genseg_mm.models.colorers.unet_colorer import UNetColorer
+
+__all__ = [
+    'IMAGENET_MEAN',
+    'IMAGENET_STD',
+    'MAEColorer',
+    'SDColorer',
+    'UNetColorer',
+    'check_patches',
+    'resize_positions',
+    'sincos_positions',
+]

@@ -1,0 +1,309 @@
+"""Released folders: what kind they are, their parts, and errors that say what is wrong with them.
+
+Two formats: a Stable Diffusion pipeline of diffusers (``model_index.json`` and one subfolder per
+part) and a ``ViTMAEForPreTraining`` of transformers (``config.json`` and its weights).
+"""
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+PIPELINE_PARTS = ('unet', 'vae', 'text_encoder', 'tokenizer', 'scheduler')
+# Copies of the weights in other precisions and formats, which nothing here reads.
+_LEFT_OUT = ('*.bin', '*.ckpt', '*.msgpack', '*.h5', '*.onnx', '*.fp16.*', '*.non_ema.*')
+_TOKENIZER_FILES = ({'tokenizer.json'}, {'vocab.json', 'merges.txt'})
+
+
+def released_kind(source: str) -> str:
+    """Tells what a released folder or hub id holds, from one small file.
+
+    Args:
+        source: Folder or hub id.
+
+    Returns:
+        ``'sd'`` for a Stable Diffusion pipeline, ``'mae'`` for a ViT-MAE.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        ValueError: If it is neither.
+    """
+    if is_hub_id(source):
+        # A file in the cache settles it without the hub, which may be out of reach.
+        if not _is_cached(source, 'config.json') and _hub_file(source, 'model_index.json'):
+            return 'sd'
+        file = _hub_file(source, 'config.json')
+        config = {} if file is None else _read_json(file)
+    else:
+        folder = Path(source).expanduser()
+        if (folder / 'model_index.json').is_file():
+            return 'sd'
+        file = folder / 'config.json'
+        config = _read_json(file) if file.is_file() else {}
+    if config.get('model_type') == 'vit_mae':
+        return 'mae'
+    found = f'a config.json of model_type {config["model_type"]!r}' if config else 'neither file'
+    if not config and not is_hub_id(source):
+        names = sorted(path.name for path in Path(source).expanduser().iterdir())
+        found = f'{", ".join(names[:6])}{", ..." if len(names) > 6 else ""}' if names else 'no file'
+    raise ValueError(
+        f'{source} is not a released colorer: expected a Stable Diffusion pipeline '
+        "(model_index.json) or a ViT-MAE (config.json with model_type 'vit_mae'), but got "
+        f'{found}'
+    )
+
+
+def is_hub_id(source: str) -> bool:
+    """Whether a source is a hub id (owner/name, and no such folder here).
+
+    Raises:
+        FileNotFoundError: If it is neither a folder nor a hub id.
+        ValueError: If it is a file.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return False
+    if path.is_file():
+        hint = (
+            '; a checkpoint of a training goes with its config, and tools/model_converters/'
+            'gen2seg_to_pretrained.py makes a folder of the two'
+            if path.suffix in ('.pth', '.pt', '.ckpt')
+            else ''
+        )
+        raise ValueError(f'expected a released folder or hub id, but got the file {source}{hint}')
+    if re.fullmatch(r'\w[\w.-]*/[\w.-]+', str(source)) and path.suffix != '.pth':
+        return True
+    raise FileNotFoundError(
+        f'released weights {source}: no such folder, and not a hub id (owner/name) either'
+    )
+
+
+def find_pipeline(source: str) -> Path:
+    """The local folder of a Stable Diffusion pipeline, fetched from the hub where need be.
+
+    Of a hub id only the parts needed are fetched, as json and safetensors.
+
+    Raises:
+        FileNotFoundError: If the folder or one of its parts does not exist.
+        ValueError: If it is not a pipeline, or the hub cannot give it.
+    """
+    if is_hub_id(source):
+        from huggingface_hub import snapshot_download
+
+        if _hub_file(source, 'model_index.json') is None:
+            raise ValueError(f'{source} has no model_index.json: not a Stable Diffusion pipeline')
+        patterns = [
+            f'{part}/*.{kind}' for part in PIPELINE_PARTS for kind in ('json', 'txt', 'safetensors')
+        ]
+        with reading(source):
+            folder = Path(
+                snapshot_download(
+                    source,
+                    allow_patterns=['model_index.json', *patterns],
+                    ignore_patterns=list(_LEFT_OUT),
+                )
+            )
+    else:
+        folder = Path(source).expanduser().resolve()
+    if not (folder / 'model_index.json').is_file():
+        raise FileNotFoundError(
+            f'{folder} has no model_index.json: expected the folder of a Stable Diffusion pipeline'
+        )
+    _read_json(folder / 'model_index.json')
+    missing = [part for part in PIPELINE_PARTS if not (folder / part).is_dir()]
+    if missing:
+        raise FileNotFoundError(
+            f'{folder} is not a whole Stable Diffusion pipeline: expected the subfolders '
+            f'{", ".join(PIPELINE_PARTS)}, but got no {", ".join(missing)}'
+        )
+    return folder
+
+
+def part_from_pretrained(owner: type[nn.Module], folder: str | Path, name: str) -> nn.Module:
+    """One diffusers model of a pipeline, from safetensors, in float32.
+
+    Raises:
+        FileNotFoundError: If its files are missing.
+        ValueError: If they are damaged, or lack weights of the model.
+    """
+    place = Path(folder) / name
+    _check_files(place, 'config.json', '*.safetensors')
+    with reading(str(place)):
+        module, report = owner.from_pretrained(
+            str(place),
+            use_safetensors=True,
+            torch_dtype=torch.float32,
+            output_loading_info=True,
+        )
+    _check_complete(place, report)
+    return module
+
+
+def empty_prompt(folder: Path) -> Tensor:
+    """Embedding of the empty prompt by a pipeline's tokenizer and text encoder, padded to the full length.
+
+    CLIP's text encoder is causal, so the first n rows are the embedding of the prompt padded to n.
+
+    Returns:
+        (1, L, D) float32; L is 77 for Stable Diffusion, and the first two rows are the start and end token.
+
+    Raises:
+        FileNotFoundError: If files are missing.
+        ValueError: If they are damaged or do not belong together.
+    """
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    place = folder / 'tokenizer'
+    names = {path.name for path in place.iterdir()}
+    if not any(needed <= names for needed in _TOKENIZER_FILES):
+        # The library would silently make a tokenizer without words.
+        raise FileNotFoundError(
+            f'{place}: expected vocab.json and merges.txt, or tokenizer.json, but got {sorted(names)}'
+        )
+    with reading(str(place)):
+        tokenizer = CLIPTokenizer.from_pretrained(str(place))
+    place = folder / 'text_encoder'
+    _check_files(place, 'config.json', '*.safetensors')
+    with reading(str(place)):
+        encoder, report = CLIPTextModel.from_pretrained(
+            str(place), use_safetensors=True, output_loading_info=True, dtype=torch.float32
+        )
+    _check_complete(place, report)
+    length = encoder.config.max_position_embeddings
+    ids = tokenizer('', padding='max_length', max_length=length, truncation=True).input_ids
+    if tokenizer('').input_ids != ids[:2] or max(ids) >= encoder.config.vocab_size:
+        raise ValueError(
+            f'{folder}: tokenizer and text encoder do not belong together: expected two tokens (start, end) '
+            f'below {encoder.config.vocab_size} for the empty prompt, but got {tokenizer("").input_ids}, '
+            f'padded with {ids[-1]}'
+        )
+    with torch.no_grad():
+        return encoder.eval()(input_ids=torch.tensor([ids])).last_hidden_state  # (1, L, D)
+
+
+def read_scheduler(folder: Path) -> dict[str, Any]:
+    """Settings of a pipeline's scheduler."""
+    place = folder / 'scheduler'
+    _check_files(place, 'scheduler_config.json')
+    return _read_json(place / 'scheduler_config.json')
+
+
+def copy_frozen_parts(source: Path, target: Path) -> None:
+    """Copies all of a pipeline but its UNet, file by file.
+
+    Parts beside the five that a colorer needs (a safety checker, say) are left out and taken from
+    ``model_index.json``, so that ``StableDiffusionPipeline.from_pretrained`` opens the copy.
+
+    Raises:
+        FileNotFoundError: If the source is gone or not whole any more.
+        ValueError: If source and target are the same folder.
+    """
+    if source.resolve() == target.resolve():
+        raise ValueError(f'{target} is the folder that the frozen parts come from; choose another')
+    source = find_pipeline(str(source))
+    for part in PIPELINE_PARTS[1:]:
+        shutil.copytree(
+            source / part,
+            target / part,
+            dirs_exist_ok=True,
+            ignore=shutil.ignore_patterns(*_LEFT_OUT),
+        )
+    index = _read_json(source / 'model_index.json')
+    for key, value in index.items():
+        if isinstance(value, list) and key not in PIPELINE_PARTS:
+            index[key] = [None, None]
+    if 'safety_checker' in index:
+        index['requires_safety_checker'] = False
+    (target / 'model_index.json').write_text(json.dumps(index, indent=2) + '\n')
+
+
+def find_mae(source: str) -> str:
+    """The folder or hub id of a ViT-MAE, for transformers to read.
+
+    Raises:
+        FileNotFoundError: If there is no such folder, or it lacks a file.
+        ValueError: If it holds something else.
+    """
+    if is_hub_id(source):
+        return source  # transformers tells for itself what it fetches
+    place = Path(source).expanduser()
+    _check_files(place, 'config.json')
+    if not any(place.glob('*.safetensors')) and not any(place.glob('pytorch_model*.bin')):
+        raise FileNotFoundError(f'{place} has no weights: expected model.safetensors')
+    if (kind := _read_json(place / 'config.json').get('model_type')) != 'vit_mae':
+        raise ValueError(
+            f"{place} is not a ViT-MAE: expected model_type 'vit_mae', but got {kind!r}"
+        )
+    return str(place)
+
+
+@contextmanager
+def reading(place: str) -> Iterator[None]:
+    """Turns what the libraries raise for damaged or missing files into a ValueError with the place."""
+    try:
+        yield
+    except (SafetensorError, OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        kind = 'truncated or damaged' if 'safetensor' in repr(error).lower() else 'unreadable'
+        text = ' '.join(str(error).split())[:300]
+        raise ValueError(f'{place} is {kind}: {type(error).__name__}: {text}') from error
+
+
+def _hub_file(source: str, name: str) -> Path | None:
+    """One file of a hub id, or None if the repository does not have it."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(source, name))
+    except LocalEntryNotFoundError as error:
+        raise ValueError(
+            f'{source}: no such folder here, and the hub could not be asked for {name} '
+            f'({str(error).splitlines()[0]}); give a downloaded folder, or check the connection'
+        ) from error
+    except EntryNotFoundError:
+        return None
+    except (OSError, ValueError) as error:  # no such repository, no permission, no connection
+        text = ' '.join(str(error).split())[:300]
+        raise ValueError(
+            f'{source}: no such folder here, and the hub did not give {name}: {text}'
+        ) from error
+
+
+def _is_cached(source: str, name: str) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(source, name), str)
+
+
+def _check_files(place: Path, *patterns: str) -> None:
+    for pattern in patterns:
+        if not any(place.glob(pattern)):
+            names = sorted(path.name for path in place.iterdir()) if place.is_dir() else 'no folder'
+            raise FileNotFoundError(f'{place}: expected {pattern}, but got {names}')
+
+
+def _check_complete(place: Path, report: dict[str, Any]) -> None:
+    missing = sorted(report['missing_keys'])
+    if missing:
+        raise ValueError(
+            f'{place} lacks weights of {len(missing)} keys such as {missing[0]}; is it whole?'
+        )
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text())
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f'{file} is no JSON file: {error}') from error
+    if not isinstance(content, dict):
+        raise ValueError(f'{file} must hold a JSON object, but got {type(content).__name__}')
+    return content

@@ -1,0 +1,94 @@
+"""A diffusers UNet from scratch as instance colorer, without an autoencoder."""
+
+from typing import Any
+
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor
+from torch.nn import functional as F
+
+from genseg_mm.models.colorers.patches import check_patches, nearest_multiples
+from genseg_mm.registry import MODELS
+
+
+@MODELS.register_module()
+class UNetColorer(BaseModule):
+    """diffusers' conditional UNet as a one-step colorer on a fixed invertible latent.
+
+    The graph is that of gen2seg's Stable Diffusion colorer (image latent alone as input, fixed last
+    timestep, a constant prompt, one step) with ``pixel_unshuffle`` / ``pixel_shuffle`` in place of
+    the VAE: nothing is lost on the way and nothing has to be downloaded, so that it trains from
+    scratch.
+
+    Args:
+        config: Keyword arguments of ``diffusers.UNet2DConditionModel``, less ``in_channels`` and
+            ``out_channels``, which follow from the patch size.
+        patch_size: Side of the patches that become latent channels; 1 works on pixels.
+        timestep: The fixed timestep (T - 1 of Stable Diffusion).
+        num_text_tokens: Length of the constant prompt, whose embedding is zero.
+        gradient_checkpointing: Recompute activations in the backward pass instead of keeping them.
+
+    Raises:
+        ValueError: If the config sets the channels.
+    """
+
+    def __init__(
+        self,
+        config: dict[str, Any],
+        patch_size: int = 2,
+        timestep: int = 999,
+        num_text_tokens: int = 1,
+        gradient_checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        from diffusers import UNet2DConditionModel
+
+        channels = 3 * patch_size**2
+        for key in ('in_channels', 'out_channels'):
+            if config.get(key, channels) != channels:
+                raise ValueError(
+                    f'{key} of UNetColorer must be 3 * patch_size ** 2 = {channels}, '
+                    f'but got {config[key]}; leave it out of the config'
+                )
+        self.unet = UNet2DConditionModel(
+            **{**config, 'in_channels': channels, 'out_channels': channels}
+        )
+        if gradient_checkpointing:
+            self.unet.enable_gradient_checkpointing()
+        self.patch_size = patch_size
+        self.timestep = timestep
+        text_dim = self.unet.config.cross_attention_dim
+        self.register_buffer('text', torch.zeros(1, num_text_tokens, text_dim), persistent=False)
+
+    def init_weights(self) -> None:
+        """Does nothing: diffusers has initialised the UNet."""
+
+    def preferred_size(self, height: int, width: int) -> tuple[int, int]:
+        """Input size (height, width) for an image of this size: the nearest multiples of the patch.
+
+        The UNet itself takes latents that do not halve evenly.
+        """
+        return nearest_multiples(height, width, self.patch_size)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Colours images.
+
+        Args:
+            images: RGB in [-1, 1], (N, 3, H, W); H and W multiples of the patch size.
+
+        Returns:
+            Raw maps, (N, 3, H, W).
+
+        Raises:
+            ValueError: If the size is no multiple of the patch size.
+        """
+        check_patches(images, self.patch_size, type(self).__name__)
+        latents = F.pixel_unshuffle(images, self.patch_size)  # (N, 3 p^2, H/p, W/p)
+        timesteps = torch.full((len(latents),), self.timestep, device=latents.device)
+        text = self.text.to(latents.dtype).expand(len(latents), -1, -1)  # (N, L, D)
+        output = self.unet(latents, timesteps, encoder_hidden_states=text).sample
+        return F.pixel_shuffle(output, self.patch_size)  # (N, 3, H, W)
+
+    def save_pretrained(self, folder: str) -> None:
+        """Writes the UNet as a diffusers folder."""
+        self.unet.save_pretrained(folder)

@@ -1,0 +1,121 @@
+"""Instance maps from PNG and HDF5 files, good and bad."""
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+
+from genseg_mm.datasets.instance_map_files import check_index_png, read_instance_map
+from genseg_mm.datasets.load_instance_map import LoadInstanceMap
+
+IDS = np.array([[-1, 1, 255], [256, 4166, 32767]], np.int16)
+
+
+def hdf5(path, data=IDS, key='dataset'):
+    with h5py.File(path, 'w') as file:
+        file.create_dataset(key, data=data, compression='gzip')
+    return path
+
+
+def test_hdf5_keeps_large_ids_and_minus_one_is_background(tmp_path):
+    path = hdf5(tmp_path / 'frame.0000.semantic_instance.hdf5')
+    ids = read_instance_map(path)
+    assert ids.tolist() == [[0, 1, 255], [256, 4166, 32767]]
+    assert ids.dtype == np.int32
+    results = LoadInstanceMap()(dict(instance_map_path=str(path), ori_shape=(2, 3)))
+    assert results['gt_instance_map'].tolist() == ids.tolist()
+    assert results['seg_fields'] == ['gt_instance_map']
+
+
+def test_hdf5_in_a_read_only_folder(tmp_path):
+    path = hdf5(tmp_path / 'a.hdf5')
+    path.chmod(0o400)
+    tmp_path.chmod(0o500)
+    assert read_instance_map(path)[1].tolist() == [256, 4166, 32767]
+    tmp_path.chmod(0o700)
+
+
+@pytest.mark.parametrize(
+    ('data', 'message'),
+    [
+        (np.ones((2, 3), np.float32), r'integer ids of shape \(H, W\), but got float32'),
+        (np.ones((2, 3, 1), np.int16), r'but got int16 of shape \(2, 3, 1\)'),
+        (np.array([[-2, 0]], np.int16), 'or -1 where there is none, but got -2'),
+    ],
+)
+def test_hdf5_of_something_else_is_refused(tmp_path, data, message):
+    path = hdf5(tmp_path / 'a.hdf5', data)
+    with pytest.raises(ValueError, match=message) as error:
+        read_instance_map(path)
+    assert str(path) in str(error.value)
+
+
+def test_hdf5_without_the_array_is_refused(tmp_path):
+    path = hdf5(tmp_path / 'a.hdf5', key='other')
+    with pytest.raises(
+        ValueError, match=r"expected an array 'dataset', but got the names \['other'\]"
+    ):
+        read_instance_map(path)
+
+
+@pytest.mark.parametrize('share', [0, 0.1, 0.5, 0.95])
+def test_truncated_hdf5_is_named(tmp_path, share):
+    ids = np.random.default_rng(0).integers(1, 4166, (100, 100)).astype(np.int16)
+    path = hdf5(tmp_path / 'a.hdf5', ids)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(ValueError, match=r'a.hdf5: expected an HDF5 file .*: fetch it again'):
+        read_instance_map(path)
+
+
+def test_palette_png_gives_indices_and_not_colours(tmp_path):
+    ids = np.array([[0, 5, 21], [200, 255, 1]], np.uint8)
+    image = Image.fromarray(ids)
+    image.putpalette(bytes([7]) * 768)  # every index has one colour
+    image.save(tmp_path / 'a.png')
+    assert read_instance_map(tmp_path / 'a.png').tolist() == ids.tolist()
+    check_index_png(tmp_path / 'a.png')
+
+
+@pytest.mark.parametrize('depth', [np.uint8, np.uint16])
+def test_grey_png_gives_its_values(tmp_path, depth):
+    ids = np.array([[0, 1], [254, np.iinfo(depth).max]], depth)
+    Image.fromarray(ids).save(tmp_path / 'a.png')
+    assert read_instance_map(tmp_path / 'a.png').tolist() == ids.tolist()
+    check_index_png(tmp_path / 'a.png')
+
+
+def test_rgb_png_is_a_code_of_the_id(tmp_path):
+    colours = np.array([[[0, 0, 0], [0, 1, 4]], [[1, 0, 0], [255, 255, 254]]], np.uint8)
+    Image.fromarray(colours).save(tmp_path / 'a.png')
+    assert read_instance_map(tmp_path / 'a.png').tolist() == [[0, 260], [65536, 16777214]]
+    with pytest.raises(
+        ValueError, match='a.png: expected a palette PNG .* but got mode RGB, colours'
+    ):
+        check_index_png(tmp_path / 'a.png')
+
+
+def test_other_files_are_refused(tmp_path):
+    (tmp_path / 'text.png').write_text('no picture')
+    Image.fromarray(np.zeros((2, 2, 4), np.uint8)).save(tmp_path / 'rgba.png')
+    Image.fromarray(np.zeros((2, 2), np.float32)).save(tmp_path / 'float.tiff')
+    for name, message in (
+        ('text.png', 'expected a PNG of instance ids, but got cannot identify'),
+        ('rgba.png', 'but got mode RGBA'),
+        ('float.tiff', 'but got mode F'),
+    ):
+        with pytest.raises(ValueError, match=f'{name}: .*{message}'):
+            read_instance_map(tmp_path / name)
+    with pytest.raises(FileNotFoundError, match='no instance map at .*nothing.png'):
+        read_instance_map(tmp_path / 'nothing.png')
+    with pytest.raises(ValueError, match='text.png'):
+        check_index_png(tmp_path / 'text.png')
+
+
+def test_truncated_png_is_named(tmp_path):
+    ids = np.random.default_rng(0).integers(0, 255, (60, 60)).astype(np.uint8)
+    Image.fromarray(ids).save(tmp_path / 'a.png')
+    content = (tmp_path / 'a.png').read_bytes()
+    (tmp_path / 'a.png').write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match='a.png: expected a PNG of instance ids, but got'):
+        read_instance_map(tmp_path / 'a.png')

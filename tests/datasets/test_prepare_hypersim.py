@@ -1,0 +1,137 @@
+"""The index of tools/dataset_tools/prepare_hypersim.py: counts, damaged files, resuming."""
+
+import json
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from genseg_mm.datasets.hypersim import HypersimDataset
+from genseg_mm.datasets.hypersim_files import Counts, Frame, read_index
+
+TOOLS = Path(__file__).parents[2] / 'tools' / 'dataset_tools'
+TOOL = runpy.run_path(str(TOOLS / 'prepare_hypersim.py'))
+prepare_hypersim, instance_ids = TOOL['prepare_hypersim'], TOOL['instance_ids']
+make_tiny_hypersim = runpy.run_path(str(TOOLS / 'make_tiny_hypersim.py'))['make_tiny_hypersim']
+
+
+@pytest.fixture
+def root(tmp_path):
+    return make_tiny_hypersim(tmp_path / 'hypersim')
+
+
+def map_path(root: Path, scene: str, number: int) -> Path:
+    folder = root / scene / 'images' / 'scene_cam_00_geometry_hdf5'
+    return folder / f'frame.{number:04d}.semantic_instance.hdf5'
+
+
+def test_ids_of_a_map():
+    ids = np.array([[9, 9, 0, 4166], [0, 0, 0, 0], [300, 9, 9, 2]])
+    assert instance_ids(ids) == [2, 9, 300, 4166]
+    assert instance_ids(np.zeros((3, 3), int)) == []
+    random = np.random.default_rng(0).integers(0, 50, (20, 20))
+    assert instance_ids(random) == np.unique(random[random > 0]).tolist()
+
+
+def test_counts_of_frames_and_scenes(root):
+    text, whole = prepare_hypersim(root, root / 'index.csv')
+    counts, settings = read_index(root / 'index.csv')
+    assert whole and len(counts) == 18
+    assert counts[Frame('ai_001_001', 'cam_00', 2)] == Counts(11, 12)
+    assert counts[Frame('ai_001_002', 'cam_00', 0)] == Counts(0, 0)
+    assert counts[Frame('ai_002_001', 'cam_00', 3)] == Counts(3, 3)
+    assert settings == dict(min_instances='1', min_scene_instances='10', layout='official')
+    assert text.splitlines()[:3] == [
+        '18 frames of 5 scenes; 1 scenes have no instance at all',
+        '       6 frames dropped: 2 scenes with fewer than 10 instances',
+        '       0 frames dropped: fewer than 1 instances',
+    ]
+    assert '      12 frames kept' in text
+    assert len(HypersimDataset(str(root), index_file='index.csv')) == 12
+    assert sorted(path.name for path in root.glob('*.csv*')) == [
+        'index.csv',
+        'metadata_images_split_scene_v1.csv',
+    ]
+
+
+def test_converted_layout_counts_the_same(root, tmp_path):
+    converted = make_tiny_hypersim(tmp_path / 'converted', converted=True)
+    prepare_hypersim(root, tmp_path / 'a.csv')
+    prepare_hypersim(converted, tmp_path / 'b.csv')
+    assert read_index(tmp_path / 'a.csv')[0] == read_index(tmp_path / 'b.csv')[0]
+
+
+def test_split_file_and_thresholds(root):
+    split = root / 'metadata_images_split_scene_v1.csv'
+    lines = split.read_text().splitlines()
+    split.write_text('\n'.join(line for line in lines if 'ai_001_003' not in line))
+    text, _ = prepare_hypersim(root, root / 'index.csv', split, 11, 2)
+    counts, settings = read_index(root / 'index.csv')
+    assert len(counts) == 15 and 'ai_001_003' not in {frame.scene for frame in counts}
+    assert (settings['min_instances'], settings['min_scene_instances']) == ('11', '2')
+    kept = sum(own.frame >= 11 for own in counts.values())
+    assert kept == 3 and f'{kept:8d} frames kept' in text
+    assert len(HypersimDataset(str(root), split.name, index_file='index.csv')) == kept
+
+
+def test_damaged_and_missing_files_are_named_counted_and_not_fatal(root, capsys):
+    damaged, gone = map_path(root, 'ai_001_003', 2), map_path(root, 'ai_003_001', 0)
+    content = damaged.read_bytes()
+    damaged.write_bytes(content[:200])
+    gone.unlink()
+    command = [sys.executable, str(TOOLS / 'prepare_hypersim.py'), str(root)]
+    command += ['--out', str(root / 'index.csv'), '--workers', '2']
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 1, result.stderr
+    assert f'damaged: {damaged}: expected an HDF5 file' in result.stdout
+    assert f'missing: {gone}' in result.stdout
+    assert '       1 frames dropped: damaged files' in result.stdout
+    counts, _ = read_index(root / 'index.csv')
+    assert counts[Frame('ai_001_003', 'cam_00', 2)].frame == -1 and len(counts) == 17
+    dataset = HypersimDataset(str(root), index_file='index.csv', missing='skip')
+    assert dataset.skipped['unreadable instance map'] == [str(damaged)]
+    assert dataset.skipped['no instance map'] == [str(gone)]
+    # mended, only the two scenes are counted again
+    damaged.write_bytes(content)
+    make_tiny_hypersim(root)
+    capsys.readouterr()
+    assert prepare_hypersim(root, root / 'index.csv')[1]
+    assert '3 of 5 scenes were counted before' in capsys.readouterr().out
+    assert read_index(root / 'index.csv')[0][Frame('ai_001_003', 'cam_00', 2)] == Counts(10, 11)
+
+
+def test_an_interrupted_run_goes_on(root, capsys):
+    prepare_hypersim(root, root / 'whole.csv')
+    # as after a kill in the middle of writing the third scene
+    lines = [dict(root=str(root.resolve()), layout='official')]
+    for scene, cameras, seen in (
+        (
+            'ai_001_001',
+            {'cam_00': {'0': 10, '2': 11, '3': 11}, 'cam_01': {'0': 11, '2': 7, '3': 7}},
+            12,
+        ),
+        ('ai_001_002', {'cam_00': {'0': 0, '2': 0, '3': 77}}, 0),  # 77: to see that it is used
+    ):
+        lines.append(dict(scene=scene, counts=cameras, instances=seen, missing=[], damaged=[]))
+    text = ''.join(json.dumps(line) + '\n' for line in lines) + '{"scene": "ai_001_003", "cou'
+    (root / 'index.csv.part').write_text(text)
+    prepare_hypersim(root, root / 'index.csv')
+    assert '2 of 5 scenes were counted before' in capsys.readouterr().out
+    counts, _ = read_index(root / 'index.csv')
+    expected, _ = read_index(root / 'whole.csv')
+    assert counts.pop(Frame('ai_001_002', 'cam_00', 3)) == Counts(77, 0)
+    assert expected.pop(Frame('ai_001_002', 'cam_00', 3)) == Counts(0, 0)
+    assert counts == expected
+    (root / 'index.csv.part').write_text('{"root": "elsewhere", "layout": "official"}\n')
+    with pytest.raises(ValueError, match='index.csv.part is not of .* delete it'):
+        prepare_hypersim(root, root / 'index.csv')
+
+
+def test_a_folder_of_something_else_is_said_so(tmp_path):
+    command = [sys.executable, str(TOOLS / 'prepare_hypersim.py'), str(tmp_path)]
+    result = subprocess.run([*command, '--out', 'a.csv'], capture_output=True, text=True)
+    assert result.returncode == 1 and 'Traceback' not in result.stderr
+    assert f'{tmp_path}: expected Hypersim as ai_VVV_NNN/images/' in result.stderr

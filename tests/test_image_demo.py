@@ -1,0 +1,119 @@
+"""The demo on the command line, run in this process."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from genseg_mm import launch
+
+TOOL = Path(__file__).parents[1] / 'tools' / 'image_demo.py'
+_spec = importlib.util.spec_from_file_location('image_demo', TOOL)
+image_demo = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(image_demo)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A model that gives back the image, and two images of a red and a green rectangle."""
+    colorer = dict(type='torch.nn.Conv2d', in_channels=3, out_channels=3, kernel_size=1, bias=False)
+    model = dict(type='genseg_mm.Gen2Seg', colorer=colorer, normalize='none')
+    model['prompting'] = dict(radius=20.0, sigma=0.001)
+    Config(dict(model=model, default_scope='genseg_mm')).dump(tmp_path / 'config.py')
+    torch.save({'colorer.weight': torch.eye(3).reshape(3, 3, 1, 1)}, tmp_path / 'weights.pth')
+    (tmp_path / 'images').mkdir()
+    for name, height in (('a', 12), ('b', 16)):
+        image = np.zeros((height, 20, 3), np.uint8)
+        image[2:8, 3:9] = 255, 0, 0
+        image[4:10, 12:18] = 0, 255, 0
+        Image.fromarray(image).save(tmp_path / 'images' / f'{name}.png')
+    return tmp_path
+
+
+def run(monkeypatch: pytest.MonkeyPatch, folder: Path, *options: str, weights: bool = True) -> None:
+    arguments = ['--weights', str(folder / 'weights.pth')] * weights
+    command = [str(TOOL), *options, *arguments, '--device', 'cpu', '--out-dir', str(folder / 'out')]
+    monkeypatch.setattr(sys, 'argv', command)
+    launch.run_tool(image_demo.main)
+
+
+def masks(folder: Path, name: str) -> list[np.ndarray]:
+    saved = json.loads((folder / f'out/preds/{name}.json').read_text())
+    return [coco_mask.decode(rle) for rle in saved['masks']]
+
+
+def test_points_of_a_folder(monkeypatch, capsys, folder):
+    inputs, config = str(folder / 'images'), str(folder / 'config.py')
+    options = ['--points', '5,5', '14,6', '--batch-size', '2']
+    run(monkeypatch, folder, inputs, config, *options)
+    out = folder / 'out'
+    assert f'images: 2, masks: 4, written to: {out}/vis, {out}/preds' in capsys.readouterr().out
+    for name, height in (('a', 12), ('b', 16)):
+        red, green = masks(folder, name)
+        assert red.shape == (height, 20)
+        assert (red.sum(), red[2:8, 3:9].sum()) == (36, 36)
+        assert (green.sum(), green[4:10, 12:18].sum()) == (36, 36)
+        assert np.asarray(Image.open(out / f'preds/{name}.png'))[5, 5].tolist() == [255, 0, 0]
+        assert (out / f'vis/{name}.png').is_file()
+
+
+def test_points_of_both_kinds_on_one_image(monkeypatch, capsys, folder):
+    inputs, config = str(folder / 'images' / 'a.png'), str(folder / 'config.py')
+    options = ['--points', '5,5;14,6', '5,5;14,6,0', '14,6', '--no-save-vis']
+    run(monkeypatch, folder, inputs, config, *options)
+    both, red, green = masks(folder, 'a')
+    assert (both.sum(), red.sum(), red[2:8, 3:9].sum()) == (72, 36, 36)
+    assert (green.sum(), green[4:10, 12:18].sum()) == (36, 36)
+    assert not (folder / 'out/vis').exists()
+    assert capsys.readouterr().out.endswith(
+        f'images: 1, masks: 3, written to: {folder}/out/preds\n'
+    )
+
+
+def test_points_of_the_command_line():
+    points, labels = image_demo.read_points(['1,2;3.5,4,0', '5,6,1'])
+    assert points == [[[1, 2], [3.5, 4]], [[5, 6]]]
+    assert labels == [[1, 0], [1]]
+
+
+@pytest.mark.parametrize(
+    'inputs, model, options, message',
+    [
+        ('images', 'config.py', ['--points', '5'], "--points: expected X,Y or X,Y,LABEL, in pixels, but got '5'"),
+        ('images', 'config.py', ['--points', 'a,b'], "but got 'a,b'"),
+        ('images', 'config.py', ['--points', '5,14'], 'a.png: expected points (x, y) inside the image'),
+        ('images', 'config.py', ['--boxes', '1,2,3'], "--boxes: expected X0,Y0,X1,Y1, in pixels, but got '1,2,3'"),
+        ('images', 'config.py', ['--texts', 'a dog'], 'but got texts, which GenMask takes'),
+        ('images', 'none.py', [], 'none.py is neither the file of a config nor a model of genseg_mm'),
+        ('none.png', 'config.py', [], 'none.png does not exist'),
+        ('config.py', 'config.py', [], 'cannot be decoded'),
+    ],
+)  # fmt: skip
+def test_mistakes_take_one_line(monkeypatch, capsys, folder, inputs, model, options, message):
+    with pytest.raises(SystemExit) as left:
+        run(monkeypatch, folder, str(folder / inputs), str(folder / model), *options)
+    assert left.value.code == 2
+    error = capsys.readouterr().err.splitlines()[-2]
+    assert error.startswith('error: ')
+    assert message in error
+
+
+def test_models_without_weights(monkeypatch, capsys, folder):
+    for model, message in (
+        (
+            folder / 'config.py',
+            'config.py is a config: expected its trained --weights, but got none',
+        ),
+        ('gen2seg_unet_shapes_tiny', 'gen2seg_unet_shapes_tiny is a config'),
+        (folder, 'is not a released colorer'),
+    ):
+        with pytest.raises(SystemExit):
+            run(monkeypatch, folder, str(folder / 'images'), str(model), weights=False)
+        assert message in capsys.readouterr().err

@@ -1,0 +1,146 @@
+"""Predicts images with a trained or released model: python tools/image_demo.py INPUTS MODEL [options].
+
+Points of a trained Gen2Seg, an expression of a trained GenMask, automatic instances of released weights::
+
+    python tools/image_demo.py street.jpg CONFIG.py --weights iter_3200.pth --points 320,240 80,200
+    python tools/image_demo.py street.jpg CONFIG.py --weights iter_2350.pth --texts 'the red car'
+    python tools/image_demo.py photos/ reachomk/gen2seg-sd --automatic --batch-size 8
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from genseg_mm import launch  # noqa: E402
+
+
+def parse_args() -> argparse.Namespace:
+    """Command line of MMDetection's image_demo.py, with point and box prompts."""
+    parser = argparse.ArgumentParser(description='Predict images')
+    parser.add_argument('inputs', help='image file, or folder of image files')
+    parser.add_argument(
+        'model',
+        help='config file or name of a config (with --weights), or folder or hub id of released weights',
+    )
+    parser.add_argument('--weights', help='trained weights of the config (.pth, .safetensors)')
+    parser.add_argument(
+        '--points',
+        nargs='+',
+        metavar='X,Y',
+        help='point prompts of every image, one mask each, in pixels; X,Y;X,Y,0 is one prompt of a positive and a '
+        'negative point',
+    )
+    parser.add_argument(
+        '--boxes',
+        nargs='+',
+        metavar='X0,Y0,X1,Y1',
+        help='box prompts of every image, or one per point prompt',
+    )
+    parser.add_argument(
+        '--texts', nargs='+', metavar='TEXT', help='referring expressions (GenMask)'
+    )
+    parser.add_argument(
+        '--automatic',
+        action='store_true',
+        help='all instances of the colour map, without prompts (Gen2Seg)',
+    )
+    parser.add_argument('--device', help='such as cuda:0 or cpu (default: the best there is)')
+    parser.add_argument(
+        '--batch-size', type=int, default=1, help='images that the network takes at once'
+    )
+    parser.add_argument(
+        '--image-size',
+        type=int,
+        nargs=2,
+        metavar=('HEIGHT', 'WIDTH'),
+        help='size that the network sees',
+    )
+    parser.add_argument(
+        '--out-dir', default='outputs', help='folder of vis/ and preds/ (default: %(default)s)'
+    )
+    parser.add_argument('--show', action='store_true', help='show the pictures in windows')
+    parser.add_argument('--no-save-vis', action='store_true', help='write no pictures')
+    parser.add_argument(
+        '--no-save-pred', action='store_true', help='write no masks and colour maps'
+    )
+    parser.add_argument(
+        '--on-error',
+        choices=['raise', 'skip'],
+        default='raise',
+        help='what to do with images that cannot be read',
+    )
+    return parser.parse_args()
+
+
+def read_points(prompts: list[str]) -> tuple[list, list]:
+    """Points (x, y) and labels of the prompts of the command line."""
+    points = [
+        [_numbers(one, '--points', 'X,Y or X,Y,LABEL', 2, 3) for one in p.split(';')]
+        for p in prompts
+    ]
+    labels = [[point[2] if len(point) == 3 else 1 for point in prompt] for prompt in points]
+    return [[point[:2] for point in prompt] for prompt in points], labels
+
+
+def _numbers(text: str, option: str, form: str, *counts: int) -> list[float]:
+    try:
+        numbers = [float(part) for part in text.split(',')]
+    except ValueError:
+        numbers = []
+    if len(numbers) not in counts:
+        raise ValueError(f'{option}: expected {form}, in pixels, but got {text!r}')
+    return numbers
+
+
+def main() -> None:
+    """Predicts."""
+    args = parse_args()
+    prompts = {}
+    if args.points:
+        prompts['points'], prompts['point_labels'] = read_points(args.points)
+    if args.boxes:
+        prompts['boxes'] = [_numbers(box, '--boxes', 'X0,Y0,X1,Y1', 4) for box in args.boxes]
+    if args.texts:
+        prompts['texts'] = args.texts
+
+    from genseg_mm.inference.build_model import is_config
+    from genseg_mm.inference.images import list_sources
+    from genseg_mm.inferencers import GenSegInferencer
+
+    sources, is_single = list_sources(args.inputs)
+    if not is_single:
+        prompts = {key: [value] * len(sources) for key, value in prompts.items()}
+    if args.weights is not None:
+        inferencer = GenSegInferencer(args.model, args.weights, device=args.device)
+    elif is_config(args.model):
+        raise ValueError(f'{args.model} is a config: expected its trained --weights, but got none')
+    else:
+        inferencer = GenSegInferencer.from_pretrained(args.model, device=args.device)
+    options = dict(automatic=True) if args.automatic else {}
+    results = inferencer.stream(
+        args.inputs,
+        batch_size=args.batch_size,
+        image_size=args.image_size,
+        out_dir=args.out_dir,
+        return_vis=False,
+        show=args.show,
+        no_save_vis=args.no_save_vis,
+        no_save_pred=args.no_save_pred,
+        on_error=args.on_error,
+        **prompts,
+        **options,
+    )
+    num_masks = [len(prediction['masks']) for prediction, _ in results if prediction is not None]
+    written = [
+        str(Path(args.out_dir, name))
+        for name, left_out in (('vis', args.no_save_vis), ('preds', args.no_save_pred))
+        if not left_out
+    ]
+    where = ', '.join(written) or 'nowhere'
+    print(f'images: {len(num_masks)}, masks: {sum(num_masks)}, written to: {where}')
+
+
+if __name__ == '__main__':
+    launch.run_tool(main)

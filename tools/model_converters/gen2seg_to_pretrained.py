@@ -1,0 +1,160 @@
+"""Writes a trained gen2seg checkpoint in the format of the released weights.
+
+A colorer that started from a Stable Diffusion pipeline becomes a pipeline folder, which diffusers'
+``StableDiffusionPipeline.from_pretrained`` opens; a ViT-MAE becomes a folder for transformers'
+``ViTMAEForPreTraining.from_pretrained``. genseg_mm loads both with ``load_released(OUT)``.
+
+    python tools/model_converters/gen2seg_to_pretrained.py CONFIG CHECKPOINT OUT
+"""
+
+import argparse
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from mmengine.config import Config, ConfigDict  # noqa: E402
+
+from genseg_mm import launch  # noqa: E402
+from genseg_mm.checkpoint import load_weights_only  # noqa: E402
+from genseg_mm.launch.config import CfgOptions  # noqa: E402
+from genseg_mm.models import Gen2Seg, MAEColorer, SDColorer  # noqa: E402
+from genseg_mm.models.colorers.released_folder import released_kind  # noqa: E402
+from genseg_mm.models.released_weights import SETTINGS  # noqa: E402
+from genseg_mm.registry import MODELS  # noqa: E402
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('config', help='config of the training')
+    parser.add_argument('checkpoint', help='its checkpoint (.pth)')
+    parser.add_argument('out', type=Path, help='folder to write')
+    parser.add_argument(
+        '--force', action='store_true', help='replace a released folder that OUT already holds'
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=CfgOptions,
+        metavar='KEY=VALUE',
+        help='override settings of the config, e.g. model.colorer.pretrained=FOLDER',
+    )
+    return parser.parse_args()
+
+
+def check_out(out: Path, force: bool) -> None:
+    """Refuses to write over anything but an empty folder, or with --force a released one."""
+    if out.exists() and not out.is_dir():
+        raise ValueError(f'{out} must be a folder, but it is a file')
+    if not out.is_dir() or not any(out.iterdir()):
+        return
+    if not force:
+        raise ValueError(f'{out} is not empty; choose another folder, or replace it with --force')
+    released_kind(str(out))  # --force replaces a model, never some other folder
+
+
+def build_model(config: str, options: dict[str, Any] | None) -> tuple[Gen2Seg, ConfigDict]:
+    """The Gen2Seg of a config, whose colorer has a released format."""
+    if not Path(config).is_file():
+        raise FileNotFoundError(f'config {config} does not exist')
+    if Path(config).suffix not in ('.py', '.yml', '.yaml', '.json'):
+        raise ValueError(f'{config} is not a config (.py, .yml, .yaml or .json)')
+    cfg = Config.fromfile(config)
+    if options:
+        cfg.merge_from_dict(options)
+    if cfg.get('model') is None:
+        raise ValueError(f'{config} has no model; is it a base config?')
+    model = MODELS.build(cfg.model)
+    if not isinstance(model, Gen2Seg):
+        raise ValueError(f'{config} must build a Gen2Seg, but got {type(model).__name__}')
+    if not isinstance(model.colorer, (SDColorer, MAEColorer)):
+        raise ValueError(
+            f'{config}: only SDColorer and MAEColorer have a released format, but got '
+            f'{type(model.colorer).__name__}'
+        )
+    if isinstance(model.colorer, SDColorer) and model.colorer.source is None:
+        raise ValueError(
+            f'{config}: its SDColorer was built from a config, without text encoder and tokenizer, so it makes no '
+            'whole pipeline; only trainings that start with pretrained=FOLDER can be written'
+        )
+    return model, cfg.model
+
+
+def load_weights(model: Gen2Seg, checkpoint: str) -> None:
+    """Loads a checkpoint that has to fit the model exactly."""
+    content = load_weights_only(checkpoint)
+    state = content.get('state_dict', content) if isinstance(content, dict) else None
+    if not isinstance(state, dict):
+        raise ValueError(f'{checkpoint} must hold a state_dict, but got {type(content).__name__}')
+    state = {name.removeprefix('module.'): value for name, value in state.items()}
+    own = model.state_dict()
+    wrong = {
+        'missing': sorted(own.keys() - state.keys()),
+        'left over': sorted(state.keys() - own.keys()),
+        'of another shape': sorted(
+            name for name in own.keys() & state.keys() if own[name].shape != state[name].shape
+        ),
+    }
+    if any(wrong.values()):
+        report = '; '.join(
+            f'{len(names)} {what}: {", ".join(names[:3])}{", ..." if len(names) > 3 else ""}'
+            for what, names in wrong.items()
+            if names
+        )
+        raise ValueError(f'{checkpoint} does not fit the model of the config: {report}')
+    model.load_state_dict(state)
+
+
+def loading_call(out: Path, config: ConfigDict) -> str:
+    """The call that gives the trained model back: the folder formats hold weights alone."""
+    kind = released_kind(str(out))
+    arguments = {}
+    for key, default in (
+        ('normalize', 'batch'),
+        ('bias', 0.0),
+        ('gamma', 1.0),
+        ('stretch', 'image'),
+        ('prompting', {}),
+        ('data_preprocessor', None),
+    ):
+        value = config.get(key, default)
+        if value != SETTINGS[kind].get(key, default):
+            arguments[key] = value
+    own = ('type', 'pretrained', 'config', 'gradient_checkpointing')
+    colorer = {key: value for key, value in config.colorer.items() if key not in own}
+    if kind == 'sd':
+        colorer.setdefault('parity', None)
+    if colorer:
+        arguments['colorer'] = colorer
+    text = ''.join(f', {key}={_plain(value)!r}' for key, value in arguments.items())
+    return f'load_released({str(out)!r}{text})'
+
+
+def _plain(value: Any) -> Any:
+    return value.to_dict() if isinstance(value, ConfigDict) else value
+
+
+def main() -> None:
+    args = parse_args()
+    check_out(args.out, args.force)
+    model, config = build_model(args.config, args.cfg_options)
+    load_weights(model, args.checkpoint)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    # Written beside and moved, so that a broken-off run leaves no half folder.
+    with tempfile.TemporaryDirectory(dir=args.out.parent, prefix=f'.{args.out.name}-') as parent:
+        folder = Path(parent) / 'model'
+        folder.mkdir()
+        model.colorer.save_pretrained(str(folder))
+        if args.out.exists():
+            shutil.rmtree(args.out)
+        folder.rename(args.out)
+    print(f'{args.out} written; genseg_mm.models.{loading_call(args.out, config)} loads it')
+
+
+if __name__ == '__main__':
+    launch.run_tool(main)
