@@ -49,9 +49,13 @@ def coco(tmp_path):
 def clevrtex(tmp_path):
     """Config with all three parts of ClevrTex."""
     path = tmp_path / 'clevrtex.py'
-    lines = [f'_base_ = [{str(CONFIGS / "clevrtex_sd.py")!r}]', 'train = _base_.train_dataloader']
+    lines = [
+        f'_base_ = [{str(CONFIGS / "clevrtex_sd.py")!r}]',
+        'train = _base_.train_dataloader',
+        'part = train.dataset.datasets[0]',
+    ]
     for split in ('val', 'test'):
-        dataset = f'dict(train.dataset, split={split!r}, test_mode=True)'
+        dataset = f'dict(part, split={split!r}, test_mode=True)'
         lines.append(f'{split}_dataloader = dict(train, dataset={dataset})')
     path.write_text('\n'.join(lines))
     return path
@@ -145,6 +149,10 @@ def test_missing_pairs_and_wrong_maps_of_an_instance_map_dataset(data, clevrtex,
     assert 'expected the size of the image' in message and '(6, 8)' in message
     (message,) = reports['train']['unreadable'].values()
     assert 'cannot be decoded (2 bytes' in message
+    with Image.open(flat[2]) as image:
+        image.convert('RGB').save(flat[3])
+    _, reports = verify(monkeypatch, clevrtex, '--split', 'val')
+    assert 'but got mode RGB, colours' in list(reports['val']['unreadable'].values())[1]
 
 
 def test_referring_and_procedural_datasets_are_verified(data, monkeypatch):

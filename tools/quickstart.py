@@ -1,4 +1,4 @@
-"""Trains and evaluates both tiny models on procedural scenes; called by quickstart.sh once the environment is there."""
+"""Evaluates the shipped tiny models, then trains and evaluates two of them anew; called by quickstart.sh."""
 
 import argparse
 import json
@@ -16,6 +16,11 @@ ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = {
     'genmask': 'configs/genmask/genmask_sana_shapes_tiny.py',
     'gen2seg': 'configs/gen2seg/gen2seg_unet_shapes_tiny.py',
+}
+# The gen2seg models that come with the package, trained longer and on harder scenes than the quickstart has time for.
+SHIPPED = {
+    'shipped_unet': 'configs/gen2seg/gen2seg_unet_shapes_long_tiny.py',
+    'shipped_mae': 'configs/gen2seg/gen2seg_mae_shapes_long_tiny.py',
 }
 SHOWN = re.compile(r'Iter\((train|val|test)\)|Predictions drawn|error:')
 
@@ -74,20 +79,44 @@ def train_and_test(name: str, out: Path, seed: int) -> tuple[dict, dict]:
     command = training_command(CONFIGS[name], common)
     seconds = {f'{name}.train': run(command, work_dir / 'train.txt')}
     checkpoint = newest(work_dir, '*.pth')
-    print(f'{name}: testing {checkpoint.name} on held-out scenes', flush=True)
-    command = [sys.executable, 'tools/test.py', CONFIGS[name], str(checkpoint), *common]
-    command += ['default_hooks.visualization.test=True']
-    seconds[f'{name}.test'] = run(command, work_dir / 'test.txt')
-    metrics = json.loads(newest(work_dir, '*/*.json').read_text())
-    shutil.copy(newest(work_dir / 'vis/test', '*.png'), out / f'{name}.png')
+    metrics, seconds[f'{name}.test'] = test(name, CONFIGS[name], checkpoint, out, common)
     return metrics, seconds
 
 
-GEN2SEG_KEYS = {
-    f'{key}_{subset}' if key != 'mIoU' else f'{subset}_mIoU': f'{subset}_{key}'
-    for subset in ('seen', 'unseen')
-    for key in ('mIoU', 'control_rgb', 'control_position', 'oracle_foreground')
-} | {'collapse_share': 'collapse_share'}
+def test_shipped(name: str, out: Path) -> tuple[dict, dict]:
+    """Metrics and seconds of a model that comes with the package."""
+    weights = ROOT / 'genseg_mm/weights' / f'gen2seg_{name.removeprefix("shipped_")}_shapes.safetensors'
+    (out / name).mkdir(parents=True, exist_ok=True)
+    options = ['--work-dir', str(out / name), '--cfg-options']
+    metrics, seconds = test(name, SHIPPED[name], weights, out, options)
+    return metrics, {f'{name}.test': seconds}
+
+
+def test(
+    name: str, config: str, weights: Path, out: Path, options: list[str]
+) -> tuple[dict, float]:
+    """Metrics of a model on held-out scenes, seconds taken; its pictures go to ``out``."""
+    print(f'{name}: testing {weights.name} on held-out scenes', flush=True)
+    command = [sys.executable, 'tools/test.py', config, str(weights), *options]
+    command += ['default_hooks.visualization.test=True']
+    seconds = run(command, out / name / 'test.txt')
+    metrics = json.loads(newest(out / name, '*/*.json').read_text())
+    shutil.copy(newest(out / name / 'vis/test', '*.png'), out / f'{name}.png')
+    return metrics, seconds
+
+
+SUBSETS = ('seen', 'unseen', 'textured_seen', 'textured_unseen')
+
+
+def gen2seg_numbers(metrics: dict) -> dict:
+    """The numbers of a gen2seg model that the report takes over, by its names."""
+    numbers = {'collapse_share': metrics['collapse_share']}
+    for subset in SUBSETS:
+        if f'{subset}_mIoU' in metrics:
+            numbers[f'{subset}_mIoU'] = metrics[f'{subset}_mIoU']
+            for key in ('control_rgb', 'control_position', 'oracle_foreground'):
+                numbers[f'{key}_{subset}'] = metrics[f'{subset}_{key}']
+    return numbers
 
 
 def make_report(metrics: dict, seconds: dict) -> dict:
@@ -95,10 +124,10 @@ def make_report(metrics: dict, seconds: dict) -> dict:
     report = {}
     if 'genmask' in metrics:
         report |= {f'genmask.{key}': metrics['genmask'][key] for key in ('oIoU', 'mIoU')}
-    if 'gen2seg' in metrics:
-        report |= {
-            f'gen2seg.{name}': metrics['gen2seg'][key] for name, key in GEN2SEG_KEYS.items()
-        }
+    for model in ('gen2seg', *SHIPPED):
+        if model in metrics:
+            numbers = gen2seg_numbers(metrics[model])
+            report |= {f'{model}.{name}': value for name, value in numbers.items()}
     report |= {f'seconds.{stage}': round(value, 1) for stage, value in seconds.items()}
     sections: dict = {}
     for dotted, value in report.items():
@@ -112,17 +141,22 @@ def print_table(report: dict, out: Path) -> None:
     rows = []
     if 'genmask' in report:
         own = report['genmask']
-        rows.append(f'GenMask-tiny   held-out scenes   oIoU {own["oIoU"]:5.1f}   mIoU {own["mIoU"]:5.1f}')
-    if 'gen2seg' in report:
-        own = report['gen2seg']
-        for subset in ('seen', 'unseen'):
+        rows.append(f'GenMask-tiny   held-out scenes  oIoU {own["oIoU"]:5.1f}   mIoU {own["mIoU"]:5.1f}')
+    for model, title in (
+        ('gen2seg', 'gen2seg-tiny'),
+        ('shipped_unet', 'shipped UNet'),
+        ('shipped_mae', 'shipped MAE'),
+    ):
+        own = report.get(model, {})
+        for subset in (subset for subset in SUBSETS if f'{subset}_mIoU' in own):
             rows.append(
-                f'gen2seg-tiny   {subset:6} shapes     mIoU {own[f"{subset}_mIoU"]:5.1f}   '
+                f'{title:14} {subset.replace("_", ", "):17} mIoU {own[f"{subset}_mIoU"]:5.1f}   '
                 f'controls: rgb {own[f"control_rgb_{subset}"]:.1f}, '
                 f'position {own[f"control_position_{subset}"]:.1f}, '
                 f'oracle foreground {own[f"oracle_foreground_{subset}"]:.1f}'
             )
-        rows.append(f'               collapse share {own["collapse_share"]:.3f} (1 = image-independent)')
+        if own:
+            rows.append(f'{"":14} collapse share {own["collapse_share"]:.3f} (1 = image-independent)')
     stages = ', '.join(f'{stage} {value:.0f} s' for stage, value in report['seconds'].items())
     pictures = ', '.join(str(path.relative_to(ROOT)) for path in sorted(out.glob('*.png')))
     print('\n' + '\n'.join(rows))
@@ -135,7 +169,11 @@ def main() -> None:
     parser.add_argument('--seed', type=int, default=0)
     args = parser.parse_args()
     out = ROOT / 'work_dirs/quickstart'
+    out.mkdir(parents=True, exist_ok=True)
     metrics, seconds = {}, {}
+    for name in SHIPPED if args.only != 'genmask' else ():
+        metrics[name], own_seconds = test_shipped(name, out)
+        seconds |= own_seconds
     for name in [args.only] if args.only else CONFIGS:
         metrics[name], own_seconds = train_and_test(name, out, args.seed)
         seconds |= own_seconds

@@ -15,7 +15,7 @@ environment variables:
   GENSEG_PYTHON    the Python for a new .venv (3.11 or newer; default: the first on PATH)
   GENSEG_TORCH     what to install for torch instead of the pin in setup.py, options of pip
                    included; kept by later calls. Example:
-                   GENSEG_TORCH='torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu'
+                   GENSEG_TORCH='torch==2.13.0 --index-url URL-OF-AN-INDEX'
   XDG_CACHE_HOME   keeps the compiled mmcv in genseg_mm/wheels (default: ~/.cache)
   MAX_JOBS         parallel compilers (default: one per core)
   FORCE_CUDA=1     compile mmcv's operators for CUDA on a machine that shows no GPU

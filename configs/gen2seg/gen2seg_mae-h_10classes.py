@@ -9,16 +9,7 @@ Expected: Not reproduced yet. The paper, one point per object: DRAM 40.1, iShape
 
 _base_ = ['./gen2seg_mae-h_hypersim-vkitti2.py']
 
-hypersim_pipeline = [
-    dict(type='genseg_mm.LoadImage'),
-    dict(type='genseg_mm.LoadInstanceMap'),
-    dict(type='genseg_mm.KeepClasses', classes='hypersim_10'),
-    dict(type='mmseg.Resize', scale=(224, 224), keep_ratio=False),
-    dict(type='mmseg.RandomFlip', prob=0.5, direction='horizontal'),
-    dict(type='genseg_mm.PackGenSegInputs'),
-]
-# ignore_background: objects of the other classes are there, but without an id.
-hypersim = dict(_base_.train_dataloader.dataset.datasets[0], pipeline=hypersim_pipeline, ignore_background=True)
-train_dataloader = dict(
-    dataset=dict(datasets=[hypersim, _base_.train_dataloader.dataset.datasets[1]])
-)
+parts = _base_.train_dataloader.dataset.datasets
+parts[0].pipeline.insert(2, dict(type='genseg_mm.KeepClasses', classes='hypersim_10'))
+parts[0].ignore_background = True  # objects of the other classes are there, but without an id
+train_dataloader = dict(dataset=dict(datasets=parts))

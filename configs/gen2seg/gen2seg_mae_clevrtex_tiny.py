@@ -7,24 +7,12 @@ Hardware: 2 CPU cores, a minute.
 Expected: a falling loss; it is not a model to report numbers of.
 """
 
-_base_ = [
-    '../_base_/default_runtime.py',
-    '../_base_/models/gen2seg_mae_tiny.py',
-    '../_base_/datasets/clevrtex_224.py',
-    '../_base_/datasets/coco_points_224.py',
-    '../_base_/schedules/adamw_cosine_tiny.py',
-]
+_base_ = ['./gen2seg_mae_coco_tiny.py']
 
-max_iters = 200
-size = (64, 64)  # of the tiny ViT-MAE
-train_cfg = dict(max_iters=max_iters, val_interval=max_iters)
-train = _base_.train_dataloader
-train.update(batch_size=4, num_workers=0, persistent_workers=False)
-train.dataset.pipeline[2].scale = size
-train_dataloader = train
-points = _base_.val_dataloader
-points.update(num_workers=0, persistent_workers=False)
-points.dataset.pipeline[1].scale = size
-val_dataloader = points
-# All sizes: a tiny copy need not have objects of each.
-test_dataloader = dict(points, _delete_=True)
+part = dict(
+    type='genseg_mm.ClevrTexDataset',
+    data_root='{{$GENSEG_DATA:data}}/clevrtex/',
+    split='train',
+    pipeline=_base_.train_dataloader.dataset.datasets[0].pipeline,
+)
+train_dataloader = dict(dataset=dict(datasets=[part]))

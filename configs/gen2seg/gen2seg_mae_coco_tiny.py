@@ -20,7 +20,7 @@ size = (64, 64)  # of the tiny ViT-MAE
 train_cfg = dict(max_iters=max_iters, val_interval=max_iters)
 train = _base_.train_dataloader
 train.update(batch_size=4, num_workers=0, persistent_workers=False)
-train.dataset.pipeline[2].scale = size
+train.dataset.datasets[0].pipeline[2].scale = size
 train_dataloader = train
 points = _base_.val_dataloader
 points.update(num_workers=0, persistent_workers=False)

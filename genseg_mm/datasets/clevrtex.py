@@ -77,6 +77,7 @@ class ClevrTexDataset(InstanceMapDataset):
             item = dict(
                 img_path=f'{stem}.png',
                 instance_map_path=f'{stem}_flat.png',
+                ids_are_indices=True,
                 img_id=number,
                 subset=self.variant,
             )

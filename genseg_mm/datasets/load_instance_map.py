@@ -7,7 +7,7 @@ from mmcv.transforms import BaseTransform
 from mmengine.logging import print_log
 from pycocotools import mask as mask_utils
 
-from genseg_mm.datasets.instance_map_files import read_instance_map
+from genseg_mm.datasets.instance_map_files import check_index_png, read_instance_map
 from genseg_mm.datasets.segmentations import encode_segmentation, without_short_parts
 from genseg_mm.registry import TRANSFORMS
 
@@ -21,7 +21,8 @@ class LoadInstanceMap(BaseTransform):
     """Map of instance ids, at the original size.
 
     Sources, in this order: gt_instance_map already in the results; instance_map_path, a PNG (palette indices,
-    8- or 16-bit grey, or RGB-coded ids as r * 65536 + g * 256 + b) or Hypersim's HDF5; instances in mmdet's form
+    8- or 16-bit grey, or RGB-coded ids as r * 65536 + g * 256 + b, unless ids_are_indices in the results refuses
+    colours) or Hypersim's HDF5; instances in mmdet's form
     (mask: polygons, or RLE with counts as a list, str or bytes; ignore_flag), as ``genseg_mm.CocoInstanceDataset``
     and ``mmdet.CocoDataset`` give them.
 
@@ -68,6 +69,8 @@ class LoadInstanceMap(BaseTransform):
         if 'gt_instance_map' in results:
             instance_map = np.asarray(results['gt_instance_map'])
         elif 'instance_map_path' in results:
+            if results.get('ids_are_indices', False):
+                check_index_png(results['instance_map_path'])
             instance_map = read_instance_map(results['instance_map_path'])
         elif 'instances' in results:
             instance_map = self._from_instances(results)

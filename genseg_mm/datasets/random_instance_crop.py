@@ -1,5 +1,6 @@
 """Random crops that show an instance."""
 
+import logging
 from collections.abc import Sequence
 
 import cv2
@@ -96,7 +97,7 @@ class RandomInstanceCrop(BaseTransform):
             print_log(
                 f'{text}; it is cropped anywhere ({self.num_empty} so far in this process)',
                 logger='current',
-                level=30,
+                level=logging.WARNING,
             )
 
     def __repr__(self) -> str:

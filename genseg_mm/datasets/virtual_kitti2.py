@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from genseg_mm.datasets.instance_map_dataset import InstanceMapDataset
-from genseg_mm.datasets.instance_map_files import check_index_png
 from genseg_mm.registry import DATASETS
 
 # With both cameras the 21,260 pairs of the paper: no clone, no turned cameras.
@@ -44,7 +43,7 @@ class VirtualKITTI2Dataset(InstanceMapDataset):
 
     Raises:
         FileNotFoundError: If a folder that the settings ask for does not exist (unless ``missing='skip'``).
-        ValueError: If an instance map holds colours (when the item is read).
+        ValueError: If an instance map holds colours (when ``LoadInstanceMap`` reads it).
     """
 
     def __init__(
@@ -89,16 +88,12 @@ class VirtualKITTI2Dataset(InstanceMapDataset):
             yield dict(
                 img_path=str(images / f'rgb_{number:05d}.jpg'),
                 instance_map_path=str(instances / f'instancegt_{number:05d}.png'),
+                ids_are_indices=True,
                 scene=scene,
                 variation=variation,
                 camera=camera,
                 frame=number,
             )
-
-    def prepare_data(self, idx: int) -> dict | None:
-        """See ``InstanceMapDataset``; colours in place of palette indices are refused."""
-        check_index_png(self.get_data_info(idx)['instance_map_path'])
-        return super().prepare_data(idx)
 
 
 def _numbers(folder: Path, pattern: re.Pattern) -> set[int]:

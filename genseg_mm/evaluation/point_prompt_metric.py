@@ -21,7 +21,7 @@ from genseg_mm.registry import METRICS
 
 RADII = (2, 3, 5, 8, 12, 16, 20, 26, 34, 44, 56, 70, 90, 110, 140)
 MAPS = ('mIoU', 'control_rgb', 'control_position', 'oracle_foreground')
-PROMPTS_AT_ONCE = 16  # bounds the memory of distance maps
+PROMPTS_AT_ONCE = 32  # bounds the memory of distance maps
 
 
 @METRICS.register_module()
@@ -172,10 +172,10 @@ class PointPromptMetric(BaseMetric):
                 )
                 distances, radii = (~masks).float(), torch.tensor([0.5])
             else:
-                if part_labels is not None and (part_labels == 0).any():
+                if part_labels is not None and (part_labels != 1).any():
                     raise ValueError(
-                        'a colour radius takes positive points only, '
-                        "but got negative point_labels; use threshold='reference' or 'paper'"
+                        'a colour radius takes positive points only, but got negative point_labels '
+                        "(0, or -1 for no point); use threshold='reference' or 'paper'"
                     )
                 distances = self._distances(colors, points[part])
                 radii = self.radii

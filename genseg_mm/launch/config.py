@@ -74,7 +74,7 @@ def load_config(args: argparse.Namespace, stage: str) -> Config:
             raise
         raise ValueError(f'{args.config} is not a config (.py, .yml, .yaml or .json)') from error
     if args.cfg_options:
-        _override(cfg, args.cfg_options)
+        override_config(cfg, args.cfg_options)
     for key in ('model', f'{stage}_dataloader', f'{stage}_cfg'):
         if cfg.get(key) is None:
             raise ValueError(
@@ -89,7 +89,8 @@ def load_config(args: argparse.Namespace, stage: str) -> Config:
     return cfg
 
 
-def _override(cfg: Config, options: dict) -> None:
+def override_config(cfg: Config, options: dict) -> None:
+    """Merges ``--cfg-options`` into a config; ValueError for an option that does not fit it."""
     for key in options:
         _check_key(cfg, key)
     try:

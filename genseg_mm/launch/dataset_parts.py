@@ -16,7 +16,7 @@ from genseg_mm.datasets.instance_map_dataset import InstanceMapDataset
 from genseg_mm.datasets.load_image import LoadImage
 from genseg_mm.datasets.load_instance_map import LoadInstanceMap
 from genseg_mm.datasets.transforms import LoadReferringMask
-from genseg_mm.launch.config import _override
+from genseg_mm.launch.config import override_config
 
 SPLITS = ('train', 'val', 'test')
 TRUTHS = ('gt_instance_map', 'gt_masks', 'gt_seg_map')
@@ -75,7 +75,7 @@ def read_dataset_config(path: str, options: Mapping | None = None) -> Config:
             raise
         raise ValueError(f'{path} is not a config (.py, .yml, .yaml or .json)') from error
     if options:
-        _override(cfg, options)
+        override_config(cfg, options)
     init_default_scope(cfg.get('default_scope', 'genseg_mm'))
     return cfg
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from genseg_mm.functional.color_grouping import group_colors, instance_scores
 from genseg_mm.functional.prompt_checks import check_color_map
+from genseg_mm.functional.similarity_masks import parts
 
 
 @torch.no_grad()
@@ -77,13 +78,18 @@ def flatness(colors: Tensor, masks: Tensor) -> Tensor:
     Returns:
         (K,) in [0, 1].
     """
-    mask, pixel = masks.flatten(1).nonzero().T  # only the masks' pixels cost anything
-    inside = colors.flatten(1)[:, pixel].double()  # (3, n)
-    area = mask.bincount(minlength=len(masks)).clamp(min=1)
-    mean = inside.new_zeros(3, len(masks)).index_add_(1, mask, inside) / area  # (3, K)
-    distance = (inside - mean[:, mask]).norm(dim=0)
-    spread = inside.new_zeros(len(masks)).index_add_(0, mask, distance) / area  # (K,)
-    return torch.where(masks.flatten(1).any(1), 1 / (1 + spread), 0).to(colors.dtype)
+    masks, pixels = masks.flatten(1), colors.flatten(1)  # (K, H W), (3, H W)
+    scores = colors.new_zeros(len(masks))
+    for part in parts(*masks.shape, masks.device):  # or many large masks would fill the memory
+        num = len(masks[part])
+        mask, pixel = masks[part].nonzero().T  # only the masks' pixels cost anything
+        inside = pixels[:, pixel].double()  # (3, n)
+        area = mask.bincount(minlength=num).clamp(min=1)
+        mean = inside.new_zeros(3, num).index_add_(1, mask, inside) / area  # (3, k)
+        distance = (inside - mean[:, mask]).norm(dim=0)
+        spread = inside.new_zeros(num).index_add_(0, mask, distance) / area  # (k,)
+        scores[part] = torch.where(masks[part].any(1), 1 / (1 + spread), 0).to(scores.dtype)
+    return scores
 
 
 def boxes_of(masks: Tensor) -> Tensor:

@@ -89,6 +89,11 @@ def test_colours_in_place_of_indices_are_refused(root):
     colours.save(path)
     with pytest.raises(ValueError, match='000002_flat.png: expected a palette PNG.*mode RGB'):
         ClevrTexDataset(root, split='val')
+    # The first file is looked at early, the others when they are read.
+    dataset = ClevrTexDataset(root, split=None, pipeline=[LoadInstanceMap()])
+    assert dataset[3]['gt_instance_map'].max() == 3
+    with pytest.raises(ValueError, match='000002_flat.png: expected a palette PNG.*mode RGB'):
+        dataset[2]
 
 
 def test_the_same_scene_twice_is_refused_but_a_circle_of_links_is_not(root):

@@ -356,10 +356,11 @@ def test_bad_input_is_named():
         metric.process(batch, [sample(flat_colors(), HALVES[:2]).to_dict()])
     with pytest.raises(ValueError, match='raw-image control, but got None'):
         metric.process(None, [sample(flat_colors()).to_dict()])
-    negative = sample(flat_colors())
-    negative.set_metainfo(dict(point_labels=np.zeros((2, 1), np.int64)))
-    with pytest.raises(ValueError, match='positive points only'):
-        metric.process(batch, [negative.to_dict()])
+    for label in (0, -1):
+        other = sample(flat_colors())
+        other.set_metainfo(dict(point_labels=np.full((2, 1), label)))
+        with pytest.raises(ValueError, match='positive points only'):
+            metric.process(batch, [other.to_dict()])
     with pytest.raises(ValueError, match='no point prompt in 0 samples'):
         metric.compute_metrics([])
     for threshold in ('otsu', 0, -1.0):

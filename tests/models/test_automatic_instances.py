@@ -134,6 +134,19 @@ def test_flatness_and_boxes_by_hand():
     assert boxes_of(masks[:0]).shape == (0, 4)
 
 
+def test_flatness_of_many_large_masks_is_that_of_each():
+    """3 masks of 700 x 800 pixels are more than a part."""
+    generator = torch.Generator().manual_seed(0)
+    colors = torch.rand(3, 700, 800, generator=generator) * 255
+    masks = torch.zeros(3, 700, 800, dtype=torch.bool)
+    masks[0, :200], masks[2, 100:, 300:] = True, True
+    singles = [flatness(colors, mask[None]).item() for mask in masks]
+    assert flatness(colors, masks).tolist() == pytest.approx(singles, rel=1e-6)
+    inside = colors[:, masks[2]].double()
+    spread = (inside - inside.mean(1, keepdim=True)).norm(dim=0).mean()
+    assert singles[1] == 0 and singles[2] == pytest.approx(1 / (1 + spread.item()), rel=1e-6)
+
+
 def test_settings_of_a_config():
     assert settings_of(None) is None
     assert settings_of(False) is None

@@ -133,6 +133,8 @@ def test_not_a_folder(tmp_path: Path):
     checkpoint = tmp_path / 'iter_100.pth'
     with pytest.raises(FileNotFoundError, match='no such folder, and not a hub id'):
         load_released('work_dirs/iter_100.pth')
+    with pytest.raises(FileNotFoundError, match='no such folder, and not a hub id'):
+        load_released('work_dirs/model.safetensors')
     torch.save({}, checkpoint)
     with pytest.raises(ValueError, match=r'got the file .*iter_100.pth; a checkpoint .* config'):
         load_released(str(checkpoint))
@@ -146,6 +148,9 @@ def test_folders_of_something_else(tmp_path: Path):
         load_released(str(tmp_path))
     (tmp_path / 'config.json').write_text(json.dumps(dict(model_type='bert')))
     with pytest.raises(ValueError, match="but got a config.json of model_type 'bert'"):
+        load_released(str(tmp_path))
+    (tmp_path / 'config.json').write_text('{"_class_name": "UNet2DConditionModel"}')
+    with pytest.raises(ValueError, match='but got a config.json of model_type None'):
         load_released(str(tmp_path))
     (tmp_path / 'config.json').write_text('{"model_type"')
     with pytest.raises(ValueError, match='config.json is no JSON file'):
@@ -262,6 +267,9 @@ def test_converted_checkpoint_loads_bit_by_bit(
     printed = capsys.readouterr().out
     assert f"load_released('{tmp_path}/new/sd', colorer={{'parity': None}}) loads it" in printed
     assert f"load_released('{tmp_path}/new/mae', gamma=1.0) loads it" in printed
+    options = ['--cfg-options', 'model.automatic.min_area=5']
+    assert convert(monkeypatch, *trained['mae'], tmp_path / 'other', *options) == 0
+    assert "gamma=1.0, automatic={'min_area': 5}) loads it" in capsys.readouterr().out
 
 
 def test_converter_overwrites_only_a_released_folder_and_only_with_force(
@@ -298,7 +306,7 @@ def test_converter_refuses_wrong_input(
     (mae, mae_checkpoint), (_, sd_checkpoint) = trained['mae'], trained['sd']
     assert 'config nothing.py does not exist' in error_of('nothing.py', mae_checkpoint)
     assert 'is not a config' in error_of(mae_checkpoint, mae)
-    assert 'does not fit the model of the config' in error_of(mae, sd_checkpoint)
+    assert 'do not fit the model' in error_of(mae, sd_checkpoint)
     assert 'does not exist' in error_of(mae, tmp_path / 'nothing.pth')
     mae_checkpoint.write_bytes(mae_checkpoint.read_bytes()[:1000])
     assert 'truncated' in error_of(mae, mae_checkpoint)

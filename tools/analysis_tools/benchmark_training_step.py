@@ -195,7 +195,7 @@ def sd2_config(args: argparse.Namespace) -> ConfigDict:
 
 
 def scenes(size: str, batch: int, cells: int = 20) -> Iterator[dict]:
-    """Batches of noise images whose instances are Voronoi cells; the last cell is background."""
+    """Batches of noise images whose instances are Voronoi cells; the first cell is background."""
     height, width = (int(side) for side in size.split('x'))
     generator = torch.Generator().manual_seed(0)
     while True:

@@ -3,8 +3,8 @@
     python tools/dataset_tools/verify_dataset.py CONFIG [--split val] [--workers 4] [--json report.json]
 
 Pictures are decoded, masks and instance maps too, and their sizes compared. It goes on after a file that cannot be
-read and names them all. The exit code is 1 if a file is missing or
-cannot be read, 2 for a wrong command line or config.
+read and names them all. The exit code is 1 if a file is missing or cannot be read, 2 for a wrong command line or
+config.
 """
 
 import argparse
@@ -155,8 +155,6 @@ def _statistics(results: list[dict]) -> dict:
 def expected_items(dataset: Any) -> int | None:
     """Items of the complete dataset with these settings, None if that is not known."""
     name = type(dataset).__name__
-    if hasattr(dataset, 'expected_items'):
-        return dataset.expected_items
     if getattr(dataset, '_indices', None) is not None:
         return None
     if name in ('CocoDataset', 'CocoInstanceDataset'):  # before filter_cfg: see what was left out

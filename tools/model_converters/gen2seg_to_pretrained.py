@@ -19,8 +19,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from mmengine.config import Config, ConfigDict  # noqa: E402
 
 from genseg_mm import launch  # noqa: E402
-from genseg_mm.checkpoint import load_weights_only  # noqa: E402
-from genseg_mm.launch.config import CfgOptions  # noqa: E402
+from genseg_mm.inference.build_model import load_weights  # noqa: E402
+from genseg_mm.launch.config import CfgOptions, override_config  # noqa: E402
 from genseg_mm.models import Gen2Seg, MAEColorer, SDColorer  # noqa: E402
 from genseg_mm.models.colorers.released_folder import released_kind  # noqa: E402
 from genseg_mm.models.released_weights import SETTINGS  # noqa: E402
@@ -32,7 +32,7 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('config', help='config of the training')
-    parser.add_argument('checkpoint', help='its checkpoint (.pth)')
+    parser.add_argument('checkpoint', help='its checkpoint (.pth, .safetensors)')
     parser.add_argument('out', type=Path, help='folder to write')
     parser.add_argument(
         '--force', action='store_true', help='replace a released folder that OUT already holds'
@@ -66,7 +66,7 @@ def build_model(config: str, options: dict[str, Any] | None) -> tuple[Gen2Seg, C
         raise ValueError(f'{config} is not a config (.py, .yml, .yaml or .json)')
     cfg = Config.fromfile(config)
     if options:
-        cfg.merge_from_dict(options)
+        override_config(cfg, options)
     if cfg.get('model') is None:
         raise ValueError(f'{config} has no model; is it a base config?')
     model = MODELS.build(cfg.model)
@@ -85,31 +85,6 @@ def build_model(config: str, options: dict[str, Any] | None) -> tuple[Gen2Seg, C
     return model, cfg.model
 
 
-def load_weights(model: Gen2Seg, checkpoint: str) -> None:
-    """Loads a checkpoint that has to fit the model exactly."""
-    content = load_weights_only(checkpoint)
-    state = content.get('state_dict', content) if isinstance(content, dict) else None
-    if not isinstance(state, dict):
-        raise ValueError(f'{checkpoint} must hold a state_dict, but got {type(content).__name__}')
-    state = {name.removeprefix('module.'): value for name, value in state.items()}
-    own = model.state_dict()
-    wrong = {
-        'missing': sorted(own.keys() - state.keys()),
-        'left over': sorted(state.keys() - own.keys()),
-        'of another shape': sorted(
-            name for name in own.keys() & state.keys() if own[name].shape != state[name].shape
-        ),
-    }
-    if any(wrong.values()):
-        report = '; '.join(
-            f'{len(names)} {what}: {", ".join(names[:3])}{", ..." if len(names) > 3 else ""}'
-            for what, names in wrong.items()
-            if names
-        )
-        raise ValueError(f'{checkpoint} does not fit the model of the config: {report}')
-    model.load_state_dict(state)
-
-
 def loading_call(out: Path, config: ConfigDict) -> str:
     """The call that gives the trained model back: the folder formats hold weights alone."""
     kind = released_kind(str(out))
@@ -120,6 +95,7 @@ def loading_call(out: Path, config: ConfigDict) -> str:
         ('gamma', 1.0),
         ('stretch', 'image'),
         ('prompting', {}),
+        ('automatic', None),
         ('data_preprocessor', None),
     ):
         value = config.get(key, default)

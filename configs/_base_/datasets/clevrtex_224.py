@@ -16,10 +16,16 @@ train_dataloader = dict(
     persistent_workers=True,
     sampler=dict(type='genseg_mm.RatioInfiniteSampler'),
     dataset=dict(
-        type='genseg_mm.ClevrTexDataset',
-        data_root=data_root,
-        variant='full',
-        split='train',
-        pipeline=train_pipeline,
+        type='genseg_mm.MixedDataset',  # for its seed: flips are the same after a restart
+        seed=0,
+        datasets=[
+            dict(
+                type='genseg_mm.ClevrTexDataset',
+                data_root=data_root,
+                variant='full',
+                split='train',
+                pipeline=train_pipeline,
+            )
+        ],
     ),
 )

@@ -17,12 +17,18 @@ train_dataloader = dict(
     persistent_workers=True,
     sampler=dict(type='genseg_mm.RatioInfiniteSampler'),
     dataset=dict(
-        type='genseg_mm.CocoInstanceDataset',
-        data_root=data_root,
-        ann_file='annotations/instances_train2017.json',
-        data_prefix=dict(img='train2017/'),
-        classes='all',  # 'coco_10' and 'coco_5' are the small subsets
-        filter_cfg=dict(filter_empty_gt=True, min_size=32),
-        pipeline=train_pipeline,
+        type='genseg_mm.MixedDataset',  # for its seed: flips are the same after a restart
+        seed=0,
+        datasets=[
+            dict(
+                type='genseg_mm.CocoInstanceDataset',
+                data_root=data_root,
+                ann_file='annotations/instances_train2017.json',
+                data_prefix=dict(img='train2017/'),
+                classes='all',  # 'coco_10' and 'coco_5' are the small subsets
+                filter_cfg=dict(filter_empty_gt=True, min_size=32),
+                pipeline=train_pipeline,
+            )
+        ],
     ),
 )

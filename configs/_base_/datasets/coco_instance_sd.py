@@ -1,28 +1,7 @@
-# COCO instances for Stable Diffusion colorers, 480 x 640. Layout: <root>/coco/{train2017/, val2017/,
-# annotations/instances_{train,val}2017.json}; the root is the environment variable GENSEG_DATA (default: data).
-data_root = '{{$GENSEG_DATA:data}}/coco/'
-image_size = (640, 480)  # (width, height), as Resize takes it
+# As coco_instance_224.py, at 480 x 640 for Stable Diffusion colorers.
+_base_ = ['./coco_instance_224.py']
 
-train_pipeline = [
-    dict(type='genseg_mm.LoadImage'),
-    # Polygons of COCO are not all in order; what is left out is counted and logged.
-    dict(type='genseg_mm.LoadInstanceMap', invalid='skip'),
-    dict(type='mmseg.Resize', scale=image_size, keep_ratio=False),  # mmcv's would leave the ids at their size
-    dict(type='mmseg.RandomFlip', prob=0.5, direction='horizontal'),
-    dict(type='genseg_mm.PackGenSegInputs'),
-]
-train_dataloader = dict(
-    batch_size=2,
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type='genseg_mm.RatioInfiniteSampler'),
-    dataset=dict(
-        type='genseg_mm.CocoInstanceDataset',
-        data_root=data_root,
-        ann_file='annotations/instances_train2017.json',
-        data_prefix=dict(img='train2017/'),
-        classes='all',  # 'coco_10' and 'coco_5' are the small subsets
-        filter_cfg=dict(filter_empty_gt=True, min_size=32),
-        pipeline=train_pipeline,
-    ),
-)
+train_pipeline = _base_.train_pipeline
+train_pipeline[2].scale = (640, 480)  # (width, height)
+part = dict(_base_.train_dataloader.dataset.datasets[0], pipeline=train_pipeline)
+train_dataloader = dict(batch_size=2, dataset=dict(datasets=[part]))

@@ -1,57 +1,12 @@
-# One point per COCO object of a novel class, zero-shot, for Stable Diffusion colorers, 480 x 640.
-# Layout: <root>/coco/{val2017/, annotations/instances_val2017.json}; the root is the environment
-# variable GENSEG_DATA (default: data).
-coco_root = '{{$GENSEG_DATA:data}}/coco/'
+# As coco_points_224.py, at 480 x 640 for Stable Diffusion colorers.
+_base_ = ['./coco_points_224.py']
 
-test_pipeline = [
-    dict(type='genseg_mm.LoadImage'),
-    dict(type='mmseg.Resize', scale=(640, 480), keep_ratio=False),
-    dict(type='genseg_mm.LoadInstanceMap', invalid='skip'),  # after Resize: ground truth and points at their size
-    dict(type='genseg_mm.PointPrompt', mode='random', seed=0),
-    dict(type='genseg_mm.PackGenSegInputs'),
-]
-
-val_dataloader = dict(
-    batch_size=4,
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type='mmengine.DefaultSampler', shuffle=False),
-    dataset=dict(
-        type='genseg_mm.CocoInstanceDataset',
-        data_root=coco_root,
-        ann_file='annotations/instances_val2017.json',
-        data_prefix=dict(img='val2017/'),
-        classes='coco_novel',
-        filter_cfg=dict(filter_empty_gt=True),
-        test_mode=True,
-        indices=500,
-        pipeline=test_pipeline,
-    ),
-)
-# The paper reports COCO-L and COCO-M, by area of the annotation; pictures with both come twice.
+test_pipeline = _base_.test_pipeline
+test_pipeline[1].scale = (640, 480)  # (width, height)
+val_dataloader = dict(batch_size=4, dataset=dict(pipeline=test_pipeline))
 test_dataloader = dict(
     batch_size=4,
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type='mmengine.DefaultSampler', shuffle=False),
     dataset=dict(
-        type='mmengine.ConcatDataset',
-        datasets=[
-            dict(
-                type='genseg_mm.CocoInstanceDataset',
-                data_root=coco_root,
-                ann_file='annotations/instances_val2017.json',
-                data_prefix=dict(img='val2017/'),
-                classes='coco_novel',
-                size=size,
-                subset=size,
-                filter_cfg=dict(filter_empty_gt=True),
-                test_mode=True,
-                pipeline=test_pipeline,
-            )
-            for size in ('large', 'medium', 'small')
-        ],
+        datasets=[dict(part, pipeline=test_pipeline) for part in _base_.test_dataloader.dataset.datasets]
     ),
 )
-val_evaluator = dict(type='genseg_mm.PointPromptMetric', threshold='reference')
-test_evaluator = val_evaluator

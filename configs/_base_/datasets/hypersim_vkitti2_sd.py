@@ -1,48 +1,16 @@
-# Hypersim and Virtual KITTI 2, nine batches to one, at the sizes of gen2seg's Stable Diffusion rows (arXiv 2505.15263).
-# Layout: <root>/hypersim/{ai_*/, index.csv}, <root>/vkitti2/Scene*/; the root is the environment variable GENSEG_DATA
-# (default: data). Make the index once, it says which frames have no instances:
-#     python tools/dataset_tools/prepare_hypersim.py data/hypersim --out data/hypersim/index.csv --workers 8
-data_root = '{{$GENSEG_DATA:data}}/'
-batch_size = 2
+# As hypersim_vkitti2_224.py, at the sizes of gen2seg's Stable Diffusion rows.
+_base_ = ['./hypersim_vkitti2_224.py']
 
-hypersim_pipeline = [
-    dict(type='genseg_mm.LoadImage'),
-    dict(type='genseg_mm.LoadInstanceMap'),
-    # mmseg's and not mmcv's, which would leave the instance map at its size.
-    dict(type='mmseg.Resize', scale=(640, 480), keep_ratio=False),  # (width, height)
-    dict(type='mmseg.RandomFlip', prob=0.5, direction='horizontal'),
-    dict(type='genseg_mm.PackGenSegInputs'),
-]
-vkitti2_pipeline = [
-    dict(type='genseg_mm.LoadImage'),
-    dict(type='genseg_mm.LoadInstanceMap'),
-    dict(type='genseg_mm.RandomInstanceCrop', crop_size=(368, 1024)),  # (height, width)
-    dict(type='mmseg.RandomFlip', prob=0.5, direction='horizontal'),
-    dict(type='genseg_mm.PackGenSegInputs'),
-]
-
+hypersim_pipeline = _base_.hypersim_pipeline
+hypersim_pipeline[2].scale = (640, 480)  # (width, height)
+vkitti2_pipeline = _base_.vkitti2_pipeline
+vkitti2_pipeline[2].crop_size = (368, 1024)  # (height, width)
+parts = _base_.train_dataloader.dataset.datasets
 train_dataloader = dict(
-    batch_size=batch_size,
-    num_workers=4,
-    persistent_workers=True,
-    # A batch has one source (they differ in size), the same in all processes.
-    sampler=dict(type='genseg_mm.RatioInfiniteSampler', ratio=[9, 1], group=batch_size),
     dataset=dict(
-        type='genseg_mm.MixedDataset',
-        seed=0,
         datasets=[
-            dict(
-                type='genseg_mm.HypersimDataset',
-                data_root=data_root + 'hypersim',
-                index_file='index.csv',  # None takes every frame
-                empty='redraw',
-                pipeline=hypersim_pipeline,
-            ),
-            dict(
-                type='genseg_mm.VirtualKITTI2Dataset',
-                data_root=data_root + 'vkitti2',
-                pipeline=vkitti2_pipeline,
-            ),
-        ],
-    ),
+            dict(parts[0], pipeline=hypersim_pipeline),
+            dict(parts[1], pipeline=vkitti2_pipeline),
+        ]
+    )
 )

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 PIPELINE_PARTS = ('unet', 'vae', 'text_encoder', 'tokenizer', 'scheduler')
 # Copies of the weights in other precisions and formats, which nothing here reads.
 _LEFT_OUT = ('*.bin', '*.ckpt', '*.msgpack', '*.h5', '*.onnx', '*.fp16.*', '*.non_ema.*')
+_WEIGHT_FILES = ('.pth', '.pt', '.ckpt', '.safetensors')
 _TOKENIZER_FILES = ({'tokenizer.json'}, {'vocab.json', 'merges.txt'})
 
 
@@ -49,7 +50,7 @@ def released_kind(source: str) -> str:
         config = _read_json(file) if file.is_file() else {}
     if config.get('model_type') == 'vit_mae':
         return 'mae'
-    found = f'a config.json of model_type {config["model_type"]!r}' if config else 'neither file'
+    found = f'a config.json of model_type {config.get("model_type")!r}' if config else 'neither file'
     if not config and not is_hub_id(source):
         names = sorted(path.name for path in Path(source).expanduser().iterdir())
         found = f'{", ".join(names[:6])}{", ..." if len(names) > 6 else ""}' if names else 'no file'
@@ -74,11 +75,11 @@ def is_hub_id(source: str) -> bool:
         hint = (
             '; a checkpoint of a training goes with its config, and tools/model_converters/'
             'gen2seg_to_pretrained.py makes a folder of the two'
-            if path.suffix in ('.pth', '.pt', '.ckpt')
+            if path.suffix in _WEIGHT_FILES
             else ''
         )
         raise ValueError(f'expected a released folder or hub id, but got the file {source}{hint}')
-    if re.fullmatch(r'\w[\w.-]*/[\w.-]+', str(source)) and path.suffix != '.pth':
+    if re.fullmatch(r'\w[\w.-]*/[\w.-]+', str(source)) and path.suffix not in _WEIGHT_FILES:
         return True
     raise FileNotFoundError(
         f'released weights {source}: no such folder, and not a hub id (owner/name) either'

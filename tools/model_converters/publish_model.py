@@ -1,0 +1,65 @@
+"""Weights of a training checkpoint alone, as a small safetensors file that tools/test.py and the inferencer take.
+
+    python tools/model_converters/publish_model.py CHECKPOINT OUT.safetensors [--half]
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import torch  # noqa: E402
+from safetensors.torch import save_file  # noqa: E402
+
+from genseg_mm import __version__, launch  # noqa: E402
+from genseg_mm.checkpoint import load_weights_only  # noqa: E402
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('checkpoint', help='checkpoint of a training (.pth)')
+    parser.add_argument('out', type=Path, help='file to write (.safetensors)')
+    parser.add_argument('--half', action='store_true', help='store floating point as float16')
+    parser.add_argument('--force', action='store_true', help='replace OUT')
+    return parser.parse_args()
+
+
+def weights_of(checkpoint: object, source: str, half: bool) -> dict[str, torch.Tensor]:
+    """The model's tensors; optimizer, schedule and log stay behind."""
+    state = checkpoint.get('state_dict') if isinstance(checkpoint, dict) else None
+    if not isinstance(state, dict) or not state:
+        raise ValueError(f'{source} must be a checkpoint of a training, with a state_dict')
+    weights = {}
+    for name, value in state.items():
+        if half and value.is_floating_point():
+            value = value.half()
+            if not value.isfinite().all():
+                raise ValueError(f'{source}: {name} does not fit into float16; leave --half out')
+        weights[name.removeprefix('module.')] = value.clone().contiguous()
+    return weights
+
+
+def main() -> None:
+    args = parse_args()
+    if args.out.suffix != '.safetensors':
+        raise ValueError(f'OUT must end in .safetensors, but got {args.out}')
+    if args.out.exists() and not args.force:
+        raise ValueError(f'{args.out} exists; --force replaces it')
+    checkpoint = load_weights_only(args.checkpoint)
+    weights = weights_of(checkpoint, args.checkpoint, args.half)
+    meta = checkpoint.get('meta') or {}
+    facts = {key: str(meta[key]) for key in ('experiment_name', 'iter', 'seed') if key in meta}
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = args.out.with_name(args.out.name + '.tmp')
+    save_file(weights, unfinished, metadata={'genseg_mm': __version__, **facts})
+    os.replace(unfinished, args.out)
+    numbers = sum(value.numel() for value in weights.values())
+    print(f'{args.out}: {numbers} numbers, {args.out.stat().st_size / 2**20:.1f} MiB, {facts}')
+
+
+if __name__ == '__main__':
+    launch.run_tool(main)
