@@ -19,6 +19,7 @@ from mmengine.logging import HistoryBuffer, print_log
 from mmengine.runner import CheckpointLoader
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import Tensor
 
 _STALE = ('*.pth*.tmp', 'last_checkpoint.tmp')
 _STATISTICS = ('min', 'max', 'current', 'mean')
@@ -78,6 +79,30 @@ def load_weights_only(path: str, map_location: Any = 'cpu', mmap: bool = False) 
         raise
     except Exception as error:  # bytes that are no pickle raise whatever they happen to spell
         raise ValueError(_unreadable(path)) from error
+
+
+def model_weights(checkpoint: Any, source: str) -> dict[str, Tensor]:
+    """The model's tensors in a checkpoint, or in a dict of nothing else, by the names of the model.
+
+    Args:
+        checkpoint: What ``load_weights_only`` gave.
+        source: Its file, for the message.
+
+    Raises:
+        ValueError: If it holds something else.
+    """
+    state = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(own, Tensor) for own in state.values()):
+        raise ValueError(
+            f'checkpoint {source} holds no weights: expected a dict of tensors, or one under state_dict'
+        )
+    # The wrapper of a training in several processes adds to the names.
+    return {name.removeprefix('module.'): value for name, value in state.items()}
+
+
+def some_of(names: list[str]) -> str:
+    """The first names of a list, for messages."""
+    return ', '.join(names[:4]) + (', ...' if len(names) > 4 else '')
 
 
 def _unreadable(path: str, kind: str = 'of torch.save') -> str:

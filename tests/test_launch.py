@@ -26,12 +26,6 @@ def parse(*options: str) -> argparse.Namespace:
     return parser.parse_args([str(CONFIG), *options])
 
 
-def run(*command: object, **environment: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        list(map(str, command)), capture_output=True, text=True, env={**os.environ, **environment}
-    )
-
-
 class TestLoadConfig:
     def test_options_override_the_config(self) -> None:
         options = ['train_cfg.max_iters=7', 'train_dataloader.dataset.datasets.0.num_samples=3']
@@ -376,35 +370,3 @@ class TestErrors:
         )
         assert result.returncode == 2
         assert result.stderr.splitlines()[-2] == 'error: config no.py does not exist'
-
-
-@pytest.mark.parametrize(
-    'script, arguments',
-    [
-        ('dist_train.sh', ['a.py']),
-        ('dist_train.sh', ['a.py', 'two']),
-        ('dist_test.sh', ['a.py', '2']),
-        ('slurm_train.sh', ['part', 'job']),
-        ('slurm_test.sh', ['part', 'job', 'a.py']),
-    ],
-)
-def test_scripts_print_their_usage(script: str, arguments: list[str]) -> None:
-    result = run(TOOLS / script, *arguments)
-    assert result.returncode == 2
-    assert f'usage: tools/{script} ' in result.stderr
-    assert 'Environment:' in result.stderr and '#' not in result.stderr
-
-
-def test_slurm_scripts_ask_for_what_the_environment_says(tmp_path: Path) -> None:
-    fake = tmp_path / 'srun'
-    fake.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
-    fake.chmod(0o755)
-    environment = dict(
-        PATH=f'{tmp_path}:{os.environ["PATH"]}', PYTHON='mypython', GPUS='4', SRUN_ARGS='-w n1 -t 5'
-    )
-    result = run(TOOLS / 'slurm_test.sh', 'part', 'job', 'a.py', 'b.pth', '--tta', **environment)
-    assert result.stdout.split() == [
-        '-p', 'part', '--job-name=job', '--gres=gpu:4', '--ntasks=4', '--ntasks-per-node=4',
-        '--cpus-per-task=5', '--kill-on-bad-exit=1', '-w', 'n1', '-t', '5',
-        'mypython', '-u', str(TOOLS / 'test.py'), 'a.py', 'b.pth', '--launcher', 'slurm', '--tta',
-    ]  # fmt: skip

@@ -61,6 +61,12 @@ def test_wrong_input_is_refused_in_one_line(publish, checkpoint, tmp_path):
         code, error = publish(*arguments)
         assert code != 0 and message in error.splitlines()[0]
     assert out.read_bytes() == b'mine'
+    alone, worse = tmp_path / 'alone.pth', tmp_path / 'worse.pth'
+    torch.save(dict(weight=torch.ones(2)), alone)
+    torch.save(dict(state_dict=dict(weight='text')), worse)
+    assert 'alone.pth must be a checkpoint of a training' in publish(alone, out, '--force')[1]
+    assert 'worse.pth holds no weights' in publish(worse, out, '--force')[1]
+    assert out.read_bytes() == b'mine'
     big = tmp_path / 'big.pth'
     torch.save(dict(state_dict=dict(weight=torch.tensor([1e6]))), big)
     assert 'does not fit into float16' in publish(big, out, '--half', '--force')[1]

@@ -10,6 +10,8 @@ from typing import Any
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
+from genseg_mm.datasets.counted_warning import warn_counted
+
 MISSING = ('error', 'skip')
 EMPTY = ('keep', 'redraw', 'error')
 NUM_NAMED = 3  # examples in a message
@@ -129,14 +131,11 @@ class InstanceMapDataset(BaseDataset):
         if self.empty == 'error':
             raise ValueError(f"{path}: no instance after the pipeline, which empty='error' refuses")
         self.num_empty += 1
-        if str(self.num_empty).strip('0') == '1':
-            done = 'keeps it' if self.empty == 'keep' else 'takes another sample in its place'
-            print_log(
-                f'{type(self).__name__}: no instance in {path} after the pipeline; empty={self.empty!r} {done} '
-                f'({self.num_empty} so far in this process)',
-                logger='current',
-                level=logging.WARNING,
-            )
+        done = 'keeps it' if self.empty == 'keep' else 'takes another sample in its place'
+        warn_counted(
+            f'{type(self).__name__}: no instance in {path} after the pipeline; empty={self.empty!r} {done}',
+            self.num_empty,
+        )
         return None if self.empty == 'redraw' else data
 
 

@@ -1,13 +1,12 @@
 """Instances of some classes only, by a map of semantic ids beside the map of instances."""
 
-import logging
 from collections.abc import Sequence
 
 import numpy as np
 from mmcv.transforms import BaseTransform
-from mmengine.logging import print_log
 
 from genseg_mm.datasets.class_subsets import NYU40_CLASSES, class_list
+from genseg_mm.datasets.counted_warning import warn_counted
 from genseg_mm.datasets.instance_map_files import read_instance_map
 from genseg_mm.registry import TRANSFORMS
 
@@ -77,13 +76,11 @@ class KeepClasses(BaseTransform):
 
     def _note_empty(self, results: dict) -> None:
         self.num_empty += 1
-        if str(self.num_empty).strip('0') == '1':
-            print_log(
-                f'KeepClasses: no instance of the classes {self.classes} in {results.get("img_path", "the sample")} '
-                f'({self.num_empty} such samples so far in this process)',
-                logger='current',
-                level=logging.WARNING,
-            )
+        warn_counted(
+            f'KeepClasses: no instance of the classes {self.classes} in {results.get("img_path", "the sample")}',
+            self.num_empty,
+            'such samples',
+        )
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}(classes={self.classes})'

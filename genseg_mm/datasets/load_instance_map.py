@@ -1,12 +1,10 @@
 """Loading of instance maps."""
 
-import logging
-
 import numpy as np
 from mmcv.transforms import BaseTransform
-from mmengine.logging import print_log
 from pycocotools import mask as mask_utils
 
+from genseg_mm.datasets.counted_warning import warn_counted
 from genseg_mm.datasets.instance_map_files import check_index_png, read_instance_map
 from genseg_mm.datasets.segmentations import encode_segmentation, without_short_parts
 from genseg_mm.registry import TRANSFORMS
@@ -142,12 +140,7 @@ class LoadInstanceMap(BaseTransform):
 
     def _announce(self, what: str) -> None:
         self.num_invalid += 1
-        if str(self.num_invalid).strip('0') == '1':  # 1, 10, 100, ...
-            print_log(
-                f'LoadInstanceMap: {what} ({self.num_invalid} invalid so far in this process)',
-                logger='current',
-                level=logging.WARNING,
-            )
+        warn_counted(f'LoadInstanceMap: {what}', self.num_invalid, 'invalid')
 
     def __repr__(self) -> str:
         return (

@@ -1,14 +1,13 @@
 """Random crops that show an instance."""
 
-import logging
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
 from mmcv.transforms import BaseTransform
 from mmcv.transforms.utils import cache_randomness
-from mmengine.logging import print_log
 
+from genseg_mm.datasets.counted_warning import warn_counted
 from genseg_mm.registry import TRANSFORMS
 
 EMPTY = ('keep', 'error')
@@ -93,12 +92,7 @@ class RandomInstanceCrop(BaseTransform):
         if self.empty == 'error':
             raise ValueError(f"{text}, which empty='error' refuses")
         self.num_empty += 1
-        if str(self.num_empty).strip('0') == '1':
-            print_log(
-                f'{text}; it is cropped anywhere ({self.num_empty} so far in this process)',
-                logger='current',
-                level=logging.WARNING,
-            )
+        warn_counted(f'{text}; it is cropped anywhere', self.num_empty)
 
     def __repr__(self) -> str:
         return (

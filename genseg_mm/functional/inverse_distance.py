@@ -132,7 +132,8 @@ def _accumulate(
     rounded, scaled = centres.to(points.dtype), (centres * weight).to(points.dtype)
     sums = torch.zeros_like(weight)  # sum_j k_ij
     to_centres = torch.zeros_like(centres)  # sum_j k_ij^2 (point_j, 1)
-    weighted_sums = _sums_by_matmul if points.device.type == 'cpu' else _sums_by_products
+    exact_matmul = points.device.type == 'cpu' and torch.get_float32_matmul_precision() == 'highest'
+    weighted_sums = _sums_by_matmul if exact_matmul else _sums_by_products
     rows = min(len(weight), TILE_ROWS)
     columns = min(num_points, -(-tile_size // rows))
     buffers = points.new_empty((rows + 2) * columns), points.new_empty(rows * columns)
@@ -186,8 +187,9 @@ def _sums_by_matmul(kernel: Tensor, vectors: Tensor, dim: int, scratch: Tensor) 
 
 
 def _sums_by_products(kernel: Tensor, vectors: Tensor, dim: int, scratch: Tensor) -> Tensor:
-    """The same for devices that may round the operands of a matmul to TF32: the gradient is a
-    difference of such sums and would lose most of its digits.
+    """The same where a matmul may round its operands to TF32 (GPUs) or bfloat16 (CPUs, if torch's
+    float32_matmul_precision allows it): the gradient is a difference of such sums and would lose
+    most of its digits.
     """
     columns = vectors.unsqueeze(2 - dim)
     return torch.stack([torch.mul(kernel, column, out=scratch).sum(dim) for column in columns])

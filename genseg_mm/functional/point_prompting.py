@@ -107,8 +107,7 @@ def _union(
     smooth: bool,
 ) -> Tensor:
     """Union of the masks of every prompt's positive queries, (K, Q, 3) and (K, Q) -> (K, H, W)."""
-    height, width = color_map.shape[1:]
-    masks = torch.zeros(len(queries), height, width, dtype=torch.bool, device=color_map.device)
+    masks = None
     # The n-th positive queries of all prompts together: no prompt is computed twice or for nothing.
     turn = positive.cumsum(1) * positive
     for number in range(1, int(turn.max()) + 1):
@@ -118,9 +117,11 @@ def _union(
             found = similar_masks(color_map, queries[prompt, slot], level, rule, smooth)
         else:
             found = masks_within(color_map, queries[prompt, slot], radius)
-        if len(prompt) == len(masks):
-            masks = found if number == 1 else masks.logical_or_(found)
+        if len(prompt) == len(queries):
+            masks = found if masks is None else masks.logical_or_(found)
         else:
+            if masks is None:
+                masks = found.new_zeros(len(queries), *found.shape[1:])
             masks[prompt] |= found
     return masks
 

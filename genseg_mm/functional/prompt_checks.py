@@ -61,9 +61,11 @@ def _check_inside(points: Tensor, real: Tensor, height: int, width: int) -> Tens
     x, y = points.unbind(-1)
     inside = (x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5)  # NaN is not
     if not inside.all():
+        place = tuple((~inside).nonzero()[0].tolist())
+        point = tuple(round(side, 4) for side in points[place].tolist())
         raise ValueError(
             f'points: expected (x, y) inside the map of width {width} and height {height}, '
-            f'but got {tuple(points[~inside][0].tolist())}'
+            f'but got {point} in prompt {place[0]}'
         )
     return points
 

@@ -95,10 +95,8 @@ def similar_masks(
         live = undecided[:, top:bottom, left:right].flatten(1).any(1).nonzero().flatten()
         window = masks[:, tile.top : tile.bottom, tile.left : tile.right]
         for maps in live.split(tile.maps_at_once) if len(live) else ():
-            likeness = similarity(color_distances(tile.guide, queries[maps]), rule)
-            levels = _stretched(likeness, low[maps], high[maps])
-            above = tile.means(levels, radius).round_() > level
-            window.index_copy_(0, maps, above)
+            levels = _levels(tile.guide, queries[maps], low[maps], high[maps], rule)
+            window[maps] = tile.means(levels, radius).round_() > level
     return masks
 
 
@@ -208,6 +206,20 @@ def _squared(
         torch.sub(colors[channel], queries[channel], out=difference)
         squared.addcmul_(difference, difference)
     return squared
+
+
+def _levels(colors: Tensor, queries: Tensor, low: Tensor, high: Tensor, rule: str) -> Tensor:
+    levels = colors.new_empty(len(queries), *colors.shape[1:])
+    step = STEP
+    difference = torch.empty_like(levels[:step])
+    for part in (slice(start, start + step) for start in range(0, len(queries), step)):
+        mine = levels[part]
+        _squared(colors[:, None], queries[part].T[..., None, None], (difference[: len(mine)], mine))
+        _stretched(similarity(mine.sqrt_(), rule), low[part], high[part])
+    return levels
+
+
+STEP = 16
 
 
 def _stretched(likeness: Tensor, low: Tensor, high: Tensor) -> Tensor:

@@ -1,4 +1,7 @@
-"""Drawing for the hooks, without a display. Pictures are RGB uint8 (H, W, 3)."""
+"""Drawing of images, masks and prompts, for hooks, inference and tools; needs no display.
+
+Pictures are RGB uint8 (H, W, 3).
+"""
 
 import colorsys
 from collections.abc import Sequence

@@ -4,17 +4,16 @@ import copy
 import warnings
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any
 
 import torch
 from mmengine.config import Config, ConfigDict
-from mmengine.config.utils import ConfigParsingError
 from mmengine.device import get_device
 from mmengine.infer import BaseInferencer
 from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
-from genseg_mm.checkpoint import check_whole, load_weights_only
+from genseg_mm.checkpoint import check_whole, load_weights_only, model_weights, some_of
+from genseg_mm.config_file import read_config_file
 
 
 def read_config(model: str | PathLike | Config | dict) -> tuple[Config, str | None]:
@@ -36,14 +35,7 @@ def read_config(model: str | PathLike | Config | dict) -> tuple[Config, str | No
         path = fspath(model)
         if not Path(path).is_file():
             path, weights = _from_metafile(path)
-        try:
-            cfg = Config.fromfile(path)
-        except (SyntaxError, ConfigParsingError, UnicodeDecodeError) as error:
-            raise ValueError(f'{path} is not a valid config: {error}') from error
-        except OSError as error:
-            if 'type are supported' not in str(error):
-                raise
-            raise ValueError(f'{path} is not a config (.py, .yml, .yaml or .json)') from error
+        cfg = read_config_file(path)
     elif isinstance(model, (Config, ConfigDict, dict)):
         path = 'the config'
         cfg = Config(dict(model)) if not isinstance(model, Config) else copy.deepcopy(model)
@@ -143,7 +135,7 @@ def load_weights(model: nn.Module, path: str | PathLike) -> None:
         for name, value in state.items()
         if name in own and value.shape != own[name].shape
     ]
-    problems = [f'{len(shapes)} of other shapes: {_few(shapes)}'] if shapes else []
+    problems = [f'{len(shapes)} of other shapes: {some_of(shapes)}'] if shapes else []
     if not shapes:
         # Frozen parts with a source of their own are not in the file and are not reported as missing.
         report = model.load_state_dict(state, strict=False)
@@ -152,7 +144,7 @@ def load_weights(model: nn.Module, path: str | PathLike) -> None:
             (report.unexpected_keys, 'only in'),
         ):
             if names:
-                problems.append(f'{len(names)} {what} the file: {_few(names)}')
+                problems.append(f'{len(names)} {what} the file: {some_of(names)}')
     if problems:
         raise ValueError(
             f'weights {fspath(path)} do not fit the model: {"; ".join(problems)}; were they trained with this config?'
@@ -162,29 +154,6 @@ def load_weights(model: nn.Module, path: str | PathLike) -> None:
 def _read_state(path: str) -> dict[str, Tensor]:
     if '://' in path:
         raise ValueError(f'expected weights in a local file, but got {path}: download them first')
-    if path.endswith('.safetensors'):
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        if not Path(path).is_file():
-            raise FileNotFoundError(f'weights {path} do not exist')
-        try:
-            return load_file(path)
-        except SafetensorError as error:
-            raise ValueError(
-                f'weights {path} are truncated or no safetensors file: {error}'
-            ) from error
-    check_whole(path)
-    checkpoint: Any = load_weights_only(path)
-    state = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else None
-    if not isinstance(state, dict) or not all(
-        isinstance(value, Tensor) for value in state.values()
-    ):
-        raise ValueError(
-            f'checkpoint {path} holds no weights: expected a dict of tensors, or one under state_dict'
-        )
-    return {name.removeprefix('module.'): value for name, value in state.items()}
-
-
-def _few(names: list[str]) -> str:
-    return ', '.join(names[:4]) + (', ...' if len(names) > 4 else '')
+    if not path.endswith('.safetensors'):
+        check_whole(path)
+    return model_weights(load_weights_only(path), path)

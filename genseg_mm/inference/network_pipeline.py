@@ -10,6 +10,7 @@ from torch import nn
 
 from genseg_mm.datasets import PackGenSegInputs
 from genseg_mm.models import GenMask
+from genseg_mm.models.colorers.patches import nearest_multiples
 
 
 class NetworkPipeline:
@@ -70,8 +71,7 @@ class NetworkPipeline:
             strides = [
                 self.model.codec.downsample * side for side in self.model.backbone.patch_size
             ]
-            sides = zip((height, width), strides, strict=True)
-            return tuple(max(round(side / stride), 1) * stride for side, stride in sides)
+            return nearest_multiples(height, width, strides)
         preferred = getattr(
             self.model.colorer, 'preferred_size', None
         )  # any module may be a colorer

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
+
+from genseg_mm.functional.prompt_checks import check_boxes, check_prompts
 
 
 @dataclass(frozen=True)
@@ -22,31 +25,16 @@ class Prompts:
         return self.points is not None or self.boxes is not None
 
     def check_inside(self, name: str, height: int, width: int) -> None:
-        """Raises ValueError for a point outside the image, or a box that does not touch it.
-
-        A pixel's centre is at integer coordinates, so the image reaches from -0.5 to width - 0.5.
-        """
-        size = f'of width {width} and height {height}'
-        if self.points is not None:
-            x, y = self.points[..., 0], self.points[..., 1]
-            inside = (x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5)
-            if self.point_labels is not None:
-                inside |= self.point_labels < 0
-            if not inside.all():
-                prompt, number = np.argwhere(~inside)[0].tolist()
-                raise ValueError(
-                    f'{name}: expected points (x, y) inside the image {size}, '
-                    f'but got {_plain(self.points[prompt, number])} in prompt {prompt}'
-                )
-        if self.boxes is not None:
-            left, top, right, bottom = self.boxes.T
-            touches = (left < width) & (top < height) & (right > 0) & (bottom > 0)
-            if not touches.all():
-                number = int(np.argmin(touches))
-                raise ValueError(
-                    f'{name}: expected boxes (x0, y0, x1, y1) that overlap the image {size}, '
-                    f'but got {_plain(self.boxes[number])} in prompt {number}'
-                )
+        """Raises ValueError, before the network runs, for points or boxes that its colour map could not take."""
+        if not self.has_geometry:
+            return
+        color_map = torch.zeros(()).expand(3, height, width)
+        try:
+            points, _ = check_prompts(color_map, self.points, self.point_labels, self.boxes)
+            if self.boxes is not None:
+                check_boxes(color_map, self.boxes, len(points))
+        except ValueError as error:
+            raise ValueError(f'{name}: {error}') from error
 
 
 def split_prompts(

@@ -7,8 +7,9 @@ import os
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
-from mmengine.config.utils import ConfigParsingError
 from mmengine.runner import Runner
+
+from genseg_mm.config_file import read_config_file
 
 # Top-level keys that tools and runners read although no config has to have them.
 _READ_BY_RUNNERS = {
@@ -63,16 +64,7 @@ def load_config(args: argparse.Namespace, stage: str) -> Config:
         FileNotFoundError: If there is no such config, or a file it inherits from is missing.
         ValueError: If it is no config, or an option does not fit it.
     """
-    if not os.path.isfile(args.config):
-        raise FileNotFoundError(f'config {args.config} does not exist')
-    try:
-        cfg = Config.fromfile(args.config)
-    except (SyntaxError, ConfigParsingError, UnicodeDecodeError) as error:
-        raise ValueError(f'{args.config} is not a valid config: {error}') from error
-    except OSError as error:
-        if 'type are supported' not in str(error):
-            raise
-        raise ValueError(f'{args.config} is not a config (.py, .yml, .yaml or .json)') from error
+    cfg = read_config_file(args.config)
     if args.cfg_options:
         override_config(cfg, args.cfg_options)
     for key in ('model', f'{stage}_dataloader', f'{stage}_cfg'):

@@ -1,6 +1,5 @@
 """The single datasets of a config, and their items as the files have them, for the tools that verify and draw."""
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,9 +8,9 @@ from typing import Any
 import numpy as np
 from mmcv.transforms import LoadImageFromFile
 from mmengine.config import Config
-from mmengine.config.utils import ConfigParsingError
 from mmengine.registry import DATASETS, init_default_scope
 
+from genseg_mm.config_file import read_config_file
 from genseg_mm.datasets.instance_map_dataset import InstanceMapDataset
 from genseg_mm.datasets.load_image import LoadImage
 from genseg_mm.datasets.load_instance_map import LoadInstanceMap
@@ -64,16 +63,7 @@ def read_dataset_config(path: str, options: Mapping | None = None) -> Config:
         FileNotFoundError: If there is no such config.
         ValueError: If it is no config.
     """
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f'config {path} does not exist')
-    try:
-        cfg = Config.fromfile(path)
-    except (SyntaxError, ConfigParsingError, UnicodeDecodeError) as error:
-        raise ValueError(f'{path} is not a valid config: {error}') from error
-    except OSError as error:
-        if 'type are supported' not in str(error):
-            raise
-        raise ValueError(f'{path} is not a config (.py, .yml, .yaml or .json)') from error
+    cfg = read_config_file(path)
     if options:
         override_config(cfg, options)
     init_default_scope(cfg.get('default_scope', 'genseg_mm'))

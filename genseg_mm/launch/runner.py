@@ -10,7 +10,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from genseg_mm.checkpoint import check_whole, find_resumable, use_safe_loading
+from genseg_mm.checkpoint import check_whole, find_resumable, some_of, use_safe_loading
 from genseg_mm.launch.processes import connect_processes
 
 
@@ -73,7 +73,7 @@ class SafeRunner(Runner):
         if not names & model.state_dict().keys():
             raise ValueError(
                 f'{filename} has nothing for this model: its first names are '
-                f'{_few(sorted(names))}, those of the model {_few(sorted(model.state_dict()))}'
+                f'{some_of(sorted(names))}, those of the model {some_of(sorted(model.state_dict()))}'
             )
         if self._resume and not {'meta', 'message_hub', 'optimizer'} <= checkpoint.keys():
             raise ValueError(
@@ -107,11 +107,7 @@ def _mismatch(filename: str, report: str) -> str:
         if 'state_dict' in what:
             names = names.split(', ')
             what = f'{len(names)} {what.replace("source state_dict", "the file")}'
-            parts.append(f'{what}: {_few(names)}')
+            parts.append(f'{what}: {some_of(names)}')
         else:
             parts.append(re.sub(r'torch\.Size\((.*?)\)', r'\1', line))
     return f'{filename} does not fit the model: ' + '; '.join(parts)
-
-
-def _few(names: list) -> str:
-    return ', '.join(names[:4]) + (', ...' if len(names) > 4 else '')

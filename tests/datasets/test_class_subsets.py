@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genseg_mm.datasets import KeepClasses, keep_classes
+from genseg_mm.datasets import KeepClasses, counted_warning
 from genseg_mm.datasets import class_subsets as lists
 
 
@@ -67,7 +67,7 @@ def test_semantic_maps_are_read_from_hdf5_and_png(tmp_path):
 
 def test_empty_samples_are_announced(monkeypatch):
     lines = []
-    monkeypatch.setattr(keep_classes, 'print_log', lambda text, **_: lines.append(text))
+    monkeypatch.setattr(counted_warning, 'print_log', lambda text, *_: lines.append(text))
     transform = KeepClasses([3])
     for _ in range(11):
         transform(dict(gt_instance_map=IDS, semantic_map=SEMANTIC, img_path='a.jpg'))

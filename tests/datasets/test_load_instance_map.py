@@ -5,7 +5,7 @@ import pytest
 from mmcv.transforms import Resize as MMCVResize
 from mmengine.registry import TRANSFORMS
 
-from genseg_mm.datasets import load_instance_map
+from genseg_mm.datasets import counted_warning
 from genseg_mm.datasets.load_instance_map import LoadInstanceMap
 from genseg_mm.datasets.segmentations import decode_segmentation, encode_segmentation
 
@@ -114,7 +114,7 @@ def test_run_lengths_with_differences_and_large_numbers_are_understood():
 )
 def test_a_damaged_segmentation_is_an_error_or_a_counted_skip(monkeypatch, segmentation, message):
     lines = []
-    monkeypatch.setattr(load_instance_map, 'print_log', lambda text, **_: lines.append(text))
+    monkeypatch.setattr(counted_warning, 'print_log', lambda text, *_: lines.append(text))
     with pytest.raises(ValueError, match=f"(?s)a.jpg, instance 1: .*{message}.*invalid='skip'"):
         load(sample(segmentation, [CUP]))
     transform = LoadInstanceMap(invalid='skip')

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from genseg_mm.functional import fused_inverse_distance as fused
+from genseg_mm.functional import inverse_distance
 from genseg_mm.functional.inverse_distance import InverseDistanceSum, inverse_distance_sum
 from genseg_mm.functional.pixel_terms import SegmentSums
 
@@ -93,6 +94,38 @@ def test_float32_loses_few_digits(kind, sizes):
         for grad, expected_grad in zip(grads, expected_grads, strict=True):
             tolerance = 3e-7 if kind['compiled'] or spread < 1 else 1e-4
             assert (grad - expected_grad).norm() <= tolerance * expected_grad.norm()
+
+
+def test_sums_without_a_matmul_are_the_same():
+    generator = torch.Generator().manual_seed(0)
+    kernel = torch.rand(5, 7, dtype=torch.float64, generator=generator)
+    for dim in (0, 1):
+        vectors = torch.rand(4, kernel.shape[dim], dtype=torch.float64, generator=generator)
+        by_matmul = inverse_distance._sums_by_matmul(kernel, vectors, dim, torch.empty_like(kernel))
+        products = inverse_distance._sums_by_products(
+            kernel, vectors, dim, torch.empty_like(kernel)
+        )
+        torch.testing.assert_close(products, by_matmul, rtol=1e-14, atol=0)
+
+
+@pytest.fixture(params=['high', 'medium'])
+def matmul_precision(request):
+    """A precision at which float32 matmuls may round their operands."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(request.param)
+    yield
+    torch.set_float32_matmul_precision(before)
+
+
+def test_the_precision_of_matmuls_changes_nothing(matmul_precision, monkeypatch):
+    def rounded(kernel, vectors, dim, scratch):  # what a CPU with such instructions would do
+        kernel, vectors = kernel.bfloat16().float(), vectors.bfloat16().float()
+        return vectors @ (kernel if dim == 0 else kernel.T)
+
+    monkeypatch.setattr(inverse_distance, '_sums_by_matmul', rounded)
+    pairs = random_pairs(40, 20000, dtype=torch.float32)
+    for result, expected in zip(inverse_distance_sum(*pairs), plain_sum(*pairs), strict=True):
+        assert (result - expected).norm() <= 1e-4 * expected.norm()
 
 
 def test_nan_reaches_all_that_it_meets(kind):

@@ -26,6 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.profiler import profile
+from voronoi_cells import voronoi_cells
 
 from genseg_mm.functional import pixel_terms
 from genseg_mm.functional.fused_inverse_distance import compiled_sums
@@ -59,15 +60,10 @@ def make_scene(size: str, instances: int, batch: int, device: str) -> tuple[Tens
     height, width = (int(side) for side in size.split('x'))
     generator = torch.Generator().manual_seed(instances)
     colors = torch.empty(batch, 3, height, width).uniform_(0, 255, generator=generator)
-    rows, columns = torch.arange(height)[:, None], torch.arange(width)
     ids = torch.zeros(batch, height, width, dtype=torch.int64)
     for image in ids:
-        nearest = torch.full((height, width), torch.inf)
-        seeds = torch.rand(instances, 2, generator=generator) * torch.tensor([height, width])
-        for number, (row, column) in enumerate(seeds, start=1):
-            distance = torch.hypot(rows - row, columns - column)
-            image[distance < nearest] = 7919 * number
-            nearest = torch.minimum(nearest, distance)
+        cells, nearest = voronoi_cells(height, width, instances, generator)
+        image.copy_(7919 * (cells + 1))
         image[nearest > nearest.flatten().kthvalue(int(0.75 * nearest.numel())).values] = 0
     return colors.to(device).requires_grad_(), ids.to(device)
 

@@ -35,6 +35,7 @@ from mmengine.runner import Runner, set_random_seed  # noqa: E402
 from mmengine.structures import PixelData  # noqa: E402
 from mmseg.structures import SegDataSample  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
+from voronoi_cells import voronoi_cells  # noqa: E402
 
 from genseg_mm import launch  # noqa: E402
 from genseg_mm.registry import MODELS  # noqa: E402
@@ -201,9 +202,7 @@ def scenes(size: str, batch: int, cells: int = 20) -> Iterator[dict]:
     while True:
         data = dict(inputs=[], data_samples=[])
         for _ in range(batch):
-            seeds = torch.rand(cells, 2, generator=generator) * torch.tensor([height, width])
-            rows, columns = torch.arange(height)[:, None, None], torch.arange(width)[None, :, None]
-            ids = torch.hypot(rows - seeds[:, 0], columns - seeds[:, 1]).argmin(-1)  # (H, W)
+            ids, _ = voronoi_cells(height, width, cells, generator)
             sample = SegDataSample(metainfo=dict(img_shape=(height, width)))
             sample.gt_instance_map = PixelData(data=ids[None])
             data['data_samples'].append(sample)

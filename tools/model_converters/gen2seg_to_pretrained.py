@@ -16,9 +16,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from mmengine.config import Config, ConfigDict  # noqa: E402
+from mmengine.config import ConfigDict  # noqa: E402
 
 from genseg_mm import launch  # noqa: E402
+from genseg_mm.config_file import read_config_file  # noqa: E402
 from genseg_mm.inference.build_model import load_weights  # noqa: E402
 from genseg_mm.launch.config import CfgOptions, override_config  # noqa: E402
 from genseg_mm.models import Gen2Seg, MAEColorer, SDColorer  # noqa: E402
@@ -60,11 +61,7 @@ def check_out(out: Path, force: bool) -> None:
 
 def build_model(config: str, options: dict[str, Any] | None) -> tuple[Gen2Seg, ConfigDict]:
     """The Gen2Seg of a config, whose colorer has a released format."""
-    if not Path(config).is_file():
-        raise FileNotFoundError(f'config {config} does not exist')
-    if Path(config).suffix not in ('.py', '.yml', '.yaml', '.json'):
-        raise ValueError(f'{config} is not a config (.py, .yml, .yaml or .json)')
-    cfg = Config.fromfile(config)
+    cfg = read_config_file(config)
     if options:
         override_config(cfg, options)
     if cfg.get('model') is None:

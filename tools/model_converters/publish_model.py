@@ -1,6 +1,6 @@
 """Weights of a training checkpoint alone, as a small safetensors file that tools/test.py and the inferencer take.
 
-    python tools/model_converters/publish_model.py CHECKPOINT OUT.safetensors [--half]
+python tools/model_converters/publish_model.py CHECKPOINT OUT.safetensors [--half]
 """
 
 import argparse
@@ -14,7 +14,7 @@ import torch  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 
 from genseg_mm import __version__, launch  # noqa: E402
-from genseg_mm.checkpoint import load_weights_only  # noqa: E402
+from genseg_mm.checkpoint import load_weights_only, model_weights  # noqa: E402
 
 
 def parse_args() -> argparse.Namespace:
@@ -30,16 +30,15 @@ def parse_args() -> argparse.Namespace:
 
 def weights_of(checkpoint: object, source: str, half: bool) -> dict[str, torch.Tensor]:
     """The model's tensors; optimizer, schedule and log stay behind."""
-    state = checkpoint.get('state_dict') if isinstance(checkpoint, dict) else None
-    if not isinstance(state, dict) or not state:
+    if not isinstance(checkpoint, dict) or not checkpoint.get('state_dict'):
         raise ValueError(f'{source} must be a checkpoint of a training, with a state_dict')
     weights = {}
-    for name, value in state.items():
+    for name, value in model_weights(checkpoint, source).items():
         if half and value.is_floating_point():
             value = value.half()
             if not value.isfinite().all():
                 raise ValueError(f'{source}: {name} does not fit into float16; leave --half out')
-        weights[name.removeprefix('module.')] = value.clone().contiguous()
+        weights[name] = value.clone().contiguous()
     return weights
 
 

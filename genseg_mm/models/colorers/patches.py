@@ -1,4 +1,6 @@
-"""Image sides in patches: the check and the rounding that the colorers share."""
+"""Image sides in patches: the check and the rounding that the models share."""
+
+from collections.abc import Sequence
 
 from torch import Tensor
 
@@ -14,14 +16,21 @@ def check_patches(images: Tensor, patch_size: int, owner: str) -> None:
         )
 
 
-def nearest_multiples(height: int, width: int, patch_size: int) -> tuple[int, int]:
+def nearest_multiples(height: int, width: int, patch_size: int | Sequence[int]) -> tuple[int, int]:
     """(height, width) with each side rounded to the nearest multiple (a half upwards), at least one.
+
+    Args:
+        height: In pixels.
+        width: In pixels.
+        patch_size: (height, width) of a patch, or one number for both.
 
     Raises:
         ValueError: If a side is not positive.
     """
     if height < 1 or width < 1:
         raise ValueError(f'height and width must be positive, but got {(height, width)}')
+    patch = (patch_size, patch_size) if isinstance(patch_size, int) else patch_size
     return tuple(
-        max((2 * side + patch_size) // (2 * patch_size), 1) * patch_size for side in (height, width)
+        max((2 * side + unit) // (2 * unit), 1) * unit
+        for side, unit in zip((height, width), patch, strict=True)
     )

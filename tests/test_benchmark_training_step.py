@@ -2,14 +2,19 @@
 
 import argparse
 import runpy
+import sys
 from pathlib import Path
 
 import pytest
 from mmengine.config import ConfigDict
-from tiny_released import UNET
 
-ROOT = Path(__file__).parents[2]
-TOOL = runpy.run_path(str(ROOT / 'tools/analysis_tools/benchmark_training_step.py'))
+sys.path.append(str(Path(__file__).parent / 'models'))  # pytest adds it only with the tests in it
+from tiny_released import UNET  # noqa: E402
+
+ROOT = Path(__file__).parents[1]
+TOOLS = ROOT / 'tools/analysis_tools'
+sys.path.append(str(TOOLS))  # a script that is run has its folder there
+TOOL = runpy.run_path(str(TOOLS / 'benchmark_training_step.py'))
 
 
 @pytest.fixture

@@ -1,0 +1,47 @@
+"""The shell scripts that start the tools in several processes."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+TOOLS = Path(__file__).parents[1] / 'tools'
+
+
+def run(*command: object, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        list(map(str, command)), capture_output=True, text=True, env={**os.environ, **environment}
+    )
+
+
+@pytest.mark.parametrize(
+    'script, arguments',
+    [
+        ('dist_train.sh', ['a.py']),
+        ('dist_train.sh', ['a.py', 'two']),
+        ('dist_test.sh', ['a.py', '2']),
+        ('slurm_train.sh', ['part', 'job']),
+        ('slurm_test.sh', ['part', 'job', 'a.py']),
+    ],
+)
+def test_scripts_print_their_usage(script: str, arguments: list[str]) -> None:
+    result = run(TOOLS / script, *arguments)
+    assert result.returncode == 2
+    assert f'usage: tools/{script} ' in result.stderr
+    assert 'Environment:' in result.stderr and '#' not in result.stderr
+
+
+def test_slurm_scripts_ask_for_what_the_environment_says(tmp_path: Path) -> None:
+    fake = tmp_path / 'srun'
+    fake.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    fake.chmod(0o755)
+    environment = dict(
+        PATH=f'{tmp_path}:{os.environ["PATH"]}', PYTHON='mypython', GPUS='4', SRUN_ARGS='-w n1 -t 5'
+    )
+    result = run(TOOLS / 'slurm_test.sh', 'part', 'job', 'a.py', 'b.pth', '--tta', **environment)
+    assert result.stdout.split() == [
+        '-p', 'part', '--job-name=job', '--gres=gpu:4', '--ntasks=4', '--ntasks-per-node=4',
+        '--cpus-per-task=5', '--kill-on-bad-exit=1', '-w', 'n1', '-t', '5',
+        'mypython', '-u', str(TOOLS / 'test.py'), 'a.py', 'b.pth', '--launcher', 'slurm', '--tta',
+    ]  # fmt: skip
