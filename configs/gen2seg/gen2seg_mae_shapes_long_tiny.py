@@ -13,7 +13,10 @@ _base_ = [
 ]
 
 max_iters = 32000
-model = dict(colorer=dict(config=dict(num_hidden_layers=6)))
+model = dict(
+    colorer=dict(config=dict(num_hidden_layers=6)),
+    prompting=dict(radius=20.0),  # chosen on 'val', as in the metric
+)
 train_dataloader = dict(batch_size=4)
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=4000)
 val_cfg = dict(type='ValLoop')

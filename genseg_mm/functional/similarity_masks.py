@@ -219,7 +219,7 @@ def _levels(colors: Tensor, queries: Tensor, low: Tensor, high: Tensor, rule: st
     return levels
 
 
-STEP = 16
+STEP = 128
 
 
 def _stretched(likeness: Tensor, low: Tensor, high: Tensor) -> Tensor:
