@@ -2,8 +2,10 @@
 
 Paper: arXiv 2505.15263; the mechanism of its MAE rows, without their pretraining and not their numbers.
 Command: ``python tools/train.py configs/gen2seg/gen2seg_mae_shapes_long_tiny.py``
-Hardware: 2 CPU cores.
-Expected (seed 0): not measured yet.
+Hardware: one CPU core, 80 minutes, eight validations included.
+Expected (seed 0, one random pixel of each instance): mIoU 81.7 on seen and 67.6 on unseen shapes,
+76.4 and 57.5 on textured grounds, collapse share 0.09; oracle foreground 54.2 / 52.5 on either ground.
+Shipped as genseg_mm/weights/gen2seg_mae_shapes.safetensors.
 """
 
 _base_ = [

@@ -2,8 +2,10 @@
 
 Paper: arXiv 2505.15263; the mechanism of its SD rows (instances told apart, unseen types too), not their numbers.
 Command: ``python tools/train.py configs/gen2seg/gen2seg_unet_shapes_long_tiny.py``
-Hardware: 2 CPU cores.
-Expected (seed 0): not measured yet.
+Hardware: one CPU core, 42 minutes while others used it, four validations included.
+Expected (seed 0, one random pixel of each instance): mIoU 82.2 on seen and 67.9 on unseen shapes,
+78.1 and 61.9 on textured grounds, collapse share 0.12; oracle foreground 54.2 / 52.5 on either ground.
+Shipped as genseg_mm/weights/gen2seg_unet_shapes.safetensors.
 """
 
 _base_ = [

@@ -88,14 +88,22 @@ def similar_masks(
     masks = cells.spread(~some_not)
     low, high = (similarity(end.sqrt()[:, None, None], rule) for end in reversed(ends))
     undecided = some & some_not  # (Q, rows of cells, columns of cells)
-    radius = DIAMETER // 2
+    radius, buffers = DIAMETER // 2, None  # kept from tile to tile
     for tile in filter_tiles(color_map, DIAMETER, num_maps=len(queries)):
         top, left = tile.top // CELL, tile.left // CELL
         bottom, right = -(-tile.bottom // CELL), -(-tile.right // CELL)
         live = undecided[:, top:bottom, left:right].flatten(1).any(1).nonzero().flatten()
         window = masks[:, tile.top : tile.bottom, tile.left : tile.right]
         for maps in live.split(tile.maps_at_once) if len(live) else ():
-            levels = _levels(tile.guide, queries[maps], low[maps], high[maps], rule)
+            shape = len(maps), *tile.guide.shape[1:]
+            if buffers is None or shape[0] > len(buffers[0]) or shape[1:] != buffers[0].shape[1:]:
+                buffers = color_map.new_empty(shape), color_map.new_empty(shape)
+            mine = queries[maps].T[..., None, None]
+            squared = _squared(
+                tile.guide[:, None], mine, tuple(buffer[: len(maps)] for buffer in buffers)
+            )
+            likeness = similarity(squared.sqrt_(), rule)
+            levels = _stretched(likeness, low[maps], high[maps])
             window[maps] = tile.means(levels, radius).round_() > level
     return masks
 
@@ -206,20 +214,6 @@ def _squared(
         torch.sub(colors[channel], queries[channel], out=difference)
         squared.addcmul_(difference, difference)
     return squared
-
-
-def _levels(colors: Tensor, queries: Tensor, low: Tensor, high: Tensor, rule: str) -> Tensor:
-    levels = colors.new_empty(len(queries), *colors.shape[1:])
-    step = STEP
-    difference = torch.empty_like(levels[:step])
-    for part in (slice(start, start + step) for start in range(0, len(queries), step)):
-        mine = levels[part]
-        _squared(colors[:, None], queries[part].T[..., None, None], (difference[: len(mine)], mine))
-        _stretched(similarity(mine.sqrt_(), rule), low[part], high[part])
-    return levels
-
-
-STEP = 128
 
 
 def _stretched(likeness: Tensor, low: Tensor, high: Tensor) -> Tensor:
