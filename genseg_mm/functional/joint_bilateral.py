@@ -80,12 +80,17 @@ class FilterTile(NamedTuple):
         # 2 radius columns at the end of a row then hold sums across two rows and are cut off.
         length = height * stride - 2 * radius
         flat, taps = padded.flatten(1), self.taps.flatten(1)[:, :length].unbind()
-        starts = [(radius + dy) * stride + radius + dx for dy, dx in self.offsets]
+        neighbours = []
+        for dy in range(-radius, radius + 1):  # a line of the window at once, by one view
+            line = [dx for y, dx in self.offsets if y == dy]
+            start = flat.storage_offset() + (radius + dy) * stride + radius + line[0]
+            shape = len(line), len(flat), length
+            neighbours += flat.as_strided(shape, (1, *flat.stride()), start).unbind()
         total = padded.new_empty(len(padded), height * stride)
         used = total[:, :length]
-        torch.mul(flat[:, starts[0] : starts[0] + length], taps[0], out=used)
-        for start, tap in zip(starts[1:], taps[1:], strict=True):
-            used.addcmul_(flat[:, start : start + length], tap)
+        torch.mul(neighbours[0], taps[0], out=used)
+        for neighbour, tap in zip(neighbours[1:], taps[1:], strict=True):
+            used.addcmul_(neighbour, tap)
         return total.view(-1, height, stride)[..., : self.right - self.left] / self.norm
 
 

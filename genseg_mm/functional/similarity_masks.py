@@ -1,5 +1,6 @@
 """Which pixels are like a query colour: distances, 8-bit similarities, and their masks at once."""
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -88,7 +89,8 @@ def similar_masks(
     masks = cells.spread(~some_not)
     low, high = (similarity(end.sqrt()[:, None, None], rule) for end in reversed(ends))
     undecided = some & some_not  # (Q, rows of cells, columns of cells)
-    radius, buffers = DIAMETER // 2, None  # kept from tile to tile
+    radius = DIAMETER // 2
+    spare = color_map.new_empty(2, 0)  # kept from tile to tile: fresh memory is slow
     for tile in filter_tiles(color_map, DIAMETER, num_maps=len(queries)):
         top, left = tile.top // CELL, tile.left // CELL
         bottom, right = -(-tile.bottom // CELL), -(-tile.right // CELL)
@@ -96,12 +98,11 @@ def similar_masks(
         window = masks[:, tile.top : tile.bottom, tile.left : tile.right]
         for maps in live.split(tile.maps_at_once) if len(live) else ():
             shape = len(maps), *tile.guide.shape[1:]
-            if buffers is None or shape[0] > len(buffers[0]) or shape[1:] != buffers[0].shape[1:]:
-                buffers = color_map.new_empty(shape), color_map.new_empty(shape)
+            if spare.shape[1] < math.prod(shape):
+                spare = color_map.new_empty(2, math.prod(shape))
+            buffers = spare[:, : math.prod(shape)].view(2, *shape).unbind()
             mine = queries[maps].T[..., None, None]
-            squared = _squared(
-                tile.guide[:, None], mine, tuple(buffer[: len(maps)] for buffer in buffers)
-            )
+            squared = _squared(tile.guide[:, None], mine, buffers)
             likeness = similarity(squared.sqrt_(), rule)
             levels = _stretched(likeness, low[maps], high[maps])
             window[maps] = tile.means(levels, radius).round_() > level
