@@ -82,7 +82,7 @@ def test_tiny_config_trains_tests_and_draws(path, tmp_path, data_root):
         assert result.returncode == 0, result.stderr[-3000:]
 
     options = ['--work-dir', str(tmp_path), '--cfg-options', 'default_hooks.logger.interval=1']
-    evaluated = 'val_dataloader' in Config.fromfile(path)
+    evaluated = Config.fromfile(path).get('val_dataloader') is not None
     short = ['train_cfg.max_iters=4', *(['train_cfg.val_interval=4'] if evaluated else [])]
     run('train.py', *options, *short)
     logs = [json.loads(line) for line in next(tmp_path.glob('*/vis_data/scalars.json')).open()]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_models import UNET_COLORER
 from tiny_released import images
 from torch.testing import assert_close
 
@@ -12,16 +13,7 @@ from genseg_mm.models.color_scale import normalize_colors, stretch_colors
 from genseg_mm.models.colorers import UNetColorer
 from genseg_mm.models.colorers.patches import nearest_multiples
 
-UNET = dict(
-    sample_size=16,
-    block_out_channels=(8, 16),
-    layers_per_block=1,
-    down_block_types=('DownBlock2D', 'CrossAttnDownBlock2D'),
-    up_block_types=('CrossAttnUpBlock2D', 'UpBlock2D'),
-    norm_num_groups=4,
-    attention_head_dim=4,
-    cross_attention_dim=8,
-)
+UNET = dict(UNET_COLORER['config'], sample_size=16)
 
 
 # Colour scales

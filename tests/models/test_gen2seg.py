@@ -9,6 +9,7 @@ import torch
 from mmengine.registry import METRICS
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
+from tiny_models import MAE_COLORER, UNET_COLORER
 from torch.testing import assert_close
 
 from genseg_mm.datasets import ShapesDataset
@@ -241,35 +242,6 @@ def test_modes_and_settings_are_checked():
 # Training
 
 
-MAE = dict(
-    type='genseg_mm.MAEColorer',
-    config=dict(
-        image_size=32,
-        patch_size=4,
-        hidden_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=64,
-        decoder_hidden_size=32,
-        decoder_num_hidden_layers=1,
-        decoder_num_attention_heads=2,
-        decoder_intermediate_size=64,
-    ),
-)
-UNET = dict(
-    type='genseg_mm.UNetColorer',
-    config=dict(
-        block_out_channels=(8, 16),
-        layers_per_block=1,
-        down_block_types=('DownBlock2D', 'CrossAttnDownBlock2D'),
-        up_block_types=('CrossAttnUpBlock2D', 'UpBlock2D'),
-        norm_num_groups=4,
-        attention_head_dim=4,
-        cross_attention_dim=8,
-    ),
-)
-
-
 def loader_batch(num: int = 4, **settings: object) -> dict:
     dataset = ShapesDataset(
         num_scenes=num,
@@ -282,7 +254,7 @@ def loader_batch(num: int = 4, **settings: object) -> dict:
     return {key: [item[key] for item in items] for key in items[0]}
 
 
-@pytest.mark.parametrize('colorer', [MAE, UNET], ids=['mae', 'unet'])
+@pytest.mark.parametrize('colorer', [MAE_COLORER, UNET_COLORER], ids=['mae', 'unet'])
 def test_training_on_shapes_lowers_the_loss_and_reaches_every_parameter(colorer: dict):
     torch.manual_seed(0)
     model = MODELS.build(

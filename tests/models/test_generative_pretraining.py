@@ -5,38 +5,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 from mmengine.logging import MessageHub
+from tiny_models import MAE_COLORER, UNET_COLORER
 from torch.nn import functional as F
 
 from genseg_mm.registry import MODELS
 
-MAE = dict(
-    type='genseg_mm.MAEColorer',
-    config=dict(
-        image_size=16,
-        patch_size=4,
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=32,
-        decoder_hidden_size=16,
-        decoder_num_hidden_layers=1,
-        decoder_num_attention_heads=2,
-        decoder_intermediate_size=32,
-    ),
-)
-UNET = dict(
-    type='genseg_mm.UNetColorer',
-    config=dict(
-        sample_size=8,
-        block_out_channels=(8, 8),
-        layers_per_block=1,
-        down_block_types=('DownBlock2D', 'CrossAttnDownBlock2D'),
-        up_block_types=('CrossAttnUpBlock2D', 'UpBlock2D'),
-        norm_num_groups=4,
-        attention_head_dim=4,
-        cross_attention_dim=8,
-    ),
-)
+MAE = dict(MAE_COLORER, config=dict(MAE_COLORER['config'], image_size=16))
+UNET = UNET_COLORER
 
 
 def build(colorer: dict, **settings):

@@ -1,4 +1,4 @@
-"""Tiny random GenMask models of the real diffusers and transformers classes, and batches for them."""
+"""Tiny random models of the real diffusers and transformers classes (GenMask, colorers), and batches for them."""
 
 import numpy as np
 import torch
@@ -45,6 +45,35 @@ WAN_VAE = dict(
     temperal_downsample=[False, True],
     latents_mean=[0.0] * 4,
     latents_std=[1.0] * 4,
+)
+
+MAE_COLORER = dict(
+    type='genseg_mm.MAEColorer',
+    config=dict(
+        image_size=32,
+        patch_size=4,
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=64,
+        decoder_hidden_size=32,
+        decoder_num_hidden_layers=1,
+        decoder_num_attention_heads=2,
+        decoder_intermediate_size=64,
+    ),
+)
+
+UNET_COLORER = dict(
+    type='genseg_mm.UNetColorer',
+    config=dict(
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        down_block_types=('DownBlock2D', 'CrossAttnDownBlock2D'),
+        up_block_types=('CrossAttnUpBlock2D', 'UpBlock2D'),
+        norm_num_groups=4,
+        attention_head_dim=4,
+        cross_attention_dim=8,
+    ),
 )
 
 
