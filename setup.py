@@ -39,6 +39,7 @@ EXTRAS = {
         'diffusers==0.42.1',
         'transformers==5.23.0',
         'accelerate==1.15.0',  # diffusers opens Wan, which pins modules to float32, only with it
+        'peft==0.21.2',  # DiTBackbone(lora=...)
         'numpy==2.2.6',  # the newest that OpenCV 4.12 accepts
         'pycocotools==2.0.11',
         'h5py>=3.12',

@@ -1,7 +1,7 @@
 """Inference: images and prompts in, colour maps, masks and pictures out."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -11,34 +11,41 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.infer import BaseInferencer
-from mmengine.structures import InstanceData
 from mmseg.structures import SegDataSample
 from rich.progress import track
-from torch import Tensor, nn
+from torch import nn
 
-from genseg_mm.inference.build_model import build_model, checked_device, read_config
-from genseg_mm.inference.images import list_sources, read_image
+from genseg_mm.inference.build_model import (
+    build_description_writer,
+    build_model,
+    checked_device,
+    read_config,
+)
+from genseg_mm.inference.generation import PictureGeneration
+from genseg_mm.inference.images import list_sources
+from genseg_mm.inference.interactive import InteractivePrompting
 from genseg_mm.inference.jobs import Job, read_jobs, run_in_order
 from genseg_mm.inference.network_pipeline import NetworkPipeline
 from genseg_mm.inference.predictions import (
     arrays_of,
-    color_array,
     colored_sample,
     generated_sample,
+    instances_of,
+    is_set,
 )
-from genseg_mm.inference.prompts import Prompts, check_kinds, split_prompts
+from genseg_mm.inference.prompts import check_kinds, split_prompts
 from genseg_mm.inference.results import (
     check_display,
     draw_prediction,
     save_picture,
     save_prediction,
+    show_picture,
 )
 from genseg_mm.models import Gen2Seg, GenMask
-from genseg_mm.models.automatic_instances import as_instances
 
 
-class GenSegInferencer(BaseInferencer):
-    """Runs Gen2Seg (points, boxes or no prompt) and GenMask (texts) on images of any size.
+class GenSegInferencer(InteractivePrompting, PictureGeneration, BaseInferencer):
+    """Runs Gen2Seg (points, boxes or no prompt) and GenMask (texts) on images of any size, or makes images of texts.
 
     ::
 
@@ -49,6 +56,10 @@ class GenSegInferencer(BaseInferencer):
 
         inferencer.set_image('street.jpg')                                        # colour map once,
         inferencer.prompt(points=[[320, 240]])['masks']                           # then many prompts
+
+        inferencer = GenSegInferencer('configs/genmask/....py', 'iter_8000.pth')
+        inferencer('street.jpg', texts='what to stop at?', describe=True)         # two-stage reasoning
+        inferencer(texts='a red car', task='generate')['predictions'][0]['image'] # (H, W, 3) RGB
 
     The network sees an image at ``image_size``; else as ``Resize`` of the config's test pipeline makes it; else at the
     size that its colorer prefers (the square of its training for the MAE, the nearest multiples of the stride for the
@@ -66,7 +77,7 @@ class GenSegInferencer(BaseInferencer):
         ValueError: If they are damaged, do not fit each other, or the model is of another kind.
     """
 
-    preprocess_kwargs = {'image_size'}
+    preprocess_kwargs = {'image_size', 'describe'}
     forward_kwargs = {'automatic', 'prompting'}
     visualize_kwargs = {'return_vis', 'show', 'wait_time', 'no_save_vis'}
     postprocess_kwargs = {'return_datasamples', 'no_save_pred'}
@@ -98,7 +109,8 @@ class GenSegInferencer(BaseInferencer):
         self.show_progress = show_progress
         self.pipeline = self._init_pipeline(self.cfg)
         self.collate_fn = pseudo_collate
-        self._current: tuple[Job, Tensor] | None = None  # of set_image
+        # Built from the config when it is first asked for.
+        self.description_writer: Callable | None = None
 
     @classmethod
     def from_pretrained(
@@ -119,7 +131,7 @@ class GenSegInferencer(BaseInferencer):
 
     def __call__(
         self,
-        inputs: Any,
+        inputs: Any = None,
         points: Any = None,
         point_labels: Any = None,
         boxes: Any = None,
@@ -129,6 +141,7 @@ class GenSegInferencer(BaseInferencer):
         return_datasamples: bool = False,
         return_vis: bool = True,
         out_dir: str | PathLike = '',
+        task: str = 'segment',
         **kwargs: Any,
     ) -> dict:
         """Predicts images.
@@ -149,7 +162,11 @@ class GenSegInferencer(BaseInferencer):
             return_vis: Give the pictures as well; without this, ``out_dir`` and ``show``, none are drawn.
             out_dir: Folder for ``vis/<name>.png``, ``preds/<name>.json`` (masks as COCO RLE) and ``preds/<name>.png``
                 (the colour map, rounded).
-            **kwargs: ``image_size``, (height, width) or one number, of the network; ``prompting``, settings of
+            task: 'segment', or 'generate': pictures of the texts, without inputs, with settings and results of
+                :meth:`generate`.
+            **kwargs: ``describe``: True has the config's ``description_writer`` (or the attribute of this name) refine
+                the texts of GenMask first; the refined ones are its prompts, and given back as ``descriptions``;
+                ``image_size``, (height, width) or one number, of the network; ``prompting``, settings of
                 ``masks_from_points`` over those of the model; ``show``, ``wait_time``, ``no_save_vis``,
                 ``no_save_pred``; ``progress_bar`` (default: where there are several images); ``on_error``: 'raise' or
                 'skip' images that cannot be read, whose prediction is None, and whose number is logged.
@@ -163,6 +180,15 @@ class GenSegInferencer(BaseInferencer):
             FileNotFoundError: If a path does not exist.
             ValueError: If an image is damaged, or prompts do not fit image or model; with the name of the image.
         """
+        if task == 'generate':
+            self._check_generates(
+                inputs, points, point_labels, boxes, automatic, return_datasamples
+            )
+            return self.generate(
+                texts, batch_size=batch_size, return_vis=return_vis, out_dir=out_dir, **kwargs
+            )
+        if task != 'segment':
+            raise ValueError(f"task must be 'segment' or 'generate', but got {task!r}")
         results = list(
             self.stream(
                 inputs, points, point_labels, boxes, texts, batch_size, automatic=automatic, out_dir=out_dir,
@@ -193,7 +219,9 @@ class GenSegInferencer(BaseInferencer):
         names = [source.name for source in sources]
         prompts = split_prompts(names, is_single, points, point_labels, boxes, texts)
         preprocess, forward, visualize, postprocess = self._dispatch_kwargs(**kwargs)
-        check_kinds(prompts, isinstance(self.model, GenMask), any(map(_is_set, forward.values())))
+        if preprocess.get('describe') and isinstance(self.model, Gen2Seg):
+            raise ValueError('describe is for the texts of GenMask, but got Gen2Seg')
+        check_kinds(prompts, isinstance(self.model, GenMask), any(map(is_set, forward.values())))
         if visualize.get('show'):
             check_display()
         jobs = run_in_order(
@@ -213,62 +241,23 @@ class GenSegInferencer(BaseInferencer):
             picture = self.visualize(job, out_dir=out_dir, **visualize)
             yield self.postprocess(job, picture, out_dir=out_dir, **postprocess), picture
 
-    def set_image(self, image: Any, image_size: int | Sequence[int] | None = None) -> np.ndarray:
-        """Computes the colour map of one image, for :meth:`prompt`.
+    def _check_generates(self, *others: Any) -> None:
+        if any(is_set(option) for option in others):
+            raise ValueError(
+                "task='generate' takes texts, but got inputs, prompts or options of task 'segment'"
+            )
 
-        Args:
-            image: As ``inputs`` of a call.
-            image_size: (height, width) of the network.
-
-        Returns:
-            The colour map, (H, W, 3) float32 RGB in [0, 255].
-        """
-        self._current = None
-        sources, is_single = list_sources(image)
-        if not is_single or isinstance(self.model, GenMask):
-            what = 'GenMask, which has no colour map' if is_single else 'a list or folder'
-            raise ValueError(f'set_image takes one image and a Gen2Seg model, but got {what}')
-        job = Job(sources[0], Prompts(), read_image(sources[0]))
-        colors = self._predict(list(self.preprocess(job, image_size)))[0].pred_color_map.data
-        self._current = job, colors
-        return color_array(colors)
-
-    def prompt(
-        self,
-        points: Any = None,
-        point_labels: Any = None,
-        boxes: Any = None,
-        automatic: bool | dict | None = None,
-        **prompting: Any,
-    ) -> dict[str, np.ndarray]:
-        """Masks of the image of :meth:`set_image`; the network does not run again.
-
-        Args:
-            points: (K, 2) or (K, P, 2).
-            point_labels: (K,) or (K, P).
-            boxes: (K, 4).
-            automatic: True, or settings: instances without prompts.
-            **prompting: Settings of ``masks_from_points`` over those of the model.
-
-        Returns:
-            ``masks`` (K, H, W) bool, ``scores`` (K,), ``bboxes`` (K, 4).
-        """
-        if self._current is None:
-            raise ValueError('prompt needs an image: call set_image before')
-        job, colors = self._current
-        prompts = split_prompts([job.source.name], True, points, point_labels, boxes)[0]
-        if prompts.has_geometry == _is_set(automatic):
-            raise ValueError('prompt needs either points or boxes, or automatic=True')
-        prompts.check_inside(job.source.name, *job.image.shape[:2])
-        return arrays_of(self._instances(colors, prompts, job.source.name, automatic, prompting))
-
-    def preprocess(self, job: Job, image_size: int | Sequence[int] | None = None) -> Iterator[dict]:
+    def preprocess(
+        self, job: Job, image_size: int | Sequence[int] | None = None, describe: bool = False
+    ) -> Iterator[dict]:
         """The packed network inputs of one image: one, or one for each text of GenMask."""
         if job.image is None:
             return
-        path = job.source.path
-        for text in (None,) if isinstance(self.model, Gen2Seg) else job.prompts.texts:
-            yield self.pipeline(job.image, path, text, image_size)
+        texts = (None,) if isinstance(self.model, Gen2Seg) else job.prompts.texts
+        if describe:
+            texts = job.descriptions = self._describe(job.image, texts)
+        for text in texts:
+            yield self.pipeline(job.image, job.source.path, text, image_size)
 
     def forward(
         self,
@@ -283,8 +272,8 @@ class GenSegInferencer(BaseInferencer):
                 job.outputs.append(sample.seg_logits.data[0].cpu())  # (H, W)
             else:
                 colors = sample.pred_color_map.data
-                found = self._instances(
-                    colors, job.prompts, job.source.name, automatic, prompting or {}
+                found = instances_of(
+                    self.model, colors, job.prompts, job.source.name, automatic, prompting or {}
                 )
                 job.outputs.append((colors.cpu(), found))
 
@@ -302,15 +291,13 @@ class GenSegInferencer(BaseInferencer):
         if not (return_vis or show or save):
             return None
         prediction = arrays_of(job.sample)
-        texts = ' · '.join(f'"{text}"' for text in job.prompts.texts or ())
+        texts = ' · '.join(f'"{text}"' for text in job.descriptions or job.prompts.texts or ())
         caption = texts or f'{job.source.stem} · masks: {len(prediction["masks"])}'
         picture = draw_prediction(job.image, prediction, job.prompts, caption)
         if save:
             save_picture(picture, Path(out_dir, 'vis', f'{job.source.stem}.png'))
         if show:
-            from mmengine.visualization import Visualizer
-
-            Visualizer().show(picture, win_name=job.source.stem, wait_time=wait_time)
+            show_picture(picture, job.source.stem, wait_time)
         return picture if return_vis else None
 
     def postprocess(
@@ -327,6 +314,12 @@ class GenSegInferencer(BaseInferencer):
             save_prediction(prediction, job, Path(out_dir, 'preds'))
         return job.sample if return_datasamples else prediction
 
+    def _describe(self, image: np.ndarray, texts: Sequence[str]) -> list[str]:
+        if self.description_writer is None:
+            device = next(self.model.parameters()).device
+            self.description_writer = build_description_writer(self.cfg, device, self.scope)
+        return list(self.description_writer([image] * len(texts), list(texts)))
+
     def _init_pipeline(self, cfg: Config) -> NetworkPipeline:
         return NetworkPipeline(self.model, cfg, self.scope)
 
@@ -337,35 +330,10 @@ class GenSegInferencer(BaseInferencer):
                 data['data_samples'].set_metainfo(dict(points=np.zeros((0, 1, 2), np.float32)))
         return self.model.test_step(self.collate_fn(batch))
 
-    def _instances(
-        self,
-        colors: Tensor,
-        prompts: Prompts,
-        name: str,
-        automatic: bool | dict | None,
-        prompting: dict,
-    ) -> InstanceData:
-        """Instances of one colour map, on the CPU."""
-        given = dict(points=prompts.points, point_labels=prompts.point_labels, boxes=prompts.boxes)
-        given = {key: value for key, value in given.items() if value is not None}
-        try:
-            if given:
-                return self.model.prompt(colors, **given, **prompting).cpu()
-            if _is_set(self.model.automatic if automatic is None else automatic):
-                settings = automatic if isinstance(automatic, dict) else {}
-                return self.model.automatic_instances(colors, **settings).cpu()
-        except ValueError as error:
-            raise ValueError(f'{name}: {error}') from error
-        return as_instances(torch.zeros(0, *colors.shape[1:], dtype=torch.bool), torch.zeros(0))
-
     def _sample(self, job: Job) -> SegDataSample:
         if isinstance(self.model, Gen2Seg):
             return colored_sample(job)
         return generated_sample(job, self.model.mask_head.threshold)
-
-
-def _is_set(option: Any) -> bool:
-    return option is not None and option is not False  # an empty dict means: with default settings
 
 
 def init_model(

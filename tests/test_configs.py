@@ -11,9 +11,7 @@ import pytest
 from mmengine.config import Config
 
 ROOT = Path(__file__).parents[1]
-LEAVES = sorted(
-    path for path in (ROOT / 'configs').rglob('*.py') if '_base_' not in path.parts
-)
+LEAVES = sorted(path for path in (ROOT / 'configs').rglob('*.py') if '_base_' not in path.parts)
 TINY = [path for path in LEAVES if '_tiny' in path.stem]
 
 
@@ -27,8 +25,12 @@ def test_config_parses_dumps_and_reloads(path, tmp_path, monkeypatch):
     for scheduler in cfg.get('param_scheduler', []):
         assert scheduler.get('end', 0) <= cfg.train_cfg.max_iters
     if 'refcoco' in path.stem:
-        assert cfg.train_dataloader.dataset.data_root == '/somewhere/coco/'
-        assert cfg.test_dataloader.dataset.test_mode
+        referring, captions = cfg.train_dataloader.dataset.datasets
+        assert referring.data_root == captions.data_root == '/somewhere/coco/'
+        assert referring.split == 'train' and cfg.test_dataloader.dataset.test_mode
+        assert captions.exclude_images == [referring.split_file]  # no picture of its test splits
+        joint = [1, 0] if 'no-generation' in path.stem else [1, 1]
+        assert cfg.train_dataloader.sampler.ratio == joint
     if 'hypersim' in path.stem or 'classes' in path.stem:
         roots = [part.data_root for part in cfg.train_dataloader.dataset.datasets]
         assert roots == ['/somewhere/hypersim', '/somewhere/vkitti2']
@@ -48,6 +50,15 @@ def test_leaf_says_what_it_is_for(path):
     assert len(text.splitlines()) <= 70
 
 
+def test_mixed_training_leaves_out_every_picture_that_any_set_tests_on():
+    cfg = Config.fromfile(ROOT / 'configs/genmask/mixed.py')
+    parts = cfg.train_dataloader.dataset.datasets
+    assert [part.get('exclude_images') for part in parts if 'coco' in part.data_root] == [
+        ['unc+umd']
+    ] * 5
+    assert len(parts) == len(cfg.train_dataloader.sampler.ratio) == 6
+
+
 def test_basenames_are_unique():
     names = [path.name for path in LEAVES]
     assert len(names) == len(set(names))  # mim finds configs by basename
@@ -60,7 +71,16 @@ def data_root(tmp_path_factory):
     folder = ROOT / 'tools/dataset_tools'
     commands = [
         [f'make_tiny_{name}.py', root]
-        for name in ('refcoco', 'coco', 'clevrtex', 'hypersim', 'virtual_kitti2')
+        for name in (
+            'captions',  # before refcoco, whose pictures have the same names
+            'refcoco',
+            'grefcoco',
+            'reasonseg',
+            'coco',
+            'clevrtex',
+            'hypersim',
+            'virtual_kitti2',
+        )
     ]
     commands += [['prepare_hypersim.py', root / 'hypersim', '--out', root / 'hypersim/index.csv']]
     for tool, *arguments in commands:

@@ -14,7 +14,7 @@ from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 TOOLS = ROOT / 'tools'
-MAKERS = ('coco', 'clevrtex', 'refcoco')
+MAKERS = dict(coco='coco', clevrtex='clevrtex', refcoco='coco')  # and their folders
 CONFIGS = ROOT / 'configs' / '_base_' / 'datasets'
 
 
@@ -22,9 +22,9 @@ CONFIGS = ROOT / 'configs' / '_base_' / 'datasets'
 def made(tmp_path_factory):
     """A tiny copy of each dataset."""
     root = tmp_path_factory.mktemp('made')
-    for name in MAKERS:
+    for name, folder in MAKERS.items():
         tool = runpy.run_path(str(TOOLS / 'dataset_tools' / f'make_tiny_{name}.py'))
-        tool[f'make_tiny_{name}'](root / name.removeprefix('ref'))
+        tool[f'make_tiny_{name}'](root / folder)
     return root
 
 
@@ -156,8 +156,16 @@ def test_missing_pairs_and_wrong_maps_of_an_instance_map_dataset(data, clevrtex,
 
 
 def test_referring_and_procedural_datasets_are_verified(data, monkeypatch):
+    made = data.parent / 'captions'
+    runpy.run_path(str(TOOLS / 'dataset_tools/make_tiny_captions.py'))['make_tiny_captions'](made)
+    captions = 'annotations/captions_train2014.json'
+    shutil.copy(made / 'coco' / captions, data / 'coco' / captions)
+    for picture in (made / 'coco/train2014').iterdir():  # RefCOCO's own pictures stay
+        if not (data / 'coco/train2014' / picture.name).exists():
+            shutil.copy(picture, data / 'coco/train2014')
     code, reports = verify(monkeypatch, ROOT / 'configs/genmask/refcoco.py')
     assert code == 0
+    assert reports['train 1/2']['items'] == 7 and reports['train 2/2']['items'] == 2
     assert reports['val']['items'] == 3 and reports['val']['expected'] == 10_834
     assert reports['val']['same'] == ['test'] and reports['val']['max_id'] is None
     code, reports = verify(
@@ -283,6 +291,6 @@ def test_makers_run_from_the_command_line(name, tmp_path):
     tool = TOOLS / 'dataset_tools' / f'make_tiny_{name}.py'
     command = [sys.executable, str(tool), str(tmp_path)]
     done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=tmp_path)
-    folder = tmp_path / name.removeprefix('ref')
+    folder = tmp_path / MAKERS[name]
     assert done.stdout == f'wrote {folder}\n'
     assert len(list(folder.rglob('*.[jp][pn]g'))) == dict(coco=10, clevrtex=40, refcoco=6)[name]

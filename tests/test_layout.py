@@ -81,13 +81,14 @@ def test_importing_the_package_is_light():
 
 
 NAMES = {
-    'MODELS': 'GenMask DiTBackbone GenerativeMaskHead LatentCodec T5PromptEncoder Gen2Seg MAEColorer '
+    'MODELS': 'GenMask DiTBackbone GenerativeMaskHead LatentCodec LatentProbe T5PromptEncoder Gen2Seg MAEColorer '
+    'QwenVLPromptEncoder DescriptionWriter '
     'SDColorer UNetColorer InstanceColoringHead InstanceColoringLoss GenSegDataPreprocessor PatchCodec',
     'DATASETS': 'ShapesDataset RefCOCODataset MixedDataset CocoInstanceDataset ClevrTexDataset '
-    'HypersimDataset VirtualKITTI2Dataset',
+    'HypersimDataset VirtualKITTI2Dataset CocoCaptionsDataset ImageTextDataset GRefCOCODataset ReasonSegDataset',
     'DATA_SAMPLERS': 'RatioInfiniteSampler',
-    'TRANSFORMS': 'TextPrompt PointPrompt LoadInstanceMap LoadReferringMask LoadImage PackGenSegInputs '
-    'KeepClasses RandomInstanceCrop RandomScenePermute',
+    'TRANSFORMS': 'CachedEncodings TextPrompt PointPrompt LoadInstanceMap LoadReferringMask LoadImage PackGenSegInputs '
+    'KeepClasses RandomInstanceCrop RandomScenePermute UseDescriptions RandomReferringFlip',
     'METRICS': 'ReferringMetric PointPromptMetric',
     'HOOKS': 'SafeCheckpointHook PredictionGridHook',
     'OPTIM_WRAPPERS': 'AutocastOptimWrapper',

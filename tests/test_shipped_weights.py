@@ -1,4 +1,4 @@
-"""The shipped gen2seg models tell instances apart: well above perfect foreground without grouping."""
+"""The shipped models: gen2seg well above perfect foreground without grouping, GenMask on every kind of expression."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 
 from genseg_mm.datasets import ShapesDataset
-from genseg_mm.evaluation import PointPromptMetric
+from genseg_mm.evaluation import PointPromptMetric, ReferringMetric
 from genseg_mm.inferencers import init_model
 
 ROOT = Path(__file__).parents[1]
@@ -50,3 +50,23 @@ def test_masks_beat_the_oracle_without_grouping(name):
         assert scores[f'{grounds}_unseen_mIoU'] > oracle['unseen'] + 2  # few scenes: some noise
     assert scores['collapse_share'] < 0.2
     assert scores['plain_seen_mIoU'] > scores['plain_seen_control_rgb'] + 40
+
+
+def test_genmask_understands_every_kind_of_expression():
+    config = Config.fromfile(ROOT / 'configs/genmask/genmask_sana_shapes_long_tiny.py')
+    weights = ROOT / 'genseg_mm/weights/genmask_sana_shapes.safetensors'
+    model = init_model(config, str(weights), 'cpu')
+    pipeline = [dict(type='genseg_mm.TextPrompt'), dict(type='genseg_mm.PackGenSegInputs')]
+    dataset = ShapesDataset(
+        num_scenes=60, task='referring', split='test', test_mode=True, max_items=400, pipeline=pipeline
+    )
+    metric = ReferringMetric(per_kind=True)
+    for start in range(0, len(dataset), 100):
+        batch = pseudo_collate([dataset[index] for index in range(start, start + 100)])
+        with torch.no_grad():
+            outputs = model.test_step(batch)
+        metric.process(batch, [sample.to_dict() for sample in outputs])
+    scores = metric.evaluate(len(dataset))
+    assert scores['oIoU'] > 80
+    for kind in ('color', 'color-shape', 'size-color-shape', 'size-shape', 'spatial', 'shape'):
+        assert scores[f'oIoU/{kind}'] > 60, kind

@@ -5,21 +5,32 @@ Points of a trained Gen2Seg, an expression of a trained GenMask, automatic insta
     python tools/image_demo.py street.jpg CONFIG.py --weights iter_3200.pth --points 320,240 80,200
     python tools/image_demo.py street.jpg CONFIG.py --weights iter_2350.pth --texts 'the red car'
     python tools/image_demo.py photos/ reachomk/gen2seg-sd --automatic --batch-size 8
+
+Two-stage reasoning (the config's ``description_writer`` refines the text first), and pictures from texts::
+
+    python tools/image_demo.py street.jpg CONFIG.py --weights iter_8000.pth --texts 'what to stop at?' --describe
+    python tools/image_demo.py CONFIG.py --weights iter_8000.pth --task generate --texts 'a red car' 'two dogs'
 """
 
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from genseg_mm import launch  # noqa: E402
 
+if TYPE_CHECKING:
+    from genseg_mm.inferencers import GenSegInferencer
+
 
 def parse_args() -> argparse.Namespace:
     """Command line of MMDetection's image_demo.py, with point and box prompts."""
     parser = argparse.ArgumentParser(description='Predict images')
-    parser.add_argument('inputs', help='image file, or folder of image files')
+    parser.add_argument(
+        'inputs', nargs='?', help='image file, or folder of image files; none for --task generate'
+    )
     parser.add_argument(
         'model',
         help='config file or name of a config (with --weights), or folder or hub id of released weights',
@@ -39,8 +50,17 @@ def parse_args() -> argparse.Namespace:
         help='box prompts of every image, or one per point prompt',
     )
     parser.add_argument(
-        '--texts', nargs='+', metavar='TEXT', help='referring expressions (GenMask)'
+        '--texts',
+        nargs='+',
+        metavar='TEXT',
+        help='referring expressions, or what to make pictures of (GenMask)',
     )
+    parser.add_argument(
+        '--describe',
+        action='store_true',
+        help="refine the texts with the config's description_writer first",
+    )
+    _add_generation(parser)
     parser.add_argument(
         '--automatic',
         action='store_true',
@@ -71,7 +91,33 @@ def parse_args() -> argparse.Namespace:
         default='raise',
         help='what to do with images that cannot be read',
     )
-    return parser.parse_args()
+    args = parser.parse_intermixed_args()
+    if args.task == 'generate' and args.inputs is not None:
+        parser.error(
+            f'--task generate makes pictures of texts: expected no inputs, but got {args.inputs}'
+        )
+    if args.task == 'segment' and args.inputs is None:
+        parser.error('expected inputs and a model, but got one of them')
+    return args
+
+
+def _add_generation(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        '--task',
+        choices=['segment', 'generate'],
+        default='segment',
+        help='masks on images, or pictures of the texts (GenMask)',
+    )
+    group = parser.add_argument_group('pictures of texts', 'defaults: those of the config')
+    group.add_argument('--num-steps', type=int, help='Euler steps')
+    group.add_argument(
+        '--guidance-scale', type=float, help='of classifier-free guidance; 1 is none'
+    )
+    group.add_argument('--negative-text', help='what to guide away from')
+    group.add_argument('--seed', type=int, default=0, help='of the noise (default: %(default)s)')
+    group.add_argument(
+        '--num-images', type=int, default=1, help='pictures for each text (default: %(default)s)'
+    )
 
 
 def read_points(prompts: list[str]) -> tuple[list, list]:
@@ -97,6 +143,20 @@ def _numbers(text: str, option: str, form: str, *counts: int) -> list[float]:
 def main() -> None:
     """Predicts."""
     args = parse_args()
+    if args.task == 'generate':
+        found = _generate(args)
+    else:
+        found = _segment(args)
+    written = [
+        str(Path(args.out_dir, name))
+        for name, left_out in (('vis', args.no_save_vis), ('preds', args.no_save_pred))
+        if not left_out
+    ]
+    where = ', '.join(written) or 'nowhere'
+    print(f'{found}, written to: {where}')
+
+
+def _segment(args: argparse.Namespace) -> str:
     prompts = {}
     if args.points:
         prompts['points'], prompts['point_labels'] = read_points(args.points)
@@ -105,21 +165,15 @@ def main() -> None:
     if args.texts:
         prompts['texts'] = args.texts
 
-    from genseg_mm.inference.build_model import is_config
     from genseg_mm.inference.images import list_sources
-    from genseg_mm.inferencers import GenSegInferencer
 
     sources, is_single = list_sources(args.inputs)
     if not is_single:
         prompts = {key: [value] * len(sources) for key, value in prompts.items()}
-    if args.weights is not None:
-        inferencer = GenSegInferencer(args.model, args.weights, device=args.device)
-    elif is_config(args.model):
-        raise ValueError(f'{args.model} is a config: expected its trained --weights, but got none')
-    else:
-        inferencer = GenSegInferencer.from_pretrained(args.model, device=args.device)
     options = dict(automatic=True) if args.automatic else {}
-    results = inferencer.stream(
+    if args.describe:
+        options['describe'] = True
+    results = _inferencer(args).stream(
         args.inputs,
         batch_size=args.batch_size,
         image_size=args.image_size,
@@ -133,13 +187,40 @@ def main() -> None:
         **options,
     )
     num_masks = [len(prediction['masks']) for prediction, _ in results if prediction is not None]
-    written = [
-        str(Path(args.out_dir, name))
-        for name, left_out in (('vis', args.no_save_vis), ('preds', args.no_save_pred))
-        if not left_out
-    ]
-    where = ', '.join(written) or 'nowhere'
-    print(f'images: {len(num_masks)}, masks: {sum(num_masks)}, written to: {where}')
+    return f'images: {len(num_masks)}, masks: {sum(num_masks)}'
+
+
+def _generate(args: argparse.Namespace) -> str:
+    for name in ('points', 'boxes', 'automatic', 'describe'):
+        if getattr(args, name):
+            raise ValueError(f'--{name} is for --task segment, but got --task generate')
+    results = _inferencer(args).generate(
+        args.texts,
+        num_images=args.num_images,
+        image_size=args.image_size,
+        seed=args.seed,
+        batch_size=args.batch_size,
+        return_vis=False,
+        out_dir=args.out_dir,
+        show=args.show,
+        no_save_vis=args.no_save_vis,
+        no_save_pred=args.no_save_pred,
+        num_steps=args.num_steps,
+        guidance_scale=args.guidance_scale,
+        negative_text=args.negative_text,
+    )
+    return f'pictures: {len(results["predictions"])}'
+
+
+def _inferencer(args: argparse.Namespace) -> 'GenSegInferencer':
+    from genseg_mm.inference.build_model import is_config
+    from genseg_mm.inferencers import GenSegInferencer
+
+    if args.weights is not None:
+        return GenSegInferencer(args.model, args.weights, device=args.device)
+    if is_config(args.model):
+        raise ValueError(f'{args.model} is a config: expected its trained --weights, but got none')
+    return GenSegInferencer.from_pretrained(args.model, device=args.device)
 
 
 if __name__ == '__main__':

@@ -17,11 +17,20 @@ CONFIGS = {
     'genmask': 'configs/genmask/genmask_sana_shapes_tiny.py',
     'gen2seg': 'configs/gen2seg/gen2seg_unet_shapes_tiny.py',
 }
-# The gen2seg models that come with the package, trained longer and on harder scenes than the quickstart has time for.
+# The models that come with the package, trained longer than the quickstart has time for: paper, config, weights.
 SHIPPED = {
-    'shipped_unet': 'configs/gen2seg/gen2seg_unet_shapes_long_tiny.py',
-    'shipped_mae': 'configs/gen2seg/gen2seg_mae_shapes_long_tiny.py',
-}
+    'shipped_genmask': (
+        'genmask', 'configs/genmask/genmask_sana_shapes_long_tiny.py', 'genmask_sana_shapes.safetensors'
+    ),
+    'shipped_unet': (
+        'gen2seg', 'configs/gen2seg/gen2seg_unet_shapes_long_tiny.py', 'gen2seg_unet_shapes.safetensors'
+    ),
+    'shipped_mae': (
+        'gen2seg', 'configs/gen2seg/gen2seg_mae_shapes_long_tiny.py', 'gen2seg_mae_shapes.safetensors'
+    ),
+}  # fmt: skip
+GENMASK_TITLES = {'shipped_genmask': 'shipped GenMask', 'genmask': 'GenMask-tiny'}
+GEN2SEG_TITLES = {'gen2seg': 'gen2seg-tiny', 'shipped_unet': 'shipped UNet', 'shipped_mae': 'shipped MAE'}
 SHOWN = re.compile(r'Iter\((train|val|test)\)|Predictions drawn|error:')
 
 
@@ -85,10 +94,10 @@ def train_and_test(name: str, out: Path, seed: int) -> tuple[dict, dict]:
 
 def test_shipped(name: str, out: Path) -> tuple[dict, dict]:
     """Metrics and seconds of a model that comes with the package."""
-    weights = ROOT / 'genseg_mm/weights' / f'gen2seg_{name.removeprefix("shipped_")}_shapes.safetensors'
+    _, config, weights = SHIPPED[name]
     (out / name).mkdir(parents=True, exist_ok=True)
     options = ['--work-dir', str(out / name), '--cfg-options']
-    metrics, seconds = test(name, SHIPPED[name], weights, out, options)
+    metrics, seconds = test(name, config, ROOT / 'genseg_mm/weights' / weights, out, options)
     return metrics, {f'{name}.test': seconds}
 
 
@@ -122,9 +131,10 @@ def gen2seg_numbers(metrics: dict) -> dict:
 def make_report(metrics: dict, seconds: dict) -> dict:
     """The report: percent, except collapse_share (0 to 1); every number under its dotted name and under its section."""
     report = {}
-    if 'genmask' in metrics:
-        report |= {f'genmask.{key}': metrics['genmask'][key] for key in ('oIoU', 'mIoU')}
-    for model in ('gen2seg', *SHIPPED):
+    for model in GENMASK_TITLES:
+        if model in metrics:
+            report |= {f'{model}.{key}': metrics[model][key] for key in ('oIoU', 'mIoU')}
+    for model in GEN2SEG_TITLES:
         if model in metrics:
             numbers = gen2seg_numbers(metrics[model])
             report |= {f'{model}.{name}': value for name, value in numbers.items()}
@@ -139,24 +149,21 @@ def make_report(metrics: dict, seconds: dict) -> dict:
 def print_table(report: dict, out: Path) -> None:
     """The report as a short table."""
     rows = []
-    if 'genmask' in report:
-        own = report['genmask']
-        rows.append(f'GenMask-tiny   held-out scenes  oIoU {own["oIoU"]:5.1f}   mIoU {own["mIoU"]:5.1f}')
-    for model, title in (
-        ('gen2seg', 'gen2seg-tiny'),
-        ('shipped_unet', 'shipped UNet'),
-        ('shipped_mae', 'shipped MAE'),
-    ):
+    for model, title in GENMASK_TITLES.items():
+        if model in report:
+            own = report[model]
+            rows.append(f'{title:15} held-out scenes  oIoU {own["oIoU"]:5.1f}   mIoU {own["mIoU"]:5.1f}')
+    for model, title in GEN2SEG_TITLES.items():
         own = report.get(model, {})
         for subset in (subset for subset in SUBSETS if f'{subset}_mIoU' in own):
             rows.append(
-                f'{title:14} {subset.replace("_", ", "):17} mIoU {own[f"{subset}_mIoU"]:5.1f}   '
+                f'{title:15} {subset.replace("_", ", "):17} mIoU {own[f"{subset}_mIoU"]:5.1f}   '
                 f'controls: rgb {own[f"control_rgb_{subset}"]:.1f}, '
                 f'position {own[f"control_position_{subset}"]:.1f}, '
                 f'oracle foreground {own[f"oracle_foreground_{subset}"]:.1f}'
             )
         if own:
-            rows.append(f'{"":14} collapse share {own["collapse_share"]:.3f} (1 = image-independent)')
+            rows.append(f'{"":15} collapse share {own["collapse_share"]:.3f} (1 = image-independent)')
     stages = ', '.join(f'{stage} {value:.0f} s' for stage, value in report['seconds'].items())
     pictures = ', '.join(str(path.relative_to(ROOT)) for path in sorted(out.glob('*.png')))
     print('\n' + '\n'.join(rows))
@@ -171,7 +178,7 @@ def main() -> None:
     out = ROOT / 'work_dirs/quickstart'
     out.mkdir(parents=True, exist_ok=True)
     metrics, seconds = {}, {}
-    for name in SHIPPED if args.only != 'genmask' else ():
+    for name in (name for name, (paper, *_) in SHIPPED.items() if args.only in (None, paper)):
         metrics[name], own_seconds = test_shipped(name, out)
         seconds |= own_seconds
     for name in [args.only] if args.only else CONFIGS:

@@ -1,4 +1,4 @@
-"""GenMask on RefCOCO with the tiny Sana model: the data path of ``refcoco.py`` on a CPU.
+"""GenMask on RefCOCO and captions with the tiny Sana model: the data path of ``refcoco.py`` on a CPU.
 
 Command: ``tools/dist_train.sh configs/genmask/refcoco_tiny.py 2`` (GENSEG_DATA names the folder that holds coco/)
 Hardware: 2 CPU cores, 5 minutes. Expected: oIoU above 80 on the pictures it was trained on, when these are a handful (a
@@ -13,6 +13,24 @@ _base_ = [
 ]
 
 image_size = (96, 96)
+resize = dict(type='mmcv.Resize', scale=image_size, keep_ratio=False)
+train_pipeline, test_pipeline = [
+    [resize if step['type'] == 'mmcv.Resize' else step for step in pipeline]
+    for pipeline in (_base_.train_pipeline, _base_.test_pipeline)
+]
+caption_pipeline = [
+    dict(type='genseg_mm.LoadImage'),
+    dict(type='mmcv.Resize', scale=(96, 10**6), keep_ratio=True, interpolation='area'),
+    dict(type='mmcv.CenterCrop', crop_size=96),
+    dict(type='genseg_mm.TextPrompt'),
+    dict(type='genseg_mm.PackGenSegInputs'),
+]
+captions = dict(
+    ann_file='annotations/captions_val2017.json',
+    data_prefix=dict(img_path='val2017/'),
+    pipeline=caption_pipeline,
+)
+
 max_iters = 600
 train_cfg = dict(max_iters=max_iters, val_interval=200)
 param_scheduler = [
@@ -23,26 +41,13 @@ train_dataloader = dict(
     batch_size=8,
     num_workers=1,
     dataset=dict(
-        pipeline=[
-            dict(type='genseg_mm.LoadImage'),
-            dict(type='genseg_mm.LoadReferringMask'),
-            dict(type='mmcv.Resize', scale=image_size, keep_ratio=False),
-            dict(type='genseg_mm.TextPrompt'),
-            dict(type='genseg_mm.PackGenSegInputs'),
+        datasets=[
+            dict(_base_.refcoco, split='train', pipeline=train_pipeline),
+            {**_base_.captions, **captions},
         ]
     ),
 )
 val_dataloader = dict(
-    num_workers=0,
-    persistent_workers=False,
-    dataset=dict(
-        pipeline=[
-            dict(type='genseg_mm.LoadImage'),
-            dict(type='mmcv.Resize', scale=image_size, keep_ratio=False),
-            dict(type='genseg_mm.LoadReferringMask'),
-            dict(type='genseg_mm.TextPrompt'),
-            dict(type='genseg_mm.PackGenSegInputs'),
-        ]
-    ),
+    num_workers=0, persistent_workers=False, dataset=dict(pipeline=test_pipeline)
 )
 test_dataloader = val_dataloader

@@ -6,16 +6,15 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-import torch
-from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
+from genseg_mm.datasets.counted_visits import CountedVisits
+from genseg_mm.datasets.leakage import evaluation_image_ids
 from genseg_mm.datasets.refer_files import (
     LAYOUT,
     as_list,
     existing_file,
     parse_segmentation,
-    read_image_ids,
     read_instances,
     read_refs,
 )
@@ -25,7 +24,7 @@ _SENTENCES = ('all', 'random', 'first')
 
 
 @DATASETS.register_module()
-class RefCOCODataset(BaseDataset):
+class RefCOCODataset(CountedVisits):
     """Referring expressions on COCO-2014 pictures (https://github.com/lichengunc/refer).
 
     In test every (image, object, sentence) is one item, as the literature counts: 10,834 on
@@ -35,10 +34,14 @@ class RefCOCODataset(BaseDataset):
     uninterrupted one does; otherwise the data set counts its accesses itself, over all workers of
     this process, starting from 0 in a new run.
 
+    The same files of RefCOCO+ (``refcoco+/refs(unc).p``) and RefCOCOg are read by setting ``ann_file``
+    and ``split_file``: ``refcocog/refs(umd).p`` has train, val and test; ``refcocog/refs(google).p``
+    has train and val, which divide the objects, so that a picture can be in both.
+
     An item has ``img_path, img_id, height, width`` (as annotated), ``text, sent_id``, ``sentences,
     sent_ids`` (all of the object), ``ref_id, ann_ids``, ``segmentations`` (a list of COCO polygon
-    lists or RLE dicts whose union is the target), ``task='mask'``, ``subset`` (its split) and
-    ``seg_fields=[]``.
+    lists or RLE dicts whose union is the target), ``task='mask'``, ``subset`` (its split),
+    ``seg_fields=[]``, and in training ``visit``.
 
     A file that lists several ``ann_id`` per expression is read as well: their union is the
     target, and ``[-1]`` means that nothing is referred to (no segmentations).
@@ -55,8 +58,9 @@ class RefCOCODataset(BaseDataset):
         sentence: ``'all'`` (default in test), ``'random'`` (default in training) or ``'first'``,
             one item per object with its first sentence (mmdet's evaluation, not that of papers).
         exclude_images: Pictures to leave out of training, lest a test picture of one data set is a
-            training picture of another: image ids, or text files of one id per line, or refs files,
-            whose pictures of any other split than train are meant.
+            training picture of another: image ids, refs files, whose pictures of any other split
+            than train are meant, id lists, or presets such as ``'unc+umd'``; all ``sources`` of
+            :func:`genseg_mm.datasets.leakage.evaluation_image_ids`, relative to ``data_root``.
         check_images: Missing picture files are an error. Otherwise they are counted in a warning.
         seed: Seed of the drawn sentences.
         test_mode: See above.
@@ -69,6 +73,8 @@ class RefCOCODataset(BaseDataset):
     """
 
     METAINFO = dict(classes=('background', 'target'), palette=[[0, 0, 0], [255, 255, 255]])
+    LAYOUT = LAYOUT  # for messages
+    BARE_NO_TARGET = False  # whether ann_id -1 means no target without a list around it
 
     def __init__(
         self,
@@ -108,6 +114,7 @@ class RefCOCODataset(BaseDataset):
         if isinstance(exclude_images, (str, int)):
             exclude_images = (exclude_images,)
         self.exclude_images = tuple(exclude_images or ())
+        self.dropped: Counter[str] = Counter()
         super().__init__(
             ann_file=ann_file,
             data_root=data_root,
@@ -125,24 +132,21 @@ class RefCOCODataset(BaseDataset):
         """Reads the files; of the annotations only those of the chosen split are kept."""
         if self.data_root and not os.path.isdir(self.data_root):
             raise FileNotFoundError(
-                f'data_root {self.data_root!r} is not a folder, expected {LAYOUT}. Our configs '
+                f'data_root {self.data_root!r} is not a folder, expected {self.LAYOUT}. Our configs '
                 'look in the folder that the environment variable GENSEG_DATA names (now '
                 f'{os.environ.get("GENSEG_DATA", "unset, which means data")})'
             )
-        refs = read_refs(existing_file(self.split_file, 'split_file'), self.text_field)
+        refs = read_refs(existing_file(self.split_file, 'split_file', self.LAYOUT), self.text_field)
         refs = self._drop_excluded(self._select_split(refs))
         images, annotations = read_instances(
-            existing_file(self.ann_file, 'ann_file'),
+            existing_file(self.ann_file, 'ann_file', self.LAYOUT),
             {ref['image_id'] for ref in refs},
             {ann_id for ref in refs for ann_id in as_list(ref['ann_id'])},
         )
-        self._num_empty_parts = 0
-        items = [self._parse_ref(ref, images, annotations) for ref in refs]
-        if self._num_empty_parts:
-            self._log(
-                f'left out {self._num_empty_parts} polygons of fewer than 3 points (no area)',
-                logging.WARNING,
-            )
+        outlines = {}
+        items = [self._parse_ref(ref, images, annotations, outlines) for ref in refs]
+        for what, count in self.dropped.items():
+            self._log(f'left out {count} {what}', logging.WARNING)
         self._check_image_files({item['img_path'] for item in items})
         if self.sentence != 'random':
             items = [
@@ -172,17 +176,7 @@ class RefCOCODataset(BaseDataset):
     def _drop_excluded(self, refs: list[dict]) -> list[dict]:
         if not self.exclude_images:
             return refs
-        excluded = set()
-        for entry in self.exclude_images:
-            if isinstance(entry, int):
-                excluded.add(entry)
-                continue
-            path = existing_file(os.path.join(self.data_root or '', entry), 'exclude_images')
-            if path.endswith('.txt'):
-                excluded |= read_image_ids(path)
-            else:
-                others = read_refs(path, self.text_field)
-                excluded |= {ref['image_id'] for ref in others if ref['split'] != 'train'}
+        excluded = evaluation_image_ids(self.exclude_images, self.data_root)
         kept = [ref for ref in refs if ref['image_id'] not in excluded]
         images = {ref['image_id'] for ref in refs} & excluded
         self._log(
@@ -195,8 +189,14 @@ class RefCOCODataset(BaseDataset):
             )
         return kept
 
-    def _parse_ref(self, ref: dict, images: dict[int, dict], annotations: dict[int, dict]) -> dict:
-        """One item per reference, still without the choice of a sentence."""
+    def _parse_ref(
+        self,
+        ref: dict,
+        images: dict[int, dict],
+        annotations: dict[int, dict],
+        outlines: dict[int, list],
+    ) -> dict:
+        """One item per reference, still without the choice of a sentence; fills in outlines."""
         ann_ids = as_list(ref['ann_id'])
         where = f'ref_id {ref["ref_id"]} (ann_id {ref["ann_id"]}) of {self.split_file}'
         image = images.get(ref['image_id'])
@@ -204,7 +204,8 @@ class RefCOCODataset(BaseDataset):
             raise ValueError(
                 f'{self.ann_file} has no image {ref["image_id"]}, asked for by {where}'
             )
-        ann_ids = [] if ann_ids == [-1] and isinstance(ref['ann_id'], list) else ann_ids
+        if ann_ids == [-1] and (isinstance(ref['ann_id'], list) or self.BARE_NO_TARGET):
+            ann_ids = []
         segmentations = []
         for ann_id in ann_ids:
             annotation = annotations.get(ann_id)
@@ -217,9 +218,9 @@ class RefCOCODataset(BaseDataset):
                     f'{self.ann_file}: annotation {ann_id} lies in image '
                     f'{annotation["image_id"]}, but {where} expects it in image {image["id"]}'
                 )
-            parts, num_empty = parse_segmentation(annotation, image, self.ann_file)
-            segmentations += parts
-            self._num_empty_parts += num_empty
+            if ann_id not in outlines:
+                outlines[ann_id] = self._outline(annotation, image)
+            segmentations += outlines[ann_id]
         return dict(
             img_path=os.path.join(self.data_prefix['img_path'], image['file_name']),
             img_id=image['id'],
@@ -235,12 +236,19 @@ class RefCOCODataset(BaseDataset):
             seg_fields=[],
         )
 
+    def _outline(self, annotation: dict, image: dict) -> list[list | dict]:
+        """Polygons or RLEs of one object, whose union it is; counts what it leaves out."""
+        parts, num_empty = parse_segmentation(annotation, image, self.ann_file)
+        if num_empty:
+            self.dropped['polygons of fewer than 3 points (no area)'] += num_empty
+        return parts
+
     def _check_image_files(self, paths: set[str]) -> None:
         """Compares with listings of the folders: much faster than asking for every file."""
         folder = self.data_prefix['img_path']
         if not os.path.isdir(folder):
             raise FileNotFoundError(
-                f'data_prefix img_path: folder {folder!r} does not exist, expected {LAYOUT}'
+                f'data_prefix img_path: folder {folder!r} does not exist, expected {self.LAYOUT}'
             )
         listings = {
             parent: set(os.listdir(parent)) if os.path.isdir(parent) else set()
@@ -259,40 +267,14 @@ class RefCOCODataset(BaseDataset):
     def _log(self, message: str, level: int = logging.INFO) -> None:
         print_log(f'{type(self).__name__} {self.split!r}: {message}', 'current', level)
 
-    def full_init(self) -> None:
-        """See ``BaseDataset``."""
-        if not self._fully_initialized:
-            super().full_init()
-            self._count_visits()
-
-    def get_subset_(self, indices: Sequence[int] | int) -> None:
-        """See ``BaseDataset``."""
-        super().get_subset_(indices)
-        self._count_visits()
-
-    def get_subset(self, indices: Sequence[int] | int) -> 'RefCOCODataset':
-        """See ``BaseDataset``."""
-        subset = super().get_subset(indices)
-        subset._count_visits()
-        return subset
-
-    def _count_visits(self) -> None:
-        # In shared memory: loader workers that are started anew in each epoch must not start to
-        # count anew, or every epoch would show the same sentences.
-        self._visits = torch.zeros(len(self), dtype=torch.int64).share_memory_()
-
     def get_data_info(self, idx: int) -> dict:
         """Item ``idx``; in training with a newly drawn sentence (see the class)."""
-        index = int(idx) + (len(self) if idx < 0 else 0)
-        if not 0 <= index < len(self):
-            raise IndexError(f'index {int(idx)} is outside of a data set of {len(self)} items')
+        index = self._position(idx)
         info = super().get_data_info(index)
+        if not self.test_mode:
+            info['visit'] = self._visit(idx)
         if self.sentence == 'random':
-            visit = getattr(idx, 'visit', None)
-            if visit is None:
-                visit = int(self._visits[index])
-                self._visits[index] += 1
-            generator = np.random.default_rng([self.seed, index, int(visit)])
+            generator = np.random.default_rng([self.seed, index, info['visit']])
             drawn = int(generator.integers(len(info['sentences'])))
             info.update(text=info['sentences'][drawn], sent_id=info['sent_ids'][drawn])
         return info

@@ -24,7 +24,7 @@ _ENTRY_KEYS = dict(
 )
 
 
-def existing_file(path: str, argument: str) -> str:
+def existing_file(path: str, argument: str, layout: str = LAYOUT) -> str:
     """Returns ``path``.
 
     Raises:
@@ -35,7 +35,7 @@ def existing_file(path: str, argument: str) -> str:
     folder, beside = os.path.dirname(path), ''
     if os.path.isdir(folder):
         beside = f'; {folder} holds {short_repr(sorted(os.listdir(folder)))}'
-    raise FileNotFoundError(f'{argument}: no file {path!r}, expected {LAYOUT}{beside}')
+    raise FileNotFoundError(f'{argument}: no file {path!r}, expected {layout}{beside}')
 
 
 def as_list(ann_id: int | list[int]) -> list[int]:
@@ -91,18 +91,6 @@ def read_instances(
                 _check_keys(entry, _ENTRY_KEYS[key], f'{path}, {key}[{index}]')
                 found[key][entry['id']] = entry
     return found['images'], found['annotations']
-
-
-def read_image_ids(path: str) -> set[int]:
-    """Reads a text file of one image id per line; empty lines are allowed."""
-    ids = set()
-    with open(path, encoding='utf-8') as file:
-        for number, line in enumerate(map(str.strip, file), start=1):
-            if line and not line.isdecimal():
-                raise ValueError(f'{path}, line {number}: expected one image id, but got {line!r}')
-            if line:
-                ids.add(int(line))
-    return ids
 
 
 def parse_segmentation(annotation: dict, image: dict, path: str) -> tuple[list[list | dict], int]:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
 
+from genseg_mm.datasets.reason_seg_files import draw_shapes
 from genseg_mm.datasets.segmentations import decode_segmentation
 from genseg_mm.registry import TRANSFORMS
 
@@ -15,23 +16,43 @@ from genseg_mm.registry import TRANSFORMS
 class LoadReferringMask(BaseTransform):
     """Mask of the referred objects, at the original size.
 
-    Required keys: segmentations (one COCO polygon list or RLE per object), height, width; or gt_seg_map already there.
-    Added: gt_seg_map (H, W) uint8, 1 on the objects (OR of all parts: summed parts would make overlaps 2), seg_fields.
+    Required keys: segmentations (one COCO polygon list or RLE per object), height, width; or shapes and ignore_label
+    (ReasonSeg) and ori_shape, the size of the decoded picture; or gt_seg_map already there.
+    Added: gt_seg_map (H, W) uint8, 1 on the objects (OR of all parts: summed parts would make overlaps 2), 255 where
+    ReasonSeg's regions are to be ignored; seg_fields.
+
+    In training it stands before Resize, which then resizes the mask too; in test after it: the mask stays as it is.
     """
 
     def transform(self, results: dict) -> dict:
         """Adds the mask."""
         results.setdefault('seg_fields', [])
         if 'gt_seg_map' not in results:
-            height, width = results['height'], results['width']
-            mask = np.zeros((height, width), bool)
-            where = f'{results.get("img_path", "?")}, annotations {results.get("ann_ids", "?")}'
-            for segmentation in results['segmentations']:
-                mask |= decode_segmentation(segmentation, height, width, where)
-            results['gt_seg_map'] = mask.astype(np.uint8)
+            draw = _draw_reasoning_mask if 'shapes' in results else _draw_referring_mask
+            results['gt_seg_map'] = draw(results)
         if 'gt_seg_map' not in results['seg_fields']:
             results['seg_fields'].append('gt_seg_map')
         return results
+
+
+def _draw_referring_mask(results: dict) -> np.ndarray:
+    height, width = results['height'], results['width']
+    mask = np.zeros((height, width), bool)
+    where = f'{results.get("img_path", "?")}, annotations {results.get("ann_ids", "?")}'
+    for segmentation in results['segmentations']:
+        mask |= decode_segmentation(segmentation, height, width, where)
+    return mask.astype(np.uint8)
+
+
+def _draw_reasoning_mask(results: dict) -> np.ndarray:
+    if 'ori_shape' not in results:
+        raise ValueError(
+            f'{results.get("img_path", "?")}: LoadReferringMask draws at the size of the decoded picture, but got no '
+            'ori_shape: put LoadImage before it'
+        )
+    height, width = results['ori_shape'][:2]
+    ignored = results['ignore_label']
+    return draw_shapes(results['shapes'], height, width, ignored, results.get('img_path', '?'))
 
 
 @TRANSFORMS.register_module()
@@ -131,8 +152,9 @@ class PointPrompt(BaseTransform):
 class PackGenSegInputs(BaseTransform):
     """Packs a sample for the models and metrics (see ``models/data_preprocessor.py`` for the contract).
 
-    Required key: img. Packed: ``inputs`` uint8 (3, H, W), ``data_samples`` an mmseg SegDataSample with
-    ``gt_sem_seg`` and ``gt_instance_map`` where present.
+    Required key: img, unless there are cached image_latents. Packed: ``inputs`` uint8 (3, H, W), (3, 0, 0) without
+    img; ``data_samples`` an mmseg SegDataSample with ``gt_sem_seg``, ``gt_instance_map`` and what
+    :class:`CachedEncodings` adds where present.
 
     Args:
         meta_keys: Keys copied to the data sample's metainfo where present.
@@ -146,8 +168,10 @@ class PackGenSegInputs(BaseTransform):
         'flip',
         'text',
         'expression',
+        'question',
         'task',
         'kind',
+        'length',
         'subset',
         'sample_idx',
         'ref_id',
@@ -160,6 +184,17 @@ class PackGenSegInputs(BaseTransform):
         'ignore_background',
     )
 
+    CACHED_KEYS = (
+        'image_latents',
+        'mask_latents',
+        'prompt_states',
+        'prompt_mask',
+        'prompt_pooled',
+        'empty_prompt_states',
+        'empty_prompt_mask',
+        'empty_prompt_pooled',
+    )
+
     def __init__(self, meta_keys: Sequence[str] = META_KEYS) -> None:
         self.meta_keys = tuple(meta_keys)
 
@@ -168,7 +203,6 @@ class PackGenSegInputs(BaseTransform):
         from mmengine.structures import PixelData
         from mmseg.structures import SegDataSample
 
-        image = np.ascontiguousarray(results['img'].transpose(2, 0, 1))
         sample = SegDataSample()
         for source, name, dtype in (
             ('gt_seg_map', 'gt_sem_seg', torch.uint8),
@@ -177,5 +211,18 @@ class PackGenSegInputs(BaseTransform):
             if source in results:
                 data = torch.from_numpy(np.ascontiguousarray(results[source])).to(dtype)
                 sample.set_data({name: PixelData(data=data[None])})
-        sample.set_metainfo({key: results[key] for key in self.meta_keys if key in results})
-        return dict(inputs=torch.from_numpy(image), data_samples=sample)
+        sample.set_data({key: results[key] for key in self.CACHED_KEYS if key in results})
+        meta_keys = (*self.meta_keys, 'encoder_fingerprints', 'cached_text')
+        sample.set_metainfo({key: results[key] for key in meta_keys if key in results})
+        return dict(inputs=_pixels(results), data_samples=sample)
+
+
+def _pixels(results: dict) -> torch.Tensor:
+    if 'img' in results:
+        return torch.from_numpy(np.ascontiguousarray(results['img'].transpose(2, 0, 1)))
+    if 'image_latents' in results:
+        return torch.zeros(3, 0, 0, dtype=torch.uint8)
+    raise ValueError(
+        f"the sample of {results.get('img_path', '?')!r} has neither img nor cached image_latents: put LoadImage or "
+        'CachedEncodings before PackGenSegInputs'
+    )

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from genseg_mm.registry import METRICS
 
-_PROTOCOLS = ('lavt', 'lisa', 'grefcoco')
+_PROTOCOLS = ('lavt', 'lisa', 'reasonseg', 'grefcoco')
 
 
 class _Counts(NamedTuple):
@@ -23,7 +23,7 @@ class _Counts(NamedTuple):
     union: int
     predicted: int
     target: int
-    kind: str | None
+    groups: tuple[str, ...]  # one value for each key of the breakdown
 
 
 @METRICS.register_module()
@@ -39,12 +39,15 @@ class ReferringMetric(BaseMetric):
     - ``'lavt'`` (LAVT, ``test.py``): IoU 0 where prediction and target are both empty.
     - ``'lisa'`` (LISA, ``train_ds.py``): IoU 1 there. Their small constants in the denominators
       (1e-5, 1e-10) are not added.
+    - ``'reasonseg'``: LISA's on ReasonSeg: the numbers of ``'lisa'``, also under LISA's names ``gIoU``
+      (mIoU) and ``cIoU`` (oIoU), and all four for the ``'long'`` and ``'short'`` texts.
     - ``'grefcoco'`` (ReLA, ``refer_evaluation.py``): a mask of fewer than ``min_pixels`` pixels
       means 'nothing is referred to'. It scores 1 on an empty target and adds nothing to the sums;
       on a target it scores 0 and adds the union only. A larger mask on an empty target scores 0 and
       adds its area to the union. Pr@t is over sentences with a target. Further keys: ``gIoU`` (the
       same as mIoU), ``cIoU`` (as oIoU), ``N-acc`` and ``T-acc``, the share of sentences without
-      and with a target that are recognised as such; nan where there are no such sentences.
+      and with a target that are recognised as such; nan where there are no such sentences. They follow
+      the GRES paper: ``TP / (TP + FN)`` and ``TN / (TN + FP)``.
 
     oIoU is 0 if no sentence has any target or predicted pixel.
 
@@ -55,8 +58,10 @@ class ReferringMetric(BaseMetric):
         protocol: ``'lavt'``, ``'lisa'`` or ``'grefcoco'``.
         ignore_index: Label of pixels that do not count.
         thresholds: The t of Pr@t, in (0, 1].
-        per_kind: Also ``oIoU/<kind>`` and ``mIoU/<kind>`` for each ``kind`` of expression, which
-            all data samples must then carry.
+        per_kind: The same as ``breakdown=('kind',)``.
+        breakdown: Keys of the data samples' metainfo, e.g. ``('kind', 'subset')``. Adds the IoUs of each
+            of their values, e.g. ``oIoU/<kind>``. All samples must carry them, and two keys must not
+            share a value. ``('length',)`` by default for ``'reasonseg'``.
         min_pixels: Only for ``'grefcoco'``; 1 by default (an empty mask). Report it with the
             numbers.
         prefix: Put before the keys, if given.
@@ -75,6 +80,7 @@ class ReferringMetric(BaseMetric):
         ignore_index: int = 255,
         thresholds: Sequence[float] = (0.5, 0.6, 0.7, 0.8, 0.9),
         per_kind: bool = False,
+        breakdown: str | Sequence[str] | None = None,
         min_pixels: int | None = None,
         prefix: str | None = None,
         collect_device: str = 'cpu',
@@ -92,7 +98,11 @@ class ReferringMetric(BaseMetric):
         if ignore_index in (0, 1):
             raise ValueError(f'ignore_index must not be 0 or 1, but got {ignore_index}')
         self.protocol, self.ignore_index = protocol, ignore_index
-        self.thresholds, self.per_kind = tuple(thresholds), per_kind
+        self.thresholds = tuple(thresholds)
+        if breakdown is None:
+            breakdown = ('length',) if protocol == 'reasonseg' else ()
+        breakdown = (breakdown,) if isinstance(breakdown, str) else tuple(breakdown)
+        self.breakdown = breakdown + ('kind',) * (per_kind and 'kind' not in breakdown)
         self.min_pixels = min_pixels or 1
 
     def process(self, data_batch: Any, data_samples: Sequence[dict | BaseDataElement]) -> None:
@@ -101,8 +111,8 @@ class ReferringMetric(BaseMetric):
         Args:
             data_batch: Not used.
             data_samples: Each with ``['pred_sem_seg']['data']``, 0 or 1, and
-                ``['gt_sem_seg']['data']``, 0, 1 or ``ignore_index``, both (1, H, W); ``kind`` if
-                ``per_kind``.
+                ``['gt_sem_seg']['data']``, 0, 1 or ``ignore_index``, both (1, H, W); and the keys of
+                ``breakdown``.
         """
         # One entry per data item: MMEngine cuts the gathered list at the length of the data set.
         self.results.extend(self._count(_as_dict(sample)) for sample in data_samples)
@@ -115,7 +125,6 @@ class ReferringMetric(BaseMetric):
         metrics = self._ious(results)
         scored = results
         if self.protocol == 'grefcoco':
-            metrics.update(gIoU=metrics['mIoU'], cIoU=metrics['oIoU'])
             scored = [counts for counts in results if counts.target]
             found = [not self._says_nothing(counts) for counts in scored]
             refused = [self._says_nothing(counts) for counts in results if not counts.target]
@@ -123,10 +132,7 @@ class ReferringMetric(BaseMetric):
         ious = [self._score(counts)[0] for counts in scored]
         for threshold in self.thresholds:
             metrics[f'Pr@{threshold:g}'] = _percent([iou >= threshold for iou in ious])
-        if self.per_kind:
-            for kind in sorted({counts.kind for counts in results}):
-                of_kind = self._ious([counts for counts in results if counts.kind == kind])
-                metrics.update({f'{key}/{kind}': value for key, value in of_kind.items()})
+        metrics.update(self._broken_down(results))
         num_empty = sum(not counts.target for counts in results)
         limit = f', min_pixels {self.min_pixels}' if self.protocol == 'grefcoco' else ''
         print_log(
@@ -136,14 +142,28 @@ class ReferringMetric(BaseMetric):
         )
         return metrics
 
+    def _broken_down(self, results: list[_Counts]) -> dict[str, float]:
+        """The IoUs of each group; the names of the groups must tell the keys apart."""
+        metrics, owner = {}, {}
+        for position, key in enumerate(self.breakdown):
+            for group in sorted({counts.groups[position] for counts in results}):
+                if owner.setdefault(group, key) != key:
+                    raise ValueError(
+                        f'breakdown: {owner[group]!r} and {key!r} both have the value {group!r}: use two metrics'
+                    )
+                own = self._ious([own for own in results if own.groups[position] == group])
+                metrics.update({f'{name}/{group}': value for name, value in own.items()})
+        return metrics
+
     def _ious(self, results: list[_Counts]) -> dict[str, float]:
         scores = [self._score(counts) for counts in results]
         intersection = sum(score[1] for score in scores)
         union = sum(score[2] for score in scores)
-        return {
-            'oIoU': 100.0 * intersection / union if union else 0.0,
-            'mIoU': _percent([score[0] for score in scores]),
-        }
+        overall = 100.0 * intersection / union if union else 0.0
+        mean = _percent([score[0] for score in scores])
+        if self.protocol in ('lavt', 'lisa'):
+            return dict(oIoU=overall, mIoU=mean)
+        return dict(oIoU=overall, mIoU=mean, gIoU=mean, cIoU=overall)
 
     def _score(self, counts: _Counts) -> tuple[float, int, int]:
         """IoU of a sentence, and what it adds to the sums of intersections and unions."""
@@ -151,7 +171,7 @@ class ReferringMetric(BaseMetric):
         if self.protocol == 'grefcoco' and self._says_nothing(counts):
             return (0.0, 0, union) if counts.target else (1.0, 0, 0)
         if union == 0:
-            return (1.0 if self.protocol == 'lisa' else 0.0), 0, 0
+            return (1.0 if self.protocol in ('lisa', 'reasonseg') else 0.0), 0, 0
         return intersection / union, intersection, union
 
     def _says_nothing(self, counts: _Counts) -> bool:
@@ -175,18 +195,20 @@ class ReferringMetric(BaseMetric):
             wrong = values[(values != 0) & (values != 1)]
             if wrong.numel():
                 raise ValueError(f'{key} must be {allowed}, but got {wrong[0].item()} {name}')
-        if self.per_kind and not isinstance(sample.get('kind'), str):
-            raise ValueError(
-                "per_kind=True needs a 'kind' in every data sample, but got "
-                f"{sample.get('kind')!r} {name}: add 'kind' to the packing transform's meta_keys"
-            )
+        for key in self.breakdown:
+            if not isinstance(sample.get(key), str):
+                raise ValueError(
+                    f"breakdown={self.breakdown} needs a '{key}' in every data sample, but got "
+                    f'{sample.get(key)!r} {name}: '
+                    f"add '{key}' to the packing transform's meta_keys, if the data set has it"
+                )
         predicted, wanted = prediction.bool() & valid, (target == 1) & valid
         return _Counts(
             intersection=int((predicted & wanted).sum()),
             union=int((predicted | wanted).sum()),
             predicted=int(predicted.sum()),
             target=int(wanted.sum()),
-            kind=sample.get('kind'),
+            groups=tuple(sample[key] for key in self.breakdown),
         )
 
 

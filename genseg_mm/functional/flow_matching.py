@@ -65,10 +65,54 @@ def data_from_velocity(noisy: Tensor, velocity: Tensor, sigma: Tensor) -> Tensor
     return noisy - _per_sample(sigma, noisy) * velocity
 
 
+def guided_velocity(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
+    """Classifier-free guidance, ``unconditional + scale * (conditional - unconditional)``.
+
+    As diffusers and the released DiTs count it (Ho and Salimans, arXiv 2207.12598, Eq. 6 with w = scale - 1): 1 is the
+    conditional velocity alone, 0 the unconditional one.
+
+    Args:
+        conditional: Velocity under the prompt, (N, C, H, W).
+        unconditional: Velocity under the empty or negative prompt, same shape.
+        scale: Guidance scale.
+
+    Returns:
+        Velocity, (N, C, H, W).
+    """
+    return unconditional + scale * (conditional - unconditional)
+
+
+def sigma_schedule(num_steps: int, shift: float = 1.0) -> Tensor:
+    """Noise levels that the steps of :func:`euler_solve` start from and end at.
+
+    Equal steps from 1 to 0, moved by ``sigma -> shift * sigma / (1 + (shift - 1) * sigma)`` (Stable Diffusion 3, arXiv
+    2403.03206, Eq. 23): a shift above 1 spends more steps near pure noise, as large pictures need.
+
+    Args:
+        num_steps: Number of steps S, at least 1.
+        shift: Above 0; 1 keeps the steps equal.
+
+    Returns:
+        Noise levels, (S + 1,) float32, falling from 1 to 0.
+
+    Raises:
+        ValueError: If an argument is out of range.
+    """
+    if not isinstance(num_steps, int) or num_steps < 1:
+        raise ValueError(f'num_steps must be a whole number of at least 1, but got {num_steps!r}')
+    if not 0 < shift < float('inf'):
+        raise ValueError(f'shift must be above 0, but got {shift}')
+    sigmas = torch.linspace(1, 0, num_steps + 1, dtype=torch.float32)
+    return shift * sigmas / (1 + (shift - 1) * sigmas)
+
+
 def euler_solve(
-    velocity_fn: Callable[[Tensor, Tensor], Tensor], noise: Tensor, num_steps: int = 1
+    velocity_fn: Callable[[Tensor, Tensor], Tensor],
+    noise: Tensor,
+    num_steps: int = 1,
+    shift: float = 1.0,
 ) -> Tensor:
-    """Integrates from pure noise (sigma 1) to data (sigma 0) in equal Euler steps.
+    """Integrates from pure noise (sigma 1) to data (sigma 0) in Euler steps.
 
     One step is GenMask's inference: ``noise - velocity(noise, 1)``.
 
@@ -76,16 +120,15 @@ def euler_solve(
         velocity_fn: ``(noisy (N, C, H, W), sigma (N,) float32) -> velocity (N, C, H, W)``.
         noise: Standard normal, (N, C, H, W).
         num_steps: Number of steps, at least 1.
+        shift: Of the noise levels, see :func:`sigma_schedule`; 1 makes equal steps.
 
     Returns:
         Latents, (N, C, H, W).
 
     Raises:
-        ValueError: If num_steps is below 1.
+        ValueError: If num_steps or shift is out of range.
     """
-    if num_steps < 1:
-        raise ValueError(f'num_steps must be at least 1, but got {num_steps}')
-    sigmas = torch.linspace(1, 0, num_steps + 1, dtype=torch.float32, device=noise.device)
+    sigmas = sigma_schedule(num_steps, shift).to(noise.device)
     latents = noise
     for sigma, next_sigma in zip(sigmas[:-1], sigmas[1:], strict=True):
         velocity = velocity_fn(latents, sigma.expand(len(noise)))

@@ -2,9 +2,11 @@
 
 import copy
 import warnings
+from collections.abc import Callable, Sequence
 from os import PathLike, fspath
 from pathlib import Path
 
+import numpy as np
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
@@ -106,6 +108,25 @@ def build_model(
     else:
         load_weights(model, weights)
     return model.to(device).eval()
+
+
+def build_description_writer(
+    cfg: Config, device: torch.device, scope: str
+) -> Callable[[Sequence[np.ndarray], Sequence[str]], list[str]]:
+    """The ``description_writer`` of a config, for two-stage reasoning.
+
+    Raises:
+        ValueError: If the config has none.
+    """
+    if not isinstance(cfg.get('description_writer'), dict):
+        raise ValueError(
+            "describe=True needs a config with the key 'description_writer', such as "
+            "dict(type='genseg_mm.DescriptionWriter', model=..., processor=...), but got "
+            f'{sorted(cfg.keys())}'
+        )
+    with DefaultScope.overwrite_default_scope(scope):
+        writer = MODELS.build(cfg.description_writer)
+    return writer.to(device).eval() if isinstance(writer, nn.Module) else writer
 
 
 def checked_device(device: str | torch.device | None) -> torch.device:

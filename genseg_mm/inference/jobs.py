@@ -24,6 +24,7 @@ class Job:
     outputs: list = field(default_factory=list)  # of the network: one, or one per text
     num_runs: int = 0  # outputs that are to come
     sample: SegDataSample | None = None  # the prediction
+    descriptions: list[str] | None = None  # of the texts, where they were asked for
 
     @property
     def is_done(self) -> bool:

@@ -31,7 +31,7 @@ class NetworkPipeline:
         pipeline = _test_pipeline(cfg)
         with DefaultScope.overwrite_default_scope(scope):
             self.resize, self.instruct = (
-                [TRANSFORMS.build(one) for one in pipeline if _class_name(one['type']) == kind]
+                [TRANSFORMS.build(one) for one in pipeline if class_name(one['type']) == kind]
                 for kind in ('Resize', 'TextPrompt')
             )
 
@@ -95,5 +95,6 @@ def _test_pipeline(cfg: Config) -> list[dict]:
     return dataset.get('pipeline') or cfg.get('test_pipeline') or []
 
 
-def _class_name(kind: str | type) -> str:
+def class_name(kind: str | type) -> str:
+    """Name of the class that a config's ``type`` means, without its scope."""
     return kind.rpartition('.')[2] if isinstance(kind, str) else kind.__name__

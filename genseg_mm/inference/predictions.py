@@ -1,5 +1,7 @@
 """From outputs of the network to the prediction of an image."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from mmengine.structures import InstanceData, PixelData
@@ -7,6 +9,8 @@ from mmseg.structures import SegDataSample
 from torch import Tensor
 
 from genseg_mm.inference.jobs import Job
+from genseg_mm.inference.prompts import Prompts
+from genseg_mm.models import Gen2Seg
 from genseg_mm.models.automatic_instances import as_instances
 
 
@@ -42,15 +46,56 @@ def generated_sample(job: Job, threshold: float) -> SegDataSample:
 
 
 def _sample(job: Job) -> SegDataSample:
-    return SegDataSample(metainfo=dict(img_path=job.source.path, ori_shape=job.image.shape[:2]))
+    meta = dict(img_path=job.source.path, ori_shape=job.image.shape[:2])
+    if job.descriptions is not None:
+        meta['descriptions'] = job.descriptions
+    return SegDataSample(metainfo=meta)
 
 
-def arrays_of(result: SegDataSample | InstanceData) -> dict[str, np.ndarray]:
-    """``masks``, ``scores``, ``bboxes`` and, if there is one, ``color_map`` as arrays."""
+def instances_of(
+    model: Gen2Seg,
+    colors: Tensor,
+    prompts: Prompts,
+    name: str,
+    automatic: bool | dict | None,
+    prompting: dict,
+) -> InstanceData:
+    """Instances of one colour map, on the CPU.
+
+    Args:
+        model: That made the map.
+        colors: Colour map, (3, H, W).
+        prompts: Points and boxes; there may be none.
+        name: Of the image, for messages.
+        automatic: Instances without prompts, with these settings; None does as the model's own ``automatic`` says.
+        prompting: Settings of ``masks_from_points`` over those of the model.
+    """
+    given = dict(points=prompts.points, point_labels=prompts.point_labels, boxes=prompts.boxes)
+    given = {key: value for key, value in given.items() if value is not None}
+    try:
+        if given:
+            return model.prompt(colors, **given, **prompting).cpu()
+        if is_set(model.automatic if automatic is None else automatic):
+            settings = automatic if isinstance(automatic, dict) else {}
+            return model.automatic_instances(colors, **settings).cpu()
+    except ValueError as error:
+        raise ValueError(f'{name}: {error}') from error
+    return as_instances(torch.zeros(0, *colors.shape[1:], dtype=torch.bool), torch.zeros(0))
+
+
+def is_set(option: Any) -> bool:
+    """Whether an option that takes True or settings is on: an empty dict means with default settings."""
+    return option is not None and option is not False
+
+
+def arrays_of(result: SegDataSample | InstanceData) -> dict[str, Any]:
+    """``masks``, ``scores``, ``bboxes`` and, if there are any, ``color_map`` as arrays and ``descriptions``."""
     instances = result if isinstance(result, InstanceData) else result.pred_instances
     arrays = {key: np.asarray(instances[key].cpu()) for key in ('masks', 'scores', 'bboxes')}
     if 'pred_color_map' in result:
         arrays = dict(color_map=color_array(result.pred_color_map.data), **arrays)
+    if 'descriptions' in result:
+        arrays['descriptions'] = result.descriptions
     return arrays
 
 

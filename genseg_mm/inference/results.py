@@ -57,6 +57,20 @@ def draw_prediction(
     return pictures.compose(list(row), [row], [caption])
 
 
+def draw_picture(picture: np.ndarray, caption: str) -> np.ndarray:
+    """A picture with one line under it; RGB, enlarged as in :func:`draw_prediction`."""
+    zoom = max(-(-_SMALLEST // max(picture.shape[:2])), 1)
+    picture = pictures.fit(picture, (picture.shape[0] * zoom, picture.shape[1] * zoom))
+    return pictures.compose(['picture'], [dict(picture=picture)], [caption])
+
+
+def show_picture(picture: np.ndarray, title: str, wait_time: float) -> None:
+    """Shows an RGB picture in a window; 0 seconds wait for a key."""
+    from mmengine.visualization import Visualizer
+
+    Visualizer().show(picture, win_name=title, wait_time=wait_time)
+
+
 def bytes_of(color_map: np.ndarray) -> np.ndarray:
     """A colour map in whole numbers, uint8."""
     return np.clip(np.rint(color_map), 0, 255).astype(np.uint8)
@@ -101,6 +115,8 @@ def save_prediction(prediction: dict, job: Job, folder: Path) -> None:
         scores=prediction['scores'].tolist(),
         bboxes=prediction['bboxes'].tolist(),
     )
+    if 'descriptions' in prediction:
+        content['descriptions'] = prediction['descriptions']
     (folder / f'{job.source.stem}.json').write_text(
         json.dumps(content, ensure_ascii=False), encoding='utf-8'
     )

@@ -179,7 +179,8 @@ class RawLoader:
         masks = any('mask' in instance for instance in results.get('instances', ()))
         if 'instance_map_path' in results or masks:
             return LoadInstanceMap(invalid='skip')(results)
-        return LoadReferringMask()(results) if 'segmentations' in results else results
+        referring = 'segmentations' in results or 'shapes' in results
+        return LoadReferringMask()(results) if referring else results
 
 
 def _checking(transform: Callable) -> Callable:

@@ -3,15 +3,17 @@
 from genseg_mm.models.colorers import MAEColorer, SDColorer, UNetColorer
 from genseg_mm.models.coloring_head import InstanceColoringHead
 from genseg_mm.models.data_preprocessor import GenSegDataPreprocessor
+from genseg_mm.models.description_writer import DescriptionWriter
 from genseg_mm.models.dit_backbone import DiTBackbone
 from genseg_mm.models.gen2seg import Gen2Seg
 from genseg_mm.models.generative_pretraining import GenerativePretraining
 from genseg_mm.models.genmask import GenMask
 from genseg_mm.models.latent_codec import LatentCodec
+from genseg_mm.models.latent_probe import LatentProbe
 from genseg_mm.models.losses import InstanceColoringLoss
 from genseg_mm.models.mask_head import GenerativeMaskHead
 from genseg_mm.models.patch_codec import PatchCodec
-from genseg_mm.models.prompt_encoders import T5PromptEncoder
+from genseg_mm.models.prompt_encoders import QwenVLPromptEncoder, T5PromptEncoder
 from genseg_mm.models.released_weights import load_released
 from genseg_mm.models.timestep_samplers import (
     JointTimesteps,
@@ -21,6 +23,7 @@ from genseg_mm.models.timestep_samplers import (
 )
 
 __all__ = [
+    'DescriptionWriter',
     'DiTBackbone',
     'Gen2Seg',
     'GenMask',
@@ -31,10 +34,12 @@ __all__ = [
     'InstanceColoringLoss',
     'JointTimesteps',
     'LatentCodec',
+    'LatentProbe',
     'LogitNormalTimesteps',
     'LongTailTimesteps',
     'MAEColorer',
     'PatchCodec',
+    'QwenVLPromptEncoder',
     'SDColorer',
     'T5PromptEncoder',
     'UNetColorer',

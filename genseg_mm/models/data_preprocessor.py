@@ -11,8 +11,14 @@ instance sample         ``gt_instance_map`` (1, H, W) int64, 0 = background, on 
                         data sample
 point prompt            meta ``points`` (K, P, 2), (x, y) in pixels of the original image;
                         ``point_labels`` (K, P), 1 positive, 0 negative
+cached encodings        ``inputs`` (3, 0, 0); in the data sample ``image_latents`` and, task 'mask',
+                        ``mask_latents`` (C, h, w); ``prompt_states`` (l, D) and ``prompt_mask``
+                        (L,) bool, l <= L, states beyond l are zero; task 'image' also
+                        ``empty_prompt_*``; meta ``cached_text``, ``encoder_fingerprints``. A
+                        batch has them in all samples or in none
 colour map              float [0, 255], RGB, (3, H, W): ``pred_color_map``
 predictions             ``pred_sem_seg`` / ``pred_instances.masks`` at original size
+generated picture       ``pred_img`` (3, H, W) uint8 RGB, at the size that the network saw
 ======================  ============================================================================
 """
 

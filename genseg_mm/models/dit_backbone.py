@@ -1,11 +1,16 @@
 """One call for every diffusers DiT family."""
 
+from pathlib import Path
+
 import torch
+from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from genseg_mm.models.base import is_pretrained_config
 from genseg_mm.models.dit_families import FAMILIES
+from genseg_mm.models.dit_families.text_inputs import replace_text_projection
+from genseg_mm.models.dit_lora import add_lora, load_lora, save_lora
 from genseg_mm.models.prompt_encoders import PromptEmbeddings
 from genseg_mm.registry import MODELS
 
@@ -15,15 +20,23 @@ class DiTBackbone(BaseModule):
     """Diffusion transformer that predicts the velocity of noisy latents (GenMask's shared model of both tasks).
 
     Args:
-        family: 'sana' or 'wan': how image latents, timestep and text enter (see ``dit_families.py``).
+        family: A key of :data:`~genseg_mm.models.dit_families.FAMILIES`, such as 'wan': how image latents, timestep
+            and text enter.
         transformer: Config of the diffusers model. Pretrained:
             ``dict(type='diffusers.WanTransformer3DModel.from_pretrained', pretrained_model_name_or_path=...,
-            subfolder=...)``. From scratch: keyword arguments of the family's class without a type.
+            subfolder='transformer', torch_dtype='bfloat16')``. From scratch: keyword arguments of the family's class
+            without a type.
         zero_init_output: Starts the output layer at zero. Default: only from scratch, never on a loaded model.
         gradient_checkpointing: Recomputes activations in the backward pass to save memory.
+        prompt_dims: Width of the prompt encoder's states. Where the transformer takes another one, its text
+            projection is replaced by a fresh one of this width (the paper reads Qwen2.5-VL states with Wan).
+        lora: Freezes the transformer and trains low-rank adapters: keyword arguments of ``peft.LoraConfig``, such as
+            ``dict(r=16, lora_alpha=16)``; default layers: the projections of every attention. Layers that are not
+            the released ones any more (a widened input, a fresh text projection) are trained whole.
+        embedded_guidance: Guidance scale that a guidance-distilled Flux takes as an input; default 1.
 
     Raises:
-        ValueError: If the family is unknown or its transformer is of another class.
+        ValueError: If the family is unknown, its transformer is of another class or kind, or it has no guidance input.
     """
 
     def __init__(
@@ -32,6 +45,9 @@ class DiTBackbone(BaseModule):
         transformer: dict,
         zero_init_output: bool | None = None,
         gradient_checkpointing: bool = False,
+        prompt_dims: int | None = None,
+        lora: dict | None = None,
+        embedded_guidance: float | None = None,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -39,35 +55,74 @@ class DiTBackbone(BaseModule):
             raise ValueError(f'family must be one of {sorted(FAMILIES)}, but got {family!r}')
         self.family = FAMILIES[family]()
         expected = self.family.transformer_class
-        transformer = {'type': f'diffusers.{expected}', **transformer}
+        transformer = _with_dtype({'type': f'diffusers.{expected}', **transformer})
+        self.has_source = is_pretrained_config(transformer)
         self.transformer: nn.Module = MODELS.build(transformer)
         if type(self.transformer).__name__ != expected:
             raise ValueError(
                 f'family {family!r} expects a {expected}, but got a {type(self.transformer).__name__}'
             )
-        self.family.prepare(self.transformer)
-        if zero_init_output is None:
-            zero_init_output = not is_pretrained_config(transformer)
-        if zero_init_output:
-            nn.init.zeros_(self.transformer.proj_out.weight)
-            nn.init.zeros_(self.transformer.proj_out.bias)
+        # Layers that are not the released ones any more.
+        self.new_layers: list[str] = self.family.prepare(self.transformer)
+        if prompt_dims is not None and prompt_dims != self.prompt_dims:
+            self._replace_text_projection(prompt_dims)
+        if embedded_guidance is not None:
+            if not getattr(self.transformer.config, 'guidance_embeds', False):
+                raise ValueError(
+                    f'embedded_guidance={embedded_guidance} needs a guidance-distilled transformer (guidance_embeds), '
+                    f'but this {expected} takes no guidance; leave it out'
+                )
+            self.family.embedded_guidance = embedded_guidance
+        if not self.has_source if zero_init_output is None else zero_init_output:
+            nn.init.zeros_(self.output_layer.weight)
+            nn.init.zeros_(self.output_layer.bias)
+        if lora is not None:
+            add_lora(self.transformer, lora, self.new_layers, self.has_source)
         if gradient_checkpointing:
             self.transformer.enable_gradient_checkpointing()
+
+    def _replace_text_projection(self, prompt_dims: int) -> None:
+        names, key = self.family.text_projection, self.family.text_width_key
+        print_log(
+            f'{type(self.transformer).__name__}: fresh {", ".join(names)} for prompts of width {prompt_dims} in place '
+            f'of {self.prompt_dims}; train it before the model follows any text',
+            'current',
+        )
+        replace_text_projection(self.transformer, names, prompt_dims)
+        self.transformer.register_to_config(**{key: prompt_dims})
+        self.new_layers += names
 
     @property
     def latent_channels(self) -> int:
         """Channels C of the latents that it denoises."""
-        return self.transformer.config.out_channels
+        return self.family.latent_channels(self.transformer)
 
     @property
     def patch_size(self) -> tuple[int, int]:
         """Height and width in latent cells of one token."""
-        size = self.transformer.config.patch_size
-        return (size, size) if isinstance(size, int) else tuple(size[-2:])
+        return self.family.patch_size(self.transformer)
+
+    @property
+    def prompt_dims(self) -> int:
+        """Width D of the text states that it takes."""
+        return self.transformer.config[self.family.text_width_key]
+
+    @property
+    def output_layer(self) -> nn.Linear:
+        """The transformer's last layer, zero at the start of a training from scratch."""
+        return self.family.output_layer(self.transformer)
 
     def init_weights(self) -> None:
         """Keeps the weights that diffusers gave."""
         self._is_init = True
+
+    def save_lora(self, folder: str | Path) -> None:
+        """Writes the adapters alone as a folder of peft, see :func:`~genseg_mm.models.dit_lora.save_lora`."""
+        save_lora(self.transformer, folder, self.new_layers)
+
+    def load_lora(self, folder: str | Path) -> None:
+        """Reads such a folder, see :func:`~genseg_mm.models.dit_lora.load_lora`."""
+        load_lora(self.transformer, folder, self.new_layers, self.has_source)
 
     def forward(
         self,
@@ -82,35 +137,67 @@ class DiTBackbone(BaseModule):
         Args:
             noisy: Latents on the path, (N, C, H, W).
             sigma: Noise level, (N,) float32 in [0, 1]; 1 is pure noise.
-            prompt: Text states (N, L, D) and mask (N, L).
+            prompt: Text states (N, L, D) and mask (N, L), for some families a pooled vector (N, P).
             image_latents: Latents of the input image, (N, C, H, W); None if no sample has one.
             has_image: Which samples are conditioned on an image, (N,) bool. Default: all, if
                 ``image_latents`` is given.
 
         Returns:
-            Velocity, (N, C, H, W), float32.
+            Velocity, noise - data, (N, C, H, W), float32.
 
         Raises:
-            ValueError: If the latents' channels or size do not fit the transformer.
+            ValueError: If the latents' channels or size or the prompts' width do not fit the transformer.
         """
-        height, width = noisy.shape[-2:]
-        patch_height, patch_width = self.patch_size
-        if noisy.shape[1] != self.latent_channels:
-            raise ValueError(
-                f'expected latents of {self.latent_channels} channels, but got {noisy.shape[1]}: '
-                'the codec and the transformer do not belong together'
-            )
-        if height % patch_height or width % patch_width:
-            raise ValueError(
-                f'latent size must be a multiple of the patch {self.patch_size}, but got {(height, width)}; '
-                'choose another image size'
-            )
+        self._check(noisy, prompt)
         if image_latents is None:
             image_latents = torch.zeros_like(noisy)
             has_image = torch.zeros(len(noisy), dtype=torch.bool, device=noisy.device)
         elif has_image is None:
             has_image = torch.ones(len(noisy), dtype=torch.bool, device=noisy.device)
+        dtype = self.transformer.dtype
+        states = prompt.states.to(dtype)
+        if self.family.needs_fixed_length_text:
+            states = states.masked_fill(~prompt.mask[..., None], 0)
+        pooled = None if prompt.pooled is None else prompt.pooled.to(dtype)
         velocity = self.family.velocity(
-            self.transformer, noisy, sigma.float(), prompt, image_latents, has_image
+            self.transformer,
+            noisy.to(dtype),
+            sigma.float(),
+            PromptEmbeddings(states, prompt.mask, pooled),
+            image_latents.to(dtype),
+            has_image,
         )
         return velocity.float()
+
+    def _check(self, noisy: Tensor, prompt: PromptEmbeddings) -> None:
+        if noisy.shape[1] != self.latent_channels:
+            raise ValueError(
+                f'expected latents of {self.latent_channels} channels, but got {noisy.shape[1]}: '
+                'the codec and the transformer do not belong together'
+            )
+        size, patch = tuple(noisy.shape[-2:]), self.patch_size
+        if size[0] % patch[0] or size[1] % patch[1]:
+            raise ValueError(
+                f'latent size must be a multiple of the patch {patch}, but got {size}; choose another image size'
+            )
+        width = prompt.states.shape[-1]
+        if width != self.prompt_dims:
+            raise ValueError(
+                f'the transformer takes text states of width {self.prompt_dims}, but got {width} from the prompt '
+                f'encoder: set prompt_dims={width} in DiTBackbone'
+            )
+
+
+def _with_dtype(transformer: dict) -> dict:
+    """Reads dtypes written as text, which diffusers would take for float32 with no more than a warning."""
+    transformer = dict(transformer)
+    for key in ('torch_dtype', 'dtype'):
+        name = transformer.get(key)
+        if isinstance(name, str):
+            dtype = getattr(torch, name.removeprefix('torch.'), None)
+            if not isinstance(dtype, torch.dtype):
+                raise ValueError(
+                    f"transformer.{key} must name a dtype, such as 'bfloat16', but got {name!r}"
+                )
+            transformer[key] = dtype
+    return transformer

@@ -4,9 +4,19 @@ from collections.abc import Sequence
 
 import torch
 from mmengine.structures import BaseDataElement, PixelData
-from torch import Tensor
+from torch import Generator, Tensor
 
+from genseg_mm.functional.flow_matching import euler_solve
+from genseg_mm.models import cached_inputs
 from genseg_mm.models.base import GenSegModel
+from genseg_mm.models.picture_generation import (
+    check_guidance,
+    checked_settings,
+    checked_texts,
+    guided_velocity_fn,
+    latent_size,
+    pictures_to_bytes,
+)
 from genseg_mm.models.prompt_encoders import PromptEmbeddings
 from genseg_mm.models.seeded_noise import draw_noise, seeded_generator, training_generators
 from genseg_mm.registry import MODELS
@@ -30,6 +40,8 @@ class GenMask(GenSegModel):
         seed: Seeds the noise. Training noise is drawn per sample from (run seed, iteration, position in the
             batch of all ranks), so it is neither lost at a resume nor changed by the number of ranks; test
             noise from (seed, ``sample_idx``), so a result does not depend on batch size, rank or order.
+        generation: Settings of :meth:`generate` for samples of task 'image' in prediction, and defaults of the
+            inferencer, e.g. ``dict(num_steps=28, guidance_scale=5.0, image_size=(512, 512))``.
         data_preprocessor: Config; default :class:`GenSegDataPreprocessor`.
 
     Raises:
@@ -45,6 +57,7 @@ class GenMask(GenSegModel):
         image_prompt_drop_prob: float = 0.1,
         image_condition: bool = True,
         seed: int = 0,
+        generation: dict | None = None,
         data_preprocessor: dict | None = None,
         init_cfg: dict | None = None,
     ) -> None:
@@ -56,14 +69,22 @@ class GenMask(GenSegModel):
         self.prompt_encoder = MODELS.build(prompt_encoder)
         self.backbone = MODELS.build(backbone)
         self.mask_head = MODELS.build(mask_head or dict(type='genseg_mm.GenerativeMaskHead'))
+        self.mask_head.attach_codec(self.codec)
         fixed_length = getattr(self.prompt_encoder, 'padding', 'max_length') == 'max_length'
         if self.backbone.family.needs_fixed_length_text and not fixed_length:
             raise ValueError(
                 f"{type(self.backbone.family).__name__} has no text mask: expected padding='max_length' in the "
                 f'prompt encoder, but got {self.prompt_encoder.padding!r}'
             )
+        width = getattr(self.prompt_encoder, 'embed_dims', self.backbone.prompt_dims)
+        if width != self.backbone.prompt_dims:
+            raise ValueError(
+                f'the prompt encoder gives states of width {width}, but the transformer takes '
+                f'{self.backbone.prompt_dims}: set prompt_dims={width} in the backbone for a fresh text projection'
+            )
         self.image_prompt_drop_prob = image_prompt_drop_prob
         self.image_condition, self.seed = image_condition, seed
+        self.generation = checked_settings(generation)
 
     def forward(
         self,
@@ -77,7 +98,8 @@ class GenMask(GenSegModel):
             inputs: RGB in [-1, 1], (N, 3, H, W).
             data_samples: N samples; each needs ``text``, and at training ``gt_sem_seg`` if its task is 'mask'.
             mode: 'loss' -> dict of scalars; 'predict' -> the samples with ``pred_sem_seg`` and ``seg_logits``
-                at original size; 'tensor' -> decoded images (N, 3, H, W).
+                at original size, or ``pred_img`` where the task is 'image'; 'tensor' -> decoded mask images
+                (N, 3, H, W).
 
         Raises:
             ValueError: If samples, texts or the mode are missing or wrong.
@@ -89,11 +111,11 @@ class GenMask(GenSegModel):
         if mode == 'predict':
             return self.predict(inputs, data_samples)
         if mode == 'tensor':
-            return self._decoded(inputs, data_samples)
+            return self.codec.decode(self._generated(inputs, data_samples))
         raise ValueError(f"mode must be 'loss', 'predict' or 'tensor', but got {mode!r}")
 
     def loss(self, inputs: Tensor, data_samples: list[BaseDataElement]) -> dict[str, Tensor]:
-        """Velocity losses ``loss_mask`` and ``loss_image`` (see :meth:`GenerativeMaskHead.loss`)."""
+        """Losses ``loss_mask`` and ``loss_image`` (see :meth:`GenerativeMaskHead.loss`)."""
         generators = training_generators(len(inputs))
         tasks = [sample.get('task', 'mask') for sample in data_samples]
         texts = _texts(data_samples)
@@ -102,51 +124,136 @@ class GenMask(GenSegModel):
             if task == 'image' and drop:
                 texts[index] = ''
         is_mask = torch.tensor([task == 'mask' for task in tasks], device=inputs.device)
-        image_latents = self.codec.encode(inputs)  # (N, C, h, w)
+        image_latents = cached_inputs.image_latents(self, inputs, data_samples)  # (N, C, h, w)
         data = image_latents.clone()  # an 'image' sample generates its image
+        masks = None
         if is_mask.any():
-            masks = torch.stack([_mask_target(sample) for sample in data_samples if _is_mask(sample)])
-            masks = self.mask_head.masks_to_images(masks.to(inputs.device))
-            if masks.shape[-2:] != inputs.shape[-2:]:
-                raise ValueError(
-                    f'training masks must have the size of the images, {tuple(inputs.shape[-2:])}, but got '
-                    f'{tuple(masks.shape[-2:])}: load them before Resize in the training pipeline'
-                )
-            data[is_mask] = self.codec.encode(masks)
-        prompt = self.prompt_encoder(texts, inputs)
+            masked = [sample for sample in data_samples if _is_mask(sample)]
+            mask_latents = cached_inputs.mask_latents(self, masked, image_latents)
+            if mask_latents is None:
+                masks = _mask_targets(masked, inputs)  # (M, H, W)
+                mask_latents = self.codec.encode(self.mask_head.masks_to_images(masks))
+            data[is_mask] = mask_latents
+        prompt = cached_inputs.encode_prompts(self, texts, inputs, data_samples, is_mask)
         velocity_fn = self._velocity_fn(prompt, image_latents, is_mask)
-        return self.mask_head.loss(velocity_fn, data, tasks, generators)
+        return self.mask_head.loss(velocity_fn, data, tasks, generators, masks, self.codec)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        texts: Sequence[str],
+        image_size: tuple[int, int],
+        num_steps: int = 28,
+        guidance_scale: float = 5.0,
+        seed: int = 0,
+        negative_text: str = '',
+        shift: float = 1.0,
+        generators: Sequence[Generator] | None = None,
+    ) -> Tensor:
+        """Pictures of texts: Euler steps from pure noise with classifier-free guidance (never used for masks).
+
+        The paper trains for guidance but states neither steps nor scale: the defaults are ours.
+
+        Args:
+            texts: N prompts.
+            image_size: Height and width in pixels, multiples of the codec's factor times the patch.
+            num_steps: Euler steps.
+            guidance_scale: See :func:`guided_velocity`; 1 is no guidance, and halves the cost.
+            seed: The noise of text i is that of (seed, i).
+            negative_text: Prompt to guide away from; the empty one is what training dropped prompts to.
+            shift: Of the noise levels, see :func:`sigma_schedule`.
+            generators: One CPU generator per text for its noise, in place of the seed.
+
+        Returns:
+            RGB in [-1, 1], (N, 3, H, W). A picture depends on its text and noise, not on the others of its batch.
+
+        Raises:
+            ValueError: If an argument is out of range.
+        """
+        texts = checked_texts(texts)
+        size = latent_size(image_size, self.codec.downsample, self.backbone.patch_size)
+        check_guidance(guidance_scale)
+        if generators is None:
+            generators = [seeded_generator(seed, index) for index in range(len(texts))]
+        if len(generators) != len(texts):
+            raise ValueError(
+                f'generators must be one per text, {len(texts)}, but got {len(generators)}'
+            )
+        # One call for both, so that all are padded to one length.
+        unguided = [negative_text] * len(texts) if guidance_scale != 1 else []
+        prompt = self.prompt_encoder(texts + unguided, None)
+        noise = draw_noise((self.backbone.latent_channels, *size), generators)
+        velocity_fn = guided_velocity_fn(self.backbone, prompt, guidance_scale)
+        latents = euler_solve(velocity_fn, noise.to(prompt.states.device), num_steps, shift)
+        return self.codec.decode(latents).clamp(-1, 1)
 
     @torch.no_grad()
     def predict(
         self, inputs: Tensor, data_samples: list[BaseDataElement]
     ) -> list[BaseDataElement]:
-        """Masks at original size: ``pred_sem_seg`` (1, H, W) uint8 in {0, 1}, ``seg_logits`` (1, H, W) float32."""
-        decoded = self._decoded(inputs, data_samples)
-        for image, sample in zip(decoded, data_samples, strict=True):
-            size = tuple(sample.get('ori_shape', image.shape[-2:]))[:2]
-            valid = sample.get('img_shape', image.shape[-2:])
-            logits = self.mask_head.decoded_to_logits(image[:, : valid[0], : valid[1]], size)
+        """Predicts each sample by its task.
+
+        'mask': ``pred_sem_seg`` (1, H, W) uint8 in {0, 1} and ``seg_logits`` (1, H, W) float32 at original size.
+        'image': ``pred_img`` (3, H, W) uint8 RGB, generated from the text with the settings ``generation``, at the size
+        that the network sees; the sample's own picture gives that size and nothing else.
+        """
+        is_mask = torch.tensor([_is_mask(sample) for sample in data_samples], device=inputs.device)
+        pictured = [sample for sample in data_samples if not _is_mask(sample)]
+        if pictured:
+            self._predict_pictures(tuple(inputs.shape[-2:]), pictured)
+        masked = [sample for sample in data_samples if _is_mask(sample)]
+        if masked:
+            self._predict_masks(inputs[is_mask], masked)
+        return data_samples
+
+    def _predict_masks(self, inputs: Tensor, data_samples: list[BaseDataElement]) -> None:
+        latents = self._generated(inputs, data_samples)
+        pictures = self.mask_head.latents_to_grey(latents, self.codec)  # (N, 1, H, W)
+        for grey, sample in zip(pictures, data_samples, strict=True):
+            size = tuple(sample.get('ori_shape', grey.shape[-2:]))[:2]
+            valid = sample.get('img_shape', grey.shape[-2:])
+            logits = self.mask_head.grey_to_logits(grey[:, : valid[0], : valid[1]], size)
             sample.set_data(
                 dict(
                     seg_logits=PixelData(data=logits),
                     pred_sem_seg=PixelData(data=(logits > 0).to(torch.uint8)),
                 )
             )
-        return data_samples
 
-    def _decoded(self, inputs: Tensor, data_samples: list[BaseDataElement]) -> Tensor:
-        """Generated mask images, (N, 3, H, W)."""
-        image_latents = self.codec.encode(inputs)
-        prompt = self.prompt_encoder(_texts(data_samples), inputs)
-        has_image = torch.ones(len(inputs), dtype=torch.bool, device=inputs.device)
-        generators = [
+    def _predict_pictures(
+        self, size: tuple[int, int], data_samples: list[BaseDataElement]
+    ) -> None:
+        if 0 in size:  # cached latents in place of pixels
+            height, width = data_samples[0].image_latents.shape[-2:]
+            size = height * self.codec.downsample, width * self.codec.downsample
+        settings = {**self.generation, 'image_size': size}
+        pictures = self.generate(
+            _texts(data_samples), generators=self._test_generators(data_samples), **settings
+        )
+        for picture, sample in zip(pictures_to_bytes(pictures), data_samples, strict=True):
+            height, width = tuple(sample.get('img_shape', size))[:2]
+            sample.set_data(dict(pred_img=PixelData(data=picture[:, :height, :width])))
+
+    def _test_generators(self, data_samples: list[BaseDataElement]) -> list[Generator]:
+        return [
             seeded_generator(self.seed, int(sample.get('sample_idx', index)))
             for index, sample in enumerate(data_samples)
         ]
+
+    def _generated(self, inputs: Tensor, data_samples: list[BaseDataElement]) -> Tensor:
+        """Generated latents of masks, (N, C, h, w)."""
+        if not all(map(_is_mask, data_samples)):
+            raise ValueError(
+                "expected samples of task 'mask', but got 'image': use mode='predict', or generate(texts)"
+            )
+        image_latents = cached_inputs.image_latents(self, inputs, data_samples)
+        has_image = torch.ones(len(inputs), dtype=torch.bool, device=inputs.device)
+        texts = _texts(data_samples)
+        prompt = cached_inputs.encode_prompts(self, texts, inputs, data_samples, has_image)
+        generators = self._test_generators(data_samples)
         noise = draw_noise(image_latents.shape[1:], generators).to(image_latents)
         velocity_fn = self._velocity_fn(prompt, image_latents, has_image)
-        return self.codec.decode(self.mask_head.predict(velocity_fn, noise))
+        return self.mask_head.predict(velocity_fn, noise)
 
     def _velocity_fn(self, prompt: PromptEmbeddings, image_latents: Tensor, has_image: Tensor):
         has_image = has_image & self.image_condition
@@ -168,10 +275,18 @@ def _is_mask(sample: BaseDataElement) -> bool:
     return sample.get('task', 'mask') == 'mask'
 
 
-def _mask_target(sample: BaseDataElement) -> Tensor:
-    if 'gt_sem_seg' not in sample:
+def _mask_targets(samples: Sequence[BaseDataElement], inputs: Tensor) -> Tensor:
+    """Masks of samples of task 'mask' at the size of the images, (M, H, W)."""
+    for sample in samples:
+        if 'gt_sem_seg' not in sample:
+            raise ValueError(
+                f"sample {sample.get('img_path', '?')!r} of task 'mask' has no gt_sem_seg: put LoadReferringMask into "
+                'the training pipeline'
+            )
+    masks = torch.stack([sample.gt_sem_seg.data[0] for sample in samples]).to(inputs.device)
+    if masks.shape[-2:] != inputs.shape[-2:]:
         raise ValueError(
-            f"sample {sample.get('img_path', '?')!r} of task 'mask' has no gt_sem_seg: put LoadReferringMask into the "
-            'training pipeline'
+            f'training masks must have the size of the images, {tuple(inputs.shape[-2:])}, but got '
+            f'{tuple(masks.shape[-2:])}: load them before Resize in the training pipeline'
         )
-    return sample.gt_sem_seg.data[0]
+    return masks

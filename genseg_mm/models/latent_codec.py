@@ -1,5 +1,7 @@
 """Images <-> standardised latents, for every diffusers autoencoder."""
 
+import hashlib
+
 import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
@@ -13,9 +15,9 @@ class LatentCodec(FrozenPartsMixin, BaseModule):
     """Frozen autoencoder whose latents are standardised.
 
     2D autoencoders (AutoencoderKL, AutoencoderTiny, AutoencoderDC, our PatchCodec) and video autoencoders used with one
-    frame (AutoencoderKLWan, AutoencoderKLQwenImage). Latents are standardised by the autoencoder's ``latents_mean`` and
-    ``latents_std`` where it has them, else by ``shift_factor`` and ``scaling_factor``. The mode of the
-    posterior is taken.
+    frame (AutoencoderKLWan of Wan2.1 and 2.2, AutoencoderKLQwenImage). Latents are standardised by the autoencoder's
+    ``latents_mean`` and ``latents_std`` where it has them, else by ``shift_factor`` and ``scaling_factor``. The mode of
+    the posterior is taken.
 
     Args:
         autoencoder: Config, e.g. ``dict(type='diffusers.AutoencoderKLWan.from_pretrained', ...)``.
@@ -32,9 +34,7 @@ class LatentCodec(FrozenPartsMixin, BaseModule):
         has_source = is_pretrained_config(autoencoder) or getattr(module, 'has_source', False)
         self.autoencoder = freeze(module, has_source)
         self.max_batch = max_batch
-        self.is_video = any(
-            isinstance(module, nn.Conv3d) for module in self.autoencoder.modules()
-        )
+        self.is_video = any(isinstance(module, nn.Conv3d) for module in self.autoencoder.modules())
         config = self.autoencoder.config
         mean, std = _option(config, 'latents_mean'), _option(config, 'latents_std')
         if mean is None or std is None:
@@ -49,6 +49,30 @@ class LatentCodec(FrozenPartsMixin, BaseModule):
     def init_weights(self) -> None:
         """Keeps the autoencoder as it was built."""
         self._is_init = True
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels C of the latents."""
+        config = self.autoencoder.config
+        channels = _option(config, 'latent_channels') or _option(config, 'z_dim')
+        return int(channels or self.latents_mean.shape[1])
+
+    def fingerprint(self) -> str:
+        """Hash of all that its latents depend on: class, weights, standardisation.
+
+        The weights are hashed as bfloat16, so that loading them in a lower precision leaves it as it is.
+        """
+        digest = hashlib.sha256(type(self.autoencoder).__name__.encode())
+        state = {
+            **self.autoencoder.state_dict(),
+            '_mean': self.latents_mean,
+            '_std': self.latents_std,
+        }
+        for name in sorted(state):
+            value = state[name].detach().to(torch.bfloat16).contiguous().cpu()
+            digest.update(f'{name}{tuple(value.shape)}'.encode())
+            digest.update(value.view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
 
     def encode(self, images: Tensor) -> Tensor:
         """Encodes images.
@@ -72,13 +96,20 @@ class LatentCodec(FrozenPartsMixin, BaseModule):
             latents = [self._encode(part) for part in self._parts(images)]
         return (torch.cat(latents).float() - self.latents_mean) / self.latents_std
 
-    def decode(self, latents: Tensor) -> Tensor:
-        """Decodes standardised latents (N, C, h, w) to RGB images in about [-1, 1], (N, 3, H, W), float32.
+    def decode(self, latents: Tensor, clamp: bool = True) -> Tensor:
+        """Decodes standardised latents to images; gradients flow to the latents.
 
-        Gradients flow to the latents, so that a loss in pixel space is possible.
+        Args:
+            latents: (N, C, h, w).
+            clamp: Wan's and Qwen's autoencoders cut their output off at -1 and 1, where nothing is left of a gradient.
+                False takes it as it was before, for a loss in pixel space; others have no such cut.
+
+        Returns:
+            RGB in about [-1, 1], (N, 3, H, W), float32.
         """
         latents = latents.float() * self.latents_std + self.latents_mean
-        return torch.cat([self._decode(part) for part in self._parts(latents)]).float()
+        decode = self._decode if clamp or not self.is_video else self._decode_unclamped
+        return torch.cat([decode(part) for part in self._parts(latents)]).float()
 
     def _parts(self, batch: Tensor) -> tuple[Tensor, ...]:
         dtype = next((p.dtype for p in self.autoencoder.parameters()), batch.dtype)
@@ -97,6 +128,27 @@ class LatentCodec(FrozenPartsMixin, BaseModule):
             return self.autoencoder.decode(latents[:, :, None]).sample[:, :, 0]
         return self.autoencoder.decode(latents).sample
 
+    def _decode_unclamped(self, latents: Tensor) -> Tensor:
+        seen: list[Tensor] = []
+        hook = self.autoencoder.decoder.register_forward_hook(
+            lambda _module, _args, output: seen.append(output)
+        )
+        try:
+            clamped = self._decode(latents)
+        finally:
+            hook.remove()
+        if len(seen) != 1:
+            raise ValueError(
+                f'expected one call of the decoder for one frame, but got {len(seen)}; turn slicing and tiling off'
+            )
+        images = seen[0][:, :, 0]
+        patch_size = _option(self.autoencoder.config, 'patch_size') or 1
+        if patch_size > 1:
+            # Wan2.2 orders a pixel's place in a patch as (column, row).
+            images = images.unflatten(1, (-1, patch_size, patch_size)).transpose(2, 3)
+            images = nn.functional.pixel_shuffle(images.flatten(1, 3), patch_size)
+        return images.reshape(clamped.shape)
+
 
 def _option(config: object, name: str) -> object:
     return getattr(config, name, None)
@@ -108,11 +160,17 @@ def _spatial_factor(autoencoder: nn.Module) -> int:
     (The config's ``scale_factor_spatial`` does not follow them.)
     """
     config = autoencoder.config
+    patch_size = _option(config, 'patch_size') or 1
+    if not isinstance(patch_size, int):
+        raise ValueError(
+            f'{type(autoencoder).__name__} leaves patches and standardisation of its latents to the pipeline '
+            f'(patch_size {patch_size}), which LatentCodec does not know; expected an autoencoder whose config has both'
+        )
     for name in ('block_out_channels', 'encoder_block_out_channels', 'dim_mult'):
         if stages := _option(config, name):
-            return 2 ** (len(stages) - 1) * (_option(config, 'patch_size') or 1)
-    if patch_size := _option(config, 'patch_size'):
-        return int(patch_size)
+            return 2 ** (len(stages) - 1) * patch_size
+    if _option(config, 'patch_size'):
+        return patch_size
     raise ValueError(
         f'cannot tell the downsampling of {type(autoencoder).__name__}: expected an autoencoder whose config has '
         "'block_out_channels', 'encoder_block_out_channels', 'dim_mult' or 'patch_size'"

@@ -164,6 +164,44 @@ def test_per_kind():
         evaluate(FOUR, per_kind=True)
 
 
+def test_reasonseg_long_and_short():
+    pairs = [
+        sample(EMPTY, EMPTY, length='long'),  # U = 0 counts as 1
+        sample(TWO_ROWS, ROW, length='long'),  # 4 / 8
+        sample(CORNER, ROW, length='short'),  # 2 / 6
+        sample(ROW, '##?? .... .... ....', length='short'),  # 2 / 2: two pixels ignored
+    ]
+    metrics = evaluate(pairs, protocol='reasonseg', thresholds=(0.5,))
+    assert metrics == pytest.approx({
+        'oIoU': 100 * (4 + 2 + 2) / (8 + 6 + 2),
+        'cIoU': 100 * (4 + 2 + 2) / (8 + 6 + 2),
+        'mIoU': 100 * (1 + 1 / 2 + 1 / 3 + 1) / 4,
+        'gIoU': 100 * (1 + 1 / 2 + 1 / 3 + 1) / 4,
+        'Pr@0.5': 75.0,
+        **{'oIoU/long': 50.0, 'cIoU/long': 50.0, 'mIoU/long': 75.0, 'gIoU/long': 75.0},
+        **{'oIoU/short': 50.0, 'cIoU/short': 50.0},
+        **{'mIoU/short': 100 * 2 / 3, 'gIoU/short': 100 * 2 / 3},
+    })  # fmt: skip
+    with pytest.raises(ValueError, match=r"breakdown=\('length',\) needs a 'length' in every"):
+        evaluate(FOUR, protocol='reasonseg')
+    assert 'gIoU/long' not in evaluate(FOUR, protocol='reasonseg', breakdown=())
+
+
+def test_breakdown_by_several_keys():
+    values = [('one-target', 'val'), ('multi-target', 'val'), ('no-target', 'testA')]
+    pairs = [
+        sample(*pair, kind=kind, subset=subset)
+        for pair, (kind, subset) in zip([FOUR[0], FOUR[1], (ROW, EMPTY)], values, strict=True)
+    ]
+    metrics = evaluate(pairs, protocol='grefcoco', breakdown=('subset',), per_kind=True)
+    assert metrics['gIoU/multi-target'] == 50.0
+    assert metrics['cIoU/no-target'] == metrics['gIoU/testA'] == 0.0
+    assert metrics['cIoU/val'] == pytest.approx(100 * (4 + 4) / (4 + 8))
+    pairs[0]['kind'] = 'val'
+    with pytest.raises(ValueError, match="'subset' and 'kind' both have the value 'val'"):
+        evaluate(pairs, breakdown=('subset', 'kind'))
+
+
 def test_padded_results_are_cut():
     metric = ReferringMetric()
     metric.process({}, [sample(*pair) for pair in [*FOUR, FOUR[0]]])  # the last repeats the first

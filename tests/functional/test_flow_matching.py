@@ -6,7 +6,9 @@ import torch
 from genseg_mm.functional.flow_matching import (
     data_from_velocity,
     euler_solve,
+    guided_velocity,
     noisy_latents,
+    sigma_schedule,
     velocity_target,
 )
 
@@ -68,3 +70,40 @@ def test_wrong_input_says_what_came(pair):
         noisy_latents(data, noise, torch.tensor([0.5, 1.0]))
     with pytest.raises(ValueError, match='at least 1, but got 0'):
         euler_solve(lambda noisy, sigma: noisy, noise, 0)
+
+
+@pytest.mark.parametrize('num_steps', [1, 3, 28])
+@pytest.mark.parametrize('shift', [1.0, 3.0])
+def test_constant_velocity_is_solved_exactly_whatever_the_steps(num_steps, shift):
+    noise = torch.tensor([1.0, -2.0]).reshape(2, 1, 1, 1)
+    solved = euler_solve(lambda noisy, sigma: torch.full_like(noisy, 0.75), noise, num_steps, shift)
+    torch.testing.assert_close(solved.flatten(), torch.tensor([0.25, -2.75]), rtol=0, atol=5e-6)
+
+
+def test_euler_by_hand_on_a_velocity_that_depends_on_both():
+    # v = noisy + sigma from 1: two equal steps 1 - 0.5 * (1 + 1) = 0, then 0 - 0.5 * (0 + 0.5) = -0.25.
+    def velocity_fn(noisy, sigma):
+        return noisy + sigma.reshape(-1, 1, 1, 1)
+
+    assert euler_solve(velocity_fn, torch.ones(1, 1, 1, 1), 2).item() == -0.25
+    # Shift 3 moves 0.5 to 0.75: 1 - 0.25 * 2 = 0.5, then 0.5 - 0.75 * (0.5 + 0.75) = -0.4375.
+    assert euler_solve(velocity_fn, torch.ones(1, 1, 1, 1), 2, shift=3.0).item() == -0.4375
+
+
+def test_schedule_by_hand():
+    assert sigma_schedule(4).tolist() == [1.0, 0.75, 0.5, 0.25, 0.0]
+    # 3 s / (1 + 2 s): 0.75 -> 0.9, 0.5 -> 0.75, 0.25 -> 0.5
+    expected = torch.tensor([1.0, 0.9, 0.75, 0.5, 0.0])
+    torch.testing.assert_close(sigma_schedule(4, shift=3.0), expected, rtol=0, atol=1e-7)
+    for num_steps in (0, -1, 2.0):
+        with pytest.raises(ValueError, match=f'at least 1, but got {num_steps}'):
+            sigma_schedule(num_steps)
+    for shift in (0.0, -1.0, float('nan'), float('inf')):
+        with pytest.raises(ValueError, match=f'shift must be above 0, but got {shift}'):
+            sigma_schedule(2, shift)
+
+
+def test_guidance_by_hand():
+    conditional, unconditional = torch.tensor([2.0, -1.0]), torch.tensor([1.0, 1.0])
+    guided = [guided_velocity(conditional, unconditional, scale).tolist() for scale in (0, 1, 5)]
+    assert guided == [[1.0, 1.0], [2.0, -1.0], [6.0, -9.0]]

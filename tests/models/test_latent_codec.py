@@ -3,50 +3,10 @@
 import pytest
 import torch
 from safetensors.torch import save_file
+from tiny_codecs import AUTOENCODERS
 
 from genseg_mm.models.latent_codec import LatentCodec
 from genseg_mm.models.patch_codec import PatchCodec, fit_patch_codec
-
-AUTOENCODERS = {
-    'kl': dict(
-        type='diffusers.AutoencoderKL',
-        block_out_channels=(8, 16),
-        down_block_types=('DownEncoderBlock2D',) * 2,
-        up_block_types=('UpDecoderBlock2D',) * 2,
-        norm_num_groups=4,
-        latent_channels=4,
-        scaling_factor=0.5,
-        shift_factor=0.25,
-    ),
-    'tiny': dict(
-        type='diffusers.AutoencoderTiny',
-        encoder_block_out_channels=(8, 8, 8),
-        decoder_block_out_channels=(8, 8, 8),
-        num_encoder_blocks=(1, 1, 1),
-        num_decoder_blocks=(1, 1, 1),
-    ),
-    'wan': dict(
-        type='diffusers.AutoencoderKLWan',
-        base_dim=8,
-        z_dim=4,
-        dim_mult=[1, 2, 2],
-        num_res_blocks=1,
-        temperal_downsample=[False, True],
-        latents_mean=[0.5, -0.5, 0.0, 1.0],
-        latents_std=[2.0, 1.0, 0.5, 4.0],
-    ),
-    'qwen_image': dict(
-        type='diffusers.AutoencoderKLQwenImage',
-        base_dim=8,
-        z_dim=4,
-        dim_mult=[1, 2, 2],
-        num_res_blocks=1,
-        temperal_downsample=[False, True],
-        latents_mean=[0.5, -0.5, 0.0, 1.0],
-        latents_std=[2.0, 1.0, 0.5, 4.0],
-    ),
-    'patch': dict(type='genseg_mm.PatchCodec'),
-}
 
 
 @pytest.fixture(params=AUTOENCODERS)
@@ -57,35 +17,66 @@ def codec(request):
     return codec
 
 
+# What the configs above mean: pixels per cell, channels, and how diffusers' pipelines standardise.
+FACTORS = dict(kl=2, tiny=4, wan=4, qwen_image=4, kl_sd3=8, dc=4, wan22=16, patch=8)
+CHANNELS = dict(kl=4, tiny=4, wan=4, qwen_image=4, kl_sd3=16, dc=8, wan22=6, patch=20)
+SHIFT_AND_SCALE = dict(kl=(0.25, 0.5), tiny=(0, 1), kl_sd3=(0.0609, 1.5305), dc=(0, 0.41407))
+VIDEO = ('wan', 'qwen_image', 'wan22')
+
+
 def raw_latents(codec, images):
     """The autoencoder's own latents, by its own interface."""
-    if codec.name in ('wan', 'qwen_image'):
+    if codec.name in VIDEO:
         return codec.autoencoder.encode(images[:, :, None]).latent_dist.mode()[:, :, 0]
     encoded = codec.autoencoder.encode(images)
-    return encoded.latent_dist.mode() if codec.name == 'kl' else encoded.latents
+    if codec.name.startswith('kl'):
+        return encoded.latent_dist.mode()
+    return encoded.latent if codec.name == 'dc' else encoded.latents
 
 
 def test_latents_are_standardised_and_decode_back(codec):
-    images = torch.rand(2, 3, 32, 48) * 2 - 1
+    images = torch.rand(2, 3, 32, 48, generator=torch.Generator().manual_seed(0)) * 2 - 1
     latents = codec.encode(images)
-    factor = {'kl': 2, 'patch': 8}.get(codec.name, 4)
-    assert codec.downsample == factor
+    factor = FACTORS[codec.name]
+    assert (codec.downsample, codec.latent_channels) == (factor, CHANNELS[codec.name])
     with torch.no_grad():
         raw = raw_latents(codec, images)
-        if codec.name in ('wan', 'qwen_image'):
-            mean = torch.tensor([0.5, -0.5, 0.0, 1.0]).view(1, 4, 1, 1)
-            std = torch.tensor([2.0, 1.0, 0.5, 4.0]).view(1, 4, 1, 1)
+        if codec.name in VIDEO:
+            config = AUTOENCODERS[codec.name]
+            mean = torch.tensor(config['latents_mean']).view(1, -1, 1, 1)
+            std = torch.tensor(config['latents_std']).view(1, -1, 1, 1)
             expected = (raw - mean) / std
             decoded = codec.autoencoder.decode(raw[:, :, None]).sample[:, :, 0]
         else:
-            shift, scale = {'kl': (0.25, 0.5), 'tiny': (0.0, 1.0)}.get(
-                codec.name, (0.0, codec.autoencoder.config.scaling_factor)
-            )
+            patch = (0.0, codec.autoencoder.config.scaling_factor)
+            shift, scale = SHIFT_AND_SCALE.get(codec.name, patch)
             expected = (raw - shift) * scale
             decoded = codec.autoencoder.decode(raw).sample
-    assert latents.shape[-2:] == (32 // factor, 48 // factor)
+    assert latents.shape == (2, CHANNELS[codec.name], 32 // factor, 48 // factor)
     torch.testing.assert_close(latents, expected, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(codec.decode(latents), decoded, rtol=1e-4, atol=1e-4)
+    assert decoded.shape == images.shape
+
+
+def test_decoding_without_the_cut_has_a_gradient_everywhere(codec):
+    latents = 3 * torch.randn(
+        1, CHANNELS[codec.name], 2, 2, generator=torch.Generator().manual_seed(0)
+    )
+    if codec.name in VIDEO:  # so large an output that the cut bites
+        last = codec.autoencoder.decoder.conv_out
+        last.weight.data *= 30
+    cut, whole = codec.decode(latents), codec.decode(latents, clamp=False)
+    bound = 1 if codec.name in VIDEO else float('inf')
+    torch.testing.assert_close(whole.clamp(-bound, bound), cut, rtol=0, atol=0)
+    assert (whole.abs().max() > 1).item() or codec.name not in VIDEO
+    if codec.name in VIDEO:
+        beyond = whole.abs() > 1
+        grads = []
+        for clamp in (True, False):
+            own = latents.clone().requires_grad_()
+            codec.decode(own, clamp=clamp)[beyond].sum().backward()
+            grads.append(own.grad.abs().sum().item())
+        assert grads[0] == 0 < grads[1]
 
 
 def test_frozen_and_chunking_changes_nothing(codec):
@@ -105,6 +96,20 @@ def test_wrong_size_names_the_factor():
     codec = LatentCodec(AUTOENCODERS['patch'])
     with pytest.raises(ValueError, match=r'multiples of 8 .* but got \(28, 32\)'):
         codec.encode(torch.zeros(1, 3, 28, 32))
+
+
+def test_an_autoencoder_that_leaves_patches_to_its_pipeline_is_refused():
+    config = dict(
+        type='diffusers.AutoencoderKLFlux2',
+        block_out_channels=(8, 8),
+        down_block_types=('DownEncoderBlock2D',) * 2,
+        up_block_types=('UpDecoderBlock2D',) * 2,
+        norm_num_groups=4,
+    )
+    with pytest.raises(
+        ValueError, match=r'AutoencoderKLFlux2 leaves patches .*patch_size \(2, 2\)'
+    ):
+        LatentCodec(config)
 
 
 def test_saved_folder_is_a_source_that_stays_out_of_checkpoints(tmp_path):
@@ -131,7 +136,9 @@ def test_saved_folder_is_a_source_that_stays_out_of_checkpoints(tmp_path):
 def test_patch_codec_keeps_what_its_components_span():
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(6, 3, 8, 8, generator=generator) * 2 - 1
-    masks = (torch.rand(6, 1, 8, 8, generator=generator) > 0.5).float().expand(-1, 3, -1, -1) * 2 - 1
+    masks = (torch.rand(6, 1, 8, 8, generator=generator) > 0.5).float().expand(
+        -1, 3, -1, -1
+    ) * 2 - 1
     state = fit_patch_codec(images, masks, latent_channels=48, patch_size=4)
     gram = state['basis'] @ state['basis'].T
     torch.testing.assert_close(gram, torch.eye(48), rtol=0, atol=1e-5)
@@ -140,7 +147,9 @@ def test_patch_codec_keeps_what_its_components_span():
 def test_patch_codec_with_all_components_is_exact(tmp_path):
     images = torch.rand(6, 3, 8, 8) * 2 - 1
     save_file(fit_patch_codec(images, images, 48, 4), tmp_path / 'codec.safetensors')
-    codec = LatentCodec(dict(type='genseg_mm.PatchCodec', weights=str(tmp_path / 'codec.safetensors')))
+    codec = LatentCodec(
+        dict(type='genseg_mm.PatchCodec', weights=str(tmp_path / 'codec.safetensors'))
+    )
     torch.testing.assert_close(codec.decode(codec.encode(images)), images, rtol=0, atol=1e-5)
     assert abs(codec.encode(images).std().item() - 1) < 0.02
 
@@ -165,5 +174,7 @@ def test_missing_or_wrong_weights_name_the_file(tmp_path):
     with pytest.raises(FileNotFoundError, match='nowhere.safetensors'):
         PatchCodec('nowhere.safetensors')
     save_file({'mean': torch.zeros(3)}, tmp_path / 'bad.safetensors')
-    with pytest.raises(ValueError, match=r"bad.safetensors: expected tensors .* but got \['mean'\]"):
+    with pytest.raises(
+        ValueError, match=r"bad.safetensors: expected tensors .* but got \['mean'\]"
+    ):
         PatchCodec(str(tmp_path / 'bad.safetensors'))

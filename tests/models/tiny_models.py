@@ -36,6 +36,83 @@ WAN = dict(
     rope_max_seq_len=64,
 )
 
+QWEN_IMAGE = dict(
+    patch_size=2,
+    in_channels=16,  # 4 latent channels in packed 2 x 2 cells
+    out_channels=4,
+    num_layers=2,
+    attention_head_dim=16,
+    num_attention_heads=2,
+    joint_attention_dim=32,
+    axes_dims_rope=(4, 6, 6),
+)
+
+FLUX = dict(
+    patch_size=1,
+    in_channels=16,  # 4 latent channels in packed 2 x 2 cells
+    num_layers=1,
+    num_single_layers=1,
+    attention_head_dim=16,
+    num_attention_heads=2,
+    joint_attention_dim=32,
+    pooled_projection_dim=24,
+    axes_dims_rope=(4, 6, 6),
+)
+
+SD3 = dict(
+    sample_size=16,
+    patch_size=2,
+    in_channels=8,
+    out_channels=4,
+    num_layers=2,
+    attention_head_dim=16,
+    num_attention_heads=2,
+    joint_attention_dim=32,
+    caption_projection_dim=32,
+    pooled_projection_dim=24,
+    pos_embed_max_size=16,
+    qk_norm='rms_norm',
+)
+
+PIXART = dict(
+    num_attention_heads=2,
+    attention_head_dim=16,
+    in_channels=8,
+    out_channels=4,
+    num_layers=2,
+    cross_attention_dim=32,
+    sample_size=8,
+    patch_size=2,
+    caption_channels=32,
+)
+
+Z_IMAGE = dict(
+    in_channels=4,
+    dim=32,
+    n_layers=1,
+    n_refiner_layers=1,
+    n_heads=2,
+    n_kv_heads=2,
+    cap_feat_dim=32,
+    axes_dims=[4, 6, 6],
+    axes_lens=[256, 32, 32],
+)
+
+# One tiny config per family of DiTBackbone; every one takes text of width 32.
+TRANSFORMERS = dict(
+    sana=SANA,
+    wan=WAN,
+    qwen_image=QWEN_IMAGE,
+    qwen_image_edit=dict(QWEN_IMAGE, zero_cond_t=True),
+    flux=FLUX,
+    flux_kontext=dict(FLUX, guidance_embeds=True),
+    sd3=SD3,
+    pixart=PIXART,
+    z_image=Z_IMAGE,
+)
+LATENT_CHANNELS = {family: 20 if family == 'sana' else 4 for family in TRANSFORMERS}
+MASKED_TEXT = ('sana', 'qwen_image', 'qwen_image_edit', 'pixart', 'z_image')
+
 WAN_VAE = dict(
     type='diffusers.AutoencoderKLWan',
     base_dim=8,
@@ -79,19 +156,18 @@ UNET_COLORER = dict(
 
 def genmask_config(family: str, **overrides) -> dict:
     """Config of a tiny GenMask of one family."""
-    is_wan = family == 'wan'
-    autoencoder = WAN_VAE if is_wan else dict(type='genseg_mm.PatchCodec')
+    autoencoder = dict(type='genseg_mm.PatchCodec') if family == 'sana' else WAN_VAE
     config = dict(
         type='genseg_mm.GenMask',
         codec=dict(type='genseg_mm.LatentCodec', autoencoder=autoencoder),
         prompt_encoder=dict(
             type='genseg_mm.T5PromptEncoder',
             encoder=TEXT,
-            padding='max_length' if is_wan else 'longest',
+            padding='longest' if family in MASKED_TEXT else 'max_length',
             max_length=24,
         ),
         backbone=dict(
-            type='genseg_mm.DiTBackbone', family=family, transformer=WAN if is_wan else SANA
+            type='genseg_mm.DiTBackbone', family=family, transformer=TRANSFORMERS[family]
         ),
     )
     return {**config, **overrides}
@@ -101,7 +177,7 @@ def build(family: str, seed: int = 0, **overrides):
     """A tiny GenMask whose output layer is not zero, so that every part shows in the output."""
     torch.manual_seed(seed)
     model = MODELS.build(genmask_config(family, **overrides))
-    torch.nn.init.normal_(model.backbone.transformer.proj_out.weight, std=0.2)
+    torch.nn.init.normal_(model.backbone.output_layer.weight, std=0.2)
     return model.eval()
 
 

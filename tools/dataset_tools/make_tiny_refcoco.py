@@ -1,11 +1,11 @@
-"""Writes a tiny RefCOCO: six drawn pictures in the published layout, for tests and first tries.
+"""Writes a tiny RefCOCO, RefCOCO+ and RefCOCOg: six drawn pictures in the published layout, for tests and first tries.
 
     python tools/dataset_tools/make_tiny_refcoco.py tiny_data
     GENSEG_DATA=tiny_data python tools/train.py configs/genmask/refcoco_tiny.py
 
 It has what trips readers of the real files: outlines of two overlapping parts, two references to
 one object, objects that nobody refers to, names in ``refs`` that are no picture names, pictures of
-two sizes, and a pickle as Python 2 wrote it.
+two sizes, and a pickle as Python 2 wrote it. The three data sets share the pictures and split them differently.
 """
 
 import argparse
@@ -58,6 +58,12 @@ SCENES = (
          [['red square', 'the right one', 'Square']]),
     )),
 )  # fmt: skip
+# Splits of the same six pictures in the other data sets; RefCOCOg's Google split divides the objects
+SPLITS = {
+    'refcoco+/refs(unc).p': ('val', 'train', 'train', 'train', 'testA', 'testB'),
+    'refcocog/refs(umd).p': ('train', 'train', 'train', 'test', 'val', 'train'),
+}
+GOOGLE, GOOGLE_VAL = 'refcocog/refs(google).p', (5004, 5008, 5012)
 
 
 def make_tiny_refcoco(data_root: str | Path) -> Path:
@@ -65,6 +71,10 @@ def make_tiny_refcoco(data_root: str | Path) -> Path:
 
     12 references with 22 sentences: train 7 references / 13 sentences on 3 pictures, val 2 / 3,
     testA 1 / 2 and testB 2 / 4 on one picture each.
+
+    Beside it ``refcoco+`` and ``refcocog`` (UMD and Google), 12 references each, one per object: RefCOCO+ of two
+    sentences (train 6 references, val 3, testA 1, testB 2), RefCOCOg of one (UMD: train 9, val 1, test 2; Google:
+    train 9, val 3).
 
     Args:
         data_root: Folder to write into; made if it does not exist.
@@ -93,9 +103,36 @@ def make_tiny_refcoco(data_root: str | Path) -> Path:
         cv2.imwrite(str(data_root / 'train2014' / name), picture, [cv2.IMWRITE_JPEG_QUALITY, 95])
     categories = [dict(id=number, name=name) for number, name in enumerate(CATEGORIES, start=1)]
     content = dict(images=images, annotations=annotations, categories=categories)
-    (data_root / 'refcoco' / 'instances.json').write_text(json.dumps(content))
-    (data_root / 'refcoco' / 'refs(unc).p').write_bytes(pickle.dumps(refs, protocol=2))
+    _write(data_root / 'refcoco' / 'refs(unc).p', refs, content)
+    for name, splits in SPLITS.items():
+        _write(data_root / name, _other_references(content, name, splits), content)
+    google = _other_references(content, GOOGLE, ('train',) * len(images))
+    for ref in google:
+        ref['split'] = 'val' if ref['ann_id'] in GOOGLE_VAL else 'train'
+    _write(data_root / GOOGLE, google, content)
     return data_root
+
+
+def _write(path: Path, refs: list[dict], content: dict) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(pickle.dumps(refs, protocol=2))
+    (path.parent / 'instances.json').write_text(json.dumps(content))
+
+
+def _other_references(content: dict, name: str, splits: tuple[str, ...]) -> list[dict]:
+    """One reference per object: what it is, without its place."""
+    refs = []
+    colours = [colour for _, _, objects in SCENES for colour, *_ in objects]
+    places = {image['id']: place for place, image in enumerate(content['images'])}
+    for annotation, colour in zip(content['annotations'], colours, strict=True):
+        place = places[annotation['image_id']]
+        what = f'{colour} {CATEGORIES[annotation["category_id"] - 1]}'
+        sentences = [f'A {what} drawn on a grey background.']
+        if name.startswith('refcoco+'):
+            sentences = [f'The {what}', f'{colour} one']
+        image_name = content['images'][place]['file_name']
+        refs.append(_reference(refs, annotation, image_name, splits[place], sentences))
+    return refs
 
 
 def _annotation(ann_id: int, image_id: int, category: str, parts: list[list]) -> dict:

@@ -29,16 +29,8 @@ from genseg_mm.launch.dataset_parts import (  # noqa: E402
     dataset_parts,
     read_dataset_config,
 )
+from genseg_mm.launch.expected_items import difference, expected_items  # noqa: E402
 
-# Items of the complete dataset: published numbers. Copies may be smaller on purpose, so a difference is no error.
-COCO_IMAGES = {'instances_train2017.json': 118_287, 'instances_val2017.json': 5_000}
-HYPERSIM_FRAMES = {'train': 59_543, 'val': 7_386, 'test': 7_690, None: 74_619}
-VKITTI2_FRAMES, VKITTI2_SCENES = 2_126, 5  # of all scenes, per variation and camera
-REFCOCO_SENTENCES = {
-    'refcoco/refs(unc).p': dict(train=120_624, val=10_834, testA=5_657, testB=5_095),
-    'refcoco+/refs(unc).p': dict(train=120_191, val=10_758, testA=5_726, testB=4_889),
-    'refcocog/refs(umd).p': dict(train=80_512, val=4_896, test=9_602),
-}
 COLUMNS = (
     'dataset', 'items', 'expected', 'missing', 'unreadable', 'no instance', 'instances', 'hidden', 'max id',
 )  # fmt: skip
@@ -112,6 +104,8 @@ def verify(part: DatasetPart, workers: int = 0, max_items: int | None = None) ->
         f'{count} annotations dropped: {reason}'
         for reason, count in getattr(dataset, 'dropped', {}).items()
     ]
+    if difference(dataset):
+        report['notes'].append(difference(dataset))
     indices = np.arange(len(dataset))
     if max_items and max_items < len(dataset):
         indices = np.linspace(0, len(dataset) - 1, max_items).round().astype(int)
@@ -150,23 +144,6 @@ def _statistics(results: list[dict]) -> dict:
         max_id=max(ids, default=None),
         frames_over_255=sum(own > 255 for own in ids) if ids else None,
     )
-
-
-def expected_items(dataset: Any) -> int | None:
-    """Items of the complete dataset with these settings, None if that is not known."""
-    name = type(dataset).__name__
-    if getattr(dataset, '_indices', None) is not None:
-        return None
-    if name in ('CocoDataset', 'CocoInstanceDataset'):  # before filter_cfg: see what was left out
-        return COCO_IMAGES.get(Path(dataset.ann_file).name)
-    if name == 'RefCOCODataset' and dataset.sentence == 'all':
-        path = Path(dataset.split_file)
-        return REFCOCO_SENTENCES.get(f'{path.parent.name}/{path.name}', {}).get(dataset.split)
-    if name == 'HypersimDataset' and dataset.split_file and not dataset.index_file:
-        return HYPERSIM_FRAMES[dataset.partition]
-    if name == 'VirtualKITTI2Dataset' and len(set(dataset.scenes)) == VKITTI2_SCENES:
-        return VKITTI2_FRAMES * len(dataset.variations) * len(dataset.cameras)
-    return None
 
 
 def row(report: dict) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
-# RefCOCO (UNC split). Layout: <root>/coco/{train2014/, refcoco/{instances.json, refs(unc).p}}; the root is
-# the environment variable GENSEG_DATA (default: data).
+# RefCOCO (UNC split) jointly with text-to-image generation on COCO captions, 1 : 1 (the paper's ratio; its caption data
+# are unknown, these are ours). Layout: <root>/coco/{train2014/, refcoco/{instances.json, refs(unc).p},
+# annotations/captions_train2014.json}; the root is the environment variable GENSEG_DATA (default: data).
 data_root = '{{$GENSEG_DATA:data}}/coco/'
 image_size = (512, 512)  # (width, height), as mmcv's Resize takes it
 
@@ -7,7 +8,14 @@ train_pipeline = [
     dict(type='genseg_mm.LoadImage'),
     dict(type='genseg_mm.LoadReferringMask'),
     dict(type='mmcv.Resize', scale=image_size, keep_ratio=False),
-    dict(type='genseg_mm.TextPrompt'),  # no flip: expressions say left and right
+    dict(type='genseg_mm.TextPrompt'),  # no flip: expressions say left and right (RandomReferringFlip swaps the words)
+    dict(type='genseg_mm.PackGenSegInputs'),
+]
+caption_pipeline = [  # the middle square: a picture to be generated keeps its proportions
+    dict(type='genseg_mm.LoadImage'),
+    dict(type='mmcv.Resize', scale=(512, 10**6), keep_ratio=True, interpolation='area'),
+    dict(type='mmcv.CenterCrop', crop_size=512),
+    dict(type='genseg_mm.TextPrompt'),
     dict(type='genseg_mm.PackGenSegInputs'),
 ]
 test_pipeline = [
@@ -17,20 +25,31 @@ test_pipeline = [
     dict(type='genseg_mm.TextPrompt'),
     dict(type='genseg_mm.PackGenSegInputs'),
 ]
+refcoco = dict(
+    type='genseg_mm.RefCOCODataset',
+    data_root=data_root,
+    ann_file='refcoco/instances.json',
+    split_file='refcoco/refs(unc).p',
+    data_prefix=dict(img_path='train2014/'),
+)
+captions = dict(
+    type='genseg_mm.CocoCaptionsDataset',
+    data_root=data_root,
+    ann_file='annotations/captions_train2014.json',
+    data_prefix=dict(img_path='train2014/'),
+    exclude_images=['refcoco/refs(unc).p'],  # no picture that is tested on
+    pipeline=caption_pipeline,
+)
 
 train_dataloader = dict(
     batch_size=8,
     num_workers=4,
     persistent_workers=True,
-    sampler=dict(type='genseg_mm.RatioInfiniteSampler'),
+    # Batches of one task, the same on all ranks: mixed ones take two forwards of Wan. A global batch has both.
+    sampler=dict(type='genseg_mm.RatioInfiniteSampler', ratio=[1, 1], group=8),
     dataset=dict(
-        type='genseg_mm.RefCOCODataset',
-        data_root=data_root,
-        ann_file='refcoco/instances.json',
-        split_file='refcoco/refs(unc).p',
-        data_prefix=dict(img_path='train2014/'),
-        split='train',
-        pipeline=train_pipeline,
+        type='genseg_mm.MixedDataset',
+        datasets=[dict(refcoco, split='train', pipeline=train_pipeline), captions],
     ),
 )
 val_dataloader = dict(
@@ -38,16 +57,7 @@ val_dataloader = dict(
     num_workers=4,
     persistent_workers=True,
     sampler=dict(type='mmengine.DefaultSampler', shuffle=False),
-    dataset=dict(
-        type='genseg_mm.RefCOCODataset',
-        data_root=data_root,
-        ann_file='refcoco/instances.json',
-        split_file='refcoco/refs(unc).p',
-        data_prefix=dict(img_path='train2014/'),
-        split='val',
-        test_mode=True,
-        pipeline=test_pipeline,
-    ),
+    dataset=dict(refcoco, split='val', test_mode=True, pipeline=test_pipeline),
 )
 test_dataloader = val_dataloader  # other splits: --cfg-options test_dataloader.dataset.split=testA
 val_evaluator = dict(type='genseg_mm.ReferringMetric', protocol='lavt')

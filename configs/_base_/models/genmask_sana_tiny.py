@@ -41,4 +41,5 @@ model = dict(
             image=dict(type='genseg_mm.LogitNormalTimesteps'),
         ),
     ),
+    generation=dict(guidance_scale=2.0),  # what little it knows of pictures is lost at more
 )

@@ -1,5 +1,7 @@
-# GenMask, full: Wan2.1 1.3B with its VAE and umT5 (the paper replaces umT5 by Qwen2.5-VL-7B).
+# GenMask, full: Wan2.1 1.3B with its VAE, prompts from Qwen2.5-VL-7B in place of umT5 (the paper's model). Qwen2.5-VL
+# is frozen (ours; the paper does not say), and its 3584 dimensions enter through a fresh text projection.
 wan = 'Wan-AI/Wan2.1-T2V-1.3B-Diffusers'
+qwen = 'Qwen/Qwen2.5-VL-7B-Instruct'
 model = dict(
     type='genseg_mm.GenMask',
     data_preprocessor=dict(type='genseg_mm.GenSegDataPreprocessor'),
@@ -12,17 +14,15 @@ model = dict(
         ),
     ),
     prompt_encoder=dict(
-        type='genseg_mm.T5PromptEncoder',
+        type='genseg_mm.QwenVLPromptEncoder',
         encoder=dict(
-            type='transformers.UMT5EncoderModel.from_pretrained',
-            pretrained_model_name_or_path=wan,
-            subfolder='text_encoder',
+            type='transformers.Qwen2_5_VLForConditionalGeneration.from_pretrained',
+            pretrained_model_name_or_path=qwen,
             dtype='bfloat16',
         ),
-        tokenizer=wan,
-        tokenizer_kwargs=dict(subfolder='tokenizer'),
-        max_length=128,
-        padding='max_length',
+        processor=qwen,
+        max_length=512,  # an image of 512 x 512 takes 324 tokens
+        padding='max_length',  # Wan has no text mask
     ),
     backbone=dict(
         type='genseg_mm.DiTBackbone',
@@ -32,6 +32,7 @@ model = dict(
             pretrained_model_name_or_path=wan,
             subfolder='transformer',
         ),
+        prompt_dims=3584,
         gradient_checkpointing=True,
     ),
     mask_head=dict(

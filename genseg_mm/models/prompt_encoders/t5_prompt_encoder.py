@@ -1,30 +1,14 @@
-"""Prompt encoders: (texts, images) -> token embeddings and their mask."""
+"""T5 text encoders: texts -> token embeddings."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from mmengine.model import BaseModule
 from torch import Tensor
 
 from genseg_mm.models.base import FrozenPartsMixin, freeze, is_pretrained_config
+from genseg_mm.models.prompt_encoders.prompt_embeddings import PromptEmbeddings
 from genseg_mm.registry import MODELS
-
-
-class PromptEmbeddings(NamedTuple):
-    """Encoded prompts.
-
-    Attributes:
-        states: Token embeddings, (N, L, D).
-        mask: True where a token is real, (N, L) bool.
-    """
-
-    states: Tensor
-    mask: Tensor
-
-    def select(self, chosen: Tensor) -> 'PromptEmbeddings':
-        """The prompts at ``chosen`` ((N,) bool)."""
-        return PromptEmbeddings(self.states[chosen], self.mask[chosen])
 
 
 @MODELS.register_module()
@@ -33,8 +17,8 @@ class T5PromptEncoder(FrozenPartsMixin, BaseModule):
 
     Args:
         encoder: Config of the encoder. Pretrained: ``dict(type='transformers.UMT5EncoderModel.from_pretrained',
-            pretrained_model_name_or_path=...)``. From scratch: keyword arguments of ``transformers.T5Config``
-            without a type.
+            pretrained_model_name_or_path=...)``, or ``T5EncoderModel`` for T5 and ByT5. From scratch: keyword arguments
+            of ``transformers.T5Config`` without a type.
         tokenizer: 'byt5' for bytes (needs no files), or the folder / hub id of a tokenizer.
         max_length: Longest prompt in tokens, the end token included; longer ones are cut.
         padding: 'longest' pads to the longest prompt of the batch, 'max_length' to a fixed length, which
@@ -44,8 +28,10 @@ class T5PromptEncoder(FrozenPartsMixin, BaseModule):
             ``dict(subfolder='tokenizer')``.
 
     Raises:
-        ValueError: If padding is unknown.
+        ValueError: If padding is unknown, or the tokenizer has more tokens than the encoder.
     """
+
+    looks_at_images = False
 
     def __init__(
         self,
@@ -69,6 +55,11 @@ class T5PromptEncoder(FrozenPartsMixin, BaseModule):
             if tokenizer == 'byt5'
             else AutoTokenizer.from_pretrained(tokenizer, **(tokenizer_kwargs or {}))
         )
+        if len(self.tokenizer) > self.encoder.config.vocab_size:
+            raise ValueError(
+                f'tokenizer {tokenizer!r} has {len(self.tokenizer)} tokens, but the encoder knows '
+                f'{self.encoder.config.vocab_size}: they do not belong together'
+            )
         self.max_length, self.padding = max_length, padding
         self.trainable = not pretrained if trainable is None else trainable
         if not self.trainable:
@@ -84,12 +75,18 @@ class T5PromptEncoder(FrozenPartsMixin, BaseModule):
         """Keeps the weights that transformers gave: its models have an ``init_weights`` of their own."""
         self._is_init = True
 
-    def forward(self, texts: Sequence[str], images: Tensor | None = None) -> PromptEmbeddings:
+    def forward(
+        self,
+        texts: Sequence[str],
+        images: Tensor | None = None,
+        has_image: Tensor | None = None,
+    ) -> PromptEmbeddings:
         """Encodes prompts.
 
         Args:
             texts: N prompts.
             images: Unused; in the signature for encoders that also look at the image.
+            has_image: Unused, likewise.
 
         Returns:
             Embeddings (N, L, D), zero at padding, and their mask (N, L).

@@ -1,0 +1,25 @@
+"""GenMask on procedural scenes with a tiny Qwen-Image: the image as extra tokens.
+
+Command: ``python tools/train.py configs/genmask/genmask_qwen-image_shapes_tiny.py``
+Hardware: 2 CPU cores; longer than genmask_sana_shapes_tiny, whose family learns fastest on a CPU.
+Expected: a tested path; no number is claimed.
+"""
+
+_base_ = ['./genmask_sana_shapes_tiny.py']
+
+model = dict(
+    backbone=dict(
+        family='qwen_image',
+        transformer=dict(
+            _delete_=True,
+            patch_size=2,
+            in_channels=80,
+            out_channels=20,
+            num_layers=4,
+            attention_head_dim=32,
+            num_attention_heads=3,
+            joint_attention_dim=64,
+            axes_dims_rope=(8, 12, 12),
+        ),
+    ),
+)

@@ -1,0 +1,46 @@
+"""The shipped GenMask: as genmask_sana_shapes_tiny, wider and trained longer, on more scenes, with Muon.
+
+Paper: arXiv 2603.23906, joint timestep sampling (a = 0.05), joint with text-to-image generation, one step.
+Command: ``python tools/train.py configs/genmask/genmask_sana_shapes_long_tiny.py``
+Hardware: one CPU core, 95 minutes.
+Expected: TODO
+Shipped as genseg_mm/weights/genmask_sana_shapes.safetensors.
+"""
+
+_base_ = ['./genmask_sana_shapes_tiny.py']
+
+max_iters = 22000
+model = dict(
+    backbone=dict(
+        transformer=dict(
+            num_attention_heads=4, num_cross_attention_heads=4, cross_attention_dim=128
+        )
+    ),
+)
+pipeline = [dict(type='genseg_mm.TextPrompt'), dict(type='genseg_mm.PackGenSegInputs')]
+scenes = dict(type='genseg_mm.ShapesDataset', num_scenes=40000, split='train', pipeline=pipeline)
+# Shapes are what takes longest to learn: half of the batches ask for nothing else.
+train_dataloader = dict(
+    batch_size=16,
+    sampler=dict(ratio=[7, 8, 1], group=16),
+    dataset=dict(
+        datasets=[
+            dict(task='referring', **scenes),
+            dict(task='referring', kinds=('shape', 'size-shape'), seed=1, **scenes),
+            dict(task='text_to_image', **scenes),
+        ]
+    ),
+)
+train_cfg = dict(max_iters=max_iters, val_interval=2000)
+optim_wrapper = dict(
+    _delete_=True,
+    type='OptimWrapper',
+    constructor='genseg_mm.MuonOptimWrapperConstructor',
+    paramwise_cfg=dict(muon_keys=(r'transformer_blocks\.\d+\.', r'encoder\.block\.\d+\.')),
+    optimizer=dict(type='genseg_mm.MuonAdamW', lr=2e-3, betas=(0.9, 0.98), weight_decay=0.01),
+    clip_grad=dict(max_norm=1.0),
+)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=200),
+    dict(type='CosineAnnealingLR', by_epoch=False, begin=max_iters // 4, end=max_iters),
+]

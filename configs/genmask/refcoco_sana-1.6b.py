@@ -1,0 +1,26 @@
+"""GenMask on RefCOCO with Sana 1.6B (32x autoencoder), the image as extra channels.
+
+Ours: the paper takes Wan2.1 1.3B; prompts are those of Qwen2.5-VL-7B, as there.
+Command: ``tools/dist_train.sh configs/genmask/refcoco_sana-1.6b.py 8``
+Hardware: see the memory table of configs/genmask/README.md. Expected number: not reproduced yet.
+"""
+
+_base_ = ['./refcoco.py']
+
+released = 'Efficient-Large-Model/Sana_1600M_512px_diffusers'
+model = dict(
+    codec=dict(
+        autoencoder=dict(
+            type='diffusers.AutoencoderDC.from_pretrained',
+            pretrained_model_name_or_path=released,
+        )
+    ),
+    prompt_encoder=dict(padding='longest'),
+    backbone=dict(
+        family='sana',
+        transformer=dict(
+            type='diffusers.SanaTransformer2DModel.from_pretrained',
+            pretrained_model_name_or_path=released,
+        ),
+    ),
+)

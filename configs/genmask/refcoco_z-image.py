@@ -1,0 +1,26 @@
+"""GenMask on RefCOCO with Z-Image 6B, the image as extra tokens.
+
+Ours: the paper takes Wan2.1 1.3B; prompts are those of Qwen2.5-VL-7B, as there.
+Command: ``tools/dist_train.sh configs/genmask/refcoco_z-image.py 8``
+Hardware: see the memory table of configs/genmask/README.md. Expected number: not reproduced yet.
+"""
+
+_base_ = ['./refcoco.py']
+
+released = 'Tongyi-MAI/Z-Image'
+model = dict(
+    codec=dict(
+        autoencoder=dict(
+            type='diffusers.AutoencoderKL.from_pretrained',
+            pretrained_model_name_or_path=released,
+        )
+    ),
+    prompt_encoder=dict(padding='longest'),
+    backbone=dict(
+        family='z_image',
+        transformer=dict(
+            type='diffusers.ZImageTransformer2DModel.from_pretrained',
+            pretrained_model_name_or_path=released,
+        ),
+    ),
+)

@@ -1,0 +1,57 @@
+"""How often each item of a dataset was handed out before."""
+
+from collections.abc import Sequence
+
+import torch
+from mmengine.dataset import BaseDataset
+
+
+class CountedVisits(BaseDataset):
+    """A dataset that draws something at each access, seeded by (seed, index, visit).
+
+    The visit comes with the index if the sampler hands out ``genseg_mm.Visit``; otherwise the dataset counts its
+    accesses itself, over all workers of this process, starting from 0 in a new run.
+    """
+
+    def full_init(self) -> None:
+        """See ``BaseDataset``."""
+        if not self._fully_initialized:
+            super().full_init()
+            self._count_visits()
+
+    def get_subset_(self, indices: Sequence[int] | int) -> None:
+        """See ``BaseDataset``."""
+        super().get_subset_(indices)
+        self._count_visits()
+
+    def get_subset(self, indices: Sequence[int] | int) -> 'CountedVisits':
+        """See ``BaseDataset``."""
+        subset = super().get_subset(indices)
+        subset._count_visits()
+        return subset
+
+    def _count_visits(self) -> None:
+        # In shared memory: loader workers that are started anew in each epoch must not start to
+        # count anew, or every epoch would show the same sentences.
+        self._visits = torch.zeros(len(self), dtype=torch.int64).share_memory_()
+
+    def _position(self, idx: int) -> int:
+        """Index from the front.
+
+        Raises:
+            IndexError: If it lies outside; MMEngine would read another item.
+        """
+        index = int(idx) + (len(self) if idx < 0 else 0)
+        if not 0 <= index < len(self):
+            raise IndexError(f'index {int(idx)} is outside of a data set of {len(self)} items')
+        return index
+
+    def _visit(self, idx: int) -> int:
+        """Number of this visit to item ``idx``."""
+        visit = getattr(idx, 'visit', None)
+        if visit is not None:
+            return int(visit)
+        index = self._position(idx)
+        visit = int(self._visits[index])
+        self._visits[index] += 1
+        return visit

@@ -1,0 +1,220 @@
+"""Tar shards of pictures and texts (WebDataset's layout): an index of members, and reading of one by its offset.
+
+A shard is an uncompressed tar whose members are grouped by their name up to the first dot of its last part:
+``000017.jpg`` and ``000017.txt`` are one sample. Nothing is ever unpacked to disk.
+
+A member has the address ``tar://<shard>#<offset>+<size>/<member>``, which MMEngine's file client reads once this module
+is imported: ``LoadImage``, mmcv's ``LoadImageFromFile`` and ``mmengine.fileio.get`` take it like a path. Each reading
+opens the shard anew, so loader workers share no file position.
+"""
+
+import json
+import os
+import re
+import tarfile
+from pathlib import Path
+from typing import NamedTuple
+
+from mmengine.fileio.backends import BaseStorageBackend, register_backend
+
+IMAGE_ENDINGS = ('jpg', 'jpeg', 'png', 'webp')
+TEXT_ENDINGS = ('txt', 'json')
+_ADDRESS = re.compile(r'tar://(.+?\.tar)#(\d+)\+(\d+)/(.*)', re.DOTALL | re.IGNORECASE)
+_INDEX_VERSION = 1
+
+
+class Picture(NamedTuple):
+    """One sample of a shard."""
+
+    member: str
+    offset: int  # of the picture's bytes in the shard
+    size: int
+    captions: list[str]
+
+
+class ShardIndex(NamedTuple):
+    """What a shard holds, and what of it is no sample: (reason, name of the member)."""
+
+    pictures: list[Picture]
+    left_out: list[tuple[str, str]]
+
+
+@register_backend('genseg_tar', prefixes='tar', force=True)
+class TarBackend(BaseStorageBackend):
+    """Reads a member by its address (see the module)."""
+
+    def get(self, filepath: str | Path) -> bytes:
+        """The bytes of one member.
+
+        Raises:
+            FileNotFoundError: If there is no such shard.
+            ValueError: If the address is wrong, or the shard ends before the member does.
+        """
+        found = _ADDRESS.fullmatch(str(filepath))
+        if found is None:
+            raise ValueError(
+                f'expected an address tar://<shard>#<offset>+<size>/<member>, but got {filepath}'
+            )
+        path, size = found[1], int(found[3])
+        with open(path, 'rb') as file:
+            file.seek(int(found[2]))
+            data = file.read(size)
+        if len(data) < size:
+            raise ValueError(f'{filepath}: the shard ends after {len(data)} of {size} bytes')
+        return data
+
+    def get_text(self, filepath: str | Path, encoding: str = 'utf-8') -> str:
+        """The text of one member."""
+        return self.get(filepath).decode(encoding)
+
+
+def address(shard: str, picture: Picture) -> str:
+    """Address of a picture, for ``img_path``."""
+    return f'tar://{shard}#{picture.offset}+{picture.size}/{picture.member}'
+
+
+def texts_of(data: bytes, ending: str, text_key: str) -> list[str]:
+    """Captions of the bytes of a text file: one in ``.txt``, one or a list of them in ``.json``.
+
+    Returns:
+        Captions without runs of blanks; none that is empty.
+
+    Raises:
+        ValueError: If the bytes are no text, or the json has no such key.
+    """
+    text = data.decode('utf-8-sig')  # its error is a ValueError
+    if ending == 'json':
+        content = json.loads(text)
+        if not isinstance(content, dict) or text_key not in content:
+            raise ValueError(f'no key {text_key!r}')
+        text = content[text_key]
+    return clean_captions(text)
+
+
+def clean_captions(text: object) -> list[str]:
+    """Captions of a string or a list of strings, without runs of blanks and empty ones; ValueError otherwise."""
+    texts = text if isinstance(text, list) else [text]
+    if not all(isinstance(one, str) for one in texts):
+        raise ValueError(f'expected a string or a list of strings, but got {text!r}')
+    return [' '.join(one.split()) for one in texts if one.strip()]
+
+
+def read_index(shard: str, text_key: str, index_dir: str | None = None) -> ShardIndex:
+    """Index of a shard; kept in ``index_dir``, read again while the shard has its size and time.
+
+    Args:
+        shard: Path of an uncompressed tar.
+        text_key: Key of the text in ``.json`` members; a ``.txt`` goes before.
+        index_dir: Folder of the kept indices; None keeps none.
+
+    Raises:
+        FileNotFoundError: If there is no such shard.
+        ValueError: If it is no uncompressed tar.
+    """
+    if not os.path.isfile(shard):
+        raise FileNotFoundError(f'shard {shard} does not exist')
+    if index_dir is None:
+        return _scan(shard, text_key)
+    stat = os.stat(shard)
+    key = dict(
+        version=_INDEX_VERSION, size=stat.st_size, mtime_ns=stat.st_mtime_ns, text_key=text_key
+    )
+    path = Path(index_dir, f'{os.path.abspath(shard).replace(os.sep, "_")}.json')
+    if path.is_file():
+        try:
+            content = json.loads(path.read_text(encoding='utf-8'))
+        except ValueError as error:
+            raise ValueError(f'index {path} is damaged ({error}): delete it') from error
+        if content['key'] == key:
+            pictures = [Picture(*picture) for picture in content['pictures']]
+            return ShardIndex(pictures, [tuple(entry) for entry in content['left_out']])
+    index = _scan(shard, text_key)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Processes that start together may all write it: each writes a file of its own, and the last one stays.
+    part = path.with_suffix(f'.{os.getpid()}.part')
+    part.write_text(json.dumps(dict(key=key, **index._asdict())), encoding='utf-8')
+    os.replace(part, path)
+    return index
+
+
+def _scan(shard: str, text_key: str) -> ShardIndex:
+    groups, left_out = _members(shard)
+    pictures = []
+    with open(shard, 'rb') as file:
+
+        def read(offset: int, size: int) -> bytes:
+            file.seek(offset)
+            return file.read(size)
+
+        for key, group in groups.items():
+            image = next((group[ending] for ending in IMAGE_ENDINGS if ending in group), None)
+            text = next((ending for ending in TEXT_ENDINGS if ending in group), None)
+            if image is None or text is None:
+                what = 'texts without a picture' if image is None else 'pictures without a text'
+                left_out.append((what, f'{shard}/{key}'))
+                continue
+            member, offset, size = image
+            if not looks_like_picture(read(offset, min(size, 16))):
+                left_out.append(('damaged pictures', f'{shard}/{member}'))
+                continue
+            try:
+                captions = texts_of(read(*group[text][1:]), text, text_key)
+            except ValueError as error:
+                left_out.append(('unreadable texts', f'{shard}/{group[text][0]} ({error})'))
+                continue
+            if captions:
+                pictures.append(Picture(member, offset, size, captions))
+            else:
+                left_out.append(('empty texts', f'{shard}/{group[text][0]}'))
+    return ShardIndex(pictures, left_out)
+
+
+def _members(shard: str) -> tuple[dict[str, dict[str, tuple]], list[tuple[str, str]]]:
+    """Key -> ending -> (name, offset, size) of all whole members, and what is none."""
+    groups: dict[str, dict[str, tuple]] = {}
+    left_out: list[tuple[str, str]] = []
+    total, last = os.path.getsize(shard), 'its start'
+    try:
+        with tarfile.open(shard, 'r:') as tar:
+            while (member := _next(tar)) is not None:
+                if member.offset_data + member.size > total:
+                    break
+                last = member.name
+                if member.isdir():
+                    continue
+                folder, name = os.path.split(member.name)
+                stem, _, ending = name.partition('.')
+                ending, key = ending.lower(), os.path.join(folder, stem)
+                if not member.isreg() or ending not in IMAGE_ENDINGS + TEXT_ENDINGS:
+                    left_out.append(('members of other kinds', f'{shard}/{member.name}'))
+                elif ending in groups.setdefault(key, {}):
+                    left_out.append(('members that come twice', f'{shard}/{member.name}'))
+                else:
+                    groups[key][ending] = member.name, member.offset_data, member.size
+            end = tar.offset
+    except tarfile.ReadError as error:
+        raise ValueError(
+            f'{shard} is no uncompressed tar ({error}): unpack a compressed one first, members of it cannot be reached '
+            'by their offset'
+        ) from error
+    with open(shard, 'rb') as file:
+        file.seek(end)
+        block = file.read(512)
+    if len(block) < 512 or any(block):  # tarfile stops at a damaged header without a word
+        left_out.append(('shards cut short or damaged', f'{shard} after {last}'))
+    return groups, left_out
+
+
+def _next(tar: tarfile.TarFile) -> tarfile.TarInfo | None:
+    try:
+        return tar.next()
+    except tarfile.ReadError:
+        if tar.offset == 0:
+            raise
+        return None  # the end is looked at afterwards
+
+
+def looks_like_picture(head: bytes) -> bool:
+    """Whether the first 16 bytes are those of a JPEG, PNG or WebP file."""
+    is_webp = head[:4] == b'RIFF' and head[8:12] == b'WEBP'
+    return head.startswith((b'\xff\xd8\xff', b'\x89PNG\r\n\x1a\n')) or is_webp

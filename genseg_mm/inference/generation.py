@@ -1,0 +1,195 @@
+"""Pictures from texts: the inferencer's task 'generate'."""
+
+import json
+from collections.abc import Iterator, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.registry import TRANSFORMS, DefaultScope
+from rich.progress import Progress
+
+from genseg_mm.inference.network_pipeline import class_name
+from genseg_mm.inference.results import check_display, draw_picture, save_picture, show_picture
+from genseg_mm.models import GenMask
+from genseg_mm.models.picture_generation import SETTINGS, pictures_to_bytes
+from genseg_mm.models.seeded_noise import seeded_generator
+
+_CAPTION_DATASETS = ('CocoCaptionsDataset', 'ImageTextDataset')
+
+
+class PictureGeneration:
+    """The part of :class:`GenSegInferencer` that makes pictures of texts."""
+
+    def generate(
+        self,
+        texts: str | Sequence[str],
+        num_images: int = 1,
+        image_size: int | Sequence[int] | None = None,
+        seed: int = 0,
+        batch_size: int = 4,
+        return_vis: bool = True,
+        out_dir: str | PathLike = '',
+        show: bool = False,
+        wait_time: float = 0.0,
+        no_save_vis: bool = False,
+        no_save_pred: bool = False,
+        progress_bar: bool | None = None,
+        **settings: Any,
+    ) -> dict:
+        """Makes pictures of texts with a GenMask model.
+
+        Texts go through ``TextPrompt`` of the caption data that the config trains on, if it trains on any.
+
+        Args:
+            texts: A text, or a list.
+            num_images: Pictures for each text.
+            image_size: (height, width) or one number. Default: that of the model's ``generation``; else the size that
+                the config's caption data has.
+            seed: Of the noise. Picture k of a text depends on text, seed and k alone.
+            batch_size: Pictures made at once.
+            return_vis: Give pictures with their texts under them as well.
+            out_dir: Folder for ``vis/<number>.png`` and ``preds/<number>.{png,json}``, the picture and how it was made.
+            show: Shows the pictures in windows, each for ``wait_time`` seconds.
+            wait_time: 0 waits for a key.
+            no_save_vis: Writes nothing into ``vis``.
+            no_save_pred: Writes nothing into ``preds``.
+            progress_bar: Default: where there are several batches.
+            **settings: ``num_steps``, ``guidance_scale``, ``negative_text``, ``shift`` of ``GenMask.generate``, over
+                those of the model's ``generation``.
+
+        Returns:
+            ``predictions``, a dict per picture, text by text: ``image`` RGB uint8 (H, W, 3), ``text``, ``seed``,
+            ``number`` k; ``visualization``, RGB pictures, or None without ``return_vis``.
+
+        Raises:
+            ValueError: If the model is no GenMask, or an argument is out of range.
+        """
+        if not isinstance(self.model, GenMask):
+            raise ValueError(
+                f"task='generate' needs GenMask, but got {type(self.model).__name__}, which makes no pictures"
+            )
+        unknown = set(settings) - set(SETTINGS)
+        if unknown:
+            raise ValueError(f'generate knows {SETTINGS}, but got {sorted(unknown)}')
+        for name, value in (('num_images', num_images), ('batch_size', batch_size)):
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f'{name} must be a whole number of at least 1, but got {value!r}')
+        if not isinstance(seed, int) or seed < 0:
+            raise ValueError(f'seed must be a whole number of at least 0, but got {seed!r}')
+        if show:
+            check_display()
+        texts = _checked_texts(texts)
+        settings = {name: value for name, value in settings.items() if value is not None}
+        settings = {**self.model.generation, **settings}
+        settings['image_size'] = self._picture_size(image_size)
+        jobs = [(text, number) for text in texts for number in range(num_images)]
+        several = self.show_progress and len(jobs) > batch_size
+        predictions, drawn = [], []
+        with Progress(disable=not (several if progress_bar is None else progress_bar)) as progress:
+            task = progress.add_task('Generation', total=len(jobs))
+            for prediction in self._pictures(jobs, seed, batch_size, settings):
+                index = len(predictions)
+                predictions.append(prediction)
+                if return_vis or show or (out_dir and not no_save_vis):
+                    picture = draw_picture(prediction['image'], f'"{prediction["text"]}"')
+                    drawn.append(picture)
+                    if out_dir and not no_save_vis:
+                        save_picture(picture, Path(out_dir, 'vis', f'{index:08d}.png'))
+                    if show:
+                        show_picture(picture, prediction['text'], wait_time)
+                if out_dir and not no_save_pred:
+                    save_generated(prediction, settings, Path(out_dir, 'preds', f'{index:08d}'))
+                progress.advance(task)
+        return dict(predictions=predictions, visualization=drawn if return_vis else None)
+
+    def _pictures(
+        self, jobs: list[tuple[str, int]], seed: int, batch_size: int, settings: dict
+    ) -> Iterator[dict]:
+        dataset = caption_dataset(self.cfg)
+        with DefaultScope.overwrite_default_scope(self.scope):
+            instruct = [
+                TRANSFORMS.build(one)
+                for one in dataset.get('pipeline') or ()
+                if class_name(one['type']) == 'TextPrompt'
+            ]
+
+        def prompt_of(text: str) -> str:
+            results = dict(text=text)
+            for transform in instruct:
+                results = transform(results)
+            return results['text']
+
+        if settings.get('negative_text'):  # the empty one is no caption
+            settings = {**settings, 'negative_text': prompt_of(settings['negative_text'])}
+        for start in range(0, len(jobs), batch_size):
+            part = jobs[start : start + batch_size]
+            pictures = self.model.generate(
+                [prompt_of(text) for text, _ in part],
+                generators=[seeded_generator(seed, number) for _, number in part],
+                **settings,
+            )
+            arrays = pictures_to_bytes(pictures).permute(0, 2, 3, 1).cpu().numpy()
+            for (text, number), image in zip(part, arrays, strict=True):
+                image = np.ascontiguousarray(image)
+                yield dict(image=image, text=text, seed=seed, number=number)
+
+    def _picture_size(self, image_size: int | Sequence[int] | None) -> tuple[int, int]:
+        size = image_size or self.model.generation.get('image_size') or trained_size(self.cfg)
+        if size is None:
+            raise ValueError(
+                'the config states no size of pictures: expected image_size=(height, width), but got none'
+            )
+        return (size, size) if isinstance(size, int) else tuple(size)
+
+
+def _checked_texts(texts: Any) -> list[str]:
+    texts = [texts] if isinstance(texts, str) else texts
+    is_list = isinstance(texts, (list, tuple)) and len(texts) > 0
+    if not is_list or not all(isinstance(text, str) for text in texts):
+        raise ValueError(
+            f"task='generate' needs texts, a string or a list of strings, but got {texts!r}"
+        )
+    return list(texts)
+
+
+def caption_dataset(cfg: Config) -> dict:
+    """Config of the first data set of pictures with captions that a config trains on; empty if there is none."""
+    waiting = [(cfg.get('train_dataloader') or {}).get('dataset') or {}]
+    while waiting:
+        dataset = waiting.pop(0)
+        name = class_name(dataset.get('type', ''))
+        if name in _CAPTION_DATASETS or dataset.get('task') == 'text_to_image':
+            return dataset
+        waiting += [dataset['dataset']] if dataset.get('dataset') else []
+        waiting += dataset.get('datasets') or []
+    return {}
+
+
+def trained_size(cfg: Config) -> tuple[int, int] | None:
+    """Height and width of the pictures of the caption data of a config, None where it does not say.
+
+    Said by the last square crop or resize without keep_ratio of its pipeline, or by a data set that draws its pictures.
+    """
+    dataset = caption_dataset(cfg)
+    for transform in reversed(dataset.get('pipeline') or []):
+        crop, scale = transform.get('crop_size'), transform.get('scale')
+        if crop is not None:
+            height, width = (crop, crop) if isinstance(crop, int) else crop
+            return (height, width) if height == width else None  # mmcv and mmseg differ in order
+        if scale is not None and not transform.get('keep_ratio', False):
+            return (scale, scale) if isinstance(scale, int) else tuple(scale[::-1])
+    if dataset.get('task') == 'text_to_image':
+        size = dataset.get('image_size', 64)
+        return (size, size) if isinstance(size, int) else tuple(size)
+    return None
+
+
+def save_generated(prediction: dict, settings: dict, path: Path) -> None:
+    """Writes ``<path>.png`` and ``<path>.json`` with text, seed and settings."""
+    save_picture(prediction['image'], path.with_suffix('.png'))
+    content = {key: value for key, value in prediction.items() if key != 'image'}
+    text = json.dumps({**content, 'settings': settings}, ensure_ascii=False)
+    path.with_suffix('.json').write_text(text, encoding='utf-8')

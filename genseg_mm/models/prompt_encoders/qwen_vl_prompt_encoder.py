@@ -1,0 +1,260 @@
+"""Qwen-VL as prompt encoder: (image, instruction) -> hidden states of its language model."""
+
+from collections.abc import Sequence
+
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from genseg_mm.models.base import FrozenPartsMixin, freeze, is_pretrained_config
+from genseg_mm.models.prompt_encoders.prompt_embeddings import PromptEmbeddings
+from genseg_mm.models.prompt_encoders.qwen_vl_chat import QwenVLChat
+from genseg_mm.models.prompt_encoders.qwen_vl_images import QwenVLImages
+from genseg_mm.registry import MODELS
+
+SYSTEM_PROMPT = (
+    'Describe what the text refers to in the image: its color, shape, size, texture, position and '
+    'its relations to other objects.'
+)
+
+
+@MODELS.register_module()
+class QwenVLPromptEncoder(FrozenPartsMixin, BaseModule):
+    """Qwen2.5-VL or Qwen3-VL, which encodes image and instruction (GenMask's prompt encoder).
+
+    Image and words are the user's message in the model's chat template. The hidden states of the language model are the
+    embeddings; those of the template's prefix (system message and header) are dropped, as Qwen-Image does. The image
+    stands before the words, so the words' states have seen it. The language model's head is never run and not kept.
+
+    Args:
+        encoder: Config of the model. Pretrained:
+            ``dict(type='transformers.Qwen2_5_VLForConditionalGeneration.from_pretrained',
+            pretrained_model_name_or_path=..., dtype='bfloat16')`` (``Qwen3VLForConditionalGeneration`` likewise). From
+            scratch: keyword arguments of the transformers config, with ``model_type`` 'qwen2_5_vl' or 'qwen3_vl'.
+        processor: Folder / hub id with the tokenizer and ``preprocessor_config.json``; for released models that of the
+            model.
+        hidden_layer: Which hidden state: -1 the last, after the final norm (the paper does not say; Qwen-Image's
+            choice); k > 0 the output of layer k, counted from 1; -2 that of the last layer but one. Layers
+            after it are dropped.
+        system_prompt: System message. None leaves it to the template.
+        max_length: Most tokens that are kept, image and the template's end included; longer instructions are cut.
+        padding: 'longest' pads to the longest prompt of the batch, 'max_length' to a fixed length, which families
+            without a text mask (Wan) need.
+        keep: 'all' tokens after the prefix, or 'text': without the image's.
+        looks_at_images: False encodes the words alone.
+        min_pixels: Smaller images are enlarged to this area. Default: the image processor's.
+        max_pixels: Larger images are shrunk to this area, which bounds the image's tokens. Default: the processor's.
+        trainable: Trains the model jointly. Default: frozen if pretrained, trained if built from scratch.
+        tokenizer_kwargs: Of the tokenizer's ``from_pretrained``, e.g. ``dict(subfolder='tokenizer')``.
+        image_processor_kwargs: Of the image processor's, e.g. ``dict(subfolder='processor')``.
+
+    Raises:
+        ValueError: If an argument is wrong, or model, tokenizer and image processor do not belong together.
+    """
+
+    def __init__(
+        self,
+        encoder: dict,
+        processor: str,
+        hidden_layer: int = -1,
+        system_prompt: str | None = SYSTEM_PROMPT,
+        max_length: int = 512,
+        padding: str = 'longest',
+        keep: str = 'all',
+        looks_at_images: bool = True,
+        min_pixels: int | None = None,
+        max_pixels: int | None = None,
+        trainable: bool | None = None,
+        tokenizer_kwargs: dict | None = None,
+        image_processor_kwargs: dict | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        if padding not in ('longest', 'max_length'):
+            raise ValueError(f"padding must be 'longest' or 'max_length', but got {padding!r}")
+        if keep not in ('all', 'text'):
+            raise ValueError(f"keep must be 'all' or 'text', but got {keep!r}")
+        self.max_length, self.padding, self.keep = max_length, padding, keep
+        self.looks_at_images = looks_at_images
+        pretrained = 'type' in encoder and is_pretrained_config(encoder)
+        self.encoder = build_qwen_vl(encoder)
+        if hasattr(self.encoder, 'lm_head'):
+            self.encoder = self.encoder.model
+        self.hidden_layer = self._drop_layers_after(hidden_layer)
+        config = self.encoder.config
+        self.chat = QwenVLChat(processor, config, system_prompt, **(tokenizer_kwargs or {}))
+        self.images = None
+        if looks_at_images:
+            self.images = QwenVLImages(
+                processor,
+                config.vision_config,
+                min_pixels,
+                max_pixels,
+                **(image_processor_kwargs or {}),
+            )
+        else:
+            self.encoder.visual.requires_grad_(False)
+        self.trainable = not pretrained if trainable is None else trainable
+        if not self.trainable:
+            freeze(self.encoder, has_source=pretrained)
+            self.frozen_parts = ('encoder',)
+
+    @property
+    def embed_dims(self) -> int:
+        """Width D of the token embeddings."""
+        return self.encoder.config.text_config.hidden_size
+
+    def init_weights(self) -> None:
+        """Keeps the weights that transformers gave: its models have an ``init_weights`` of their own."""
+        self._is_init = True
+
+    def forward(
+        self,
+        texts: Sequence[str],
+        images: Tensor | None = None,
+        has_image: Tensor | None = None,
+    ) -> PromptEmbeddings:
+        """Encodes prompts.
+
+        Args:
+            texts: N instructions.
+            images: RGB in [-1, 1], (N, 3, H, W); None if no sample has one.
+            has_image: Which samples show their image, (N,) bool; the others are encoded from their words
+                alone. Default: all, if ``images`` is given.
+
+        Returns:
+            Embeddings (N, L, D), zero at padding, and their mask (N, L).
+
+        Raises:
+            ValueError: If an image's tokens do not fit into ``max_length``, or the numbers of texts and images differ.
+        """
+        shown = self._shown(texts, images, has_image)
+        device = next(self.encoder.parameters()).device
+        inputs, num_image_tokens = dict(use_cache=False), 0
+        if any(shown):
+            chosen = images[torch.tensor(shown, device=images.device)]
+            patches, grid = self.images(chosen.to(device))
+            num_image_tokens = int(grid[0].prod()) // self.images.merge_size**2
+            inputs.update(pixel_values=patches, image_grid_thw=grid)
+        sequences, kept = zip(
+            *(
+                self._sequence(text, num_image_tokens if own else None, images)
+                for text, own in zip(texts, shown, strict=True)
+            ),
+            strict=True,
+        )
+        batch = self.chat.batch(sequences)
+        # From the tensors on the CPU: it asks for their values one by one.
+        positions, _ = self.encoder.get_rope_index(
+            batch.input_ids,
+            batch.mm_token_type_ids,
+            image_grid_thw=inputs.get('image_grid_thw'),
+            attention_mask=batch.attention_mask,
+        )
+        inputs.update(position_ids=positions, **batch._asdict())
+        inputs = {key: _to(value, device) for key, value in inputs.items()}
+        with torch.set_grad_enabled(self.trainable and torch.is_grad_enabled()):
+            states = self.encoder(**inputs).last_hidden_state  # (N, L, D)
+            if not any(shown) and torch.is_grad_enabled():
+                states = states + _zero_of(self.encoder.visual, states)
+        return self._kept_states(states, kept)
+
+    def _shown(
+        self, texts: Sequence[str], images: Tensor | None, has_image: Tensor | None
+    ) -> list[bool]:
+        if images is not None and len(images) != len(texts):
+            raise ValueError(
+                f'expected one image per text, but got {len(images)} images and {len(texts)} texts'
+            )
+        if has_image is not None and len(has_image) != len(texts):
+            raise ValueError(
+                f'expected has_image for each of {len(texts)} texts, but got {len(has_image)} values'
+            )
+        if not self.looks_at_images:
+            return [False] * len(texts)
+        if has_image is None:
+            return [images is not None] * len(texts)
+        shown = has_image.tolist()
+        if any(shown) and images is None:
+            raise ValueError('has_image names samples with an image, but got no images')
+        return shown
+
+    def _sequence(
+        self, text: str, num_image_tokens: int | None, images: Tensor | None
+    ) -> tuple[list[int], list[bool]]:
+        """Tokens of one prompt, and which of their states are kept."""
+        chat = self.chat
+        image = [] if num_image_tokens is None else chat.image(num_image_tokens)
+        image_kept = [self.keep == 'all'] * len(image)
+        room = self.max_length - sum(image_kept) - len(chat.suffix)
+        if room < 1:
+            size = f' and {len(image)} of an image of {tuple(images.shape[-2:])}' if image else ''
+            raise ValueError(
+                f"max_length must leave room for words beside the template's {len(chat.suffix)} tokens{size}, but got "
+                f"{self.max_length}; raise it, lower max_pixels or take keep='text'"
+            )
+        words = chat.words(text)[:room]
+        kept = [False] * len(chat.prefix) + image_kept + [True] * (len(words) + len(chat.suffix))
+        return chat.prefix + image + words + chat.suffix, kept
+
+    def _kept_states(self, states: Tensor, kept: Sequence[list[bool]]) -> PromptEmbeddings:
+        """Moves the kept states of each row to its left end."""
+        counts = torch.tensor([sum(row) for row in kept])
+        length = self.max_length if self.padding == 'max_length' else int(counts.max())
+        taken = torch.zeros(states.shape[:2], dtype=torch.bool)  # (N, L)
+        for index, row in enumerate(kept):
+            taken[index, : len(row)] = torch.tensor(row)
+        mask = (torch.arange(length) < counts[:, None]).to(states.device)
+        output = states.new_zeros(len(states), length, states.shape[-1])
+        output[mask] = states[taken.to(states.device)]
+        return PromptEmbeddings(output, mask)
+
+    def _drop_layers_after(self, hidden_layer: int) -> int:
+        """The layer, counted from 1."""
+        language_model = self.encoder.language_model
+        num_layers = len(language_model.layers)
+        layer = hidden_layer + num_layers + 1 if hidden_layer < 0 else hidden_layer
+        if not 1 <= layer <= num_layers:
+            raise ValueError(
+                f'hidden_layer must be in 1..{num_layers} or -{num_layers}..-1, but got {hidden_layer}'
+            )
+        if layer < num_layers:
+            language_model.layers = language_model.layers[:layer]
+            language_model.norm = nn.Identity()  # it belongs to the last layer's output
+        return layer
+
+
+def build_qwen_vl(config: dict) -> nn.Module:
+    """A Qwen-VL model of transformers.
+
+    Args:
+        config: With a ``type``, built by the registry; else keyword arguments of its transformers config, with
+            ``model_type``, for random weights.
+
+    Raises:
+        ValueError: If it is no Qwen-VL, or the config has neither key.
+    """
+    if 'type' in config:
+        model = MODELS.build(config)
+    else:
+        from transformers import AutoConfig, AutoModelForImageTextToText
+
+        if 'model_type' not in config:
+            raise ValueError(f"expected a config with 'type' or 'model_type', but got {config}")
+        model = AutoModelForImageTextToText.from_config(AutoConfig.for_model(**config))
+    inner = getattr(model, 'model', model)
+    if not all(hasattr(inner, name) for name in ('visual', 'language_model', 'get_rope_index')):
+        raise ValueError(
+            f'expected a Qwen2.5-VL or Qwen3-VL of transformers, but got a {type(model).__name__}'
+        )
+    return model
+
+
+def _to(value: object, device: torch.device) -> object:
+    return value.to(device) if isinstance(value, Tensor) else value
+
+
+def _zero_of(module: nn.Module, like: Tensor) -> Tensor:
+    """A zero that depends on all parameters: without it, ranks whose batch has no image would hang the others."""
+    terms = [p.sum() for p in module.parameters() if p.requires_grad]
+    return 0 * torch.stack(terms).sum().to(like) if terms else like.new_zeros(())

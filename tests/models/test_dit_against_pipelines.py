@@ -1,0 +1,236 @@
+"""Adapters against diffusers' own pipelines: same weights, noise, prompt and image, two Euler steps, same latents.
+
+What a pipeline does between its noise and its latents (packing, ids, timestep scale, sign, where the image goes) is
+what an adapter has to know, so equality here fixes all of it by value.
+"""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from tiny_models import LATENT_CHANNELS, TRANSFORMERS, WAN_VAE
+
+from genseg_mm.models.dit_backbone import DiTBackbone
+from genseg_mm.models.dit_families import FAMILIES
+from genseg_mm.models.prompt_encoders import PromptEmbeddings
+
+SIGMAS = [1.0, 0.6]
+NO_ENCODERS = dict(vae=None, text_encoder=None, tokenizer=None)
+TWO_ENCODERS = dict(NO_ENCODERS, text_encoder_2=None, tokenizer_2=None)
+# Released text-to-image models, before their input is widened.
+RELEASED = {
+    **TRANSFORMERS,
+    'sana': {**TRANSFORMERS['sana'], 'in_channels': 20},
+    'sd3': {**TRANSFORMERS['sd3'], 'in_channels': 4},
+}
+
+
+class Case:
+    """One family's noise, image, prompt, and the pipeline around its transformer."""
+
+    def __init__(self, family: str, pipeline: str, **parts) -> None:
+        import diffusers
+
+        torch.manual_seed(0)
+        transformer = getattr(diffusers, FAMILIES[family].transformer_class)(**RELEASED[family])
+        scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=1.0)
+        parts = dict(parts, transformer=transformer.eval(), scheduler=scheduler)
+        self.family, self.pipeline = family, getattr(diffusers, pipeline)(**parts)
+        self.pipeline.set_progress_bar_config(disable=True)
+        shape = (2, LATENT_CHANNELS[family], 8, 12)
+        self.noise, self.image = torch.randn(shape), torch.randn(shape)
+        self.states, self.pooled = torch.randn(2, 6, 32), torch.randn(2, 24)
+        self.mask = torch.ones(2, 6, dtype=torch.bool)
+
+    def packed_noise(self):
+        from diffusers import FluxPipeline
+
+        return FluxPipeline._pack_latents(self.noise, *self.noise.shape)
+
+    def of_pipeline(self, **arguments):
+        """The pipeline's final latents, (N, C, H, W)."""
+        common = dict(
+            prompt_embeds=self.states,
+            latents=self.noise,
+            num_inference_steps=2,
+            height=64,
+            width=96,
+            output_type='latent',
+            return_dict=False,
+        )
+        latents = self.pipeline(**{**common, **arguments})[0]
+        if latents.ndim == 5:
+            return latents[:, :, -1]
+        if latents.ndim == 3:
+            from diffusers import FluxPipeline
+
+            return FluxPipeline._unpack_latents(latents, 64, 96, 8)
+        return latents
+
+    def of_backbone(self, tmp_path, with_image):
+        """Ours, from the saved transformer, at the noise levels that the pipeline took."""
+        self.pipeline.transformer.save_pretrained(tmp_path / 'transformer')
+        kind = FAMILIES[self.family].transformer_class
+        backbone = DiTBackbone(
+            self.family,
+            dict(
+                type=f'diffusers.{kind}.from_pretrained',
+                pretrained_model_name_or_path=str(tmp_path),
+                subfolder='transformer',
+            ),
+        ).eval()
+        prompt = PromptEmbeddings(self.states, self.mask, self.pooled)
+        sigmas = self.pipeline.scheduler.sigmas
+        assert sigmas[0] == 1 and 0.3 < sigmas[1] < 0.7 and sigmas[-1] == 0
+        latents = self.noise
+        for sigma, next_sigma in zip(sigmas[:-1], sigmas[1:], strict=True):
+            with torch.no_grad():
+                velocity = backbone(
+                    latents, sigma.expand(2), prompt, self.image if with_image else None
+                )
+            latents = latents + (next_sigma - sigma) * velocity
+        return latents
+
+
+def assert_same(case, latents, tmp_path, with_image=False):
+    ours = case.of_backbone(tmp_path, with_image)
+    torch.testing.assert_close(ours, latents, rtol=1e-4, atol=1e-5)
+    assert (ours - case.noise).abs().max() > 0.1
+
+
+class TestTextToImage:
+    def test_wan(self, tmp_path):
+        case = Case('wan', 'WanPipeline', **NO_ENCODERS)
+        latents = case.of_pipeline(
+            latents=case.noise[:, :, None], num_frames=1, num_inference_steps=3, guidance_scale=1.0
+        )
+        assert_same(case, latents, tmp_path)
+
+    def test_sana(self, tmp_path):
+        case = Case('sana', 'SanaPipeline', **NO_ENCODERS)
+        latents = case.of_pipeline(
+            prompt_attention_mask=case.mask.long(),
+            sigmas=SIGMAS,
+            timesteps=None,
+            guidance_scale=1.0,
+            use_resolution_binning=False,
+        )
+        assert_same(case, latents, tmp_path)
+
+    def test_sd3(self, tmp_path):
+        case = Case(
+            'sd3', 'StableDiffusion3Pipeline', **TWO_ENCODERS, text_encoder_3=None, tokenizer_3=None
+        )
+        latents = case.of_pipeline(
+            pooled_prompt_embeds=case.pooled, sigmas=SIGMAS, guidance_scale=1.0
+        )
+        assert_same(case, latents, tmp_path)
+
+    @pytest.mark.parametrize('family', ['flux', 'flux_kontext'])
+    def test_flux_with_and_without_a_guidance_input(self, family, tmp_path):
+        case = Case(family, 'FluxPipeline', **TWO_ENCODERS)
+        latents = case.of_pipeline(
+            latents=case.packed_noise(),
+            pooled_prompt_embeds=case.pooled,
+            sigmas=SIGMAS,
+            guidance_scale=1.0,
+        )
+        assert_same(case, latents, tmp_path)
+
+    def test_qwen_image(self, tmp_path):
+        case = Case('qwen_image', 'QwenImagePipeline', **NO_ENCODERS)
+        latents = case.of_pipeline(
+            latents=case.packed_noise(),
+            prompt_embeds_mask=case.mask,
+            sigmas=SIGMAS,
+            true_cfg_scale=1.0,
+        )
+        assert_same(case, latents, tmp_path)
+
+    def test_z_image(self, tmp_path):
+        case = Case('z_image', 'ZImagePipeline', **NO_ENCODERS)
+        latents = case.of_pipeline(
+            prompt_embeds=list(case.states), sigmas=SIGMAS, guidance_scale=0.0
+        )
+        assert_same(case, latents, tmp_path)
+
+
+class TestWithAnImage:
+    def test_flux_kontext(self, tmp_path):
+        case = Case('flux_kontext', 'FluxKontextPipeline', **TWO_ENCODERS)
+        case.pipeline.latent_channels = 4
+        latents = case.of_pipeline(
+            image=case.image,
+            latents=case.packed_noise(),
+            pooled_prompt_embeds=case.pooled,
+            sigmas=SIGMAS,
+            guidance_scale=1.0,
+            _auto_resize=False,
+            max_area=64 * 96,
+        )
+        assert_same(case, latents, tmp_path, with_image=True)
+
+    @pytest.mark.parametrize('family', ['qwen_image', 'qwen_image_edit'])
+    def test_qwen_image_edit_with_and_without_zero_cond_t(self, family, tmp_path, monkeypatch):
+        from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit
+        from PIL import Image
+
+        case = Case(family, 'QwenImageEditPipeline', **NO_ENCODERS, processor=None)
+        case.pipeline.latent_channels = 4
+        monkeypatch.setattr(
+            pipeline_qwenimage_edit, 'calculate_dimensions', lambda *_: (96, 64, 1.5)
+        )
+        case.pipeline.image_processor = SimpleNamespace(
+            resize=lambda image, *_: image, preprocess=lambda *_: case.image
+        )
+        latents = case.of_pipeline(
+            image=Image.new('RGB', (96, 64)),
+            latents=case.packed_noise(),
+            prompt_embeds_mask=case.mask,
+            sigmas=SIGMAS,
+            true_cfg_scale=1.0,
+        )
+        assert_same(case, latents, tmp_path, with_image=True)
+
+    def test_wan_image_to_video_by_timesteps(self, tmp_path, monkeypatch):
+        from genseg_mm.registry import MODELS
+
+        vae = MODELS.build(WAN_VAE)
+        case = Case(
+            'wan',
+            'WanImageToVideoPipeline',
+            **dict(NO_ENCODERS, vae=vae),
+            expand_timesteps=True,
+        )
+        case.pipeline.vae_scale_factor_spatial = 8
+        frames = torch.stack([torch.zeros_like(case.noise), case.noise], 2)
+        condition = torch.stack([case.image, torch.zeros_like(case.noise)], 2)
+        noisy_frames = torch.tensor([0.0, 1.0])[None, None, :, None, None].expand(1, 1, 2, 8, 12)
+        monkeypatch.setattr(
+            case.pipeline, 'prepare_latents', lambda *_: (frames, condition, noisy_frames)
+        )
+        latents = case.of_pipeline(
+            image=torch.zeros(2, 3, 64, 96),
+            latents=None,
+            num_frames=5,
+            num_inference_steps=3,
+            guidance_scale=1.0,
+        )
+        assert_same(case, latents, tmp_path, with_image=True)
+
+    def test_z_image_omni(self, tmp_path, monkeypatch):
+        case = Case(
+            'z_image', 'ZImageOmniPipeline', **NO_ENCODERS, siglip=None, siglip_processor=None
+        )
+        monkeypatch.setattr(
+            case.pipeline,
+            'prepare_image_latents',
+            lambda **_: [[image] for image in case.image[:, :, None]],
+        )
+        monkeypatch.setattr(case.pipeline, 'prepare_siglip_embeds', lambda **_: [[], []])
+        latents = case.of_pipeline(
+            prompt_embeds=[[text[:0], text] for text in case.states],
+            sigmas=SIGMAS,
+            guidance_scale=0.0,
+        )
+        assert_same(case, latents, tmp_path, with_image=True)
