@@ -223,6 +223,22 @@ class TestPictures:
         stock = sample(seg_logits=logits, gt_sem_seg=labels(self.left))
         assert 'colour map' not in draw_sample(self.black, stock, 24)
 
+    def test_a_generated_picture_stands_beside_the_one_it_was_asked_for(self) -> None:
+        generated = torch.zeros(3, 4, 6, dtype=torch.uint8)
+        generated[0, :, :3] = 90  # red, left half
+        element = sample(pred_img=PixelData(data=generated))
+        element.set_metainfo(dict(ori_shape=(40, 40), task='image', text='a wall'))
+        row = draw_sample(self.black, element, 24)
+        assert list(row) == ['image', 'prediction']
+        assert row['prediction'].shape == (
+            16,
+            24,
+            3,
+        )  # not the aspect ratio of the uncropped picture
+        assert (row['prediction'][:, :12] == (90, 0, 0)).all() and row['prediction'][
+            :, 12:
+        ].sum() == 0
+
     def test_points_and_their_masks_share_a_colour(self) -> None:
         masks = torch.zeros(2, 4, 6, dtype=torch.bool)
         masks[0, :, :2], masks[1, :, 4:] = True, True
@@ -277,6 +293,20 @@ class TestPredictionGridHook:
         assert drawn == 2 * ['square 0', 'square 4', 'square 8']
         with Image.open(tmp_path / 'vis' / 'val' / 'iter_20.png') as grid:
             assert grid.size == (3 * 32 + 4 * 4, 19 + 3 * (32 + 19 + 4))
+
+    def test_cached_samples_without_an_image_are_left_out_and_counted(self, tmp_path) -> None:
+        runner = toy_runner(tmp_path)
+        messages = []
+        runner.logger.info = messages.append
+        hook = PredictionGridHook(num_images=None, panel_size=24)
+        images = [torch.zeros(3, 4, 6, dtype=torch.uint8), torch.zeros(3, 0, 0, dtype=torch.uint8)]
+        for inputs in (images, images[1:]):
+            hook.after_val_iter(runner, 0, dict(inputs=inputs), [sample() for _ in inputs])
+        hook.after_val_epoch(runner)
+        assert names(tmp_path / 'vis' / 'val', '*') == ['iter_0.png']
+        with Image.open(tmp_path / 'vis' / 'val' / 'iter_0.png') as grid:
+            assert grid.size == (24 + 2 * 4, 19 + 16 + 19 + 4)  # a single row
+        assert messages[-1].startswith('2 predictions not drawn')
 
     def test_only_the_main_process_draws(self, tmp_path, monkeypatch) -> None:
         monkeypatch.setattr(prediction_grid_hook, 'is_main_process', lambda: False)

@@ -162,7 +162,7 @@ def test_bad_requests_say_what_came():
     infer = inferencer()
     for texts in (None, [], [3], 3):
         with pytest.raises(
-            ValueError, match="task='generate' needs texts, a string or a list of strings"
+            ValueError, match='generation needs texts, a list of at least one string, but got'
         ):
             infer(texts=texts, task='generate')
     for wrong, message in (
@@ -171,6 +171,7 @@ def test_bad_requests_say_what_came():
         (dict(seed=-1), 'seed must be a whole number of at least 0, but got -1'),
         (dict(steps=3), r"generate knows .*, but got \['steps'\]"),
         (dict(num_steps=0), 'num_steps must be a whole number of at least 1, but got 0'),
+        (dict(image_size=0), r'multiples of 16 and 16 pixels for this model, but got \(0, 0\)'),
         (dict(image_size=40), r'multiples of 16 and 16 pixels for this model, but got \(40, 40\)'),
         (
             dict(inputs=picture(0)),
@@ -309,7 +310,7 @@ def test_demo_describes(monkeypatch, capsys, folder):
     [
         (['a.png', 'config.py', '--task', 'generate', '--texts', 'x'], 'expected no inputs, but got'),
         (['config.py', '--texts', 'x'], 'expected inputs and a model, but got one of them'),
-        (['config.py', '--task', 'generate'], "task='generate' needs texts"),
+        (['config.py', '--task', 'generate'], 'generation needs texts, a list of at least one string, but got None'),
         (['config.py', '--task', 'generate', '--texts', 'x', '--points', '1,2'], '--points is for --task segment'),
     ],
 )  # fmt: skip

@@ -166,3 +166,23 @@ def test_one_to_one_by_the_ratio_sampler(config, tmp_path):
     assert [own['tasks'] for own in first] == [own['tasks'] for own in second]
     tasks = [task for own in first for task in own['tasks']]
     assert abs(tasks.count('image') - 20) < 5 * 10**0.5
+
+
+@pytest.mark.slow
+def test_wan_with_checkpointing_and_a_trained_layer_hangs_on_no_mix(config, tmp_path):
+    model = genmask_config('wan', mask_head=dict(type='genseg_mm.GenerativeMaskHead'))
+    model['mask_head'].update(mask_loss='linear_bce')
+    model['backbone'].update(gradient_checkpointing=True)
+    cfg = Config.fromfile(config)
+    cfg.merge_from_dict(dict(model=dict(model, _delete_=True)))
+    cfg.optim_wrapper.type = 'genseg_mm.AutocastOptimWrapper'
+    cfg.dump(config.with_name('wan.py'))
+    first, second = train(2, config.with_name('wan.py'), tmp_path)
+    kinds = {
+        (len(set(a['tasks'])), len(set(b['tasks']))) for a, b in zip(first, second, strict=True)
+    }
+    # One forward pass in one process and two in the other, two in both, one in both.
+    assert kinds >= {(1, 2), (2, 1), (1, 1)}
+    for own, other in zip(first, second, strict=True):
+        assert list(own['losses']) == ['loss', 'loss_mask', 'loss_image']
+        assert own['losses'] == other['losses']

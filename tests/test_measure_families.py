@@ -10,10 +10,10 @@ from torch import nn
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / 'tools/analysis_tools'))  # a script that is run has its folder there
-import family_tables  # noqa: E402
 import measure_families  # noqa: E402
-from activation_bytes import SavedBytes, ShapesOnly, blocks, largest_block  # noqa: E402
-from family_configs import FROZEN, FULL, TINY  # noqa: E402
+from families import tables as family_tables  # noqa: E402
+from families.activation_bytes import SavedBytes, ShapesOnly, blocks, largest_block  # noqa: E402
+from families.configs import FROZEN, FULL, TINY  # noqa: E402
 
 from genseg_mm.models.dit_families import FAMILIES  # noqa: E402
 

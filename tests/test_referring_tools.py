@@ -113,6 +113,24 @@ def test_verify(config, tmp_path, monkeypatch):
     assert notes[6] == ['777 items fewer than the 779 of the complete dataset']
 
 
+def test_verify_says_what_captions_are_left_out(tmp_path, monkeypatch, capsys):
+    maker = runpy.run_path(str(TOOLS / 'dataset_tools' / 'make_tiny_captions.py'))
+    root = maker['make_tiny_captions'](tmp_path / 'data') / 'coco'
+    path = root / 'annotations' / 'captions_val2017.json'
+    content = json.loads(path.read_text())
+    content['annotations'][0]['caption'] = ' '  # the only one of its picture
+    path.write_text(json.dumps(content))
+    config = tmp_path / 'captions.py'
+    config.write_text(
+        f"val_dataloader = dict(dataset=dict(type='genseg_mm.CocoCaptionsDataset', data_root='{root}', test_mode=True,"
+        " ann_file='annotations/captions_val2017.json', data_prefix=dict(img_path='val2017')))"
+    )
+    assert run(monkeypatch, 'dataset_tools/verify_dataset.py', config) == 0
+    printed = capsys.readouterr().out
+    assert 'val: 1 left out: empty captions' in printed
+    assert 'val: 1 left out: pictures without a caption' in printed
+
+
 def test_verify_names_bad_files(config, tmp_path, monkeypatch, capsys):
     picture = tmp_path / 'data' / 'ReasonSeg' / 'test' / '3001.jpg'
     picture.write_bytes(picture.read_bytes()[:300])

@@ -76,7 +76,7 @@ def sentences(tmp_path, split: str) -> set[tuple[str, str]]:
         sentence='all',
     )
     items = [dataset.get_data_info(index) for index in range(len(dataset))]
-    return {(Path(item['img_path']).name, item['text']) for item in items}
+    return {(f'train2014/{Path(item["img_path"]).name}', item['text']) for item in items}
 
 
 def pairs(out: Path) -> set[tuple[str, str]]:
@@ -100,7 +100,7 @@ def test_every_sentence_is_described_once_and_used(config, tmp_path, monkeypatch
     assert {item['question'] for item in items} == {text for _, text in sentences(tmp_path, 'val')}
     writer = MODELS.build(cfg.description_writer)
     picture, text = sorted(expected)[0]
-    item = dict(img_path=str(tmp_path / 'coco' / 'train2014' / picture), text=text)
+    item = dict(img_path=str(tmp_path / 'coco' / picture), text=text)
     description = writer([LoadImage()(dict(item))['img']], [text])[0]
     assert UseDescriptions(str(out))(item)['text'] == description
 
@@ -136,12 +136,42 @@ def test_it_goes_on_where_it_stopped(config, tmp_path, monkeypatch, capsys):
     assert out.stat().st_mtime_ns == before
 
 
-def test_pictures_that_are_drawn_are_named_by_their_scene(config, tmp_path, monkeypatch, capsys):
+def test_pictures_that_are_drawn_are_named_by_their_pixels(config, tmp_path, monkeypatch, capsys):
+    from genseg_mm.datasets import ShapesDataset, UseDescriptions
+
+    # Scenes 0 and 1 of training are other pictures than scenes 0 and 1 of the test.
+    text = config.read_text().replace("task='text_to_image'", "task='referring'")
+    config.write_text(text)
     out = tmp_path / 'out.json'
-    run(monkeypatch, capsys, config, out, '--split', 'test')
-    assert {picture for picture, _ in pairs(out)} == {'0', '1'}
-    texts = [text for _, own in json.loads(out.read_text())['descriptions'].items() for text in own]
-    assert len(texts) == len(pairs(out)) > 10
+    run(monkeypatch, capsys, config, out, '--split', 'train', 'test')
+    drawn = [name for name in json.loads(out.read_text())['descriptions'] if '/' not in name]
+    assert len(drawn) == 4
+    # A training set that draws one expression per access finds a description for each of them.
+    found = set()
+    scenes = ShapesDataset(num_scenes=2, image_size=32, pipeline=[UseDescriptions(str(out))])
+    for _ in range(20):
+        found |= {scenes[index]['question'] for index in range(2)}
+    listed = [own.text for index in range(2) for own in scenes.scene_expressions(index)]
+    assert found <= set(listed)
+    assert len(found) > len(set(listed)) // 2
+
+
+def test_two_pictures_of_one_name_are_refused():
+    class Dataset(list):
+        def get_data_info(self, index: int) -> dict:
+            return self[index]
+
+    one = Dataset(
+        [dict(img_path='/a/val/1.jpg', text='x'), dict(img_path='/a/val/1.jpg', text='y')]
+    )
+    other = Dataset([dict(img_path='/b/val/1.jpg', text='x')])
+    files = {}
+    pairs, _ = tool['wanted'](one, 'val', files)
+    assert pairs == {('val/1.jpg', 'x'): 0, ('val/1.jpg', 'y'): 1}
+    with pytest.raises(
+        ValueError, match='test: /b/val/1.jpg and /a/val/1.jpg are two pictures, but'
+    ):
+        tool['wanted'](other, 'test', files)
 
 
 def test_another_model_is_refused_as_a_users_mistake(config, tmp_path, monkeypatch, capsys):

@@ -30,7 +30,11 @@ SHIPPED = {
     ),
 }  # fmt: skip
 GENMASK_TITLES = {'shipped_genmask': 'shipped GenMask', 'genmask': 'GenMask-tiny'}
-GEN2SEG_TITLES = {'gen2seg': 'gen2seg-tiny', 'shipped_unet': 'shipped UNet', 'shipped_mae': 'shipped MAE'}
+GEN2SEG_TITLES = {
+    'gen2seg': 'gen2seg-tiny',
+    'shipped_unet': 'shipped UNet',
+    'shipped_mae': 'shipped MAE',
+}
 SHOWN = re.compile(r'Iter\((train|val|test)\)|Predictions drawn|error:')
 
 
@@ -41,7 +45,12 @@ def run(command: list[str], log: Path) -> float:
     environment['PYTHONUNBUFFERED'] = '1'
     with log.open('w') as file:
         process = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            command,
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
         for line in process.stdout:
             file.write(line)
@@ -152,7 +161,9 @@ def print_table(report: dict, out: Path) -> None:
     for model, title in GENMASK_TITLES.items():
         if model in report:
             own = report[model]
-            rows.append(f'{title:15} held-out scenes  oIoU {own["oIoU"]:5.1f}   mIoU {own["mIoU"]:5.1f}')
+            rows.append(
+                f'{title:15} held-out scenes  oIoU {own["oIoU"]:5.1f}   mIoU {own["mIoU"]:5.1f}'
+            )
     for model, title in GEN2SEG_TITLES.items():
         own = report.get(model, {})
         for subset in (subset for subset in SUBSETS if f'{subset}_mIoU' in own):
@@ -163,11 +174,15 @@ def print_table(report: dict, out: Path) -> None:
                 f'oracle foreground {own[f"oracle_foreground_{subset}"]:.1f}'
             )
         if own:
-            rows.append(f'{"":15} collapse share {own["collapse_share"]:.3f} (1 = image-independent)')
+            rows.append(
+                f'{"":15} collapse share {own["collapse_share"]:.3f} (1 = image-independent)'
+            )
     stages = ', '.join(f'{stage} {value:.0f} s' for stage, value in report['seconds'].items())
     pictures = ', '.join(str(path.relative_to(ROOT)) for path in sorted(out.glob('*.png')))
     print('\n' + '\n'.join(rows))
-    print(f'times: {stages}\npictures: {pictures}\nreport: {(out / "report.json").relative_to(ROOT)}')
+    print(
+        f'times: {stages}\npictures: {pictures}\nreport: {(out / "report.json").relative_to(ROOT)}'
+    )
 
 
 def main() -> None:

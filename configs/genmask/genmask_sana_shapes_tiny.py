@@ -13,8 +13,16 @@ _base_ = [
     '../_base_/schedules/adamw_cosine_tiny.py',
 ]
 
-max_iters = 2350
+max_iters = 2900
 train_cfg = dict(max_iters=max_iters, val_interval=max_iters)
+optim_wrapper = dict(
+    _delete_=True,
+    type='OptimWrapper',
+    constructor='genseg_mm.MuonOptimWrapperConstructor',
+    paramwise_cfg=dict(muon_keys=(r'transformer_blocks\.\d+\.', r'encoder\.block\.\d+\.')),
+    optimizer=dict(type='genseg_mm.MuonAdamW', lr=2e-3, betas=(0.9, 0.98), weight_decay=0.01),
+    clip_grad=dict(max_norm=1.0),
+)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=100),
     dict(

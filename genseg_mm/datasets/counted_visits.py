@@ -1,9 +1,26 @@
-"""How often each item of a dataset was handed out before."""
+"""Datasets that show one of several texts: which, and how often each item was handed out before."""
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from mmengine.dataset import BaseDataset
+
+_CHOICES = ('all', 'random', 'first')
+
+
+def checked_choice(name: str, choice: str, test_mode: bool) -> str:
+    """Which of several texts a data set shows: 'all', 'first' or, in training, 'random'.
+
+    Raises:
+        ValueError: If it is none of them.
+    """
+    allowed = ('all', 'first') if test_mode else _CHOICES
+    if choice not in allowed:
+        raise ValueError(
+            f'{name} must be one of {allowed} with test_mode={test_mode}, but got {choice!r}'
+        )
+    return choice
 
 
 class CountedVisits(BaseDataset):
@@ -29,6 +46,23 @@ class CountedVisits(BaseDataset):
         subset = super().get_subset(indices)
         subset._count_visits()
         return subset
+
+    @property
+    def _is_drawn(self) -> bool:
+        """Whether visits count: in training."""
+        return not self.test_mode
+
+    def get_data_info(self, idx: int) -> dict:
+        """Item ``idx``; where visits count, with its ``visit``."""
+        info = super().get_data_info(self._position(idx))
+        if self._is_drawn:
+            info['visit'] = self._visit(idx)
+        return info
+
+    def _choose(self, info: dict, num: int) -> int:
+        """One of ``num`` choices for an item with a visit, by the subclass's ``seed``."""
+        generator = np.random.default_rng([self.seed, info['sample_idx'], info['visit']])
+        return int(generator.integers(num))
 
     def _count_visits(self) -> None:
         # In shared memory: loader workers that are started anew in each epoch must not start to

@@ -46,8 +46,11 @@ class ReferringMetric(BaseMetric):
       on a target it scores 0 and adds the union only. A larger mask on an empty target scores 0 and
       adds its area to the union. Pr@t is over sentences with a target. Further keys: ``gIoU`` (the
       same as mIoU), ``cIoU`` (as oIoU), ``N-acc`` and ``T-acc``, the share of sentences without
-      and with a target that are recognised as such; nan where there are no such sentences. They follow
-      the GRES paper: ``TP / (TP + FN)`` and ``TN / (TN + FP)``.
+      and with a target that are recognised as such; nan where there are no such sentences. They are the
+      GRES paper's shares, ``TP / (TP + FN)`` and ``TN / (TN + FP)``. Some copies of ReLA's
+      ``refer_evaluation.py`` add 1 to these denominators (it saves a division by zero), so that even a
+      perfect model has less than 100 (6 of 6 would be 85.7); on real splits, of thousands of
+      sentences, the difference is below 0.1.
 
     oIoU is 0 if no sentence has any target or predicted pixel.
 
@@ -55,7 +58,7 @@ class ReferringMetric(BaseMetric):
     LAVT and ReLA at 480x480, and that lies in the pipeline and the model, not here.
 
     Args:
-        protocol: ``'lavt'``, ``'lisa'`` or ``'grefcoco'``.
+        protocol: ``'lavt'``, ``'lisa'``, ``'reasonseg'`` or ``'grefcoco'``.
         ignore_index: Label of pixels that do not count.
         thresholds: The t of Pr@t, in (0, 1].
         per_kind: The same as ``breakdown=('kind',)``.

@@ -27,7 +27,8 @@ class PredictionGridHook(Hook):
     ``<out_dir>/test/<page>.png``. Works without a display and on the main process only. It draws
     what a sample has: ``gt_sem_seg`` or ``gt_instance_map``; ``pred_sem_seg``,
     ``pred_instances.masks``, ``pred_color_map`` (or three-channel ``seg_logits`` next to a
-    ``gt_instance_map``).
+    ``gt_instance_map``), ``pred_img`` (a picture generated from the text). Samples that come from a
+    cache have no image; they are left out, and their number is logged.
 
     Args:
         num_images: Number of samples; ``None`` draws all.
@@ -86,14 +87,15 @@ class PredictionGridHook(Hook):
 
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
         """Writes the last page."""
-        self._write(runner, 'val')
+        self._finish(runner, 'val')
 
     def after_test_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
         """Writes the last page."""
-        self._write(runner, 'test')
+        self._finish(runner, 'test')
 
     def _begin(self, loader: Any) -> None:
         self._rows, self._captions, self._seen, self._drawn, self._page = [], [], 0, 0, 1
+        self._num_without_image = 0
         samples = 0 if loader is None else len(loader) * (loader.batch_size or 1)
         self._stride = 1 if self.num_images is None else max(samples // self.num_images, 1)
 
@@ -105,11 +107,22 @@ class PredictionGridHook(Hook):
             self._seen += 1
             if not chosen or self._drawn == self.num_images:
                 continue
+            if image.numel() == 0:
+                self._num_without_image += 1
+                continue
             self._drawn += 1
             self._rows.append(draw_sample(image.cpu().numpy(), sample, self.panel_size))
             self._captions.append(caption(sample))
             if len(self._rows) == _ROWS_PER_PAGE:
                 self._write(runner, stage)
+
+    def _finish(self, runner: Runner, stage: str) -> None:
+        self._write(runner, stage)
+        if self._num_without_image:
+            runner.logger.info(
+                f'{self._num_without_image} predictions not drawn: their images are not loaded, but '
+                'cached encodings'
+            )
 
     def _write(self, runner: Runner, stage: str) -> None:
         if not self._rows:
@@ -133,13 +146,15 @@ def draw_sample(image: np.ndarray, sample: BaseDataElement, panel_size: int) -> 
 
     Args:
         image: Network input, BGR uint8, (3, h, w).
-        sample: Ground truth and predictions at original size.
+        sample: Ground truth and predictions at original size; a generated picture at that of the input.
         panel_size: Longer side of each picture.
 
     Returns:
-        Column title -> RGB picture; all of one size and of the original aspect ratio.
+        Column title -> RGB picture; all of one size, and of the aspect ratio of the original or generated picture.
     """
     original = tuple(sample.get('ori_shape', image.shape[1:]))[:2]
+    if 'pred_img' in sample:  # of the network's size
+        original = image.shape[1:]
     scale = panel_size / max(original)
     size = max(round(original[0] * scale), 1), max(round(original[1] * scale), 1)
     image = np.ascontiguousarray(np.clip(image, 0, 255).astype(np.uint8)[::-1].transpose(1, 2, 0))
@@ -159,6 +174,9 @@ def draw_sample(image: np.ndarray, sample: BaseDataElement, panel_size: int) -> 
         row['prediction'] = pictures.overlay_masks(image, masks, colors)
     elif 'pred_sem_seg' in sample and ('gt_sem_seg' in sample or 'gt_instance_map' not in sample):
         row['prediction'] = pictures.overlay_labels(image, _labels(sample.pred_sem_seg, size))
+    if 'pred_img' in sample:
+        generated = sample.pred_img.data.cpu().numpy().transpose(1, 2, 0)
+        row['prediction'] = pictures.fit(np.ascontiguousarray(generated), size)
     color_map = _color_map(sample)
     if color_map is not None:
         row['colour map'] = pictures.fit(color_map, size)

@@ -14,7 +14,7 @@ from rich.progress import Progress
 from genseg_mm.inference.network_pipeline import class_name
 from genseg_mm.inference.results import check_display, draw_picture, save_picture, show_picture
 from genseg_mm.models import GenMask
-from genseg_mm.models.picture_generation import SETTINGS, pictures_to_bytes
+from genseg_mm.models.picture_generation import SETTINGS, checked_texts, pictures_to_bytes
 from genseg_mm.models.seeded_noise import seeded_generator
 
 _CAPTION_DATASETS = ('CocoCaptionsDataset', 'ImageTextDataset')
@@ -81,7 +81,7 @@ class PictureGeneration:
             raise ValueError(f'seed must be a whole number of at least 0, but got {seed!r}')
         if show:
             check_display()
-        texts = _checked_texts(texts)
+        texts = checked_texts([texts] if isinstance(texts, str) else texts)
         settings = {name: value for name, value in settings.items() if value is not None}
         settings = {**self.model.generation, **settings}
         settings['image_size'] = self._picture_size(image_size)
@@ -95,7 +95,8 @@ class PictureGeneration:
                 predictions.append(prediction)
                 if return_vis or show or (out_dir and not no_save_vis):
                     picture = draw_picture(prediction['image'], f'"{prediction["text"]}"')
-                    drawn.append(picture)
+                    if return_vis:
+                        drawn.append(picture)
                     if out_dir and not no_save_vis:
                         save_picture(picture, Path(out_dir, 'vis', f'{index:08d}.png'))
                     if show:
@@ -137,22 +138,13 @@ class PictureGeneration:
                 yield dict(image=image, text=text, seed=seed, number=number)
 
     def _picture_size(self, image_size: int | Sequence[int] | None) -> tuple[int, int]:
-        size = image_size or self.model.generation.get('image_size') or trained_size(self.cfg)
+        given = (image_size, self.model.generation.get('image_size'), trained_size(self.cfg))
+        size = next((one for one in given if one is not None), None)
         if size is None:
             raise ValueError(
                 'the config states no size of pictures: expected image_size=(height, width), but got none'
             )
         return (size, size) if isinstance(size, int) else tuple(size)
-
-
-def _checked_texts(texts: Any) -> list[str]:
-    texts = [texts] if isinstance(texts, str) else texts
-    is_list = isinstance(texts, (list, tuple)) and len(texts) > 0
-    if not is_list or not all(isinstance(text, str) for text in texts):
-        raise ValueError(
-            f"task='generate' needs texts, a string or a list of strings, but got {texts!r}"
-        )
-    return list(texts)
 
 
 def caption_dataset(cfg: Config) -> dict:

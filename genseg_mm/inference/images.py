@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
-from genseg_mm.datasets.load_image import LoadImage
+from genseg_mm.datasets.transforms.load_image import LoadImage
 
 EXTENSIONS = ('.bmp', '.jpeg', '.jpg', '.png', '.ppm', '.tif', '.tiff', '.webp')
 _EIGHT_BIT = (

@@ -32,7 +32,7 @@ def generated_sample(job: Job, threshold: float) -> SegDataSample:
     A score is the brightness of the generated mask image, in [0, 1], averaged inside the mask.
 
     Args:
-        job: Its outputs are logits (H, W), see ``GenerativeMaskHead.decoded_to_logits``.
+        job: Its outputs are logits (H, W), see ``GenerativeMaskHead.grey_to_logits``.
         threshold: Of the mask head.
     """
     sample = _sample(job)

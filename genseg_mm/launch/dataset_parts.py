@@ -11,10 +11,10 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 
 from genseg_mm.config_file import read_config_file
-from genseg_mm.datasets.instance_map_dataset import InstanceMapDataset
-from genseg_mm.datasets.load_image import LoadImage
-from genseg_mm.datasets.load_instance_map import LoadInstanceMap
+from genseg_mm.datasets.instances.instance_map_dataset import InstanceMapDataset
 from genseg_mm.datasets.transforms import LoadReferringMask
+from genseg_mm.datasets.transforms.load_image import LoadImage
+from genseg_mm.datasets.transforms.load_instance_map import LoadInstanceMap
 from genseg_mm.launch.config import override_config
 
 SPLITS = ('train', 'val', 'test')

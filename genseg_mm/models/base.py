@@ -1,6 +1,8 @@
 """What both papers' models share at training: logged losses that are true for all ranks, and frozen parts."""
 
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from mmengine.dist import all_reduce
@@ -46,6 +48,19 @@ def freeze(module: nn.Module, has_source: bool) -> nn.Module:
         module._register_state_dict_hook(_drop_own_state)
         module.register_load_state_dict_pre_hook(_keep_own_state)
     return module
+
+
+@contextmanager
+def frozen_pass(device: torch.device) -> Iterator[None]:
+    """Runs a frozen part without a graph, in the precision that it was loaded in.
+
+    Autocast is off, so that training sees the very encodings of a cache and of evaluation.
+
+    Args:
+        device: That the part is on.
+    """
+    with torch.no_grad(), torch.autocast(device.type, enabled=False):
+        yield
 
 
 def _drop_own_state(

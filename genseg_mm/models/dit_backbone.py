@@ -1,5 +1,6 @@
 """One call for every diffusers DiT family."""
 
+import logging
 from pathlib import Path
 
 import torch
@@ -64,6 +65,8 @@ class DiTBackbone(BaseModule):
             )
         # Layers that are not the released ones any more.
         self.new_layers: list[str] = self.family.prepare(self.transformer)
+        if not self.has_source:
+            self.family.start_from_scratch(self.transformer)
         if prompt_dims is not None and prompt_dims != self.prompt_dims:
             self._replace_text_projection(prompt_dims)
         if embedded_guidance is not None:
@@ -80,6 +83,7 @@ class DiTBackbone(BaseModule):
             add_lora(self.transformer, lora, self.new_layers, self.has_source)
         if gradient_checkpointing:
             self.transformer.enable_gradient_checkpointing()
+        self._warn_of_coarse_training()
 
     def _replace_text_projection(self, prompt_dims: int) -> None:
         names, key = self.family.text_projection, self.family.text_width_key
@@ -91,6 +95,17 @@ class DiTBackbone(BaseModule):
         replace_text_projection(self.transformer, names, prompt_dims)
         self.transformer.register_to_config(**{key: prompt_dims})
         self.new_layers += names
+
+    def _warn_of_coarse_training(self) -> None:
+        trained = [own for own in self.transformer.parameters() if own.requires_grad]
+        coarse = [own for own in trained if own.dtype in (torch.bfloat16, torch.float16)]
+        if coarse:
+            print_log(
+                f'{len(coarse)} of {len(trained)} trained tensors are {coarse[0].dtype}, which rounds small optimizer '
+                "steps away: leave torch_dtype out and use optim_wrapper=dict(type='genseg_mm.AutocastOptimWrapper')",
+                'current',
+                logging.WARNING,
+            )
 
     @property
     def latent_channels(self) -> int:

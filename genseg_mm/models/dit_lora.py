@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +39,12 @@ def add_lora(
     if unknown:
         raise ValueError(f'lora takes the arguments of peft.LoraConfig, but got {sorted(unknown)}')
     rank = lora.get('r', 16)
+    # Adapters of what the family has frozen would get no gradient, for which distributed training waits.
     excluded = [
-        f'{layer}.{name}'.rstrip('.')
-        for layer in new_layers
-        for name, _ in transformer.get_submodule(layer).named_modules()
+        name
+        for name, module in transformer.named_modules()
+        if any(f'{name}.'.startswith(f'{layer}.') for layer in new_layers)
+        or {own.requires_grad for own in module.parameters()} == {False}
     ]
     defaults = dict(
         r=rank,
@@ -64,8 +67,11 @@ def _inject(
     for name in new_layers:
         transformer.get_submodule(name).requires_grad_(True)
     if has_source:
-        transformer._register_state_dict_hook(_drop_frozen)
-        transformer.register_load_state_dict_pre_hook(_keep_frozen)
+        # By name: a moving average of the model requires no gradient of anything.
+        frozen = {name for name, own in transformer.named_parameters() if not own.requires_grad}
+        frozen = frozenset(frozen | dict(transformer.named_buffers()).keys())
+        transformer._register_state_dict_hook(partial(_drop_frozen, frozen))
+        transformer.register_load_state_dict_pre_hook(partial(_keep_frozen, frozen))
 
 
 def save_lora(transformer: nn.Module, folder: str | Path, new_layers: Sequence[str]) -> None:
@@ -172,20 +178,25 @@ def _check_same(saved: dict[str, Tensor], own: dict[str, Tensor], file: Path) ->
             )
 
 
-def _drop_frozen(module: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_: object) -> None:
+def _drop_frozen(
+    names: frozenset[str],
+    module: nn.Module,
+    state_dict: dict[str, Tensor],
+    prefix: str,
+    *_: object,
+) -> None:
     if prefix:  # the transformer's own state_dict, such as save_pretrained asks for, stays whole
-        for name in dict(_frozen(module)):
+        for name in names:
             state_dict.pop(f'{prefix}{name}', None)
 
 
-def _keep_frozen(module: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_: object) -> None:
-    persistent = module.state_dict().keys()
-    for name, value in _frozen(module):
-        if name in persistent:
+def _keep_frozen(
+    names: frozenset[str],
+    module: nn.Module,
+    state_dict: dict[str, Tensor],
+    prefix: str,
+    *_: object,
+) -> None:
+    for name, value in module.state_dict().items():
+        if name in names:
             state_dict.setdefault(f'{prefix}{name}', value)
-
-
-def _frozen(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    parameters = module.named_parameters()
-    yield from ((name, value) for name, value in parameters if not value.requires_grad)
-    yield from module.named_buffers()

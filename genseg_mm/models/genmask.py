@@ -105,7 +105,7 @@ class GenMask(GenSegModel):
             ValueError: If samples, texts or the mode are missing or wrong.
         """
         if data_samples is None:
-            raise ValueError('GenMask needs data_samples: their text is the prompt')
+            raise ValueError('GenMask needs data_samples: their text is the prompt, but got None')
         if mode == 'loss':
             return self.loss(inputs, data_samples)
         if mode == 'predict':
@@ -117,8 +117,7 @@ class GenMask(GenSegModel):
     def loss(self, inputs: Tensor, data_samples: list[BaseDataElement]) -> dict[str, Tensor]:
         """Losses ``loss_mask`` and ``loss_image`` (see :meth:`GenerativeMaskHead.loss`)."""
         generators = training_generators(len(inputs))
-        tasks = [sample.get('task', 'mask') for sample in data_samples]
-        texts = _texts(data_samples)
+        tasks, texts = [_task(sample) for sample in data_samples], _texts(data_samples)
         for index, (task, generator) in enumerate(zip(tasks, generators, strict=True)):
             drop = torch.rand(1, generator=generator).item() < self.image_prompt_drop_prob
             if task == 'image' and drop:
@@ -188,9 +187,7 @@ class GenMask(GenSegModel):
         return self.codec.decode(latents).clamp(-1, 1)
 
     @torch.no_grad()
-    def predict(
-        self, inputs: Tensor, data_samples: list[BaseDataElement]
-    ) -> list[BaseDataElement]:
+    def predict(self, inputs: Tensor, data_samples: list[BaseDataElement]) -> list[BaseDataElement]:
         """Predicts each sample by its task.
 
         'mask': ``pred_sem_seg`` (1, H, W) uint8 in {0, 1} and ``seg_logits`` (1, H, W) float32 at original size.
@@ -220,9 +217,7 @@ class GenMask(GenSegModel):
                 )
             )
 
-    def _predict_pictures(
-        self, size: tuple[int, int], data_samples: list[BaseDataElement]
-    ) -> None:
+    def _predict_pictures(self, size: tuple[int, int], data_samples: list[BaseDataElement]) -> None:
         if 0 in size:  # cached latents in place of pixels
             height, width = data_samples[0].image_latents.shape[-2:]
             size = height * self.codec.downsample, width * self.codec.downsample
@@ -271,8 +266,17 @@ def _texts(data_samples: Sequence[BaseDataElement]) -> list[str]:
     return texts
 
 
+def _task(sample: BaseDataElement) -> str:
+    task = sample.get('task', 'mask')
+    if task not in ('mask', 'image'):
+        raise ValueError(
+            f"sample {sample.get('img_path', '?')!r}: task must be 'mask' or 'image', but got {task!r}"
+        )
+    return task
+
+
 def _is_mask(sample: BaseDataElement) -> bool:
-    return sample.get('task', 'mask') == 'mask'
+    return _task(sample) == 'mask'
 
 
 def _mask_targets(samples: Sequence[BaseDataElement], inputs: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from genseg_mm.models.base import FrozenPartsMixin, freeze, is_pretrained_config
+from genseg_mm.models.base import FrozenPartsMixin, freeze, frozen_pass, is_pretrained_config
 from genseg_mm.registry import MODELS
 
 
@@ -81,7 +81,8 @@ class LatentCodec(FrozenPartsMixin, BaseModule):
             images: RGB in [-1, 1], (N, 3, H, W); H and W multiples of ``downsample``.
 
         Returns:
-            Standardised latents, (N, C, H / downsample, W / downsample), float32, without gradient.
+            Standardised latents, (N, C, H / downsample, W / downsample), float32, without gradient
+            and in the autoencoder's own precision, whatever autocast says.
 
         Raises:
             ValueError: If the size is not a multiple of ``downsample``.
@@ -92,7 +93,7 @@ class LatentCodec(FrozenPartsMixin, BaseModule):
                 f'image height and width must be multiples of {self.downsample} for this autoencoder, '
                 f'but got {(height, width)}; set another Resize scale or pad_size_divisor={self.downsample}'
             )
-        with torch.no_grad():
+        with frozen_pass(images.device):
             latents = [self._encode(part) for part in self._parts(images)]
         return (torch.cat(latents).float() - self.latents_mean) / self.latents_std
 

@@ -238,15 +238,3 @@ class GenerativeMaskHead(BaseModule):
         if tuple(grey.shape[-2:]) != tuple(size):
             grey = F.interpolate(grey[None], size, mode='bilinear', align_corners=False)[0]
         return grey - (2 * self.threshold - 1)
-
-    def decoded_to_logits(self, decoded: Tensor, size: tuple[int, int]) -> Tensor:
-        """Mask logits of one decoded image.
-
-        Args:
-            decoded: RGB in about [-1, 1], (3, h, w).
-            size: Height and width of the original image.
-
-        Returns:
-            Mean over RGB minus the threshold, both on [-1, 1], (1, H, W) float32: positive inside the mask.
-        """
-        return self.grey_to_logits(decoded.mean(0, keepdim=True).clamp(-1, 1), size)

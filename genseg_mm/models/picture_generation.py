@@ -74,7 +74,9 @@ def checked_texts(texts: Sequence[str]) -> list[str]:
     """Texts as a list; ValueError if they are no list of at least one string."""
     is_list = isinstance(texts, (list, tuple)) and len(texts) > 0
     if not is_list or not all(isinstance(text, str) for text in texts):
-        raise ValueError(f'texts must be a list of at least one string, but got {texts!r}')
+        raise ValueError(
+            f'generation needs texts, a list of at least one string, but got {texts!r}'
+        )
     return list(texts)
 
 

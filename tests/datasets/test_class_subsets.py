@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from genseg_mm.datasets import KeepClasses, counted_warning
-from genseg_mm.datasets import class_subsets as lists
+from genseg_mm.datasets.instances import class_subsets as lists
 
 
 def test_lists_are_what_they_say():

@@ -229,7 +229,7 @@ def test_what_is_no_item_is_counted_and_named(own, monkeypatch):
             lambda c: c['annotations'][2].update(caption=None),
             r'annotations\[2\]: caption must be str, but got None',
         ),
-        (lambda c: c['images'][1].pop('height'), r'images\[1\]: height must be int, but got None'),
+        (lambda c: c['images'][1].pop('height'), r"images\[1\] lacks the key 'height'"),
         (lambda c: c['images'].append(c['images'][0]), 'lists an image id twice'),
         (lambda c: c.pop('annotations'), 'expected a dict with lists'),
         (lambda c: c.update(annotations=[]), 'no picture with a caption is left'),
@@ -267,3 +267,47 @@ def test_real_photographs():
     assert dataset.get_data_info(0)['img_id'] == 785
     assert dataset[0]['data_samples'].ori_shape == (425, 640)
     assert {tuple(item['inputs'].shape) for item in dataset} == {(3, 32, 32)}
+
+
+@pytest.mark.parametrize('captions_first', [True, False])
+def test_the_tiny_refcoco_may_lie_in_the_same_folder(tmp_path, captions_first):
+    makers = [
+        lambda: make_tiny_captions(tmp_path),
+        lambda: make_tiny_refcoco(tmp_path / 'coco'),
+    ]
+    for make in makers if captions_first else makers[::-1]:
+        make()
+    pipeline = [dict(type='genseg_mm.LoadImage')]  # refuses pictures of another size
+    referring = RefCOCODataset(str(tmp_path / 'coco'), split='train', pipeline=pipeline)
+    assert [item['img'].shape[:2] for item in referring][::3] == [(48, 64), (40, 56), (48, 64)]
+    shown = build(tmp_path / 'coco', 'train2014', pipeline=pipeline)
+    assert [item['img'].shape[:2] for item in shown][:3] == [(48, 64), (40, 56), (48, 64)]
+    shared = tmp_path / 'coco' / 'train2014' / 'COCO_train2014_000000000101.jpg'
+    alone = make_tiny_refcoco(tmp_path / 'alone') / 'train2014' / shared.name
+    assert shared.read_bytes() == alone.read_bytes()
+    listed = {path.name for path in shared.parent.iterdir()}
+    assert listed == {path.name for path in alone.parent.iterdir()}
+
+
+def test_pictures_may_lie_in_folders_below(own):
+    def move(content):
+        for image in content['images'][:2]:
+            image['file_name'] = f'deep/{image["file_name"]}'
+
+    edit(own, move)
+    (own / 'train2017' / 'deep').mkdir()
+    for number in (101, 108):
+        with pytest.raises(FileNotFoundError, match=f'pictures are missing.*/deep/{number:012d}'):
+            build(own, check_images=True)
+        name = f'{number:012d}.jpg'
+        (own / 'train2017' / name).rename(own / 'train2017' / 'deep' / name)
+    assert len(build(own, check_images=True)) == 6
+
+
+def test_items_of_training_know_their_visit(coco):
+    dataset = build(coco)
+    assert [dataset.get_data_info(Visit(2, 9))['visit'], dataset.get_data_info(2)['visit']] == [
+        9,
+        0,
+    ]
+    assert 'visit' not in build(coco, test_mode=True).get_data_info(0)

@@ -248,7 +248,7 @@ def test_missing_files_and_bad_arguments(own, tmp_path):
     with pytest.raises(FileNotFoundError, match=r'instances_test2017.json.*GENSEG_DATA'):
         build(own, 'test')
     (own / 'annotations' / 'instances_val2017.json').write_text('{')
-    with pytest.raises(ValueError, match='expected json'):
+    with pytest.raises(ValueError, match='is not a whole JSON file'):
         build(own)
     for kwargs, message in (
         (dict(size='huge'), "but got 'huge'"),

@@ -14,8 +14,9 @@ from mmengine import fileio
 from tiny_captions import FIRST_CAPTIONS, PIPELINE, infos, make_tiny_captions
 from torch.utils.data import DataLoader
 
-from genseg_mm.datasets import ImageTextDataset, LoadImage, Visit, tar_shards
-from genseg_mm.datasets.tar_shards import Picture, address, read_index
+from genseg_mm.datasets import ImageTextDataset, LoadImage, Visit
+from genseg_mm.datasets.captions import tar_shards
+from genseg_mm.datasets.captions.tar_shards import Picture, address, read_index
 
 
 @pytest.fixture(scope='session')

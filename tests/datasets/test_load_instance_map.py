@@ -6,8 +6,8 @@ from mmcv.transforms import Resize as MMCVResize
 from mmengine.registry import TRANSFORMS
 
 from genseg_mm.datasets import counted_warning
-from genseg_mm.datasets.load_instance_map import LoadInstanceMap
 from genseg_mm.datasets.segmentations import decode_segmentation, encode_segmentation
+from genseg_mm.datasets.transforms.load_instance_map import LoadInstanceMap
 
 CUP = [1, 1, 3, 1, 3, 3, 1, 3]  # pixels 1..2 of both axes
 TABLE = [0, 0, 5, 0, 5, 4, 0, 4]  # 4 rows of 5 pixels

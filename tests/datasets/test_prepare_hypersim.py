@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from genseg_mm.datasets.hypersim import HypersimDataset
-from genseg_mm.datasets.hypersim_files import Counts, Frame, read_index
+from genseg_mm.datasets.instances.hypersim import HypersimDataset
+from genseg_mm.datasets.instances.hypersim_files import Counts, Frame, read_index
 
 TOOLS = Path(__file__).parents[2] / 'tools' / 'dataset_tools'
 TOOL = runpy.run_path(str(TOOLS / 'prepare_hypersim.py'))

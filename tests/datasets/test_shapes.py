@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from genseg_mm.datasets.samplers import Visit
-from genseg_mm.datasets.shape_expressions import caption
-from genseg_mm.datasets.shape_scenes import SEEN_SHAPES, UNSEEN_SHAPES
 from genseg_mm.datasets.shapes import ShapesDataset
-from genseg_mm.datasets.textured_scenes import SEEN_TEXTURED, UNSEEN_TEXTURED
+from genseg_mm.datasets.shapes.shape_expressions import caption
+from genseg_mm.datasets.shapes.shape_scenes import SEEN_SHAPES, UNSEEN_SHAPES
+from genseg_mm.datasets.shapes.textured_scenes import SEEN_TEXTURED, UNSEEN_TEXTURED
 from genseg_mm.registry import DATASETS
 
 TASKS = ('referring', 'text_to_image', 'instance')
@@ -104,6 +104,30 @@ def test_expression_is_redrawn_per_visit():
     assert fresh[2]['text'] == accesses[0]  # a given visit does not count as an access
     other = ShapesDataset(5, seed=8)
     assert [other[Visit(2, v)]['text'] for v in range(30)] != accesses
+
+
+def test_kind_weights_make_kinds_likelier():
+    plain = ShapesDataset(60, seed=3)
+    same = ShapesDataset(60, seed=3, kind_weights={})
+    heavy = ShapesDataset(60, seed=3, kind_weights={'shape': 4, 'size': 2})
+    weights = {'shape': 4, 'size-shape': 2, 'size-color-shape': 2}
+    shares = []
+    for index in range(60):
+        kinds = [expression.kind for expression in plain.scene_expressions(index)]
+        total = sum(weights.get(kind, 1) for kind in kinds)
+        shares.append(sum(4 for kind in kinds if kind == 'shape') / total)
+    drawn = [heavy[Visit(i, v)]['kind'] == 'shape' for i in range(60) for v in range(50)]
+    expected = np.mean(shares)  # 3,000 draws: three standard deviations are 0.02
+    assert abs(np.mean(drawn) - expected) < 0.02 and expected > 0.12
+    assert [same[Visit(i, 5)]['text'] for i in range(60)] == [
+        plain[Visit(i, 5)]['text'] for i in range(60)
+    ]
+    with pytest.raises(ValueError, match="need expressions='random', but got expressions='all'"):
+        ShapesDataset(5, split='val', kind_weights={'shape': 4})
+    with pytest.raises(ValueError, match='must be positive, but got shape=0'):
+        ShapesDataset(5, kind_weights={'shape': 0})
+    with pytest.raises(ValueError, match="but got 'shapes'"):
+        ShapesDataset(5, kind_weights={'shapes': 2})
 
 
 def test_masks_of_one_scene_are_its_instances():

@@ -1,24 +1,27 @@
 """The file of descriptions and the transform that uses it."""
 
+import hashlib
 import json
 import logging
 import os
 
+import numpy as np
 import pytest
 
-from genseg_mm.datasets.description_file import DescriptionFile, picture_name
-from genseg_mm.datasets.use_descriptions import UseDescriptions
+from genseg_mm.datasets.transforms.description_file import DescriptionFile, picture_name
+from genseg_mm.datasets.transforms.use_descriptions import UseDescriptions
 from genseg_mm.registry import TRANSFORMS
 
 WRITER = dict(template='{}', generation=dict(max_new_tokens=4), pixels=[1, 2])
+SCENE = dict(img_path='', img_id=7, img=np.arange(12, dtype=np.uint8).reshape(2, 2, 3))
 
 
 @pytest.fixture
 def written(tmp_path):
     file = DescriptionFile.resume(tmp_path / 'new' / 'descriptions.json', WRITER)
-    file.add('a.jpg', 'what is hot?', 'the red oven')
-    file.add('a.jpg', 'what is cold?', 'the fridge')
-    file.add('7', 'what is hot?', 'the sün')
+    file.add('val/a.jpg', 'what is hot?', 'the red oven')
+    file.add('val/a.jpg', 'what is cold?', 'the fridge')
+    file.add(picture_name(SCENE), 'what is hot?', 'the sün')
     file.save()
     return file.path
 
@@ -27,14 +30,14 @@ def test_what_is_saved_is_read_again(written):
     assert json.loads(written.read_text(encoding='utf-8')) == dict(
         writer=WRITER,
         descriptions={
-            'a.jpg': {'what is hot?': 'the red oven', 'what is cold?': 'the fridge'},
-            '7': {'what is hot?': 'the sün'},
+            'val/a.jpg': {'what is hot?': 'the red oven', 'what is cold?': 'the fridge'},
+            picture_name(SCENE): {'what is hot?': 'the sün'},
         },
     )
     file = DescriptionFile.read(written)
     assert len(file) == 3
-    assert file.get('7', 'what is hot?') == 'the sün'
-    assert file.get('7', 'what is cold?') is None
+    assert file.get('val/a.jpg', 'what is hot?') == 'the red oven'
+    assert file.get('a.jpg', 'what is cold?') is None
     assert os.listdir(written.parent) == ['descriptions.json']
 
 
@@ -77,11 +80,15 @@ def test_a_missing_file_names_the_tool(tmp_path):
         UseDescriptions(str(tmp_path / 'no.json'))
 
 
-def test_pictures_are_named_by_file_or_else_by_id():
-    assert picture_name(dict(img_path='data/val/a.jpg', img_id=3)) == 'a.jpg'
-    assert picture_name(dict(img_path='', img_id=0)) == '0'
-    with pytest.raises(ValueError, match=r"with 'img_path' or 'img_id', but got \['text'\]"):
-        picture_name(dict(text='x'))
+def test_pictures_are_named_by_folder_and_file_or_else_by_their_pixels():
+    assert picture_name(dict(img_path='data/val/a.jpg', img_id=3)) == 'val/a.jpg'
+    assert picture_name(dict(img_path='/data/train/a.jpg', img_id=3)) == 'train/a.jpg'
+    assert picture_name(dict(img_path='a.jpg')) == 'a.jpg'
+    digest = hashlib.sha256(b'uint8(2, 2, 3)' + bytes(range(12))).hexdigest()
+    assert picture_name(SCENE) == digest[:16]
+    assert picture_name(dict(SCENE, img=SCENE['img'].reshape(4, 1, 3))) != digest[:16]
+    with pytest.raises(ValueError, match=r"with 'img_path' or 'img', but got \['img_id', 'text'\]"):
+        picture_name(dict(text='x', img_id=3))
 
 
 def test_the_text_becomes_the_description_and_the_question_is_kept(written):
@@ -90,13 +97,13 @@ def test_the_text_becomes_the_description_and_the_question_is_kept(written):
     assert transform(item) == dict(
         img_path='/data/val/a.jpg', text='the fridge', question='what is cold?', task='mask'
     )
-    assert transform(dict(img_path='', img_id=7, text='what is hot?'))['text'] == 'the sün'
+    assert transform(dict(SCENE, text='what is hot?'))['text'] == 'the sün'
 
 
 def test_a_missing_description_is_an_error_or_counted(written, caplog):
-    item = dict(img_path='a.jpg', text='What is hot?')
+    item = dict(img_path='val/a.jpg', text='What is hot?')
     with pytest.raises(
-        ValueError, match=r"no description of 'What is hot\?' for picture 'a.jpg': complete it"
+        ValueError, match=r"no description of 'What is hot\?' for picture 'val/a.jpg': complete it"
     ):
         UseDescriptions(str(written))(dict(item))
     keeping = UseDescriptions(str(written), missing='keep')

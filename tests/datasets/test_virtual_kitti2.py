@@ -17,7 +17,7 @@ from genseg_mm.datasets import (
     RandomInstanceCrop,
     VirtualKITTI2Dataset,
 )
-from genseg_mm.datasets.virtual_kitti2 import SCENES, VARIATIONS
+from genseg_mm.datasets.instances.virtual_kitti2 import SCENES, VARIATIONS
 
 TOOLS = Path(__file__).parents[2] / 'tools' / 'dataset_tools'
 make_tiny = runpy.run_path(str(TOOLS / 'make_tiny_virtual_kitti2.py'))['make_tiny_virtual_kitti2']

@@ -14,11 +14,11 @@ PIPELINE = [
     dict(type='genseg_mm.PackGenSegInputs'),
 ]
 FIRST_CAPTIONS = [
-    'A red square and a blue circle on a grey ground.',
-    'A yellow circle on a grey ground.',
-    'A red circle and a green square on a grey ground.',
+    'A red square and a blue cross and a green triangle on a grey ground.',
+    'A yellow triangle and a green square on a grey ground.',
+    'A red cross and a green square on a grey ground.',
     'A yellow square on a grey ground.',
-    'A blue square on a grey ground.',
+    'A blue triangle and a red square on a grey ground.',
     'A green circle on a grey ground.',
     'A blue circle and a red square on a grey ground.',
     'A green square on a grey ground.',

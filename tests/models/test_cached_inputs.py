@@ -144,6 +144,19 @@ def test_masks_predicted_from_the_cache_are_those_without(coco, tmp_path):
         torch.testing.assert_close(logits, plain.seg_logits.data, rtol=1e-4, atol=1e-4)
 
 
+def test_pictures_generated_for_cached_samples_have_the_size_of_their_latents(coco, tmp_path):
+    make_cache(write_config(tmp_path / 'c.py', coco, 'sana'), tmp_path / 'cache')
+    model = build('sana', prompt_encoder=encoder('sana'), generation=dict(num_steps=1))
+    plain, cached = (
+        model(**model.data_preprocessor(batch(data, ORDER)), mode='predict')
+        for data in (data_config(coco), data_config(coco, tmp_path / 'cache'))
+    )
+    assert ['pred_img' in sample for sample in cached] == [False, True, False, True]
+    for index in (1, 3):
+        assert cached[index].pred_img.data.shape == (3, 32, 32)
+        assert torch.equal(cached[index].pred_img.data, plain[index].pred_img.data)
+
+
 def test_coarse_dtypes_stay_close_and_overflow_is_refused(coco, tmp_path):
     config = write_config(tmp_path / 'c.py', coco, 'sana')
     make_cache(config, tmp_path / 'cache', dtype='bfloat16')

@@ -291,3 +291,16 @@ def test_the_full_models_can_be_counted_on_the_meta_device():
     assert {own.device.type for own in backbone.parameters()} == {'meta'}
     projection = backbone.transformer.condition_embedder.text_embedder
     assert sum(own.numel() for own in projection.parameters()) == 3585 * 5120 + 5121 * 5120
+
+
+def test_z_image_starts_its_padding_off_zero_and_keeps_released_ones(tmp_path):
+    backbone = tiny_backbone('z_image')
+    tokens = dict(backbone.transformer.named_parameters())
+    backbone(*dit_inputs(backbone)).square().mean().backward()
+    norms = {name: own.grad.norm().item() for name, own in tokens.items()}
+    largest = max(value for name, value in norms.items() if 'pad_token' not in name)
+    for name in ('x_pad_token', 'cap_pad_token'):
+        assert 0.01 < tokens[name].std().item() < 0.04
+        assert 0 < norms[name] < 10 * largest  # was 1000 times as much
+    again = DiTBackbone('z_image', saved(backbone.transformer, tmp_path))
+    assert torch.equal(again.transformer.x_pad_token, tokens['x_pad_token'])

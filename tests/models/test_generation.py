@@ -141,7 +141,7 @@ def test_bytes_and_sizes_by_hand():
 def test_bad_inputs_say_what_came():
     model = build('sana')
     for texts in ('a cross', [], [None], None):
-        with pytest.raises(ValueError, match='texts must be a list of at least one string, but'):
+        with pytest.raises(ValueError, match='needs texts, a list of at least one string, but'):
             model.generate(texts, (32, 32))
     for size in ((32,), (32, 40), (0, 32), 32, (32.0, 32), None):
         with pytest.raises(ValueError, match=r'\(height, width\), multiples of 16 and 16 pixels'):

@@ -136,8 +136,8 @@ class TestPredict:
 def test_ignored_pixels_are_drawn_black_and_threshold_moves_the_logits():
     image = GenerativeMaskHead.masks_to_images(torch.tensor([[[0, 1], [255, 1]]]))
     assert image[0, 0].tolist() == [[-1.0, 1.0], [-1.0, 1.0]] and image.shape == (1, 3, 2, 2)
-    decoded = torch.tensor([[[0.6]], [[0.0]], [[-0.3]]])  # mean 0.1
-    logits = [GenerativeMaskHead(threshold=t).decoded_to_logits(decoded, (1, 1)) for t in (0.5, 0.6)]
+    grey = torch.tensor([[[0.1]]])
+    logits = [GenerativeMaskHead(threshold=t).grey_to_logits(grey, (1, 1)) for t in (0.5, 0.6)]
     assert [round(value.item(), 4) for value in logits] == [0.1, -0.1]
 
 
@@ -209,3 +209,12 @@ def test_wrong_input_says_what_came():
     mixed = batch(['mask'])['inputs'] + batch(['mask'], size=48)['inputs']
     with pytest.raises(ValueError, match=r'one size, but got \[\(32, 32\), \(48, 48\)\]'):
         model.data_preprocessor(dict(inputs=mixed, data_samples=None))
+
+
+def test_unknown_tasks_are_refused():
+    model = build('sana')
+    data = model.data_preprocessor(batch(['mask']), True)
+    data['data_samples'][0].set_metainfo(dict(task='paint'))
+    for mode in ('loss', 'predict', 'tensor'):
+        with pytest.raises(ValueError, match="task must be 'mask' or 'image', but got 'paint'"):
+            model(**data, mode=mode)

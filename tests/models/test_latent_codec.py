@@ -92,6 +92,14 @@ def test_frozen_and_chunking_changes_nothing(codec):
     assert latents.grad.abs().sum() > 0  # a loss in pixel space reaches the latents
 
 
+def test_autocast_leaves_the_encodings_as_a_cache_has_them(codec):
+    images = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    expected = codec.encode(images)
+    with torch.autocast('cpu', torch.bfloat16):
+        latents = codec.encode(images)
+    torch.testing.assert_close(latents, expected, rtol=0, atol=0)
+
+
 def test_wrong_size_names_the_factor():
     codec = LatentCodec(AUTOENCODERS['patch'])
     with pytest.raises(ValueError, match=r'multiples of 8 .* but got \(28, 32\)'):

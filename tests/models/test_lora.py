@@ -4,10 +4,12 @@ import json
 
 import pytest
 import torch
+from mmengine.model import ExponentialMovingAverage
 from safetensors.torch import load_file
 from tiny_dit import dit_inputs, saved, tiny_backbone
 from tiny_models import TRANSFORMERS
 
+from genseg_mm.models import dit_backbone
 from genseg_mm.models.dit_backbone import DiTBackbone
 
 LORA = dict(r=4, lora_alpha=8)
@@ -63,6 +65,29 @@ def test_every_family_takes_adapters_and_starts_at_its_own_function(family, tmp_
             assert torch.equal(own, before[name.replace('.base_layer', '')]), name
 
 
+def test_layers_without_a_gradient_get_no_adapters():
+    lora = dict(r=4, target_modules=['to_q', 'to_add_out', 'txt_mlp.net.2'])
+    backbone = tiny_backbone('qwen_image', lora=lora)
+    backbone(*dit_inputs(backbone)).square().mean().backward()
+    trained = {name: own for name, own in backbone.named_parameters() if own.requires_grad}
+    assert [name for name, own in trained.items() if own.grad is None] == []
+    # Of two blocks the last one's text stream leads nowhere.
+    layers = {name.split('transformer_blocks.')[1].split('.lora_')[0] for name in trained}
+    assert layers == {'0.attn.to_q', '0.attn.to_add_out', '0.txt_mlp.net.2', '1.attn.to_q'}
+
+
+def test_training_in_bfloat16_is_warned_of(wan_source, monkeypatch):
+    said = []
+    monkeypatch.setattr(dit_backbone, 'print_log', lambda text, *_: said.append(text))
+    source = dict(wan_source, torch_dtype='bfloat16')
+    DiTBackbone('wan', source, lora=LORA)  # adapters are float32
+    assert said == []
+    backbone = DiTBackbone('wan', source, prompt_dims=48, lora=LORA)
+    projection = backbone.transformer.condition_embedder.text_embedder
+    assert projection.linear_1.weight.dtype == torch.bfloat16
+    assert said[1].startswith('4 of 36 trained tensors are torch.bfloat16')
+
+
 class TestCheckpoint:
     def test_it_holds_adapters_and_new_layers_only(self, tmp_path):
         source = released('sana', tmp_path, in_channels=20)
@@ -89,6 +114,25 @@ class TestCheckpoint:
         backbone = tiny_backbone('sd3', lora=LORA)
         names = {name.replace('.base_layer', '') for name in backbone.state_dict()}
         assert set(tiny_backbone('sd3').state_dict()) <= names
+
+    def test_a_moving_average_keeps_its_adapters(self, wan_source):
+        backbone = DiTBackbone('wan', wan_source, lora=LORA).eval()
+        average = ExponentialMovingAverage(backbone, momentum=0.5)
+        train(backbone)
+        average.update_parameters(backbone)  # the first one copies
+        before = {name: value.clone() for name, value in backbone.state_dict().items()}
+        train(backbone)
+        average.update_parameters(backbone)
+        state = average.state_dict()
+        assert {f'module.{name}' for name in before} == state.keys() - {'steps'}
+        for name, value in backbone.state_dict().items():
+            torch.testing.assert_close(state[f'module.{name}'], (before[name] + value) / 2)
+        again = DiTBackbone('wan', wan_source, lora=LORA).eval()
+        again.load_state_dict({name: state[f'module.{name}'] for name in before})
+        inputs = dit_inputs(again)
+        with torch.no_grad():
+            expected = average.module(*inputs)
+            torch.testing.assert_close(again(*inputs), expected, rtol=1e-5, atol=1e-6)
 
     def test_missing_adapters_are_still_an_error(self, wan_source):
         backbone = DiTBackbone('wan', wan_source, lora=LORA)

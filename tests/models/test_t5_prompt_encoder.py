@@ -100,3 +100,14 @@ def test_select_takes_the_pooled_vectors_along():
     assert prompt.select(chosen).pooled is None
     pooled = prompt._replace(pooled=torch.tensor([[1.0], [2.0], [3.0]])).select(chosen).pooled
     assert pooled.tolist() == [[1], [3]]
+
+
+@pytest.mark.parametrize('trainable', [True, False])
+def test_frozen_prompts_are_those_of_a_cache_under_autocast_too(trainable):
+    encoder = build(trainable=trainable)
+    expected = encoder(['the red circle']).states
+    with torch.autocast('cpu', torch.bfloat16):
+        states = encoder(['the red circle']).states
+    assert states.requires_grad == trainable
+    assert torch.equal(states.float(), expected) == (not trainable)
+    torch.testing.assert_close(states.float(), expected, rtol=0.05, atol=0.05)

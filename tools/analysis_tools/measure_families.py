@@ -24,10 +24,10 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
-from activation_bytes import SavedBytes, ShapesOnly, blocks, largest_block  # noqa: E402
 from benchmark_training_step import Clock  # noqa: E402
-from family_configs import FROZEN, FULL, TINY  # noqa: E402
-from family_tables import (  # noqa: E402
+from families.activation_bytes import SavedBytes, ShapesOnly, blocks, largest_block  # noqa: E402
+from families.configs import FROZEN, FULL, TINY  # noqa: E402
+from families.tables import (  # noqa: E402
     FROZEN_WEIGHT,
     REGIMES,
     fit_table,

@@ -31,13 +31,13 @@ from torch import Tensor, nn  # noqa: E402
 from torch.utils.data import DataLoader  # noqa: E402
 
 from genseg_mm.checkpoint import load_weights_only, model_weights  # noqa: E402
-from genseg_mm.datasets.cached_encodings import image_item, mask_item, prompt_content  # noqa: E402
-from genseg_mm.datasets.encoding_cache import (  # noqa: E402
+from genseg_mm.datasets.encodings.cached_encodings import image_item, mask_item, prompt_content  # noqa: E402
+from genseg_mm.datasets.encodings.encoding_cache import (  # noqa: E402
     KINDS,
     EncodingCacheWriter,
     content_key,
 )
-from genseg_mm.datasets.items_to_encode import ItemsToEncode  # noqa: E402
+from genseg_mm.datasets.encodings.items_to_encode import ItemsToEncode  # noqa: E402
 from genseg_mm.launch import run_tool  # noqa: E402
 from genseg_mm.launch.config import CfgOptions  # noqa: E402
 from genseg_mm.launch.dataset_parts import (  # noqa: E402

@@ -7,30 +7,30 @@
 - ``image_text/list.jsonl`` and ``image_text/list.csv``: paths and texts;
 - ``image_text/shards/tiny-{000000,000001}.tar``: WebDataset's layout.
 
-The pictures are those of make_tiny_refcoco.py's ids among others: 122, 129 and 136 are evaluated there, and lie in the
-training split of 2017 here, as real pictures of RefCOCO's test splits do.
+Five of the eight pictures are those of make_tiny_refcoco.py, so that both can be written into one folder: 122, 129 and
+136 are evaluated there, and lie in the training split of 2017 here, as real pictures of RefCOCO's test splits do.
 """
 
 import argparse
 import csv
 import io
 import json
+import runpy
 import tarfile
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-# Blue, green, red
-COLOURS = dict(red=(40, 40, 220), green=(50, 180, 50), blue=(220, 90, 30), yellow=(40, 220, 230))
-SIZES = ((48, 64), (40, 56), (64, 48))  # (height, width)
-# id, split of 2014, split of 2017, shapes. Most of val2014 is in train2017, and the ids stay.
+REFCOCO = runpy.run_path(str(Path(__file__).with_name('make_tiny_refcoco.py')))
+SIZES = ((48, 64), (40, 56), (64, 48))  # (height, width) of the pictures that RefCOCO has not
+# id, split of 2014, split of 2017, shapes (None: RefCOCO's). Most of val2014 is in train2017, and the ids stay.
 PICTURES = (
-    (101, 'train', 'train', (('red', 'square', 4, 6), ('blue', 'circle', 36, 12))),
-    (108, 'train', 'train', (('yellow', 'circle', 8, 12),)),
-    (122, 'train', 'train', (('red', 'circle', 6, 12), ('green', 'square', 30, 20))),
-    (129, 'train', 'train', (('yellow', 'square', 20, 10),)),
-    (136, 'train', 'train', (('blue', 'square', 10, 6),)),
+    (101, 'train', 'train', None),
+    (108, 'train', 'train', None),
+    (122, 'train', 'train', None),
+    (129, 'train', 'train', None),
+    (136, 'train', 'train', None),
     (143, 'val', 'train', (('green', 'circle', 5, 22),)),
     (150, 'val', 'val', (('blue', 'circle', 22, 8), ('red', 'square', 2, 20))),
     (157, 'val', 'val', (('green', 'square', 12, 12),)),
@@ -49,10 +49,10 @@ def make_tiny_captions(root: str | Path) -> Path:
         ``root``.
     """
     root = Path(root)
-    samples = [
-        (entry[0], _draw(index, entry[3]), _captions(index, entry[3]))
-        for index, entry in enumerate(PICTURES)
-    ]
+    samples = []
+    for index, (image_id, _, _, shapes) in enumerate(PICTURES):
+        picture, words = _refcoco(image_id) if shapes is None else _draw(index, shapes)
+        samples.append((image_id, picture, _captions(index, words)))
     _write_coco(root / 'coco', samples)
     _write_folder(root / 'image_text' / 'folder', samples)
     _write_lists(root / 'image_text', samples)
@@ -60,21 +60,28 @@ def make_tiny_captions(root: str | Path) -> Path:
     return root
 
 
-def _draw(index: int, shapes: tuple) -> np.ndarray:
+def _refcoco(image_id: int) -> tuple[np.ndarray, list[str]]:
+    """A picture of the tiny RefCOCO, and its objects in words."""
+    index = (image_id - REFCOCO['FIRST_ID']) // REFCOCO['STEP']
+    _, _, objects = REFCOCO['SCENES'][index]
+    return REFCOCO['draw'](index), [f'a {colour} {category}' for colour, category, *_ in objects]
+
+
+def _draw(index: int, shapes: tuple) -> tuple[np.ndarray, list[str]]:
     noise = np.random.default_rng(index).integers(90, 130, (*SIZES[index % len(SIZES)], 3))
     picture = noise.astype(np.uint8)
-    for colour, shape, x, y in shapes:
+    for name, shape, x, y in shapes:
+        colour = REFCOCO['COLOURS'][name]
         if shape == 'square':
-            cv2.rectangle(picture, (x, y), (x + 15, y + 15), COLOURS[colour], -1)
+            cv2.rectangle(picture, (x, y), (x + 15, y + 15), colour, -1)
         else:
-            cv2.circle(picture, (x + 8, y + 8), 8, COLOURS[colour], -1)
-    return picture
+            cv2.circle(picture, (x + 8, y + 8), 8, colour, -1)
+    return picture, [f'a {name} {shape}' for name, shape, _, _ in shapes]
 
 
-def _captions(index: int, shapes: tuple) -> list[str]:
-    words = [f'a {colour} {shape}' for colour, shape, _, _ in shapes]
+def _captions(index: int, words: list[str]) -> list[str]:
     captions = [f'{" and ".join(words).capitalize()} on a grey ground.']
-    captions.append(f'A picture of {len(shapes)} shape{"s" * (len(shapes) > 1)}')
+    captions.append(f'A picture of {len(words)} shape{"s" * (len(words) > 1)}')
     captions.append(f'There is {words[0]}')
     return captions[: 1 + index % 3]
 

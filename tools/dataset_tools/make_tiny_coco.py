@@ -20,7 +20,7 @@ from pycocotools import mask as mask_utils
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from genseg_mm.datasets.class_subsets import COCO_CLASSES  # noqa: E402
+from genseg_mm.datasets.instances.class_subsets import COCO_CLASSES  # noqa: E402
 
 # COCO's ids have gaps; the last category is not COCO's.
 NOT_USED = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)

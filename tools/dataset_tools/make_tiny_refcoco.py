@@ -19,6 +19,7 @@ import numpy as np
 # Blue, green, red
 COLOURS = dict(red=(40, 40, 220), green=(50, 180, 50), blue=(220, 90, 30), yellow=(40, 220, 230))
 CATEGORIES = ('square', 'cross', 'triangle')
+FIRST_ID, STEP = 101, 7  # ids of the pictures; make_tiny_captions.py has captions for some of them
 
 
 def _rectangle(x0: int, y0: int, x1: int, y1: int) -> list[tuple[int, int]]:
@@ -87,20 +88,16 @@ def make_tiny_refcoco(data_root: str | Path) -> Path:
     (data_root / 'train2014').mkdir(exist_ok=True)
     images, annotations, refs = [], [], []
     for index, (split, (height, width), objects) in enumerate(SCENES):
-        image_id = 101 + 7 * index
+        image_id = FIRST_ID + STEP * index
         name = f'COCO_train2014_{image_id:012d}.jpg'
         images.append(dict(id=image_id, file_name=name, height=height, width=width))
-        noise = np.random.default_rng(index).integers(90, 130, (height, width, 3))
-        picture = noise.astype(np.uint8)
-        for colour, category, parts, references in objects:
-            for part in parts:
-                # OpenCV paints the right and lower border as well, COCO's rasteriser does not
-                corners = np.array(part) - (np.array(part) == np.array(part).max(axis=0))
-                cv2.fillPoly(picture, [corners.astype(np.int32)], COLOURS[colour])
+        for _, category, parts, references in objects:
             annotations.append(_annotation(5001 + len(annotations), image_id, category, parts))
             for sentences in references:
                 refs.append(_reference(refs, annotations[-1], name, split, sentences))
-        cv2.imwrite(str(data_root / 'train2014' / name), picture, [cv2.IMWRITE_JPEG_QUALITY, 95])
+        cv2.imwrite(
+            str(data_root / 'train2014' / name), draw(index), [cv2.IMWRITE_JPEG_QUALITY, 95]
+        )
     categories = [dict(id=number, name=name) for number, name in enumerate(CATEGORIES, start=1)]
     content = dict(images=images, annotations=annotations, categories=categories)
     _write(data_root / 'refcoco' / 'refs(unc).p', refs, content)
@@ -111,6 +108,19 @@ def make_tiny_refcoco(data_root: str | Path) -> Path:
         ref['split'] = 'val' if ref['ann_id'] in GOOGLE_VAL else 'train'
     _write(data_root / GOOGLE, google, content)
     return data_root
+
+
+def draw(index: int) -> np.ndarray:
+    """The picture of ``SCENES[index]``, (height, width, 3) BGR."""
+    _, (height, width), objects = SCENES[index]
+    noise = np.random.default_rng(index).integers(90, 130, (height, width, 3))
+    picture = noise.astype(np.uint8)
+    for colour, _, parts, _ in objects:
+        for part in parts:
+            # OpenCV paints the right and lower border as well, COCO's rasteriser does not
+            corners = np.array(part) - (np.array(part) == np.array(part).max(axis=0))
+            cv2.fillPoly(picture, [corners.astype(np.int32)], COLOURS[colour])
+    return picture
 
 
 def _write(path: Path, refs: list[dict], content: dict) -> None:

@@ -23,7 +23,7 @@ from mmengine.utils import ProgressBar
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from genseg_mm.datasets.hypersim_files import (  # noqa: E402
+from genseg_mm.datasets.instances.hypersim_files import (  # noqa: E402
     LAYOUTS,
     UNREADABLE,
     Counts,
@@ -32,7 +32,7 @@ from genseg_mm.datasets.hypersim_files import (  # noqa: E402
     read_split,
     write_index,
 )
-from genseg_mm.datasets.instance_map_files import read_instance_map  # noqa: E402
+from genseg_mm.datasets.instances.instance_map_files import read_instance_map  # noqa: E402
 
 NUM_NAMED = 20  # damaged files in the summary
 

@@ -104,8 +104,11 @@ def verify(part: DatasetPart, workers: int = 0, max_items: int | None = None) ->
         f'{count} annotations dropped: {reason}'
         for reason, count in getattr(dataset, 'dropped', {}).items()
     ]
-    if difference(dataset):
-        report['notes'].append(difference(dataset))
+    report['notes'] += [
+        f'{len(names)} left out: {reason}'
+        for reason, names in getattr(dataset, 'left_out', {}).items()
+    ]
+    report['notes'] += filter(None, [difference(dataset)])
     indices = np.arange(len(dataset))
     if max_items and max_items < len(dataset):
         indices = np.linspace(0, len(dataset) - 1, max_items).round().astype(int)

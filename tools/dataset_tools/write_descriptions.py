@@ -5,11 +5,12 @@
 The first stage of GenMask's reasoning segmentation. CONFIG names the model in ``description_writer``, e.g.
 ``dict(type='genseg_mm.DescriptionWriter', model=dict(...), processor=...)``. The second stage reads OUT.json with the
 transform ``dict(type='genseg_mm.UseDescriptions', file='OUT.json')`` before ``TextPrompt``. Run again, it goes on where
-it stopped; with another model or template it refuses to mix. Training sets are described with all their sentences;
-samples of the task 'image' need no description and are left out.
+it stopped; with another model or template it refuses to mix. Data sets that draw a text at each access are
+described with all of them; samples of the task 'image' need no description and are left out.
 """
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -22,8 +23,9 @@ from mmengine.utils import ProgressBar
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from genseg_mm.datasets.description_file import DescriptionFile, picture_name  # noqa: E402
-from genseg_mm.datasets.load_image import LoadImage  # noqa: E402
+from genseg_mm.datasets.encodings.items_to_encode import with_all_texts  # noqa: E402
+from genseg_mm.datasets.transforms.description_file import DescriptionFile, picture_name  # noqa: E402
+from genseg_mm.datasets.transforms.load_image import LoadImage  # noqa: E402
 from genseg_mm.launch import run_tool  # noqa: E402
 from genseg_mm.launch.config import CfgOptions  # noqa: E402
 from genseg_mm.launch.dataset_parts import (  # noqa: E402
@@ -36,30 +38,43 @@ from genseg_mm.registry import MODELS  # noqa: E402
 SECONDS_BETWEEN_SAVES = 10
 
 
-def wanted(dataset: Any, name: str) -> tuple[dict[tuple[str, str], int], int]:
+def wanted(
+    dataset: Any, name: str, files: dict[str, str] | None = None
+) -> tuple[dict[tuple[str, str], int], int]:
     """What a dataset needs descriptions of.
+
+    Args:
+        dataset: Of all texts.
+        name: Its name.
+        files: The file that each picture's name stands for in the datasets before; added to.
 
     Returns:
         An item's index by (picture, text), and the number of items left out because they generate images.
 
     Raises:
-        ValueError: If an item has no text.
+        ValueError: If an item has no text, or two pictures have one name.
     """
     pairs: dict[tuple[str, str], int] = {}
+    files = {} if files is None else files
     num_images = 0
     for index in range(len(dataset)):
         item = dataset.get_data_info(index)
         if item.get('task', 'mask') == 'image':
             num_images += 1
             continue
-        texts = [item.get('text')] if getattr(dataset, 'test_mode', True) else item.get('sentences')
-        for text in texts or [item.get('text')]:
-            if not isinstance(text, str):
-                raise ValueError(
-                    f"{name}, item {index}: expected a string 'text', but got {text!r}; descriptions are for datasets "
-                    'of expressions or questions'
-                )
-            pairs.setdefault((picture_name(item), text), index)
+        text, picture = item.get('text'), picture_name(item)
+        if not isinstance(text, str):
+            raise ValueError(
+                f"{name}, item {index}: expected a string 'text', but got {text!r}; descriptions are for datasets "
+                'of expressions or questions'
+            )
+        path = os.path.realpath(item.get('img_path') or '')
+        if files.setdefault(picture, path) != path:
+            raise ValueError(
+                f'{name}: {path} and {files[picture]} are two pictures, but the descriptions of both would stand under '
+                f'{picture!r}: describe the datasets into files of their own (--split)'
+            )
+        pairs.setdefault((picture, text), index)
     return pairs, num_images
 
 
@@ -133,11 +148,11 @@ def main() -> None:
     known = len(file)
     if known:
         print(f'{args.out}: {known} descriptions are there already')
+    files: dict[str, str] = {}
     for part in parts:
         # Without its transforms: UseDescriptions may wait there for the very file that is to be written.
-        part.cfg = {**part.cfg, 'pipeline': []}
-        dataset = part.build()
-        pairs, num_images = wanted(dataset, part.name)
+        dataset = with_all_texts({**part.cfg, 'pipeline': []})
+        pairs, num_images = wanted(dataset, part.name, files)
         missing = sum(file.get(*pair) is None for pair in pairs)
         left_out = f', {num_images} items of the task image left out' if num_images else ''
         print(f'{part.name}: {len(pairs)} texts, {missing} to describe{left_out}')

@@ -1,14 +1,6 @@
 """Adapters of diffusers' DiT families to one call, one file per family.
 
-A family knows how its transformer takes the image latents, the timestep and the text, and nothing else:
-
-- ``transformer_class``: name of the diffusers class;
-- ``needs_fixed_length_text``: the transformer has no text mask, so prompts are padded to one length, with zeros;
-- ``text_projection``, ``text_width_key``: layers that take the text states, and the config's key of their width;
-- ``prepare(transformer)``: checks a released model, widens its input layer where images come as channels, freezes what
-  can get no gradient; returns the names of the layers that are not the released ones any more;
-- ``latent_channels(transformer)``, ``patch_size(transformer)``, ``output_layer(transformer)``;
-- ``velocity(transformer, noisy, sigma, prompt, image_latents, has_image)``: see :meth:`DiTBackbone.forward`.
+See :class:`~genseg_mm.models.dit_families.family.DiTFamily` for what a family knows.
 
 | family | image condition | timestep passed | prediction |
 |---|---|---|---|

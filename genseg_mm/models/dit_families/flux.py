@@ -5,15 +5,15 @@ from torch import Tensor, nn
 
 from genseg_mm.models.dit_families.text_inputs import pooled_or_zeros
 from genseg_mm.models.dit_families.token_condition import (
+    TokenFamily,
     float32_timestep,
     pack,
     unpack,
-    velocity_by_kind,
 )
 from genseg_mm.models.prompt_encoders import PromptEmbeddings
 
 
-class FluxFamily:
+class FluxFamily(TokenFamily):
     """Flux: the image's latents are extra tokens whose first position is 1 (as in Kontext); no text mask.
 
     Guidance-distilled releases (dev, Kontext) take a guidance scale as an input: ``embedded_guidance``, 1 for
@@ -38,59 +38,45 @@ class FluxFamily:
             )
         return []
 
-    @staticmethod
-    def latent_channels(transformer: nn.Module) -> int:
+    def latent_channels(self, transformer: nn.Module) -> int:
         """Channels C of the latents."""
         return transformer.out_channels // 4
 
-    @staticmethod
-    def patch_size(transformer: nn.Module) -> tuple[int, int]:
+    def patch_size(self, transformer: nn.Module) -> tuple[int, int]:
         """Height and width in latent cells of one token."""
         return 2, 2
 
-    @staticmethod
-    def output_layer(transformer: nn.Module) -> nn.Linear:
-        """The last layer."""
-        return transformer.proj_out
-
-    def velocity(
+    def velocity_of_one_kind(
         self,
         transformer: nn.Module,
         noisy: Tensor,
         sigma: Tensor,
         prompt: PromptEmbeddings,
-        image_latents: Tensor,
-        has_image: Tensor,
+        image: Tensor | None,
     ) -> Tensor:
-        """See :meth:`DiTBackbone.forward`."""
+        """See :meth:`TokenFamily.velocity_of_one_kind`."""
         height, width = noisy.shape[-2:]
         ids = _token_ids(height // 2, width // 2).to(noisy.device)  # (L, 3)
-
-        def of_one_kind(
-            noisy: Tensor, sigma: Tensor, prompt: PromptEmbeddings, image: Tensor | None
-        ) -> Tensor:
-            images = [noisy] if image is None else [noisy, image]
-            tokens = torch.cat([pack(latents) for latents in images], 1)  # (N, L or 2L, 4C)
-            offsets = ids.new_tensor([[0, 0, 0], [1, 0, 0]])[: len(images), None]
-            guidance = None
-            if transformer.config.guidance_embeds:
-                guidance = torch.full_like(sigma, self.embedded_guidance)
-            with float32_timestep(transformer.time_text_embed, sigma * 1000):
-                velocity = transformer(
-                    hidden_states=tokens,
-                    encoder_hidden_states=prompt.states,
-                    pooled_projections=pooled_or_zeros(
-                        prompt, transformer.config.pooled_projection_dim
-                    ),
-                    timestep=sigma,
-                    guidance=guidance,
-                    img_ids=(ids + offsets).flatten(0, 1),
-                    txt_ids=ids.new_zeros(prompt.states.shape[1], 3),
-                    return_dict=False,
-                )[0]
-            return unpack(velocity[:, : len(ids)], height, width)
-
-        return velocity_by_kind(of_one_kind, noisy, sigma, prompt, image_latents, has_image)
+        images = [noisy] if image is None else [noisy, image]
+        tokens = torch.cat([pack(latents) for latents in images], 1)  # (N, L or 2L, 4C)
+        offsets = ids.new_tensor([[0, 0, 0], [1, 0, 0]])[: len(images), None]
+        guidance = None
+        if transformer.config.guidance_embeds:
+            guidance = torch.full_like(sigma, self.embedded_guidance)
+        with float32_timestep(transformer.time_text_embed, sigma * 1000):
+            velocity = transformer(
+                hidden_states=tokens,
+                encoder_hidden_states=prompt.states,
+                pooled_projections=pooled_or_zeros(
+                    prompt, transformer.config.pooled_projection_dim
+                ),
+                timestep=sigma,
+                guidance=guidance,
+                img_ids=(ids + offsets).flatten(0, 1),
+                txt_ids=ids.new_zeros(prompt.states.shape[1], 3),
+                return_dict=False,
+            )[0]
+        return unpack(velocity[:, : len(ids)], height, width)
 
 
 def _token_ids(rows: int, columns: int) -> Tensor:

@@ -4,12 +4,13 @@ import torch
 from torch import Tensor, nn
 
 from genseg_mm.models.dit_families.channel_condition import widen_input, with_image_channels
+from genseg_mm.models.dit_families.family import DiTFamily
 from genseg_mm.models.prompt_encoders import PromptEmbeddings
 
 PIXELS_PER_LATENT = 8  # of the autoencoder that PixArt's resolution embedding was trained with
 
 
-class PixArtFamily:
+class PixArtFamily(DiTFamily):
     """PixArt: image latents as extra input channels; text mask supported.
 
     The released models predict noise and its variance on a DDPM path. The variance half of their output layer is cut
@@ -17,7 +18,6 @@ class PixArtFamily:
     """
 
     transformer_class = 'PixArtTransformer2DModel'
-    needs_fixed_length_text = False
     text_projection = ('caption_projection',)
     text_width_key = 'caption_channels'
 
@@ -34,21 +34,6 @@ class PixArtFamily:
             new.append('proj_out')
         return new + widen_input(transformer, 'pos_embed.proj', 'pixart')
 
-    @staticmethod
-    def latent_channels(transformer: nn.Module) -> int:
-        """Channels C of the latents."""
-        return transformer.config.out_channels
-
-    @staticmethod
-    def patch_size(transformer: nn.Module) -> tuple[int, int]:
-        """Height and width in latent cells of one token."""
-        return (transformer.config.patch_size,) * 2
-
-    @staticmethod
-    def output_layer(transformer: nn.Module) -> nn.Linear:
-        """The last layer."""
-        return transformer.proj_out
-
     def velocity(
         self,
         transformer: nn.Module,
@@ -58,7 +43,7 @@ class PixArtFamily:
         image_latents: Tensor,
         has_image: Tensor,
     ) -> Tensor:
-        """See :meth:`DiTBackbone.forward`."""
+        """See :meth:`DiTFamily.velocity`."""
         num, _, height, width = noisy.shape
         conditions = dict(resolution=None, aspect_ratio=None)
         if transformer.use_additional_conditions:

@@ -4,15 +4,15 @@ import torch
 from torch import Tensor, nn
 
 from genseg_mm.models.dit_families.token_condition import (
+    TokenFamily,
     float32_timestep,
     pack,
     unpack,
-    velocity_by_kind,
 )
 from genseg_mm.models.prompt_encoders import PromptEmbeddings
 
 
-class QwenImageFamily:
+class QwenImageFamily(TokenFamily):
     """Qwen-Image(-Edit): the image's latents are extra tokens behind the noisy ones; text mask supported.
 
     With ``zero_cond_t`` in the config (Qwen-Image-Edit-2511) the image's tokens get timestep 0 of their own; it has no
@@ -21,7 +21,6 @@ class QwenImageFamily:
     """
 
     transformer_class = 'QwenImageTransformer2DModel'
-    needs_fixed_length_text = False
     text_projection = ('txt_norm', 'txt_in')
     text_width_key = 'joint_attention_dim'
 
@@ -49,48 +48,34 @@ class QwenImageFamily:
             unused.requires_grad_(False)
         return []
 
-    @staticmethod
-    def latent_channels(transformer: nn.Module) -> int:
+    def latent_channels(self, transformer: nn.Module) -> int:
         """Channels C of the latents."""
         return transformer.out_channels
 
-    @staticmethod
-    def patch_size(transformer: nn.Module) -> tuple[int, int]:
+    def patch_size(self, transformer: nn.Module) -> tuple[int, int]:
         """Height and width in latent cells of one token."""
         return 2, 2
 
-    @staticmethod
-    def output_layer(transformer: nn.Module) -> nn.Linear:
-        """The last layer."""
-        return transformer.proj_out
-
-    def velocity(
+    def velocity_of_one_kind(
         self,
         transformer: nn.Module,
         noisy: Tensor,
         sigma: Tensor,
         prompt: PromptEmbeddings,
-        image_latents: Tensor,
-        has_image: Tensor,
+        image: Tensor | None,
     ) -> Tensor:
-        """See :meth:`DiTBackbone.forward`."""
+        """See :meth:`TokenFamily.velocity_of_one_kind`."""
         height, width = noisy.shape[-2:]
-
-        def of_one_kind(
-            noisy: Tensor, sigma: Tensor, prompt: PromptEmbeddings, image: Tensor | None
-        ) -> Tensor:
-            images = [noisy] if image is None else [noisy, image]
-            tokens = torch.cat([pack(latents) for latents in images], 1)  # (N, L or 2L, 4C)
-            timestep = torch.cat([sigma, sigma * 0]) if transformer.zero_cond_t else sigma
-            with float32_timestep(transformer.time_text_embed, timestep):
-                velocity = transformer(
-                    hidden_states=tokens,
-                    encoder_hidden_states=prompt.states,
-                    encoder_hidden_states_mask=prompt.mask,
-                    timestep=sigma,
-                    img_shapes=[[(1, height // 2, width // 2)] * len(images)] * len(noisy),
-                    return_dict=False,
-                )[0]
-            return unpack(velocity[:, : tokens.shape[1] // len(images)], height, width)
-
-        return velocity_by_kind(of_one_kind, noisy, sigma, prompt, image_latents, has_image)
+        images = [noisy] if image is None else [noisy, image]
+        tokens = torch.cat([pack(latents) for latents in images], 1)  # (N, L or 2L, 4C)
+        timestep = torch.cat([sigma, sigma * 0]) if transformer.zero_cond_t else sigma
+        with float32_timestep(transformer.time_text_embed, timestep):
+            velocity = transformer(
+                hidden_states=tokens,
+                encoder_hidden_states=prompt.states,
+                encoder_hidden_states_mask=prompt.mask,
+                timestep=sigma,
+                img_shapes=[[(1, height // 2, width // 2)] * len(images)] * len(noisy),
+                return_dict=False,
+            )[0]
+        return unpack(velocity[:, : tokens.shape[1] // len(images)], height, width)

@@ -3,14 +3,14 @@
 from torch import Tensor, nn
 
 from genseg_mm.models.dit_families.channel_condition import widen_input, with_image_channels
+from genseg_mm.models.dit_families.family import DiTFamily
 from genseg_mm.models.prompt_encoders import PromptEmbeddings
 
 
-class SanaFamily:
+class SanaFamily(DiTFamily):
     """Sana and Sana 1.5: image latents as extra input channels, zero where a sample has none; text mask supported."""
 
     transformer_class = 'SanaTransformer2DModel'
-    needs_fixed_length_text = False
     text_projection = ('caption_projection',)
     text_width_key = 'caption_channels'
 
@@ -23,21 +23,6 @@ class SanaFamily:
             )
         return widen_input(transformer, 'patch_embed.proj', 'sana')
 
-    @staticmethod
-    def latent_channels(transformer: nn.Module) -> int:
-        """Channels C of the latents."""
-        return transformer.config.out_channels
-
-    @staticmethod
-    def patch_size(transformer: nn.Module) -> tuple[int, int]:
-        """Height and width in latent cells of one token."""
-        return (transformer.config.patch_size,) * 2
-
-    @staticmethod
-    def output_layer(transformer: nn.Module) -> nn.Linear:
-        """The last layer."""
-        return transformer.proj_out
-
     def velocity(
         self,
         transformer: nn.Module,
@@ -47,7 +32,7 @@ class SanaFamily:
         image_latents: Tensor,
         has_image: Tensor,
     ) -> Tensor:
-        """See :meth:`DiTBackbone.forward`."""
+        """See :meth:`DiTFamily.velocity`."""
         return transformer(
             hidden_states=with_image_channels(noisy, image_latents, has_image),  # (N, 2C, H, W)
             encoder_hidden_states=prompt.states,

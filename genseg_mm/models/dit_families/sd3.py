@@ -3,11 +3,12 @@
 from torch import Tensor, nn
 
 from genseg_mm.models.dit_families.channel_condition import widen_input, with_image_channels
+from genseg_mm.models.dit_families.family import DiTFamily
 from genseg_mm.models.dit_families.text_inputs import pooled_or_zeros
 from genseg_mm.models.prompt_encoders import PromptEmbeddings
 
 
-class SD3Family:
+class SD3Family(DiTFamily):
     """SD3: image latents as extra input channels; no text mask; pooled prompt vectors, zeros if there are none."""
 
     transformer_class = 'SD3Transformer2DModel'
@@ -19,21 +20,6 @@ class SD3Family:
         """Widens the patch embedding of a released model."""
         return widen_input(transformer, 'pos_embed.proj', 'sd3')
 
-    @staticmethod
-    def latent_channels(transformer: nn.Module) -> int:
-        """Channels C of the latents."""
-        return transformer.config.out_channels
-
-    @staticmethod
-    def patch_size(transformer: nn.Module) -> tuple[int, int]:
-        """Height and width in latent cells of one token."""
-        return (transformer.config.patch_size,) * 2
-
-    @staticmethod
-    def output_layer(transformer: nn.Module) -> nn.Linear:
-        """The last layer."""
-        return transformer.proj_out
-
     def velocity(
         self,
         transformer: nn.Module,
@@ -43,7 +29,7 @@ class SD3Family:
         image_latents: Tensor,
         has_image: Tensor,
     ) -> Tensor:
-        """See :meth:`DiTBackbone.forward`."""
+        """See :meth:`DiTFamily.velocity`."""
         config = transformer.config
         limit = config.pos_embed_max_size * config.patch_size
         if max(noisy.shape[-2:]) > limit:

@@ -1,14 +1,60 @@
 """Image latents as extra tokens or frames: packing, and batches in which only some samples have an image."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
+from genseg_mm.models.dit_families.family import DiTFamily
 from genseg_mm.models.prompt_encoders import PromptEmbeddings
 
-VelocityOfOneKind = Callable[[Tensor, Tensor, PromptEmbeddings, Tensor | None], Tensor]
+
+class TokenFamily(DiTFamily):
+    """A family whose sequences are longer for samples with an image, so that the two kinds run apart.
+
+    A mixed batch takes two forwards, a pure one takes one. Where parameters are sharded (FSDP), every rank must run
+    the same number: give all ranks the same mix of tasks, as ``RatioInfiniteSampler`` does.
+    """
+
+    def velocity(
+        self,
+        transformer: nn.Module,
+        noisy: Tensor,
+        sigma: Tensor,
+        prompt: PromptEmbeddings,
+        image_latents: Tensor,
+        has_image: Tensor,
+    ) -> Tensor:
+        """See :meth:`DiTFamily.velocity`."""
+        if has_image.all():
+            return self.velocity_of_one_kind(transformer, noisy, sigma, prompt, image_latents)
+        if not has_image.any():
+            return self.velocity_of_one_kind(transformer, noisy, sigma, prompt, None)
+        parts = [
+            self.velocity_of_one_kind(
+                transformer,
+                noisy[chosen],
+                sigma[chosen],
+                prompt.select(chosen),
+                image_latents[chosen] if with_image else None,
+            )
+            for with_image, chosen in ((True, has_image), (False, ~has_image))
+        ]
+        result = torch.empty_like(noisy, dtype=parts[0].dtype)
+        result[has_image], result[~has_image] = parts
+        return result
+
+    def velocity_of_one_kind(
+        self,
+        transformer: nn.Module,
+        noisy: Tensor,
+        sigma: Tensor,
+        prompt: PromptEmbeddings,
+        image: Tensor | None,
+    ) -> Tensor:
+        """As :meth:`velocity`, for samples that all have an image, latents (N, C, H, W), or that have none."""
+        raise NotImplementedError
 
 
 def pack(latents: Tensor) -> Tensor:
@@ -23,48 +69,6 @@ def unpack(tokens: Tensor, height: int, width: int) -> Tensor:
     num, _, packed = tokens.shape
     cells = tokens.view(num, height // 2, width // 2, packed // 4, 2, 2)
     return cells.permute(0, 3, 1, 4, 2, 5).reshape(num, packed // 4, height, width)
-
-
-def velocity_by_kind(
-    velocity: VelocityOfOneKind,
-    noisy: Tensor,
-    sigma: Tensor,
-    prompt: PromptEmbeddings,
-    image_latents: Tensor,
-    has_image: Tensor,
-) -> Tensor:
-    """Runs the samples with an image and those without apart, because their sequences differ in length.
-
-    A mixed batch takes two forwards, a pure one takes one. Where parameters are sharded (FSDP), every rank must run
-    the same number: give all ranks the same mix of tasks, as ``RatioInfiniteSampler`` does.
-
-    Args:
-        velocity: ``(noisy, sigma, prompt, image latents or None) -> velocity`` for samples of one kind.
-        noisy: (N, C, H, W).
-        sigma: (N,).
-        prompt: N prompts.
-        image_latents: (N, C, H, W).
-        has_image: (N,) bool.
-
-    Returns:
-        Velocity, (N, C, H, W).
-    """
-    if has_image.all():
-        return velocity(noisy, sigma, prompt, image_latents)
-    if not has_image.any():
-        return velocity(noisy, sigma, prompt, None)
-    parts = [
-        velocity(
-            noisy[chosen],
-            sigma[chosen],
-            prompt.select(chosen),
-            image_latents[chosen] if with_image else None,
-        )
-        for with_image, chosen in ((True, has_image), (False, ~has_image))
-    ]
-    result = torch.empty_like(noisy, dtype=parts[0].dtype)
-    result[has_image], result[~has_image] = parts
-    return result
 
 
 @contextmanager

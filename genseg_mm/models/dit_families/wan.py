@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor, nn
 
-from genseg_mm.models.dit_families.token_condition import velocity_by_kind
+from genseg_mm.models.dit_families.token_condition import TokenFamily
 from genseg_mm.models.prompt_encoders import PromptEmbeddings
 
 
-class WanFamily:
+class WanFamily(TokenFamily):
     """Wan 2.x: the image latent is frame 0 at timestep 0 of its own, the noisy latent is frame 1 (GenMask's model).
 
     The paper concatenates the image's latent with the noise and gives it the time embedding of t = 0; a
@@ -38,47 +38,33 @@ class WanFamily:
             )
         return []
 
-    @staticmethod
-    def latent_channels(transformer: nn.Module) -> int:
+    def latent_channels(self, transformer: nn.Module) -> int:
         """Channels C of the latents."""
         return transformer.config.in_channels
 
-    @staticmethod
-    def patch_size(transformer: nn.Module) -> tuple[int, int]:
+    def patch_size(self, transformer: nn.Module) -> tuple[int, int]:
         """Height and width in latent cells of one token."""
         return tuple(transformer.config.patch_size[1:])
 
-    @staticmethod
-    def output_layer(transformer: nn.Module) -> nn.Linear:
-        """The last layer."""
-        return transformer.proj_out
-
-    def velocity(
+    def velocity_of_one_kind(
         self,
         transformer: nn.Module,
         noisy: Tensor,
         sigma: Tensor,
         prompt: PromptEmbeddings,
-        image_latents: Tensor,
-        has_image: Tensor,
+        image: Tensor | None,
     ) -> Tensor:
-        """See :meth:`DiTBackbone.forward`."""
-
-        def of_one_kind(
-            noisy: Tensor, sigma: Tensor, prompt: PromptEmbeddings, image: Tensor | None
-        ) -> Tensor:
-            timestep, frames = sigma * 1000, noisy[:, :, None]  # (N,), (N, C, 1, H, W)
-            if image is not None:
-                frames = torch.stack([image, noisy], 2)  # (N, C, 2, H, W)
-                rows, columns = self.patch_size(transformer)
-                tokens = (noisy.shape[-2] // rows) * (noisy.shape[-1] // columns)
-                timestep = timestep[:, None].repeat_interleave(tokens, 1)  # (N, tokens)
-                timestep = torch.cat([torch.zeros_like(timestep), timestep], 1)  # (N, 2 tokens)
-            return transformer(
-                hidden_states=frames,
-                timestep=timestep,
-                encoder_hidden_states=prompt.states,
-                return_dict=False,
-            )[0][:, :, -1]
-
-        return velocity_by_kind(of_one_kind, noisy, sigma, prompt, image_latents, has_image)
+        """See :meth:`TokenFamily.velocity_of_one_kind`."""
+        timestep, frames = sigma * 1000, noisy[:, :, None]  # (N,), (N, C, 1, H, W)
+        if image is not None:
+            frames = torch.stack([image, noisy], 2)  # (N, C, 2, H, W)
+            rows, columns = self.patch_size(transformer)
+            tokens = (noisy.shape[-2] // rows) * (noisy.shape[-1] // columns)
+            timestep = timestep[:, None].repeat_interleave(tokens, 1)  # (N, tokens)
+            timestep = torch.cat([torch.zeros_like(timestep), timestep], 1)  # (N, 2 tokens)
+        return transformer(
+            hidden_states=frames,
+            timestep=timestep,
+            encoder_hidden_states=prompt.states,
+            return_dict=False,
+        )[0][:, :, -1]

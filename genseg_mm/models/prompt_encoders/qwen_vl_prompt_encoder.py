@@ -1,12 +1,13 @@
 """Qwen-VL as prompt encoder: (image, instruction) -> hidden states of its language model."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from genseg_mm.models.base import FrozenPartsMixin, freeze, is_pretrained_config
+from genseg_mm.models.base import FrozenPartsMixin, freeze, frozen_pass, is_pretrained_config
 from genseg_mm.models.prompt_encoders.prompt_embeddings import PromptEmbeddings
 from genseg_mm.models.prompt_encoders.qwen_vl_chat import QwenVLChat
 from genseg_mm.models.prompt_encoders.qwen_vl_images import QwenVLImages
@@ -153,7 +154,7 @@ class QwenVLPromptEncoder(FrozenPartsMixin, BaseModule):
         )
         inputs.update(position_ids=positions, **batch._asdict())
         inputs = {key: _to(value, device) for key, value in inputs.items()}
-        with torch.set_grad_enabled(self.trainable and torch.is_grad_enabled()):
+        with nullcontext() if self.trainable else frozen_pass(device):
             states = self.encoder(**inputs).last_hidden_state  # (N, L, D)
             if not any(shown) and torch.is_grad_enabled():
                 states = states + _zero_of(self.encoder.visual, states)

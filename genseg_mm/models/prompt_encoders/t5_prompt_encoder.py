@@ -1,12 +1,13 @@
 """T5 text encoders: texts -> token embeddings."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 from mmengine.model import BaseModule
 from torch import Tensor
 
-from genseg_mm.models.base import FrozenPartsMixin, freeze, is_pretrained_config
+from genseg_mm.models.base import FrozenPartsMixin, freeze, frozen_pass, is_pretrained_config
 from genseg_mm.models.prompt_encoders.prompt_embeddings import PromptEmbeddings
 from genseg_mm.registry import MODELS
 
@@ -100,7 +101,7 @@ class T5PromptEncoder(FrozenPartsMixin, BaseModule):
         )
         device = next(self.encoder.parameters()).device
         ids, mask = tokens.input_ids.to(device), tokens.attention_mask.to(device)
-        with torch.set_grad_enabled(self.trainable and torch.is_grad_enabled()):
+        with nullcontext() if self.trainable else frozen_pass(device):
             states = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state  # (N, L, D)
         mask = mask.bool()
         return PromptEmbeddings(states * mask[..., None].to(states.dtype), mask)

@@ -1,0 +1,133 @@
+"""What the data sets of pictures with captions share: choice of a caption, pictures to leave out, what is counted."""
+
+import logging
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from reprlib import repr as short_repr
+
+from mmengine.logging import print_log
+
+from genseg_mm.datasets.counted_visits import CountedVisits, checked_choice
+from genseg_mm.datasets.referring.leakage import coco_image_id, evaluation_image_ids
+
+
+class CaptionDataset(CountedVisits):
+    """Pictures with captions, for text-to-image generation.
+
+    In test every (picture, caption) is one item. In training every picture is one item, whose caption is drawn anew at
+    each access from a generator seeded by (seed, index, visit), as :class:`RefCOCODataset` draws its sentences: the
+    visit comes with the index if the sampler hands out such indices (``genseg_mm.Visit``), otherwise the data set
+    counts its accesses itself, over all workers of this process.
+
+    An item has ``img_path, img_id``, ``text``, ``captions`` (all of the picture), ``task='image'``, ``seg_fields=[]``,
+    ``subset`` if given, in training ``visit``, and ``height, width`` where the source states them. It goes through
+    ``LoadImage``, ``TextPrompt`` and ``PackGenSegInputs`` as referring items do, and mixes with them in a
+    ``MixedDataset``.
+
+    A square that keeps the aspect needs no transform of ours: the shorter side first, then a crop. Resize's long limit
+    has to be out of reach, or it would bound the shorter side; 'area' is antialiased where it shrinks::
+
+        dict(type='mmcv.Resize', scale=(512, 10**6), keep_ratio=True, interpolation='area'),
+        dict(type='mmseg.RandomCrop', crop_size=(512, 512)),     # in test: dict(type='mmcv.CenterCrop', crop_size=512)
+
+    ``left_out`` names what was left out, by reason; its counts are logged.
+
+    Args:
+        caption: ``'all'`` (default in test), ``'random'`` (default in training) or ``'first'``, one item per picture.
+        exclude_images: Pictures to leave out of training, since they are test pictures of other data sets: as
+            ``sources`` of :func:`genseg_mm.datasets.referring.leakage.evaluation_image_ids`. COCO's ids are the same in
+            2014 and 2017, and are read from file names where a source has no ids.
+        seed: Seed of the drawn captions.
+        subset: Name of the items' part in an evaluation of several.
+        test_mode: See above.
+        pipeline: Transforms.
+        **kwargs: Further arguments of ``mmengine.dataset.BaseDataset``.
+
+    Raises:
+        FileNotFoundError: If a file or folder is missing.
+        ValueError: If an argument or the content of a file is wrong, or no picture is left.
+    """
+
+    # That of the referring data sets: the parts of a MixedDataset must agree.
+    METAINFO = dict(classes=('background', 'target'), palette=[[0, 0, 0], [255, 255, 255]])
+
+    def __init__(
+        self,
+        caption: str | None = None,
+        exclude_images: str | int | Sequence[str | int] | None = None,
+        seed: int = 0,
+        subset: str | None = None,
+        test_mode: bool = False,
+        pipeline: Sequence[dict | Callable] = (),
+        **kwargs,
+    ) -> None:
+        caption = caption or ('all' if test_mode else 'random')
+        caption = checked_choice('caption', caption, test_mode)
+        if isinstance(exclude_images, (str, int)):
+            exclude_images = (exclude_images,)
+        if exclude_images and test_mode:
+            raise ValueError('exclude_images is for training, but got test_mode=True')
+        self.caption, self.seed, self.subset = caption, seed, subset
+        self.exclude_images = tuple(exclude_images or ())
+        self.left_out: dict[str, list[str]] = {}
+        super().__init__(test_mode=test_mode, pipeline=list(pipeline), **kwargs)
+
+    @abstractmethod
+    def read_pictures(self) -> list[dict]:
+        """Items without ``text``: ``img_path``, ``img_id``, ``captions`` (cleaned, at least one), and more."""
+
+    def load_data_list(self) -> list[dict]:
+        """Reads the source and leaves out pictures of evaluation sets."""
+        self.left_out.clear()
+        pictures = self._drop_excluded(self.read_pictures())
+        for reason, names in self.left_out.items():
+            self._log(
+                f'left out {len(names)} {reason}: {short_repr(sorted(names))}', logging.WARNING
+            )
+        if not pictures:
+            raise ValueError(f'{self._name}: no picture with a caption is left')
+        common = dict(task='image', **({'subset': self.subset} if self.subset else {}))
+        for picture in pictures:
+            picture.update(common, seg_fields=[])
+        num_captions = sum(len(picture['captions']) for picture in pictures)
+        self._log(f'{len(pictures)} pictures with {num_captions} captions')
+        if self.caption == 'random':
+            return pictures
+        shown = None if self.caption == 'all' else 1
+        return [
+            dict(picture, text=text) for picture in pictures for text in picture['captions'][:shown]
+        ]
+
+    def leave_out(self, reason: str, name: str) -> None:
+        """Counts and names what is no item."""
+        self.left_out.setdefault(reason, []).append(name)
+
+    def _drop_excluded(self, pictures: list[dict]) -> list[dict]:
+        if not self.exclude_images:
+            return pictures
+        excluded = evaluation_image_ids(self.exclude_images, self.data_root or '')
+        kept = [
+            picture
+            for picture in pictures
+            if not {picture['img_id'], coco_image_id(picture['img_path'])} & excluded
+        ]
+        self._log(
+            f'exclude_images leaves out {len(pictures) - len(kept)} of {len(pictures)} pictures'
+        )
+        if pictures and not kept:
+            raise ValueError(f'{self._name}: exclude_images leaves no picture')
+        return kept
+
+    @property
+    def _name(self) -> str:
+        return f'{type(self).__name__} {self.ann_file!r}'
+
+    def _log(self, message: str, level: int = logging.INFO) -> None:
+        print_log(f'{self._name}: {message}', 'current', level)
+
+    def get_data_info(self, idx: int) -> dict:
+        """Item ``idx``; in training with a newly drawn caption (see the class)."""
+        info = super().get_data_info(idx)
+        if self.caption == 'random':
+            info['text'] = info['captions'][self._choose(info, len(info['captions']))]
+        return info

@@ -1,0 +1,218 @@
+"""ReasonSeg: questions whose answer is a region of the picture."""
+
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from reprlib import repr as short_repr
+
+from mmengine.logging import print_log
+
+from genseg_mm.datasets.annotation_files import read_json, where_configs_look
+from genseg_mm.datasets.counted_visits import CountedVisits, checked_choice
+from genseg_mm.datasets.referring.leakage import coco_image_id, evaluation_image_ids
+from genseg_mm.datasets.referring.reason_seg_files import IGNORED, read_annotation
+from genseg_mm.registry import DATASETS
+
+LAYOUT = '<data_root>/ReasonSeg/{train,val,test}/<name>.jpg and <name>.json'
+SPLITS = ('train', 'val', 'test')
+
+
+@DATASETS.register_module()
+class ReasonSegDataset(CountedVisits):
+    """ReasonSeg (LISA, https://github.com/dvlab-research/LISA): 239, 200 and 779 pictures in train, val and test.
+
+    In training every picture is one item, of whose 1 to 5 wordings one is drawn at each access from a generator seeded
+    by (seed, index, visit), as :class:`genseg_mm.RefCOCODataset` draws. In test ``sentence='first'`` is one item per
+    picture with its first wording (LISA), ``'all'`` one item per wording (UFO).
+
+    An item has ``img_path, img_id`` (the file's name without suffix), ``text, sent_id`` (place among the wordings),
+    ``sentences``, ``length`` (``'long'`` for questions, ``'short'`` for names: ``is_sentence`` of the file),
+    ``shapes`` and ``ignore_label``, of which ``LoadReferringMask`` draws the mask in {0, 1, 255 = ignore} at the size
+    of the decoded picture (``LoadImage`` goes before it), ``task='mask'``, ``subset`` (the split), ``seg_fields=[]``,
+    with ``explanatory`` also ``query, answer``, and in training ``visit``.
+
+    Pictures without any target polygon (the published test split has two) stay, with an empty target; their number
+    and names are logged, also in ``without_target``.
+
+    Args:
+        data_root: Folder that ``data_prefix`` is relative to.
+        data_prefix: ``img_path`` is the folder of the splits' folders; LISA's layout is
+            ``reason_seg/ReasonSeg/``.
+        split: ``'train'``, ``'val'``, ``'test'``, or ``'train_val'`` (only for training).
+        sentence: ``'first'`` (default in test), ``'all'`` or ``'random'`` (default in training).
+        train_ignore: What regions to ignore are in training: ``'ignore'`` (255; GenMask's mask images show them as
+            background) or ``'background'`` (0, as LISA). In test they are always 255.
+        explanatory: File of written answers below ``data_prefix``, e.g. ``'explanatory/train.json'``: items get its
+            ``query`` and, as ``answer``, its ``outputs``; ``''`` where it has none for a picture.
+        exclude_images: Of training; see :class:`genseg_mm.RefCOCODataset`. Only pictures with COCO names can be meant
+            (the published ones are from OpenImages and ScanNet).
+        seed: Seed of the drawn wordings.
+        test_mode: See above.
+        pipeline: Transforms.
+        **kwargs: Further arguments of ``mmengine.dataset.BaseDataset``.
+
+    Raises:
+        FileNotFoundError: If a folder, or the annotation of a picture, is missing.
+        ValueError: If an argument or a file is wrong. No picture is skipped.
+    """
+
+    METAINFO = dict(classes=('background', 'target'), palette=[[0, 0, 0], [255, 255, 255]])
+
+    def __init__(
+        self,
+        data_root: str = '',
+        data_prefix: Mapping = dict(img_path='ReasonSeg/'),
+        split: str = 'train',
+        sentence: str | None = None,
+        train_ignore: str = 'ignore',
+        explanatory: str | None = None,
+        exclude_images: str | int | Sequence[str | int] | None = None,
+        seed: int = 0,
+        test_mode: bool = False,
+        pipeline: Sequence[dict | Callable] = (),
+        **kwargs,
+    ) -> None:
+        sentence = sentence or ('first' if test_mode else 'random')
+        sentence = checked_choice('sentence', sentence, test_mode)
+        if train_ignore not in ('ignore', 'background'):
+            raise ValueError(
+                f"train_ignore must be 'ignore' or 'background', but got {train_ignore!r}"
+            )
+        if set(data_prefix) != {'img_path'}:
+            raise ValueError(f'data_prefix must be dict(img_path=...), but got {dict(data_prefix)}')
+        unknown = set(split.split('_')) - set(SPLITS)
+        if unknown or (test_mode and '_' in split):
+            raise ValueError(
+                f"split must be one of {SPLITS} or, in training, several as 'train_val', but got {split!r}"
+            )
+        if exclude_images is not None and split != 'train':
+            raise ValueError(f"exclude_images is for split='train', but got split={split!r}")
+        self.split, self.sentence, self.seed = split, sentence, seed
+        self.ignore_label = 0 if train_ignore == 'background' and not test_mode else IGNORED
+        self.explanatory, self.exclude_images = explanatory, exclude_images
+        self.without_target: list[str] = []
+        super().__init__(
+            data_root=str(data_root),
+            data_prefix=dict(data_prefix),
+            test_mode=test_mode,
+            pipeline=list(pipeline),
+            **kwargs,
+        )
+
+    def load_data_list(self) -> list[dict]:
+        """Lists the pictures, in the order of their names, and reads their annotations."""
+        folder = self.data_prefix['img_path']
+        if not os.path.isdir(folder):
+            raise FileNotFoundError(
+                f'data_prefix img_path: folder {folder!r} does not exist, expected {LAYOUT}. '
+                f'{where_configs_look()}'
+            )
+        answers = self._read_answers(folder)
+        paths = [
+            (path, split) for split in self.split.split('_') for path in _pictures(folder, split)
+        ]
+        items = [self._item(path, split, answers) for path, split in self._not_excluded(paths)]
+        self._report(items, answers)
+        if self.sentence == 'random':
+            return items
+        count = 1 if self.sentence == 'first' else None
+        return [
+            dict(item, text=text, sent_id=number)
+            for item in items
+            for number, text in enumerate(item['sentences'][:count])
+        ]
+
+    def _item(self, path: str, split: str, answers: Mapping | None) -> dict:
+        found = read_annotation(f'{os.path.splitext(path)[0]}.json')
+        if all(shape['ignore'] for shape in found['shapes']):
+            self.without_target.append(path)
+        item = dict(
+            img_path=path,
+            img_id=os.path.splitext(os.path.basename(path))[0],
+            sentences=found['sentences'],
+            length='long' if found['is_sentence'] else 'short',
+            shapes=found['shapes'],
+            ignore_label=self.ignore_label,
+            task='mask',
+            subset=split,
+            seg_fields=[],
+        )
+        if answers is not None:
+            item.update(answers.get(os.path.basename(path), dict(query='', answer='')))
+        return item
+
+    def _read_answers(self, folder: str) -> dict[str, dict] | None:
+        if self.explanatory is None:
+            return None
+        path = os.path.join(folder, self.explanatory)
+        if not os.path.isfile(path):
+            raise FileNotFoundError(
+                f'explanatory: no file {path!r}, expected {LAYOUT} and explanatory/train.json'
+            )
+        entries = read_json(path)
+        keys = ('image', 'query', 'outputs')
+        for entry in entries if isinstance(entries, list) else [entries]:
+            if not isinstance(entry, dict) or not all(
+                isinstance(entry.get(key), str) for key in keys
+            ):
+                raise ValueError(
+                    f'{path}: expected a list of dicts with strings {keys}, but got {short_repr(entry)}'
+                )
+        return {
+            entry['image']: dict(query=entry['query'], answer=entry['outputs']) for entry in entries
+        }
+
+    def _not_excluded(self, paths: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        if self.exclude_images is None:
+            return paths
+        excluded = evaluation_image_ids(self.exclude_images, self.data_root or '')
+        kept = [own for own in paths if coco_image_id(os.path.basename(own[0])) not in excluded]
+        self._log(f'exclude_images leaves out {len(paths) - len(kept)} of {len(paths)} pictures')
+        if not kept:
+            raise ValueError(f'exclude_images leaves nothing of {self.split!r} of ReasonSeg')
+        return kept
+
+    def _report(self, items: list[dict], answers: Mapping | None) -> None:
+        num_long = sum(item['length'] == 'long' for item in items)
+        self._log(
+            f'{len(items)} pictures ({num_long} long, {len(items) - num_long} short) with '
+            f'{sum(len(item["sentences"]) for item in items)} wordings'
+        )
+        if answers is not None:
+            self._log(f'{sum(bool(item["answer"]) for item in items)} pictures have an answer')
+        if self.without_target:
+            names = ', '.join(map(os.path.basename, self.without_target[:5]))
+            self._log(
+                f'{len(self.without_target)} pictures have no target polygon, so that an empty mask is right: {names}'
+                + ', ...' * (len(self.without_target) > 5),
+                logging.WARNING,
+            )
+
+    def _log(self, message: str, level: int = logging.INFO) -> None:
+        print_log(f'{type(self).__name__} {self.split!r}: {message}', 'current', level)
+
+    def get_data_info(self, idx: int) -> dict:
+        """Item ``idx``; in training with a newly drawn wording (see the class)."""
+        info = super().get_data_info(idx)
+        if self.sentence == 'random':
+            drawn = self._choose(info, len(info['sentences']))
+            info.update(text=info['sentences'][drawn], sent_id=drawn)
+        return info
+
+
+def _pictures(folder: str, split: str) -> list[str]:
+    """Paths of the pictures of a split by name; each has an annotation."""
+    folder = os.path.join(folder, split)
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f'no folder {folder!r}, expected {LAYOUT}')
+    names = set(os.listdir(folder))
+    pictures = sorted(name for name in names if name.endswith('.jpg'))
+    lonely = [name for name in pictures if f'{name[:-4]}.json' not in names]
+    if lonely:
+        raise FileNotFoundError(
+            f'{folder}: {len(lonely)} of {len(pictures)} pictures lack their annotation <name>.json, the first is '
+            f'{lonely[0]}'
+        )
+    if not pictures:
+        raise FileNotFoundError(f'{folder} holds no picture, expected {LAYOUT}')
+    return [os.path.join(folder, name) for name in pictures]

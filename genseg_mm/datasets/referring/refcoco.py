@@ -1,0 +1,254 @@
+"""RefCOCO, RefCOCO+ and RefCOCOg, read from their published files."""
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+
+from mmengine.logging import print_log
+
+from genseg_mm.datasets.annotation_files import missing_pictures, where_configs_look
+from genseg_mm.datasets.counted_visits import CountedVisits, checked_choice
+from genseg_mm.datasets.referring.leakage import evaluation_image_ids
+from genseg_mm.datasets.referring.refer_files import (
+    LAYOUT,
+    as_list,
+    existing_file,
+    parse_segmentation,
+    read_instances,
+    read_refs,
+)
+from genseg_mm.registry import DATASETS
+
+
+@DATASETS.register_module()
+class RefCOCODataset(CountedVisits):
+    """Referring expressions on COCO-2014 pictures (https://github.com/lichengunc/refer).
+
+    In test every (image, object, sentence) is one item, as the literature counts: 10,834 on
+    RefCOCO val. In training every (image, object) is one item, whose sentence is drawn anew at each
+    access from a generator seeded by (seed, index, visit). The visit number comes with the index if
+    the sampler hands out such indices (``genseg_mm.Visit``), which makes a resumed run draw what an
+    uninterrupted one does; otherwise the data set counts its accesses itself, over all workers of
+    this process, starting from 0 in a new run.
+
+    The same files of RefCOCO+ (``refcoco+/refs(unc).p``) and RefCOCOg are read by setting ``ann_file``
+    and ``split_file``: ``refcocog/refs(umd).p`` has train, val and test; ``refcocog/refs(google).p``
+    has train and val, which divide the objects, so that a picture can be in both.
+
+    An item has ``img_path, img_id, height, width`` (as annotated), ``text, sent_id``, ``sentences,
+    sent_ids`` (all of the object), ``ref_id, ann_ids``, ``segmentations`` (a list of COCO polygon
+    lists or RLE dicts whose union is the target), ``task='mask'``, ``subset`` (its split),
+    ``seg_fields=[]``, and in training ``visit``.
+
+    A file that lists several ``ann_id`` per expression is read as well: their union is the
+    target, and ``[-1]`` means that nothing is referred to (no segmentations).
+
+    Args:
+        data_root: Folder that the other paths are relative to.
+        ann_file: ``instances.json``, COCO format.
+        split_file: ``refs(unc).p``, ``refs(umd).p`` ...: a pickled (or ``.json``) list of dicts.
+        data_prefix: ``img_path`` is the folder of the pictures.
+        split: ``'train'``, ``'val'``, ``'testA'`` ... as written in ``split_file``. ``'test'`` is
+            all test splits together where there is none of that very name, as in the refer API.
+        text_field: ``'sent'``, the cleaned text (LISA, CRIS), or ``'raw'``, as typed (LAVT,
+            ReLA). Blanks at both ends are removed; the case is kept.
+        sentence: ``'all'`` (default in test), ``'random'`` (default in training) or ``'first'``,
+            one item per object with its first sentence (mmdet's evaluation, not that of papers).
+        exclude_images: Pictures to leave out of training, lest a test picture of one data set is a
+            training picture of another: image ids, refs files, whose pictures of any other split
+            than train are meant, id lists, or presets such as ``'unc+umd'``; all ``sources`` of
+            :func:`genseg_mm.datasets.referring.leakage.evaluation_image_ids`, relative to ``data_root``.
+        check_images: Missing picture files are an error. Otherwise they are counted in a warning.
+        seed: Seed of the drawn sentences.
+        test_mode: See above.
+        pipeline: Transforms.
+        **kwargs: Further arguments of ``mmengine.dataset.BaseDataset``.
+
+    Raises:
+        FileNotFoundError: If a file or folder is missing.
+        ValueError: If an argument or the content of a file is wrong. No entry is skipped.
+    """
+
+    METAINFO = dict(classes=('background', 'target'), palette=[[0, 0, 0], [255, 255, 255]])
+    LAYOUT = LAYOUT  # for messages
+    BARE_NO_TARGET = False  # whether ann_id -1 means no target without a list around it
+
+    def __init__(
+        self,
+        data_root: str = '',
+        ann_file: str = 'refcoco/instances.json',
+        split_file: str = 'refcoco/refs(unc).p',
+        data_prefix: Mapping = dict(img_path='train2014/'),
+        split: str = 'train',
+        text_field: str = 'sent',
+        sentence: str | None = None,
+        exclude_images: str | int | Sequence[str | int] | None = None,
+        check_images: bool = False,
+        seed: int = 0,
+        test_mode: bool = False,
+        pipeline: Sequence[dict | Callable] = (),
+        **kwargs,
+    ) -> None:
+        sentence = sentence or ('all' if test_mode else 'random')
+        sentence = checked_choice('sentence', sentence, test_mode)
+        if text_field not in ('sent', 'raw'):
+            raise ValueError(f"text_field must be 'sent' or 'raw', but got {text_field!r}")
+        if set(data_prefix) != {'img_path'}:
+            raise ValueError(f'data_prefix must be dict(img_path=...), but got {dict(data_prefix)}')
+        if exclude_images is not None and split != 'train':
+            raise ValueError(
+                "exclude_images is for split='train': leaving pictures out of an evaluation split "
+                f'makes its numbers incomparable, but got split={split!r}'
+            )
+        self.split_file, self.split = split_file, split
+        self.text_field, self.sentence, self.seed = text_field, sentence, seed
+        self.check_images = check_images
+        if isinstance(exclude_images, (str, int)):
+            exclude_images = (exclude_images,)
+        self.exclude_images = tuple(exclude_images or ())
+        self.dropped: Counter[str] = Counter()
+        super().__init__(
+            ann_file=ann_file,
+            data_root=data_root,
+            data_prefix=dict(data_prefix),
+            test_mode=test_mode,
+            pipeline=list(pipeline),
+            **kwargs,
+        )
+
+    def _join_prefix(self) -> None:
+        super()._join_prefix()
+        self.split_file = os.path.join(self.data_root or '', self.split_file)
+
+    def load_data_list(self) -> list[dict]:
+        """Reads the files; of the annotations only those of the chosen split are kept."""
+        if self.data_root and not os.path.isdir(self.data_root):
+            raise FileNotFoundError(
+                f'data_root {self.data_root!r} is not a folder, expected {self.LAYOUT}. '
+                f'{where_configs_look()}'
+            )
+        refs = read_refs(existing_file(self.split_file, 'split_file', self.LAYOUT), self.text_field)
+        refs = self._drop_excluded(self._select_split(refs))
+        images, annotations = read_instances(
+            existing_file(self.ann_file, 'ann_file', self.LAYOUT),
+            {ref['image_id'] for ref in refs},
+            {ann_id for ref in refs for ann_id in as_list(ref['ann_id'])},
+        )
+        outlines = {}
+        items = [self._parse_ref(ref, images, annotations, outlines) for ref in refs]
+        for what, count in self.dropped.items():
+            self._log(f'left out {count} {what}', logging.WARNING)
+        self._check_image_files({item['img_path'] for item in items})
+        if self.sentence != 'random':
+            items = [
+                dict(item, text=text, sent_id=sent_id)
+                for item in items
+                for text, sent_id in self._shown_sentences(item)
+            ]
+        self._log(f'{len(items)} items of {len(refs)} referred objects')
+        return items
+
+    def _shown_sentences(self, item: dict) -> list[tuple[str, int]]:
+        pairs = list(zip(item['sentences'], item['sent_ids'], strict=True))
+        return pairs if self.sentence == 'all' else pairs[:1]
+
+    def _select_split(self, refs: list[dict]) -> list[dict]:
+        counts = Counter(ref['split'] for ref in refs)
+        wanted = {self.split} & set(counts)
+        if self.split == 'test' and not wanted:
+            wanted = {name for name in counts if name.startswith('test')}
+        if not wanted:
+            known = ', '.join(f'{name} ({count} refs)' for name, count in sorted(counts.items()))
+            raise ValueError(
+                f'{self.split_file} has no split {self.split!r}; its splits are {known}'
+            )
+        return [ref for ref in refs if ref['split'] in wanted]
+
+    def _drop_excluded(self, refs: list[dict]) -> list[dict]:
+        if not self.exclude_images:
+            return refs
+        excluded = evaluation_image_ids(self.exclude_images, self.data_root)
+        kept = [ref for ref in refs if ref['image_id'] not in excluded]
+        images = {ref['image_id'] for ref in refs} & excluded
+        self._log(
+            f'exclude_images leaves out {len(images)} pictures with {len(refs) - len(kept)} of '
+            f'{len(refs)} referred objects'
+        )
+        if not kept:
+            raise ValueError(
+                f'exclude_images leaves nothing of {self.split!r} of {self.split_file}'
+            )
+        return kept
+
+    def _parse_ref(
+        self,
+        ref: dict,
+        images: dict[int, dict],
+        annotations: dict[int, dict],
+        outlines: dict[int, list],
+    ) -> dict:
+        """One item per reference, still without the choice of a sentence; fills in outlines."""
+        ann_ids = as_list(ref['ann_id'])
+        where = f'ref_id {ref["ref_id"]} (ann_id {ref["ann_id"]}) of {self.split_file}'
+        image = images.get(ref['image_id'])
+        if image is None:
+            raise ValueError(
+                f'{self.ann_file} has no image {ref["image_id"]}, asked for by {where}'
+            )
+        if ann_ids == [-1] and (isinstance(ref['ann_id'], list) or self.BARE_NO_TARGET):
+            ann_ids = []
+        segmentations = []
+        for ann_id in ann_ids:
+            annotation = annotations.get(ann_id)
+            if annotation is None:
+                raise ValueError(
+                    f'{self.ann_file} has no annotation {ann_id}, asked for by {where}'
+                )
+            if annotation['image_id'] != image['id']:
+                raise ValueError(
+                    f'{self.ann_file}: annotation {ann_id} lies in image '
+                    f'{annotation["image_id"]}, but {where} expects it in image {image["id"]}'
+                )
+            if ann_id not in outlines:
+                outlines[ann_id] = self._outline(annotation, image)
+            segmentations += outlines[ann_id]
+        return dict(
+            img_path=os.path.join(self.data_prefix['img_path'], image['file_name']),
+            img_id=image['id'],
+            height=image['height'],
+            width=image['width'],
+            ref_id=ref['ref_id'],
+            ann_ids=ann_ids,
+            segmentations=segmentations,
+            sentences=[sentence[self.text_field].strip() for sentence in ref['sentences']],
+            sent_ids=[sentence['sent_id'] for sentence in ref['sentences']],
+            task='mask',
+            subset=ref['split'],
+            seg_fields=[],
+        )
+
+    def _outline(self, annotation: dict, image: dict) -> list[list | dict]:
+        """Polygons or RLEs of one object, whose union it is; counts what it leaves out."""
+        parts, num_empty = parse_segmentation(annotation, image, self.ann_file)
+        if num_empty:
+            self.dropped['polygons of fewer than 3 points (no area)'] += num_empty
+        return parts
+
+    def _check_image_files(self, paths: set[str]) -> None:
+        message = missing_pictures(paths, self.data_prefix['img_path'], self.LAYOUT)
+        if message and self.check_images:
+            raise FileNotFoundError(f'{message}; {self.ann_file} lists it')
+        if message:
+            self._log(message, logging.WARNING)
+
+    def _log(self, message: str, level: int = logging.INFO) -> None:
+        print_log(f'{type(self).__name__} {self.split!r}: {message}', 'current', level)
+
+    def get_data_info(self, idx: int) -> dict:
+        """Item ``idx``; in training with a newly drawn sentence (see the class)."""
+        info = super().get_data_info(idx)
+        if self.sentence == 'random':
+            drawn = self._choose(info, len(info['sentences']))
+            info.update(text=info['sentences'][drawn], sent_id=info['sent_ids'][drawn])
+        return info

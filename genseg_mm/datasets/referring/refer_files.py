@@ -1,0 +1,143 @@
+"""Reading and checking of the files of RefCOCO, RefCOCO+ and RefCOCOg.
+
+``refs(*).p`` is a pickled list of dicts, one for each referred object, with several sentences each;
+``instances.json`` has the pictures and all their objects in COCO's format
+(https://github.com/lichengunc/refer, data/README.md). Every error names the file and the entry.
+"""
+
+import math
+import os
+from collections.abc import Collection
+from reprlib import repr as short_repr
+
+from genseg_mm.datasets.annotation_files import check_keys, read_json
+from genseg_mm.datasets.safe_pickle import load_plain_pickle
+
+LAYOUT = (
+    '<data_root>/refcoco/instances.json, <data_root>/refcoco/refs(unc).p and '
+    '<data_root>/train2014/COCO_train2014_*.jpg'
+)
+_REF_KEYS = dict(ref_id=int, ann_id=(int, list), image_id=int, split=str, sentences=list)
+_ENTRY_KEYS = dict(
+    images=dict(id=int, file_name=str, height=int, width=int),
+    annotations=dict(id=int, image_id=int, segmentation=(list, dict)),
+)
+
+
+def existing_file(path: str, argument: str, layout: str = LAYOUT) -> str:
+    """Returns ``path``.
+
+    Raises:
+        FileNotFoundError: If there is no such file; says what lies beside it.
+    """
+    if os.path.isfile(path):
+        return path
+    folder, beside = os.path.dirname(path), ''
+    if os.path.isdir(folder):
+        beside = f'; {folder} holds {short_repr(sorted(os.listdir(folder)))}'
+    raise FileNotFoundError(f'{argument}: no file {path!r}, expected {layout}{beside}')
+
+
+def as_list(ann_id: int | list[int]) -> list[int]:
+    """Annotation ids of a reference: one in RefCOCO, a list in files with several targets."""
+    return list(ann_id) if isinstance(ann_id, list) else [ann_id]
+
+
+def read_refs(path: str, text_field: str) -> list[dict]:
+    """Reads a list of references (``.json``, else a pickle of plain data).
+
+    Args:
+        path: The existing file.
+        text_field: Key of the text that every sentence must have, ``'sent'`` or ``'raw'``.
+
+    Raises:
+        ValueError: If the file is refused, damaged, or lacks a key.
+    """
+    refs = read_json(path) if path.endswith('.json') else load_plain_pickle(path)
+    if not isinstance(refs, list) or not refs:
+        raise ValueError(f'{path}: expected a list of references, but got {short_repr(refs)}')
+    sentence_keys = {'sent_id': int, text_field: str}
+    for index, ref in enumerate(refs):
+        where = f'{path}, reference {index}'
+        check_keys(ref, _REF_KEYS, where)
+        if not all(isinstance(ann_id, int) for ann_id in as_list(ref['ann_id'])):
+            raise ValueError(f'{where}: ann_id must be of int, but got {short_repr(ref["ann_id"])}')
+        if not ref['sentences']:
+            raise ValueError(f'{where} (ref_id {ref["ref_id"]}) has no sentence')
+        for number, sentence in enumerate(ref['sentences']):
+            check_keys(sentence, sentence_keys, f'{where}, sentence {number}')
+    return refs
+
+
+def read_instances(
+    path: str, image_ids: Collection[int], ann_ids: Collection[int]
+) -> tuple[dict[int, dict], dict[int, dict]]:
+    """Reads the asked pictures and annotations of ``instances.json``.
+
+    Returns:
+        Pictures by id and annotations by id; ids that the file does not have are absent.
+
+    Raises:
+        ValueError: If the file is damaged or one of the asked entries lacks a key.
+    """
+    content = read_json(path)
+    check_keys(content, dict(images=list, annotations=list), path)
+    found = {}
+    for key, ids in (('images', image_ids), ('annotations', ann_ids)):
+        found[key] = {}
+        for index, entry in enumerate(content[key]):
+            check_keys(entry, dict(id=int), f'{path}, {key}[{index}]')
+            if entry['id'] in ids:
+                check_keys(entry, _ENTRY_KEYS[key], f'{path}, {key}[{index}]')
+                found[key][entry['id']] = entry
+    return found['images'], found['annotations']
+
+
+def parse_segmentation(annotation: dict, image: dict, path: str) -> tuple[list[list | dict], int]:
+    """Checks the outline of one object.
+
+    Args:
+        annotation: Entry of ``annotations``, whose ``segmentation`` is a list of polygons, an RLE,
+            or a list of RLEs (RefCLEF).
+        image: Entry of ``images``.
+        path: File of both, for messages.
+
+    Returns:
+        ``[polygons]`` or ``[RLE, ...]``, whose union is the object, and how many polygons of fewer
+        than three points, which cover nothing, were left out.
+
+    Raises:
+        ValueError: If nothing is left or a part is malformed.
+    """
+    where = f'{path}, annotation {annotation["id"]}'
+    segmentation = annotation['segmentation']
+    parts = [segmentation] if isinstance(segmentation, dict) else segmentation
+    if parts and all(isinstance(part, dict) for part in parts):
+        size = [image['height'], image['width']]
+        for part in parts:
+            check_keys(part, dict(counts=(list, str), size=list), where)
+            if part['size'] != size:
+                raise ValueError(
+                    f'{where}: expected an RLE of the size of image {image["id"]}, {size} '
+                    f'(height, width), but got {part["size"]}'
+                )
+        return list(parts), 0
+    polygons = []
+    for part in parts:
+        if not isinstance(part, list) or len(part) % 2 or not all(map(_is_finite, part)):
+            raise ValueError(
+                f'{where}: expected polygons [x0, y0, x1, y1, x2, y2, ...], '
+                f'but got {short_repr(part)}'
+            )
+        if len(part) >= 6:
+            polygons.append(part)
+    if not polygons:
+        raise ValueError(
+            f'{where}: expected at least one polygon of 3 points, '
+            f'but got {short_repr(segmentation)}'
+        )
+    return [polygons], len(parts) - len(polygons)
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)

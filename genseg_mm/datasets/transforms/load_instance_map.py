@@ -1,0 +1,155 @@
+"""Loading of instance maps."""
+
+import numpy as np
+from mmcv.transforms import BaseTransform
+from pycocotools import mask as mask_utils
+
+from genseg_mm.datasets.counted_warning import warn_counted
+from genseg_mm.datasets.instances.instance_map_files import check_index_png, read_instance_map
+from genseg_mm.datasets.segmentations import encode_segmentation, without_short_parts
+from genseg_mm.registry import TRANSFORMS
+
+CROWD = ('background', 'instance', 'error')
+ORDER = ('small_on_top', 'annotation')
+INVALID = ('error', 'skip')
+
+
+@TRANSFORMS.register_module()
+class LoadInstanceMap(BaseTransform):
+    """Map of instance ids, at the original size.
+
+    Sources, in this order: gt_instance_map already in the results; instance_map_path, a PNG (palette indices,
+    8- or 16-bit grey, or RGB-coded ids as r * 65536 + g * 256 + b, unless ids_are_indices in the results refuses
+    colours) or Hypersim's HDF5; instances in mmdet's form
+    (mask: polygons, or RLE with counts as a list, str or bytes; ignore_flag), as ``genseg_mm.CocoInstanceDataset``
+    and ``mmdet.CocoDataset`` give them.
+
+    Added: gt_instance_map (H, W) int32, 0 = background, seg_fields. Palette files are read as indices, not
+    colours, and ids above 255 are kept. Of instances, the n-th that takes part has id n, and instance_counts says
+    what became of them: ``annotated``, ``crowd``, ``invalid``, and ``hidden`` (none of their pixels is in the map:
+    others lie over them, or they cover no pixel centre).
+
+    Put it before Resize in training, after it in test. Resize with ``mmseg.Resize``: mmcv's own passes
+    gt_instance_map by.
+
+    The settings below are for instances.
+
+    Args:
+        crowd: What a region of many (iscrowd, ignore_flag) becomes: ``'background'``, one ``'instance'``, or an
+            ``'error'``. COCO's regions hold several objects and should be no instance.
+        order: Which of two overlapping instances gets the pixel. ``'small_on_top'``: the one of fewer pixels (of
+            equals the later), so that the cup on the table stays; polygons of COCO have no depth, and those of
+            large objects often run over what stands before them. ``'annotation'``: the later one.
+        invalid: What a segmentation that cannot be decoded (missing, too few points, wrong size, damaged) means: an
+            ``'error'``, or ``'skip'``: left out, counted and announced. Parts of one or two points have no area;
+            'skip' leaves them out of polygons, too.
+
+    Raises:
+        ValueError: If a setting is unknown, the source is missing, damaged or of another size than the image.
+        FileNotFoundError: If instance_map_path does not exist.
+    """
+
+    def __init__(
+        self, crowd: str = 'background', order: str = 'small_on_top', invalid: str = 'error'
+    ) -> None:
+        for name, value, known in (
+            ('crowd', crowd, CROWD),
+            ('order', order, ORDER),
+            ('invalid', invalid, INVALID),
+        ):
+            if value not in known:
+                raise ValueError(f'{name} must be one of {known}, but got {value!r}')
+        self.crowd, self.order, self.invalid = crowd, order, invalid
+        self.num_invalid = 0
+
+    def transform(self, results: dict) -> dict:
+        """Adds the instance map."""
+        if 'gt_instance_map' in results:
+            instance_map = np.asarray(results['gt_instance_map'])
+        elif 'instance_map_path' in results:
+            if results.get('ids_are_indices', False):
+                check_index_png(results['instance_map_path'])
+            instance_map = read_instance_map(results['instance_map_path'])
+        elif 'instances' in results:
+            instance_map = self._from_instances(results)
+        else:
+            raise ValueError(
+                "LoadInstanceMap needs 'gt_instance_map', 'instance_map_path' or 'instances' in the sample, "
+                f'but got the keys {sorted(results)}'
+            )
+        expected = tuple(results.get('ori_shape', instance_map.shape))
+        if instance_map.ndim != 2 or instance_map.shape != expected:
+            source = results.get('instance_map_path', 'the sample')
+            raise ValueError(
+                f'instance map of {source}: expected the size of the image {results.get("img_path", "")} {expected}, '
+                f'but got {instance_map.shape}'
+            )
+        results['gt_instance_map'] = instance_map.astype(np.int32)
+        results.setdefault('seg_fields', [])
+        if 'gt_instance_map' not in results['seg_fields']:
+            results['seg_fields'].append('gt_instance_map')
+        return results
+
+    def _from_instances(self, results: dict) -> np.ndarray:
+        height, width = results.get('ori_shape') or (results['height'], results['width'])
+        masks, num_crowd, num_invalid = [], 0, 0  # (id, RLE)
+        number = 0
+        for place, instance in enumerate(results['instances']):
+            where = f'{results.get("img_path", "?")}, {_name(instance, place)}'
+            if instance.get('ignore_flag', 0):
+                num_crowd += 1
+                if self.crowd == 'error':
+                    raise ValueError(f"{where} is a crowd region, which crowd='error' refuses")
+                if self.crowd == 'background':
+                    continue
+            number += 1
+            rle, num_bad = self._encode(instance, height, width, where)
+            num_invalid += num_bad
+            if rle is not None:
+                masks.append((number, rle))
+        if self.order == 'small_on_top':
+            masks.sort(key=lambda own: -int(mask_utils.area(own[1])))  # stable
+        instance_map = np.zeros((height, width), np.int32)
+        for number, rle in masks:
+            instance_map[mask_utils.decode(rle).astype(bool)] = number
+        results['instance_counts'] = dict(
+            annotated=len(results['instances']),
+            crowd=num_crowd,
+            invalid=num_invalid,
+            hidden=len(masks) - len(np.unique(instance_map[instance_map > 0])),
+        )
+        return instance_map
+
+    def _encode(
+        self, instance: dict, height: int, width: int, where: str
+    ) -> tuple[dict | None, int]:
+        """RLE of an instance (None: left out), and 1 if there was something wrong with it."""
+        segmentation, num_short = instance.get('mask', []), 0
+        if self.invalid == 'skip':
+            segmentation, num_short = without_short_parts(segmentation)
+        try:
+            rle = encode_segmentation(segmentation, height, width, where)
+        except ValueError as error:
+            if self.invalid == 'error':
+                raise ValueError(f"{error}; invalid='skip' leaves such instances out") from error
+            self._announce(f'left out: {error}')
+            return None, 1
+        if num_short:
+            self._announce(f'{where}: left out {num_short} polygons of fewer than 3 points')
+        return rle, int(num_short > 0)
+
+    def _announce(self, what: str) -> None:
+        self.num_invalid += 1
+        warn_counted(f'LoadInstanceMap: {what}', self.num_invalid, 'invalid')
+
+    def __repr__(self) -> str:
+        return (
+            f'{type(self).__name__}(crowd={self.crowd!r}, order={self.order!r}, '
+            f'invalid={self.invalid!r})'
+        )
+
+
+def _name(instance: dict, place: int) -> str:
+    if 'ann_id' in instance:
+        return f'annotation {instance["ann_id"]}'
+    return f'instance {place + 1}'

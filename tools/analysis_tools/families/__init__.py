@@ -1,0 +1,1 @@
+"""Parts of measure_families.py: what is measured, memory of activations, tables."""
