@@ -9,7 +9,7 @@ Hardware: one CPU core, 2 minutes. Expected: the same losses, see configs/genmas
 
 _base_ = ['./refcoco_tiny.py']
 
-cache = '{{$GENSEG_CACHE:}}'
+cache = '{{$GENSEG_CACHE:none}}'
 model = dict(
     codec=dict(
         autoencoder=dict(
@@ -43,7 +43,7 @@ model = dict(
     ),
 )
 datasets = _base_.train_dataloader.dataset.datasets
-if cache:
+if cache != 'none':
     for dataset in datasets:
         *encoded, prompt, pack = dataset['pipeline']
         cached = dict(type='genseg_mm.CachedEncodings', folder=cache, transforms=encoded)
