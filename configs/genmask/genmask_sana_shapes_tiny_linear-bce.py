@@ -2,7 +2,7 @@
 
 Paper: arXiv 2603.23906, ablations.
 Command: ``python tools/train.py configs/genmask/genmask_sana_shapes_tiny_linear-bce.py``
-Hardware: 2 CPU cores, 5 minutes. Expected: see configs/genmask/README.md, timestep ablation.
+Hardware: 2 CPU cores, 5 minutes. Expected: not measured at this length.
 """
 
 _base_ = ['./genmask_sana_shapes_tiny.py']

@@ -2,8 +2,7 @@
 
 Paper: arXiv 2603.23906, timestep ablation (a = 0.05: 82.2 / 81.3 mIoU / oIoU, a = 0.5: 66.0 / 66.0 on RefCOCO).
 Command: ``python tools/train.py configs/genmask/genmask_sana_shapes_tiny_uniform.py``
-Hardware: 2 CPU cores, 5 minutes. Expected: clearly below
-genmask_sana_shapes_tiny (after 1,400 steps 9.0 against 44.8).
+Hardware: 2 CPU cores, 5 minutes. Expected: see configs/genmask/README.md, timestep ablation.
 """
 
 _base_ = ['./genmask_sana_shapes_tiny.py']
