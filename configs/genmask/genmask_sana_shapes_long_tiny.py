@@ -16,7 +16,7 @@ model = dict(
             num_attention_heads=4, num_cross_attention_heads=4, cross_attention_dim=128
         )
     ),
-    mask_head=dict(threshold=0.45),  # chosen on val
+    mask_head=dict(threshold=0.45, timesteps=dict(mask=dict(a=0.05))),  # threshold: chosen on val
 )
 pipeline = [dict(type='genseg_mm.TextPrompt'), dict(type='genseg_mm.PackGenSegInputs')]
 scenes = dict(type='genseg_mm.ShapesDataset', num_scenes=40000, split='train', pipeline=pipeline)

@@ -1,9 +1,10 @@
 """GenMask on procedural scenes with the tiny Sana model, all kinds of expressions, single step.
 
-Paper: arXiv 2603.23906, joint timestep sampling with the long-tail law (a = 0.05), joint with text-to-image generation.
+Paper: arXiv 2603.23906, joint timestep sampling with the long-tail law, joint with text-to-image generation.
+The paper's a is 0.05; in so short a training a shorter tail, a = 0.02, learns faster (57.9 with a = 0.05).
 Command: ``python tools/train.py configs/genmask/genmask_sana_shapes_tiny.py``
 Hardware: 2 CPU cores, 5 minutes in two processes of one thread (tools/quickstart.sh); longer in one.
-Expected: oIoU 58.6 on held-out scenes (seed 0, tools/quickstart.sh).
+Expected: oIoU 64.5 on held-out scenes (seed 0, tools/quickstart.sh).
 """
 
 _base_ = [
@@ -13,7 +14,7 @@ _base_ = [
     '../_base_/schedules/adamw_cosine_tiny.py',
 ]
 
-max_iters = 2900
+max_iters = 2800
 train_cfg = dict(max_iters=max_iters, val_interval=max_iters)
 optim_wrapper = dict(
     _delete_=True,
@@ -30,4 +31,4 @@ param_scheduler = [
     ),
 ]
 # The mask is a posterior mean: where overall IoU is about 0.6, pixels above J / (1 + J) raise it. Chosen on val.
-model = dict(mask_head=dict(threshold=0.4))
+model = dict(mask_head=dict(threshold=0.4, timesteps=dict(mask=dict(a=0.02))))
