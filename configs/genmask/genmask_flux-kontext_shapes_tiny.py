@@ -5,24 +5,6 @@ Hardware: 2 CPU cores; longer than genmask_sana_shapes_tiny, whose family learns
 Expected: a tested path; no number is claimed.
 """
 
-_base_ = ['./genmask_sana_shapes_tiny.py']
+_base_ = ['./genmask_flux_shapes_tiny.py']
 
-model = dict(
-    prompt_encoder=dict(padding='max_length'),
-    backbone=dict(
-        family='flux_kontext',
-        transformer=dict(
-            _delete_=True,
-            patch_size=1,
-            in_channels=80,
-            num_layers=2,
-            num_single_layers=2,
-            pooled_projection_dim=32,
-            guidance_embeds=True,
-            attention_head_dim=32,
-            num_attention_heads=3,
-            joint_attention_dim=64,
-            axes_dims_rope=(8, 12, 12),
-        ),
-    ),
-)
+model = dict(backbone=dict(family='flux_kontext', transformer=dict(guidance_embeds=True)))

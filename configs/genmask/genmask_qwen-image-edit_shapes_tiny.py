@@ -5,22 +5,6 @@ Hardware: 2 CPU cores; longer than genmask_sana_shapes_tiny, whose family learns
 Expected: a tested path; no number is claimed.
 """
 
-_base_ = ['./genmask_sana_shapes_tiny.py']
+_base_ = ['./genmask_qwen-image_shapes_tiny.py']
 
-model = dict(
-    backbone=dict(
-        family='qwen_image_edit',
-        transformer=dict(
-            _delete_=True,
-            patch_size=2,
-            in_channels=80,
-            out_channels=20,
-            num_layers=4,
-            zero_cond_t=True,
-            attention_head_dim=32,
-            num_attention_heads=3,
-            joint_attention_dim=64,
-            axes_dims_rope=(8, 12, 12),
-        ),
-    ),
-)
+model = dict(backbone=dict(family='qwen_image_edit', transformer=dict(zero_cond_t=True)))
