@@ -111,7 +111,14 @@ def main() -> None:
         ],
         packages=find_packages(include=['genseg_mm', 'genseg_mm.*']),
         include_package_data=False,
-        package_data={'genseg_mm': ['**/*.safetensors']},
+        package_data={
+            'genseg_mm': [
+                '**/*.safetensors',
+                'leaderboard/reported/*.csv',
+                'leaderboard/page/*.css',
+                'leaderboard/page/*.js',
+            ]
+        },
         python_requires='>=3.11',
         install_requires=INSTALL_REQUIRES,
         extras_require=EXTRAS,

@@ -47,7 +47,7 @@ def test_leaf_says_what_it_is_for(path):
     assert 'Command:' in docstring and 'Hardware:' in docstring and 'Expected' in docstring
     own = path.relative_to(ROOT).as_posix()
     assert own in docstring, f'the command of {own} should name it'
-    assert len(text.splitlines()) <= 70
+    assert len(text.splitlines()) <= (200 if path.parent.name == 'benchmarks' else 70)
 
 
 def test_mixed_training_leaves_out_every_picture_that_any_set_tests_on():

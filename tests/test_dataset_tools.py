@@ -92,14 +92,14 @@ def browse(monkeypatch, config, out, *arguments):
 def test_whole_datasets_are_counted(data, coco, clevrtex, monkeypatch, capsys):
     code, reports = verify(monkeypatch, coco)
     assert code == 0
-    assert list(reports) == ['train', 'val', 'test 1/3', 'test 2/3', 'test 3/3']
+    assert list(reports) == ['train', 'val', 'test']
     train = reports['train']
     assert (train['items'], train['instances'], train['crowd']) == (4, [1, 2.5, 3], 1)
     assert train['expected'] == 118_287 and train['max_id'] == 3
     assert train['notes'] == ['2 left out: without an instance']
     assert reports['val']['notes'][1] == '3 annotations dropped: other class'
     text = capsys.readouterr().out
-    assert 'train     4      118287    0        0           0            1 / 2.5 / 3' in text
+    assert 'train    4      118287    0        0           0            1 / 2.5 / 3' in text
     assert text.endswith('all files read\n')
     code, reports = verify(monkeypatch, clevrtex)
     assert code == 0

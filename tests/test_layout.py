@@ -27,6 +27,16 @@ FORBIDDEN = {
     'models': ('genseg_mm.datasets', 'genseg_mm.evaluation', 'genseg_mm.hooks', 'genseg_mm.launch'),
     'datasets': ('genseg_mm.models', 'genseg_mm.evaluation', 'diffusers', 'transformers'),
     'evaluation': ('genseg_mm.models', 'genseg_mm.datasets', 'diffusers', 'transformers'),
+    'leaderboard': (
+        'genseg_mm.models',
+        'genseg_mm.datasets',
+        'genseg_mm.launch',
+        'genseg_mm.benchmarking',
+        'genseg_mm.registry',
+        'mmengine',
+        'torch',
+        'cv2',
+    ),
     'hooks': ('genseg_mm.models', 'genseg_mm.datasets', 'diffusers', 'transformers'),
     'inference': ('genseg_mm.launch', 'genseg_mm.evaluation', 'genseg_mm.inferencers', 'diffusers', 'transformers'),
     'inferencers.py': ('genseg_mm.launch', 'genseg_mm.evaluation', 'diffusers', 'transformers'),
@@ -83,13 +93,16 @@ def test_importing_the_package_is_light():
 NAMES = {
     'MODELS': 'GenMask DiTBackbone GenerativeMaskHead LatentCodec LatentProbe T5PromptEncoder Gen2Seg MAEColorer '
     'QwenVLPromptEncoder DescriptionWriter '
-    'SDColorer UNetColorer InstanceColoringHead InstanceColoringLoss GenSegDataPreprocessor PatchCodec',
+    'SDColorer UNetColorer InstanceColoringHead InstanceColoringLoss GenSegDataPreprocessor PatchCodec ControlMap',
     'DATASETS': 'ShapesDataset RefCOCODataset MixedDataset CocoInstanceDataset ClevrTexDataset '
-    'HypersimDataset VirtualKITTI2Dataset CocoCaptionsDataset ImageTextDataset GRefCOCODataset ReasonSegDataset',
+    'HypersimDataset VirtualKITTI2Dataset DRAMDataset EgoHOSDataset IShapeDataset PIDRayDataset '
+    'CocoCaptionsDataset ImageTextDataset GRefCOCODataset ReasonSegDataset BSDS500Dataset',
     'DATA_SAMPLERS': 'RatioInfiniteSampler',
     'TRANSFORMS': 'CachedEncodings TextPrompt PointPrompt LoadInstanceMap LoadReferringMask LoadImage PackGenSegInputs '
-    'KeepClasses RandomInstanceCrop RandomScenePermute UseDescriptions RandomReferringFlip',
-    'METRICS': 'ReferringMetric PointPromptMetric',
+    'LoadBoundaries '
+    'KeepClasses RandomInstanceCrop RandomScenePermute UseDescriptions RandomReferringFlip NetworkResize',
+    'METRICS': 'ReferringMetric EdgeMetric PointPromptMetric ClassAgnosticCocoMetric',
+    'LOOPS': 'BenchmarkLoop',
     'HOOKS': 'SafeCheckpointHook PredictionGridHook',
     'OPTIM_WRAPPERS': 'AutocastOptimWrapper',
     'OPTIM_WRAPPER_CONSTRUCTORS': 'MuonOptimWrapperConstructor',

@@ -100,9 +100,9 @@ def test_verify(config, tmp_path, monkeypatch):
     assert expected == [42_404, 42_278, 44_822, None, 239, None, 779]
     notes = [own['notes'] for own in reports.values()]
     assert notes[0] == [
-        '42399 items fewer than the 42404 of the complete dataset (exclude_images leaves some out)'
+        '42399 references fewer than the 42404 of the complete dataset (exclude_images leaves some out)'
     ]
-    assert notes[2] == ['44813 items fewer than the 44822 of the complete dataset']
+    assert notes[2] == ['44813 references fewer than the 44822 of the complete dataset']
     polygons = 'annotations dropped: polygons of fewer than 6 or an odd number of coordinates'
     assert notes[3] == [
         f'1 {polygons}',
@@ -110,7 +110,7 @@ def test_verify(config, tmp_path, monkeypatch):
         '16991 pictures fewer than the 16994 of the complete dataset',
     ]
     assert notes[5] == ['1499 pictures fewer than the 1500 of the complete dataset']
-    assert notes[6] == ['777 items fewer than the 779 of the complete dataset']
+    assert notes[6] == ['777 pictures fewer than the 779 of the complete dataset']
 
 
 def test_verify_says_what_captions_are_left_out(tmp_path, monkeypatch, capsys):

@@ -1,11 +1,16 @@
 """Datasets, transforms and samplers, by kind."""
 
 from genseg_mm.datasets.captions import CocoCaptionsDataset, ImageTextDataset
+from genseg_mm.datasets.edges import BSDS500Dataset, LoadBoundaries
 from genseg_mm.datasets.encodings import CachedEncodings
 from genseg_mm.datasets.instances import (
     ClevrTexDataset,
     CocoInstanceDataset,
+    DRAMDataset,
+    EgoHOSDataset,
     HypersimDataset,
+    IShapeDataset,
+    PIDRayDataset,
     VirtualKITTI2Dataset,
 )
 from genseg_mm.datasets.referring import GRefCOCODataset, ReasonSegDataset, RefCOCODataset
@@ -26,18 +31,24 @@ from genseg_mm.datasets.transforms import (
 )
 
 __all__ = [
+    'BSDS500Dataset',
     'CachedEncodings',
     'ClevrTexDataset',
     'CocoCaptionsDataset',
     'CocoInstanceDataset',
+    'DRAMDataset',
+    'EgoHOSDataset',
     'GRefCOCODataset',
     'HypersimDataset',
+    'IShapeDataset',
     'ImageTextDataset',
     'KeepClasses',
+    'LoadBoundaries',
     'LoadImage',
     'LoadInstanceMap',
     'LoadReferringMask',
     'MixedDataset',
+    'PIDRayDataset',
     'PackGenSegInputs',
     'PointPrompt',
     'RandomInstanceCrop',

@@ -1,6 +1,8 @@
 """Prompts on a colour map (gen2seg, Sec. 3.3): the mask has the colour at the point."""
 
+import inspect
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -95,6 +97,30 @@ def masks_from_points(
     if ranges is not None:
         masks &= _box_masks(ranges, *color_map.shape[1:])
     return _prompted_parts(masks, points, labels, sigma) if component else masks
+
+
+def prompt_settings(**settings: Any) -> dict[str, Any]:
+    """All that decides how :func:`masks_from_points` makes masks, with the defaults filled in.
+
+    The same settings make the same masks: with a radius, those that it overrides are left out.
+
+    Args:
+        settings: Any of ``rule``, ``threshold``, ``radius``, ``sigma``, ``smooth``, ``component``.
+
+    Raises:
+        ValueError: If there is no such setting.
+    """
+    parameters = inspect.signature(masks_from_points).parameters
+    known = {name: own.default for name, own in list(parameters.items())[4:]}
+    unknown = sorted(set(settings) - set(known))
+    if unknown:
+        raise ValueError(
+            f'prompting: expected settings out of {", ".join(known)}, but got {", ".join(unknown)}'
+        )
+    known.update(settings)
+    if known['radius'] is not None:
+        del known['rule'], known['threshold'], known['smooth']
+    return known
 
 
 def _union(

@@ -1,6 +1,6 @@
 """The single datasets of a config, and their items as the files have them, for the tools that verify and draw."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,9 @@ from genseg_mm.datasets.transforms.load_instance_map import LoadInstanceMap
 from genseg_mm.launch.config import override_config
 
 SPLITS = ('train', 'val', 'test')
-TRUTHS = ('gt_instance_map', 'gt_masks', 'gt_seg_map')
+TRUTHS = ('gt_instance_map', 'gt_masks', 'gt_seg_map', 'gt_boundaries')
+BENCHMARK_KEYS = ('task', 'dataset', 'evaluator')
+MODEL_RESIZE = 'model_resize'  # the place in a benchmark's pipeline that is the model's
 
 
 @dataclass
@@ -26,7 +28,7 @@ class DatasetPart:
     """One dataset of a config.
 
     Attributes:
-        name: 'train', or 'val 2/3' for the second of three that are joined.
+        name: 'train', or 'val 2/3' for the second of three that are joined; of a benchmark its name.
         cfg: Its config.
         same: Names of equal datasets of other splits.
     """
@@ -56,31 +58,52 @@ def read_dataset_config(path: str, options: Mapping | None = None) -> Config:
     """Reads a config of which only the dataloaders are needed.
 
     Args:
-        path: A whole config, or one of ``configs/_base_/datasets``.
+        path: A whole config, a suite of ``configs/benchmarks``, or one of ``configs/_base_/datasets`` or
+            ``configs/_base_/benchmarks``.
         options: Of ``--cfg-options``.
 
     Raises:
-        FileNotFoundError: If there is no such config.
+        FileNotFoundError: If there is no such config, or the data that a suite makes itself are not there.
         ValueError: If it is no config.
     """
     cfg = read_config_file(path)
-    if options:
+    if is_suite(cfg):
+        # Suites are made of what is here; only who reads one needs them.
+        from genseg_mm.benchmarking.suite import read_suite
+
+        suite = read_suite(path, options)
+        if suite.make_data and not Path(suite.data_root).is_dir():
+            raise FileNotFoundError(
+                f'{path} makes its data itself, which are not there: run python {suite.make_data} {suite.data_root}'
+            )
+        cfg = Config(suite.cfg, filename=path)
+    elif options:
         override_config(cfg, options)
     init_default_scope(cfg.get('default_scope', 'genseg_mm'))
     return cfg
 
 
-def dataset_parts(cfg: Config, splits: tuple[str, ...] = SPLITS) -> list[DatasetPart]:
-    """All single datasets of the dataloaders, through whatever joins, repeats or balances them.
+def is_suite(cfg: Config) -> bool:
+    """Whether a config is a suite of benchmarks."""
+    return isinstance(cfg.get('suite'), Mapping) and isinstance(cfg.get('benchmarks'), Mapping)
+
+
+def dataset_parts(
+    cfg: Config, splits: tuple[str, ...] = SPLITS, benchmarks: Iterable[str] | None = None
+) -> list[DatasetPart]:
+    """All single datasets of the dataloaders and benchmarks, through whatever joins, repeats or balances them.
 
     Args:
         cfg: The config.
-        splits: Of 'train', 'val', 'test'; those that the config has not are left out.
+        splits: Of 'train', 'val', 'test'; those that the config has not are left out. Benchmarks are in any.
+        benchmarks: Only the benchmarks of these names, and no dataloaders.
 
     Raises:
-        ValueError: If it has none of them.
+        ValueError: If it has none of them, or no benchmark of a name.
     """
-    parts: list[DatasetPart] = []
+    if benchmarks:
+        return _named_parts(_chosen_benchmarks(cfg, benchmarks))
+    wanted: list[tuple[str, dict]] = []
     for split in splits:
         loader = cfg.get(f'{split}_dataloader')
         if loader is None:
@@ -89,17 +112,48 @@ def dataset_parts(cfg: Config, splits: tuple[str, ...] = SPLITS) -> list[Dataset
             raise ValueError(
                 f'{split}_dataloader: expected a dict with a dataset, but got {loader!r}'
             )
-        found = list(_leaves(loader['dataset'].to_dict()))
+        wanted.append((split, loader['dataset'].to_dict()))
+    wanted += _benchmarks(cfg).items()
+    parts = _named_parts(wanted)
+    if not parts:
+        names = ', '.join(f'{split}_dataloader' for split in splits)
+        raise ValueError(f'{cfg.filename} has no dataset: expected one of {names}')
+    return parts
+
+
+def _benchmarks(cfg: Config) -> dict[str, dict]:
+    """Name -> config of the dataset of the benchmarks of a suite, or of a file that defines some."""
+    # A suite inherits more than it lists.
+    found = cfg.benchmarks if is_suite(cfg) else cfg
+    return {
+        name: value['dataset'].to_dict()
+        for name, value in found.items()
+        if isinstance(value, Mapping) and all(key in value for key in BENCHMARK_KEYS)
+    }
+
+
+def _chosen_benchmarks(cfg: Config, names: Iterable[str]) -> list[tuple[str, dict]]:
+    known = _benchmarks(cfg)
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ValueError(
+            f'{cfg.filename} has no benchmark {unknown[0]!r}, but {", ".join(known) or "none"}'
+        )
+    return [(name, known[name]) for name in dict.fromkeys(names)]
+
+
+def _named_parts(wanted: Iterable[tuple[str, dict]]) -> list[DatasetPart]:
+    """The single datasets of (name, config), equal ones once."""
+    parts: list[DatasetPart] = []
+    for title, cfg in wanted:
+        found = list(_leaves(cfg))
         for number, leaf in enumerate(found, start=1):
-            name = split if len(found) == 1 else f'{split} {number}/{len(found)}'
+            name = title if len(found) == 1 else f'{title} {number}/{len(found)}'
             equal = [part for part in parts if part.cfg == leaf]
             if equal:
                 equal[0].same.append(name)
             else:
                 parts.append(DatasetPart(name, leaf))
-    if not parts:
-        names = ', '.join(f'{split}_dataloader' for split in splits)
-        raise ValueError(f'{cfg.filename} has no dataset: expected one of {names}')
     return parts
 
 
@@ -110,7 +164,8 @@ def _leaves(cfg: dict) -> Iterator[dict]:
     elif isinstance(cfg.get('dataset'), Mapping):
         yield from _leaves(cfg['dataset'])
     else:
-        yield cfg
+        pipeline = [own for own in cfg.get('pipeline', ()) if own.get('type') != MODEL_RESIZE]
+        yield dict(cfg, pipeline=pipeline) if 'pipeline' in cfg else cfg
 
 
 class RawLoader:
@@ -199,9 +254,10 @@ def _check_sizes(results: dict) -> None:
         if key not in results:
             continue
         truth = results[key]
-        own = (truth.height, truth.width) if key == 'gt_masks' else tuple(np.shape(truth)[:2])
+        own = (truth.height, truth.width) if key == 'gt_masks' else tuple(np.shape(truth)[-2:])
         if own != size:
-            source = results.get('instance_map_path') or results.get('seg_map_path') or key
+            sources = ('instance_map_path', 'seg_map_path', 'boundaries_path')
+            source = next((results[name] for name in sources if results.get(name)), key)
             raise ValueError(
                 f'{source}: expected the size {size} of {Path(results.get("img_path", "img")).name}, but got {own}'
             )

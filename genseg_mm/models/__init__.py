@@ -2,6 +2,7 @@
 
 from genseg_mm.models.colorers import MAEColorer, SDColorer, UNetColorer
 from genseg_mm.models.coloring_head import InstanceColoringHead
+from genseg_mm.models.control_map import ControlMap
 from genseg_mm.models.data_preprocessor import GenSegDataPreprocessor
 from genseg_mm.models.description_writer import DescriptionWriter
 from genseg_mm.models.dit_backbone import DiTBackbone
@@ -23,6 +24,7 @@ from genseg_mm.models.timestep_samplers import (
 )
 
 __all__ = [
+    'ControlMap',
     'DescriptionWriter',
     'DiTBackbone',
     'Gen2Seg',

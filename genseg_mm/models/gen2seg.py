@@ -8,7 +8,7 @@ from mmseg.structures import SegDataSample
 from torch import Tensor
 from torch.nn import functional as F
 
-from genseg_mm.functional.point_prompting import masks_from_points
+from genseg_mm.functional.point_prompting import masks_from_points, prompt_settings
 from genseg_mm.models.automatic_instances import (
     as_instances,
     automatic_instances,
@@ -196,7 +196,8 @@ class Gen2Seg(GenSegModel):
         Returns:
             ``masks`` (K, H, W) bool, ``scores`` (K,) in [0, 1]: 1 / (1 + d) with d the mean
             distance of a mask's colours to their mean, 0 for an empty mask; ``labels`` (K,) zeros;
-            ``bboxes`` (K, 4) xyxy.
+            ``bboxes`` (K, 4) xyxy. The metainfo ``prompted`` holds the prompts and all settings, so
+            that a metric need not make the same masks again.
 
         Raises:
             ValueError: If a prompt or setting is wrong.
@@ -207,14 +208,18 @@ class Gen2Seg(GenSegModel):
                 None if values is None else torch.as_tensor(values, dtype=dtype).to(colors.device)
             )
 
+        settings = prompt_settings(**{**self.prompting, **prompting})
         masks = masks_from_points(
             colors,
             tensor(points, torch.float32),
             tensor(point_labels),
             tensor(boxes, torch.float32),
-            **{**self.prompting, **prompting},
+            **settings,
         )
-        return as_instances(masks, flatness(colors, masks))
+        instances = as_instances(masks, flatness(colors, masks))
+        prompts = dict(points=points, point_labels=point_labels, boxes=boxes)
+        instances.set_metainfo(dict(prompted=dict(prompts, settings=settings)))
+        return instances
 
     def automatic_instances(self, colors: Tensor, **settings: Any) -> InstanceData:
         """Instances of one colour map without prompts.

@@ -11,14 +11,11 @@ import torch
 from mmengine.evaluator import Evaluator
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
-from torch.testing import assert_close
 
-from genseg_mm.evaluation.point_prompt_controls import (
-    collapse_share,
-    deepest_pixels,
-    position_map,
-)
-from genseg_mm.evaluation.point_prompt_metric import PointPromptMetric, iou_by_radius
+from genseg_mm.evaluation.point_prompts.point_prompt_ious import mask_ious, radius_ious
+from genseg_mm.evaluation.point_prompts.point_prompt_metric import PointPromptMetric
+from genseg_mm.evaluation.point_prompts.point_prompt_results import collapse_share
+from genseg_mm.functional.control_maps import position_map
 
 HALVES = torch.tensor([[1, 1, 2, 2]] * 4)  # two instances, no background
 RED, BLUE = torch.tensor([255.0, 0, 0]), torch.tensor([0, 0, 255.0])
@@ -71,32 +68,36 @@ def evaluate(metric: PointPromptMetric, samples: list, images: dict | None = Non
 # Pieces
 
 
-def test_iou_by_radius_by_hand():
-    distances = torch.tensor([[[0.0, 1.0], [2.0, 3.0]]])
-    truth = torch.tensor([[[True, True], [False, False]]])
+def test_radius_ious_by_hand():
+    colors = torch.zeros(3, 2, 2)
+    colors[0] = torch.tensor([[0.0, 1.0], [2.0, 3.0]])
     radii = torch.tensor([0.5, 1.0, 2.0, 9.0])  # strictly nearer: 1, 1, 2 and 4 pixels
-    expected = torch.tensor([[0.5, 0.5, 1.0, 0.5]], dtype=torch.float64)
-    assert_close(iou_by_radius(distances, truth, radii), expected, rtol=0, atol=0)
+    points, truth = torch.tensor([[[0.0, 0.0]]]), [torch.tensor([0, 1])]
+    assert radius_ious(colors, points, truth, radii, 0).tolist() == [[0.5, 0.5, 1.0, 0.5]]
+    left = torch.tensor([[True, False], [True, False]])
+    found = radius_ious(colors, points, truth, radii, 0, left)
+    assert found.tolist() == [[0.5, 0.5, 0.5, 1 / 3]]
+    two_points = torch.tensor([[[0.0, 0.0], [1.0, 1.0]]])  # the nearer of two colours counts
+    found = radius_ious(colors, two_points, truth, radii, 0)
+    assert found.tolist() == [[1 / 3, 1 / 3, 0.5, 0.5]]
 
 
-def test_iou_by_radius_equals_a_loop():
+def test_mask_ious_equal_a_loop():
     generator = torch.Generator().manual_seed(0)
-    distances = torch.rand(5, 6, 7, generator=generator) * 10
-    truth = torch.rand(5, 6, 7, generator=generator) < 0.4
-    radii = torch.tensor([0.1, 2.5, 4.0, 11.0])
-    result = iou_by_radius(distances, truth, radii)
-    for k in range(5):
-        for j, radius in enumerate(radii):
-            mask = distances[k] < radius
-            iou = (mask & truth[k]).sum().double() / (mask | truth[k]).sum()
-            assert_close(result[k, j], iou, rtol=0, atol=1e-15)
+    masks = torch.rand(5, 6, 7, generator=generator) < 0.5
+    true = torch.rand(5, 6, 7, generator=generator) < 0.4
+    allowed = torch.rand(6, 7, generator=generator) < 0.8
+    truth = [own.flatten().nonzero()[:, 0] for own in true]
+    for cut in (None, allowed):
+        found = mask_ious(masks, truth, cut)
+        for k in range(5):
+            mask = masks[k] if cut is None else masks[k] & cut
+            assert found[k] == float((mask & true[k]).sum()) / float((mask | true[k]).sum())
 
 
 def test_empty_mask_on_empty_truth_is_zero():
-    nothing = torch.full((1, 2, 2), torch.inf)
-    assert iou_by_radius(nothing, torch.zeros(1, 2, 2).bool(), torch.tensor([5.0])).tolist() == [
-        [0.0]
-    ]
+    nothing = torch.zeros(0, dtype=torch.int64)
+    assert mask_ious(torch.zeros(1, 2, 2).bool(), [nothing]).tolist() == [0.0]
 
 
 def test_collapse_share_by_hand():
@@ -118,14 +119,6 @@ def test_position_map_by_hand():
     assert places[2].abs().max() == 0
 
 
-def test_deepest_pixels_by_hand():
-    ids = torch.zeros(7, 9, dtype=torch.long)
-    ids[1:6, 1:6] = 4
-    ids[0:3, 6:9] = 7
-    points = deepest_pixels(ids, torch.tensor([4, 7]))
-    assert points.tolist() == [[[3.0, 3.0]], [[7.0, 1.0]]]
-
-
 # The metric
 
 
@@ -144,6 +137,9 @@ def test_perfect_map_and_controls_by_hand():
         'num_prompts': 2,
         'instances_without_prompt': 0,
     }
+    alone = evaluate(PointPromptMetric(threshold=100.0, controls=False), [sample(flat_colors())])
+    kept = ('mIoU', 'collapse_share', 'radius', 'num_prompts', 'instances_without_prompt')
+    assert alone == {key: result[key] for key in kept}
 
 
 def test_oracle_is_the_position_disk_within_the_foreground():
@@ -223,17 +219,6 @@ def test_several_points_of_a_prompt_join():
     assert evaluate(PointPromptMetric(threshold=50.0), [single])['mIoU'] == pytest.approx(50.0)
 
 
-def test_deepest_prompt_beside_the_random_one():
-    ids = torch.zeros(5, 5, dtype=torch.long)
-    ids[:, :3] = 1
-    colors = flat_colors(ids)
-    colors[:, 0, 0] = torch.tensor([0.0, 255.0, 0.0])  # the random point hits an odd pixel
-    one = sample(colors, ids, points=((0, 0),), point_ids=(1,))
-    result = evaluate(PointPromptMetric(threshold=50.0, deepest=True), [one])
-    assert result['mIoU'] == pytest.approx(100 * 1 / 15)
-    assert result['deepest_mIoU'] == pytest.approx(100 * 14 / 15)
-
-
 def test_query_color_is_the_pixels_own_or_a_mean_around_it():
     ramp = torch.zeros(3, 5, 5)
     ramp[0] = torch.tensor([0.0, 0, 100, 0, 0])
@@ -258,7 +243,7 @@ def test_subsets_keep_their_own_means_and_calibration_stays_out_of_the_collapse_
         sample(perfect, subset='unseen'),
     ]
     result = evaluate(PointPromptMetric(radii=(50,), grid_size=4), samples)
-    assert (result['seen_mIoU'], result['unseen_mIoU']) == (50.0, 100.0)
+    assert (result['seen_mIoU'], result['unseen_mIoU'], result['mIoU']) == (50.0, 100.0, 75.0)
     assert result['collapse_share'] == pytest.approx(
         collapse_share(torch.stack([black, perfect]).numpy())
     )
@@ -286,27 +271,30 @@ def random_images(num: int = 7) -> list[torch.Tensor]:
     ]
 
 
+EVERYTHING = dict(point_choice=('given', 'random', 'deepest', 'all'), num_all=5, size_bands=True)
+
+
 @pytest.mark.parametrize('batch', [1, 3, 7])
-def test_same_result_for_any_batch_size(batch: int):
+@pytest.mark.parametrize('settings', [{}, EVERYTHING], ids=['default', 'everything'])
+def test_same_result_for_any_batch_size(batch: int, settings: dict):
     images = dict(inputs=random_images())
-    assert evaluate(PointPromptMetric(), random_samples(), images, batch) == evaluate(
-        PointPromptMetric(), random_samples(), images, 2
-    )
+    whole = evaluate(PointPromptMetric(**settings), random_samples(), images, 2)
+    assert evaluate(PointPromptMetric(**settings), random_samples(), images, batch) == whole
 
 
 def test_same_result_for_two_processes_whose_loader_pads():
     """Each rank gets every second sample; the shorter one repeats a sample, which is cut off."""
     samples, images = random_samples(), random_images()
-    whole = evaluate(PointPromptMetric(), samples, dict(inputs=images))
+    whole = evaluate(PointPromptMetric(**EVERYTHING), samples, dict(inputs=images))
     parts = []
     for rank in range(2):
-        metric = PointPromptMetric()
+        metric = PointPromptMetric(**EVERYTHING)
         own = ([*range(7), 0])[rank::2]
         metric.process(dict(inputs=[images[i] for i in own]), [samples[i].to_dict() for i in own])
         assert len(metric.results) == len(own)
         parts.append(metric.results)
     merged = [entry for entry in chain.from_iterable(zip_longest(*parts)) if entry is not None]
-    assert PointPromptMetric().compute_metrics(merged[:7]) == whole
+    assert PointPromptMetric(**EVERYTHING).compute_metrics(merged[:7]) == whole
 
 
 def _evaluate_on_rank(rank: int, port: int, results: dict) -> None:

@@ -2,9 +2,13 @@
 
     python tools/analysis_tools/browse_dataset.py CONFIG [--split train] [--num 16] [--stage raw]
 
-Each row shows the image (with point prompts, where the item has them), the ground truth over it with outlines, and
-the instances in flat colours; below it stand the file, the text and the number of instances. ``--stage pipeline``
-shows what the model gets, ``--stage raw`` what the files hold.
+    python tools/analysis_tools/browse_dataset.py configs/benchmarks/tiny.py --benchmark dram bsds500
+
+Each row shows the image (with point and box prompts, where the item has them), the ground truth over it with outlines,
+and the instances in flat colours; below it stand the file, the text and the number of instances. Boundaries of several
+annotators are yellow where one has drawn them and red where all have; beside it black on white. ``--stage pipeline``
+shows what the model gets, ``--stage raw`` what the files hold. Benchmarks are drawn at their original size: the size
+of the input is that of a model.
 """
 
 import argparse
@@ -14,11 +18,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from genseg_mm.datasets.segmentations import decode_segmentation  # noqa: E402
 from genseg_mm.hooks import pictures  # noqa: E402
 from genseg_mm.launch import run_tool, user_message  # noqa: E402
 from genseg_mm.launch.config import CfgOptions  # noqa: E402
@@ -29,7 +35,7 @@ from genseg_mm.launch.dataset_parts import (  # noqa: E402
     read_dataset_config,
 )
 
-COLUMNS = ('image', 'ground truth', 'instances')
+COLUMNS = ('image', 'ground truth', 'instances', 'annotators')
 STAGES = ('pipeline', 'raw')
 
 
@@ -37,12 +43,13 @@ def unpack(data: dict) -> dict:
     """A sample, packed (by PackGenSegInputs, PackSegInputs, PackDetInputs) or not, as numpy arrays.
 
     Returns:
-        ``img`` BGR (H, W, 3) and, where present, ``ids`` (H, W), ``labels`` (H, W), ``masks`` (K, H, W) bool and
-        ``meta``, the other keys.
+        ``img`` BGR (H, W, 3) and, where present, ``ids`` (H, W), ``labels`` (H, W), ``masks`` (K, H, W) bool,
+        ``boundaries`` (N, H, W) and ``meta``, the other keys.
     """
     if 'inputs' not in data:
         found = dict(img=data['img'], meta=data)
         found.update(ids=data.get('gt_instance_map'), labels=data.get('gt_seg_map'))
+        found['boundaries'] = data.get('gt_boundaries')
         masks = data.get('gt_masks')
         ignored = data.get('gt_ignore_flags')
         found['masks'] = None if masks is None else masks.to_ndarray().astype(bool)
@@ -53,9 +60,25 @@ def unpack(data: dict) -> dict:
     found = dict(img=data['inputs'].numpy().transpose(1, 2, 0), meta=sample.metainfo)
     for name, key in (('ids', 'gt_instance_map'), ('labels', 'gt_sem_seg')):
         found[name] = sample.get(key).data[0].numpy() if key in sample else None
+    found['boundaries'] = None
+    if 'gt_boundaries' in sample:
+        found['boundaries'] = sample.gt_boundaries.data.numpy()
     masks = sample.gt_instances.get('masks') if 'gt_instances' in sample else None
     found['masks'] = None if masks is None else masks.to_ndarray().astype(bool)
+    if all(found[key] is None for key in ('ids', 'labels', 'masks', 'boundaries')):
+        found['masks'] = _annotated(found['meta'])
     return found
+
+
+def _annotated(meta: dict) -> np.ndarray | None:
+    """Masks (K, H, W) of the annotations that an item carries for a metric, without those to ignore."""
+    own = [one for one in meta.get('instances') or () if one.get('mask')]
+    kept = [one['mask'] for one in own if not one.get('ignore_flag')]
+    if not own:
+        return None
+    height, width = meta['ori_shape'][:2]
+    masks = [decode_segmentation(one, height, width, meta.get('img_path', '?')) for one in kept]
+    return np.stack(masks) if masks else np.zeros((0, height, width), bool)
 
 
 def draw(found: dict, panel_size: int) -> dict[str, np.ndarray]:
@@ -66,14 +89,7 @@ def draw(found: dict, panel_size: int) -> dict[str, np.ndarray]:
     size = max(round(height * scale), 1), max(round(width * scale), 1)
     image = pictures.fit(np.ascontiguousarray(image), size)
     row = {'image': image}
-    meta = found['meta']
-    points = meta.get('points')
-    if points is not None and len(points):
-        original = tuple(meta.get('ori_shape', (height, width)))[:2]
-        points = np.asarray(points, dtype=np.float64).reshape(len(points), -1, 2)
-        labels = np.asarray(meta.get('point_labels', np.ones(points.shape[:2])))
-        zoom = size[1] / original[1], size[0] / original[0]
-        row['image'] = pictures.draw_points(image, points, labels.reshape(points.shape[:2]), zoom)
+    row['image'] = _with_prompts(image, found['meta'], (height, width))
     if found['ids'] is not None:
         ids = pictures.fit(found['ids'].astype(np.int32), size)
         # Colours by the ids of the whole map: an object lost in a small panel must not shift those of others.
@@ -90,7 +106,46 @@ def draw(found: dict, panel_size: int) -> dict[str, np.ndarray]:
     elif found['labels'] is not None:
         labels = pictures.fit(found['labels'].astype(np.int32), size)
         row['ground truth'] = pictures.overlay_labels(image, labels)
+    elif found['boundaries'] is not None:
+        row.update(_boundaries(image, found['boundaries']))
     return row
+
+
+def _with_prompts(image: np.ndarray, meta: dict, shape: tuple[int, int]) -> np.ndarray:
+    """The picture with the prompts that are in pixels of the original (of ``shape``, if the item has no other)."""
+    original = tuple(meta.get('ori_shape', shape))[:2]
+    zoom = image.shape[1] / original[1], image.shape[0] / original[0]
+    boxes = meta.get('boxes')
+    if boxes is not None and len(boxes):
+        image = image.copy()
+        for number, (x0, y0, x1, y1) in enumerate(np.asarray(boxes, dtype=np.float64)):
+            # Right and bottom are exclusive.
+            corners = [round(x0 * zoom[0]), round(y0 * zoom[1])]
+            corners += [round(x1 * zoom[0]) - 1, round(y1 * zoom[1]) - 1]
+            cv2.rectangle(image, corners[:2], corners[2:], pictures.color_of(number), 1)
+    points = meta.get('points')
+    if points is None or not len(points):
+        return image
+    points = np.asarray(points, dtype=np.float64).reshape(len(points), -1, 2)
+    labels = np.asarray(meta.get('point_labels', np.ones(points.shape[:2])))
+    return pictures.draw_points(image, points, labels.reshape(points.shape[:2]), zoom)
+
+
+def _boundaries(image: np.ndarray, boundaries: np.ndarray) -> dict[str, np.ndarray]:
+    """Boundaries (N, H, W) of N annotators over the picture, and alone."""
+    height, width = image.shape[:2]
+    drawn = []
+    for own in boundaries:
+        # A line of one pixel must neither vanish from a smaller picture nor spread.
+        smaller = own.shape[0] > height
+        mode = cv2.INTER_AREA if smaller else cv2.INTER_NEAREST_EXACT
+        fitted = cv2.resize(own.astype(np.float32), (width, height), interpolation=mode)
+        drawn.append(fitted > (0.5 * height / own.shape[0] if smaller else 0.5))
+    share = np.mean(drawn, axis=0)[..., None]  # (H, W, 1)
+    color = np.concatenate([np.full_like(share, 255), 230 * (1 - share), 0 * share], axis=2)
+    over = np.where(share > 0, color, 0.5 * image).astype(np.uint8)
+    alone = np.repeat(255 * (1 - share), 3, axis=2).astype(np.uint8)
+    return {'ground truth': over, 'annotators': alone}
 
 
 def caption(found: dict, index: int) -> str:
@@ -109,6 +164,8 @@ def caption(found: dict, index: int) -> str:
     elif found['labels'] is not None:
         share = np.mean(found['labels'] == 1)
         parts.append(f'{share:.1%} of the pixels' if share else 'no target')
+    elif found['boundaries'] is not None:
+        parts.append(f'{len(found["boundaries"])} annotators')
     if meta.get('points') is not None:
         parts.append(f'{len(meta["points"])} prompts')
     parts += [str(meta[key]) for key in ('subset', 'kind', 'task') if meta.get(key)]
@@ -182,7 +239,11 @@ def _chosen(num_items: int, args: argparse.Namespace) -> list[int]:
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split('\n', maxsplit=1)[0])
-    parser.add_argument('config', help='config, or one of configs/_base_/datasets')
+    parser.add_argument(
+        'config',
+        help='config, suite of configs/benchmarks, or one of configs/_base_/{datasets,benchmarks}',
+    )
+    parser.add_argument('--benchmark', nargs='+', help='only these benchmarks of a suite')
     parser.add_argument('--split', nargs='+', choices=SPLITS, default=SPLITS, help='default: all')
     parser.add_argument(
         '--out-dir', help='folder of the pictures (default: work_dirs/browse/<config>)'
@@ -214,7 +275,7 @@ def main() -> None:
     cfg = read_dataset_config(args.config, args.cfg_options)
     out_dir = Path(args.out_dir or Path('work_dirs/browse', Path(args.config).stem))
     num_failed = 0
-    for part in dataset_parts(cfg, tuple(args.split)):
+    for part in dataset_parts(cfg, tuple(args.split), args.benchmark):
         try:
             dataset = part.build()
         except Exception as error:

@@ -4,7 +4,7 @@
 
 Pictures are decoded, masks and instance maps too, and their sizes compared. It goes on after a file that cannot be
 read and names them all. The exit code is 1 if a file is missing or cannot be read, 2 for a wrong command line or
-config.
+config. CONFIG may be a suite of configs/benchmarks or a file of configs/_base_/{datasets,benchmarks} as well.
 """
 
 import argparse
@@ -20,6 +20,8 @@ from torch.utils.data import DataLoader, Dataset
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from genseg_mm.boundary_files import read_boundaries  # noqa: E402
+from genseg_mm.datasets.instances.instance_map_files import read_instance_map  # noqa: E402
 from genseg_mm.launch import run_tool, user_message  # noqa: E402
 from genseg_mm.launch.config import CfgOptions  # noqa: E402
 from genseg_mm.launch.dataset_parts import (  # noqa: E402
@@ -29,8 +31,10 @@ from genseg_mm.launch.dataset_parts import (  # noqa: E402
     dataset_parts,
     read_dataset_config,
 )
-from genseg_mm.launch.expected_items import difference, expected_items  # noqa: E402
+from genseg_mm.launch.expected_items import differences, expected_items  # noqa: E402
 
+# Files that are read after the picture, with what reads them
+LATER_FILES = dict(instance_map_path=read_instance_map, boundaries_path=read_boundaries)
 COLUMNS = (
     'dataset', 'items', 'expected', 'missing', 'unreadable', 'no instance', 'instances', 'hidden', 'max id',
 )  # fmt: skip
@@ -51,9 +55,25 @@ class CheckedItems(Dataset):
         try:
             return self._count(self.load(index))
         except Exception as error:  # every reader has exceptions of its own; all are reported
-            kind = 'missing' if isinstance(error, FileNotFoundError) else 'unreadable'
-            text = str(error) if isinstance(error, (ValueError, OSError)) else repr(error)
-            return {'item': index, kind: ' '.join(text.split())[:400]}
+            return self._bad_files(index, error)
+
+    def _bad_files(self, index: int, error: Exception) -> dict:
+        """By kind: file -> message, for the file that the error is of and those that were not reached."""
+        item = self.load.dataset.get_data_info(index)
+        kind, text = _told(error)
+        files = [own for key, own in item.items() if key.endswith('path') and own]
+        named = [own for own in files if isinstance(own, str) and own in text]
+        path = min(named, key=text.index, default=item.get('img_path')) or f'item {index}'
+        found: dict[str, dict] = {kind: {path: text}}
+        for key, read in LATER_FILES.items():
+            if path != item.get('img_path') or key not in item:
+                continue
+            try:
+                read(item[key])
+            except (ValueError, OSError) as later:
+                kind, text = _told(later)
+                found.setdefault(kind, {})[item[key]] = text
+        return found
 
     @staticmethod
     def _count(results: dict) -> dict:
@@ -69,9 +89,18 @@ class CheckedItems(Dataset):
         if 'gt_masks' in results:
             ignored = results.get('gt_ignore_flags', np.zeros(len(results['gt_masks']), bool))
             return dict(instances=int((~ignored).sum()), crowd=int(ignored.sum()))
+        if 'gt_boundaries' in results:
+            return dict(instances=len(results['gt_boundaries']))
         if 'gt_seg_map' in results and 'text' in results:
             return dict(instances=int((results['gt_seg_map'] == 1).any()))
         return {}
+
+
+def _told(error: Exception) -> tuple[str, str]:
+    """Kind and text of an error of a reader."""
+    kind = 'missing' if isinstance(error, FileNotFoundError) else 'unreadable'
+    text = str(error) if isinstance(error, (ValueError, OSError)) else repr(error)
+    return kind, ' '.join(text.split())[:400]
 
 
 def verify(part: DatasetPart, workers: int = 0, max_items: int | None = None) -> dict:
@@ -108,7 +137,7 @@ def verify(part: DatasetPart, workers: int = 0, max_items: int | None = None) ->
         f'{len(names)} left out: {reason}'
         for reason, names in getattr(dataset, 'left_out', {}).items()
     ]
-    report['notes'] += filter(None, [difference(dataset)])
+    report['notes'] += differences(dataset)
     indices = np.arange(len(dataset))
     if max_items and max_items < len(dataset):
         indices = np.linspace(0, len(dataset) - 1, max_items).round().astype(int)
@@ -119,9 +148,8 @@ def verify(part: DatasetPart, workers: int = 0, max_items: int | None = None) ->
     unreadable: dict[str, str] = {}
     for result in results:
         for kind, found in (('missing', missing), ('unreadable', unreadable)):
-            if kind in result:
-                path = dataset.get_data_info(result['item']).get('img_path')
-                found.setdefault(path or f'item {result["item"]}', result[kind])
+            for path, text in result.get(kind, {}).items():
+                found.setdefault(path, text)
     report.update(
         items=len(dataset),
         expected=expected_items(dataset),
@@ -183,7 +211,8 @@ def table(reports: list[dict]) -> str:
     ]
     lines.insert(1, '  '.join('-' * width for width in widths))
     lines.append(
-        'instances: fewest / median / most of a frame; hidden: annotated, but no pixel in the id map'
+        'instances: fewest / median / most of a frame (of boundaries: annotators); hidden: annotated, but no pixel in '
+        'the id map'
     )
     return '\n'.join(lines)
 
@@ -239,7 +268,11 @@ def _progress(items: Any, total: int, title: str) -> Iterator:
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split('\n', maxsplit=1)[0])
-    parser.add_argument('config', help='config, or one of configs/_base_/datasets')
+    parser.add_argument(
+        'config',
+        help='config, suite of configs/benchmarks, or one of configs/_base_/{datasets,benchmarks}',
+    )
+    parser.add_argument('--benchmark', nargs='+', help='only these benchmarks of a suite')
     parser.add_argument('--split', nargs='+', choices=SPLITS, default=SPLITS, help='default: all')
     parser.add_argument('--workers', type=int, default=0, help='processes that read (default: 0)')
     parser.add_argument(
@@ -263,9 +296,8 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     cfg = read_dataset_config(args.config, args.cfg_options)
-    reports = [
-        verify(part, args.workers, args.max_items) for part in dataset_parts(cfg, tuple(args.split))
-    ]
+    parts = dataset_parts(cfg, tuple(args.split), args.benchmark)
+    reports = [verify(part, args.workers, args.max_items) for part in parts]
     print(table(reports))
     for report in reports:
         print(

@@ -4,9 +4,4 @@ _base_ = ['./coco_points_224.py']
 test_pipeline = _base_.test_pipeline
 test_pipeline[1].scale = (640, 480)  # (width, height)
 val_dataloader = dict(batch_size=4, dataset=dict(pipeline=test_pipeline))
-test_dataloader = dict(
-    batch_size=4,
-    dataset=dict(
-        datasets=[dict(part, pipeline=test_pipeline) for part in _base_.test_dataloader.dataset.datasets]
-    ),
-)
+test_dataloader = dict(batch_size=4, dataset=dict(pipeline=test_pipeline))

@@ -35,10 +35,11 @@ class CocoInstanceDataset(BaseDataset):
     marked ``ignore``, boxes outside of the picture, sides below one pixel and areas of 0 are dropped, and crowd
     regions (iscrowd) stay with ``ignore_flag=1``.
 
-    ``dropped`` counts annotations by reason, ``skipped`` names pictures by reason; both are logged.
+    ``dropped`` counts annotations by reason, ``skipped`` names pictures by reason; both are logged. ``num_pictures`` is
+    what the file has, before anything is left out.
 
-    Class-agnostic AP and AR: ``mmdet.CocoMetric`` without ann_file (with one, it looks for a category named 'object'),
-    and ``instances`` among the ``meta_keys`` of ``PackGenSegInputs``. Its AP_s, AP_m and AP_l then go by box areas.
+    Class-agnostic AP and AR: ``genseg_mm.ClassAgnosticCocoMetric`` (or ``mmdet.CocoMetric`` without ann_file; with one,
+    it looks for a category named 'object'), and ``instances`` among the ``meta_keys`` of ``PackGenSegInputs``.
 
     Args:
         data_root: Folder that the other paths are relative to.
@@ -95,6 +96,7 @@ class CocoInstanceDataset(BaseDataset):
         self.ignore_background, self.subset = ignore_background, subset
         self.dropped: Counter[str] = Counter()
         self.skipped: dict[str, list[str]] = {}
+        self.num_pictures = 0
         super().__init__(
             data_root=str(data_root),
             ann_file=str(ann_file),
@@ -108,6 +110,7 @@ class CocoInstanceDataset(BaseDataset):
     def load_data_list(self) -> list[dict]:
         """Reads the json; items are in the order of their image ids, as mmdet's."""
         content = self._read()
+        self.num_pictures = len(content['images'])
         names = {own['id']: own['name'] for own in content['categories']}
         wanted = self._wanted(names)
         annotations: dict[int, list[dict]] = {own['id']: [] for own in content['images']}

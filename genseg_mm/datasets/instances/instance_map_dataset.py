@@ -3,7 +3,7 @@
 import logging
 import os
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,9 @@ NUM_NAMED = 3  # examples in a message
 class InstanceMapDataset(BaseDataset):
     """Images, each with a file of instance ids; a dataset says how its folder lists them.
 
-    Items (before the pipeline): ``img_path``, ``instance_map_path`` (read by ``LoadInstanceMap``), ``img_id``,
-    ``ignore_background`` (whether what has no id may still be an object: metainfo of the loss), ``sample_idx``, and
-    what :meth:`list_pairs` adds.
+    Items (before the pipeline): ``img_path``, ``instance_map_path`` (read by ``LoadInstanceMap``) or ``instances`` in
+    mmdet's form, ``img_id``, ``ignore_background`` (whether what has no id may still be an object: metainfo of the
+    loss), ``sample_idx``, and what :meth:`list_pairs` adds.
 
     ``skipped`` names every pair that is not in the dataset, by reason: ``{'no instance map': [path, ...]}``.
 
@@ -69,7 +69,7 @@ class InstanceMapDataset(BaseDataset):
 
     @abstractmethod
     def list_pairs(self) -> Iterator[dict]:
-        """Yields ``img_path``, ``instance_map_path`` and further keys of every pair, in a fixed order.
+        """Yields ``img_path``, ``instance_map_path`` (or ``instances``) and further keys, in a fixed order.
 
         Either path may name a file that does not exist. Pairs that the dataset's own settings leave out (too few
         instances, say) are reported by :meth:`skip` in place of being yielded.
@@ -97,7 +97,7 @@ class InstanceMapDataset(BaseDataset):
                     ('img_path', 'no image'),
                     ('instance_map_path', 'no instance map'),
                 )
-                if str(pair[key]) not in files
+                if key in pair and str(pair[key]) not in files
             ]
             for path, reason in absent:
                 self.skip(path, reason)
@@ -127,7 +127,8 @@ class InstanceMapDataset(BaseDataset):
         data = super().prepare_data(idx)
         if not _has_no_instance(data):
             return data
-        path = self.get_data_info(idx)['instance_map_path']
+        item = self.get_data_info(idx)
+        path = item.get('instance_map_path', item['img_path'])
         if self.empty == 'error':
             raise ValueError(f"{path}: no instance after the pipeline, which empty='error' refuses")
         self.num_empty += 1
@@ -154,6 +155,15 @@ class _Listings:
             except (FileNotFoundError, NotADirectoryError):
                 self._names[folder] = set()
         return name in self._names[folder]
+
+
+def named_files(folder: Path, suffixes: Collection[str]) -> set[str]:
+    """Names without ending of the files that end so; hidden ones (``._*`` of macOS) are no data."""
+    return {
+        os.path.splitext(name)[0]
+        for name in os.listdir(folder)
+        if os.path.splitext(name)[1] in suffixes and not name.startswith('.')
+    }
 
 
 def _has_no_instance(data: dict | None) -> bool:

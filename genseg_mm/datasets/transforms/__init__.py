@@ -4,6 +4,7 @@ from genseg_mm.datasets.transforms.keep_classes import KeepClasses
 from genseg_mm.datasets.transforms.load_image import LoadImage
 from genseg_mm.datasets.transforms.load_instance_map import LoadInstanceMap
 from genseg_mm.datasets.transforms.load_referring_mask import LoadReferringMask
+from genseg_mm.datasets.transforms.network_resize import NetworkResize
 from genseg_mm.datasets.transforms.pack_inputs import PackGenSegInputs
 from genseg_mm.datasets.transforms.point_prompt import PointPrompt
 from genseg_mm.datasets.transforms.random_instance_crop import RandomInstanceCrop
@@ -17,6 +18,7 @@ __all__ = [
     'LoadImage',
     'LoadInstanceMap',
     'LoadReferringMask',
+    'NetworkResize',
     'PackGenSegInputs',
     'PointPrompt',
     'RandomInstanceCrop',

@@ -6,6 +6,7 @@ from pycocotools import mask as mask_utils
 
 from genseg_mm.datasets.counted_warning import warn_counted
 from genseg_mm.datasets.instances.instance_map_files import check_index_png, read_instance_map
+from genseg_mm.datasets.instances.zero_shot.label_rules import labels_to_instances
 from genseg_mm.datasets.segmentations import encode_segmentation, without_short_parts
 from genseg_mm.registry import TRANSFORMS
 
@@ -20,14 +21,16 @@ class LoadInstanceMap(BaseTransform):
 
     Sources, in this order: gt_instance_map already in the results; instance_map_path, a PNG (palette indices,
     8- or 16-bit grey, or RGB-coded ids as r * 65536 + g * 256 + b, unless ids_are_indices in the results refuses
-    colours) or Hypersim's HDF5; instances in mmdet's form
+    colours) or Hypersim's HDF5, whose values label_rule in the results makes instances of, where they are classes
+    (see ``genseg_mm/datasets/instances/zero_shot/label_rules.py``); instances in mmdet's form
     (mask: polygons, or RLE with counts as a list, str or bytes; ignore_flag), as ``genseg_mm.CocoInstanceDataset``
     and ``mmdet.CocoDataset`` give them.
 
     Added: gt_instance_map (H, W) int32, 0 = background, seg_fields. Palette files are read as indices, not
     colours, and ids above 255 are kept. Of instances, the n-th that takes part has id n, and instance_counts says
     what became of them: ``annotated``, ``crowd``, ``invalid``, and ``hidden`` (none of their pixels is in the map:
-    others lie over them, or they cover no pixel centre).
+    others lie over them, or they cover no pixel centre). Where they have ``ann_id`` and ``area``, map_ann_ids (M,)
+    int64 and map_areas (M,) float64 hold those of id n at n - 1.
 
     Put it before Resize in training, after it in test. Resize with ``mmseg.Resize``: mmcv's own passes
     gt_instance_map by.
@@ -70,6 +73,11 @@ class LoadInstanceMap(BaseTransform):
             if results.get('ids_are_indices', False):
                 check_index_png(results['instance_map_path'])
             instance_map = read_instance_map(results['instance_map_path'])
+            if 'label_rule' in results:
+                where = results['instance_map_path']
+                instance_map = labels_to_instances(
+                    instance_map, **results['label_rule'], where=where
+                )
         elif 'instances' in results:
             instance_map = self._from_instances(results)
         else:
@@ -93,7 +101,7 @@ class LoadInstanceMap(BaseTransform):
     def _from_instances(self, results: dict) -> np.ndarray:
         height, width = results.get('ori_shape') or (results['height'], results['width'])
         masks, num_crowd, num_invalid = [], 0, 0  # (id, RLE)
-        number = 0
+        taking_part = []
         for place, instance in enumerate(results['instances']):
             where = f'{results.get("img_path", "?")}, {_name(instance, place)}'
             if instance.get('ignore_flag', 0):
@@ -102,21 +110,30 @@ class LoadInstanceMap(BaseTransform):
                     raise ValueError(f"{where} is a crowd region, which crowd='error' refuses")
                 if self.crowd == 'background':
                     continue
-            number += 1
+            taking_part.append(instance)
             rle, num_bad = self._encode(instance, height, width, where)
             num_invalid += num_bad
             if rle is not None:
-                masks.append((number, rle))
+                masks.append((len(taking_part), rle))
         if self.order == 'small_on_top':
             masks.sort(key=lambda own: -int(mask_utils.area(own[1])))  # stable
         instance_map = np.zeros((height, width), np.int32)
         for number, rle in masks:
-            instance_map[mask_utils.decode(rle).astype(bool)] = number
+            # Only inside of its box: to compare and write whole pictures takes longer than to decode.
+            x, y, box_width, box_height = mask_utils.toBbox(rle).astype(int)
+            box = slice(y, y + box_height), slice(x, x + box_width)
+            instance_map[box][mask_utils.decode(rle)[box] > 0] = number
+        for name, key, dtype in (
+            ('map_ann_ids', 'ann_id', np.int64),
+            ('map_areas', 'area', np.float64),
+        ):
+            if all(key in instance for instance in taking_part):
+                results[name] = np.array([instance[key] for instance in taking_part], dtype)
         results['instance_counts'] = dict(
             annotated=len(results['instances']),
             crowd=num_crowd,
             invalid=num_invalid,
-            hidden=len(masks) - len(np.unique(instance_map[instance_map > 0])),
+            hidden=len(masks) - np.count_nonzero(np.bincount(instance_map.reshape(-1))[1:]),
         )
         return instance_map
 

@@ -14,8 +14,8 @@ class PackGenSegInputs(BaseTransform):
     """Packs a sample for the models and metrics (see ``models/data_preprocessor.py`` for the contract).
 
     Required key: img, unless there are cached image_latents. Packed: ``inputs`` uint8 (3, H, W), (3, 0, 0) without
-    img; ``data_samples`` an mmseg SegDataSample with ``gt_sem_seg``, ``gt_instance_map`` and what
-    :class:`CachedEncodings` adds where present.
+    img; ``data_samples`` an mmseg SegDataSample with ``gt_sem_seg``, ``gt_instance_map``,
+    ``gt_boundaries`` (N, H, W) and what :class:`CachedEncodings` adds where present.
 
     Args:
         meta_keys: Keys copied to the data sample's metainfo where present.
@@ -41,6 +41,8 @@ class PackGenSegInputs(BaseTransform):
         'points',
         'point_labels',
         'point_ids',
+        'point_keys',
+        'point_areas',
         'boxes',
         'ignore_background',
     )
@@ -68,10 +70,12 @@ class PackGenSegInputs(BaseTransform):
         for source, name, dtype in (
             ('gt_seg_map', 'gt_sem_seg', torch.uint8),
             ('gt_instance_map', 'gt_instance_map', torch.int64),
+            ('gt_boundaries', 'gt_boundaries', torch.uint8),
         ):
             if source in results:
                 data = torch.from_numpy(np.ascontiguousarray(results[source])).to(dtype)
-                sample.set_data({name: PixelData(data=data[None])})
+                data = data if data.ndim == 3 else data[None]
+                sample.set_data({name: PixelData(data=data)})
         sample.set_data({key: results[key] for key in self.CACHED_KEYS if key in results})
         meta_keys = (*self.meta_keys, 'encoder_fingerprints', 'cached_text')
         sample.set_metainfo({key: results[key] for key in meta_keys if key in results})

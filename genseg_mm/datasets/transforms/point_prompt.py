@@ -1,9 +1,15 @@
 """Point prompts."""
 
-import cv2
 import numpy as np
 from mmcv.transforms import BaseTransform
 
+from genseg_mm.point_choices import (
+    as_points,
+    deepest_pixel,
+    instance_pixels,
+    picture_name,
+    random_pixels,
+)
 from genseg_mm.registry import TRANSFORMS
 
 
@@ -13,14 +19,17 @@ class PointPrompt(BaseTransform):
 
     Required key: gt_instance_map. Added: points (K, P, 2) float32 as (x, y) in pixels of the map, which must
     be at the original size (load it after Resize in test); point_labels (K, P), all 1; point_ids (K,), the
-    instance of each prompt.
+    instance of each prompt; point_keys (K,) int64, its own id: that of its annotation where LoadInstanceMap gave
+    ``map_ann_ids``, else that in the map; and, given ``map_areas``, point_areas (K,) float64, the areas of the
+    annotations.
 
     Args:
         num_points: Points P per instance.
         mode: 'random' pixel of the instance (drawn with replacement), or its 'deepest' pixel (largest
             distance to the edge).
-        seed: Seeds the draw together with the sample's index and the instance's id, so that every run gets
-            the same points.
+        seed: Seeds the draw together with the picture's name and the instance's own id, so that every run gets
+            the same points, whatever other instances or pictures are loaded; see
+            :func:`genseg_mm.point_choices.random_pixels`.
         min_area: Instances of fewer pixels get no prompt.
         overwrite: Draws again where the dataset already gave points.
     """
@@ -49,23 +58,43 @@ class PointPrompt(BaseTransform):
         if 'gt_instance_map' not in results:
             raise ValueError('PointPrompt needs gt_instance_map: put LoadInstanceMap before it')
         instance_map = results['gt_instance_map']
-        ids, counts = np.unique(instance_map[instance_map > 0], return_counts=True)
-        ids = ids[counts >= self.min_area]
-        sample = int(results.get('sample_idx', 0))
-        points = [self._draw(instance_map == own, [self.seed, sample, int(own)]) for own in ids]
-        shape = (len(ids), self.num_points, 2)
-        results['points'] = np.asarray(points, np.float32).reshape(shape)
-        results['point_labels'] = np.ones(shape[:2], np.int64)
-        results['point_ids'] = ids.astype(np.int64)
+        ids = _ids_of(instance_map, max(self.min_area, 1))
+        keys = _own_ids(results, ids)
+        width, picture = instance_map.shape[1], picture_name(results)
+        places = np.zeros((len(ids), self.num_points), np.int64)
+        for row, (pixels, key) in enumerate(
+            zip(instance_pixels(instance_map, ids), keys, strict=True)
+        ):
+            if self.mode == 'deepest':
+                places[row] = deepest_pixel(pixels, width)
+            else:
+                places[row] = random_pixels(pixels, self.num_points, self.seed, picture, key)
+        results['points'] = as_points(places, width)
+        results['point_labels'] = np.ones(places.shape, np.int64)
+        results['point_ids'] = ids
+        results['point_keys'] = keys
+        if 'map_areas' in results:
+            results['point_areas'] = np.asarray(results['map_areas'], np.float64)[ids - 1]
         return results
 
-    def _draw(self, mask: np.ndarray, key: list[int]) -> np.ndarray:
-        if self.mode == 'deepest':
-            padded = np.pad(mask, 1).astype(np.uint8)
-            depth = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
-            y, x = np.unravel_index(depth.argmax(), depth.shape)
-            return np.array([[x, y]])
-        flat = np.flatnonzero(mask)
-        chosen = np.random.default_rng(key).integers(len(flat), size=self.num_points)
-        y, x = np.divmod(flat[chosen], mask.shape[1])
-        return np.stack([x, y], 1)
+
+def _ids_of(instance_map: np.ndarray, min_area: int) -> np.ndarray:
+    """Ids above 0 with at least so many pixels, ascending, int64."""
+    if instance_map.size and instance_map.min() >= 0 and instance_map.max() <= instance_map.size:
+        counts = np.bincount(instance_map.reshape(-1))  # far faster than to sort all pixels
+        counts[0] = 0
+        return np.flatnonzero(counts >= min_area)
+    ids, counts = np.unique(instance_map[instance_map > 0], return_counts=True)
+    return ids[counts >= min_area].astype(np.int64)
+
+
+def _own_ids(results: dict, ids: np.ndarray) -> np.ndarray:
+    given = results.get('map_ann_ids')
+    if given is None:
+        return ids
+    if len(ids) and ids[-1] > len(given):
+        raise ValueError(
+            f'{results.get("img_path", "sample")}: map_ann_ids must name the annotation of every id in the map, but '
+            f'got {len(given)} for the id {ids[-1]}'
+        )
+    return np.asarray(given, np.int64)[ids - 1]

@@ -1,0 +1,189 @@
+"""What tools/benchmark.py does, in all of its processes."""
+
+import argparse
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.dist import broadcast_object_list, get_rank, init_dist, is_distributed
+
+from genseg_mm.benchmarking.jobs import Job, LoadedModel, plan_jobs
+from genseg_mm.benchmarking.model_list import choose_models, find_file
+from genseg_mm.benchmarking.progress import (
+    headline,
+    moved_numbers,
+    summary,
+    times,
+    write_leaderboard,
+)
+from genseg_mm.benchmarking.run_suite import Outcome, Settings, SuiteRun, fix_arithmetic
+from genseg_mm.benchmarking.suite import Suite
+from genseg_mm.checkpoint import use_safe_loading
+from genseg_mm.launch.processes import connect_processes
+from genseg_mm.launch.user_errors import user_message
+
+_SIGNALS: list[int] = []  # received
+
+
+def stop_on_signals() -> None:
+    """Has SIGTERM stop the run as Ctrl-C does."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
+
+
+def _stop(number: int, _: Any) -> None:
+    _SIGNALS.append(number)
+    raise KeyboardInterrupt
+
+
+def connect(launcher: str) -> None:
+    """Joins the processes, on GPUs too, before the first runner is built."""
+    use_safe_loading()
+    connect_processes(Config(dict(launcher=launcher)))
+    if launcher != 'none' and not is_distributed():
+        init_dist(launcher, backend='nccl')
+
+
+def on_main_process(function: Callable[[], Any]) -> Any:
+    """Result of a function that the main process alone calls, in all processes."""
+    result = [function() if get_rank() == 0 else None]
+    broadcast_object_list(result)
+    return result[0]
+
+
+def make_data(suite: Suite) -> None:
+    """Has the suite's data written if they are not there, under another name until they are whole.
+
+    Raises:
+        ValueError: If the suite's tool fails.
+    """
+    if not suite.make_data or Path(suite.data_root).exists():
+        return
+    root = Path(suite.data_root)
+    unfinished = root.with_name(f'{root.name}.unfinished')
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.parent.mkdir(parents=True, exist_ok=True)
+    print(f'{suite.name}: writing its data to {root}', flush=True)
+    made = subprocess.run(
+        [sys.executable, find_file(suite.make_data), str(unfinished)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    if made.returncode:
+        raise ValueError(
+            f'{suite.make_data} could not write the data of {suite.path}: {made.stderr.strip()[-500:]}'
+        )
+    unfinished.rename(root)
+
+
+def run(suite: Suite, args: argparse.Namespace) -> int:
+    """Runs, or lists, what the command line asks for.
+
+    Args:
+        suite: The suite.
+        args: Of tools/benchmark.py.
+
+    Returns:
+        Exit code.
+
+    Raises:
+        KeyboardInterrupt: If stopped; what is finished stays.
+    """
+    fix_arithmetic(args.threads or None)
+    out = Path(args.out or f'work_dirs/benchmarks/{suite.name}')
+    benchmarks = suite.select(args.only)
+    settings = Settings(
+        one_by_one=not args.fast,
+        threads=args.threads or None,
+        seed=args.seed,
+        launcher=args.launcher,
+        rerun=args.rerun,
+        same_code=bool(args.check),  # old numbers of old code would pass any check
+        examples=not args.no_examples,
+    )
+    models, unusable = _load_models(suite, args)
+    jobs = plan_jobs(suite, list(models.values()), benchmarks, out)
+    suite_run = SuiteRun(suite, models, settings, _say, lambda: bool(_SIGNALS))
+    if args.list:
+        _list(suite_run, jobs)
+        return 0
+    outcomes = _run_all(suite_run, jobs, out)
+    return on_main_process(lambda: _finish(suite, out, jobs, outcomes, unusable, args.check))
+
+
+def _load_models(
+    suite: Suite, args: argparse.Namespace
+) -> tuple[dict[str, LoadedModel], list[str]]:
+    """The models that can be read; of a suite's own models, those that cannot are named and left out."""
+    models, unusable = {}, []
+    for entry in choose_models(suite, args.models, args.tasks):
+        try:
+            models[entry.name] = LoadedModel.read(entry)
+        except (OSError, ValueError) as error:
+            if args.models:
+                raise
+            unusable.append(f'  FAILED {entry.name}: {user_message(error) or error}')
+            _say(unusable[-1].strip())
+    return models, unusable
+
+
+def _list(suite_run: SuiteRun, jobs: list[Job]) -> None:
+    for job in jobs:
+        outcome = suite_run.state_of(job)
+        state = 'finished' if outcome.state == 'skipped' else outcome.state
+        reason = f': {outcome.reason.strip()}' if outcome.reason else ''
+        _say(f'{job.model:20} {job.benchmark:20} {job.cfg["task"]:10} {state}{reason}')
+
+
+def _run_all(suite_run: SuiteRun, jobs: list[Job], out: Path) -> list[Outcome]:
+    outcomes = []
+    for number, job in enumerate(jobs, start=1):
+        outcome = suite_run.run(job, f'[{number}/{len(jobs)}] ')
+        outcomes.append(outcome)
+        if outcome.state == 'done' and get_rank() == 0:
+            record = outcome.record
+            _say(f'  {headline(suite_run.suite, record)}; {times(record)}')
+            write_leaderboard(out, suite_run.suite)
+    return outcomes
+
+
+def _finish(
+    suite: Suite,
+    out: Path,
+    jobs: list[Job],
+    outcomes: list[Outcome],
+    unusable: list[str],
+    old_file: str | None,
+) -> int:
+    failed = bool(unusable) or any(outcome.state == 'failed' for outcome in outcomes)
+    if any(outcome.state != 'failed' for outcome in outcomes):
+        write_leaderboard(out, suite)
+        _say(f'leaderboard: {out / "leaderboard.md"}, .csv, .html, .json')
+    moved = False
+    if old_file:
+        text, moved = moved_numbers(jobs, old_file)
+        _say(f'--check {old_file}:\n{text}')
+    for line in [*summary(suite, outcomes), *unusable]:
+        _say(line)
+    return int(failed or moved)
+
+
+def leave(code: int) -> None:
+    """Ends the process with this code; one of several without waiting for the others."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if is_distributed():
+        os._exit(code)
+    sys.exit(code)
+
+
+def _say(text: str) -> None:
+    if get_rank() == 0:
+        print(text, flush=True)

@@ -1,0 +1,203 @@
+"""The config that a model is measured on a benchmark with: of the model and of the benchmark, nothing else."""
+
+import copy
+import inspect
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import METRICS
+from torch import nn
+
+from genseg_mm.benchmarking.model_list import ModelEntry, type_name
+from genseg_mm.inference.build_model import read_config
+
+MODEL_RESIZE = 'model_resize'
+_NETWORK_RESIZE = dict(
+    type='genseg_mm.NetworkResize'
+)  # until the model is built, and its size known
+_KEPT = ('default_scope', 'custom_imports', 'model_wrapper_cfg')
+
+
+def read_model_config(entry: ModelEntry) -> tuple[Config, str | None]:
+    """Config of a model, and its weights.
+
+    Raises:
+        FileNotFoundError: If there is no such config.
+        ValueError: If it has no model.
+    """
+    if entry.released:
+        return _released_config(entry.config), None
+    cfg, own_weights = read_config(entry.config)
+    return cfg, entry.checkpoint or own_weights
+
+
+def effective_config(
+    model_cfg: Config,
+    benchmark: dict,
+    one_by_one: bool = True,
+    threads: int | None = 1,
+    seed: int = 0,
+    sample_file: str | None = None,
+) -> Config:
+    """What a runner needs to measure a model on a benchmark.
+
+    Args:
+        model_cfg: Config of the model, of which ``model``, the scope, the ``Resize`` and ``TextPrompt`` of the test
+            pipeline, and batch size and workers of the test loader are used.
+        benchmark: Of a suite.
+        one_by_one: As for ``BenchmarkLoop``.
+        threads: As for ``BenchmarkLoop``.
+        seed: Of the run.
+        sample_file: Where the metric writes its results per sample, if it can.
+
+    Raises:
+        ValueError: If the model's pipeline has several sizes.
+    """
+    loader = model_cfg.get('test_dataloader') or {}
+    cfg = ConfigDict({key: model_cfg[key] for key in _KEPT if key in model_cfg})
+    cfg.setdefault('default_scope', 'genseg_mm')
+    cfg.model = copy.deepcopy(model_cfg.model)
+    if model_cfg.get('data_preprocessor') is not None:  # as mmseg's configs have it
+        cfg.model.setdefault('data_preprocessor', copy.deepcopy(model_cfg.data_preprocessor))
+    if benchmark.get('model'):
+        cfg.model.merge(ConfigDict(copy.deepcopy(benchmark['model'])))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    dataset = _with_model_transforms(copy.deepcopy(benchmark['dataset']), model_cfg)
+    cfg.test_dataloader = ConfigDict(
+        batch_size=loader.get('batch_size', 1),
+        num_workers=min(loader.get('num_workers', 0), cores),
+        persistent_workers=False,
+        sampler=dict(type='mmengine.DefaultSampler', shuffle=False),
+        dataset=dataset,
+    )
+    cfg.test_evaluator = _with_sample_file(copy.deepcopy(benchmark['evaluator']), sample_file)
+    cfg.test_cfg = ConfigDict(
+        type='genseg_mm.BenchmarkLoop', one_by_one=one_by_one, threads=threads
+    )
+    env = model_cfg.get('env_cfg') or {}
+    cfg.env_cfg = ConfigDict(
+        cudnn_benchmark=False,  # it chooses algorithms, and with them last bits, by their speed of the moment
+        mp_cfg=env.get('mp_cfg', dict(mp_start_method='fork', opencv_num_threads=0)),
+        dist_cfg=env.get('dist_cfg', dict(backend='nccl')),
+    )
+    cfg.randomness = ConfigDict(seed=seed)
+    return Config(cfg)
+
+
+def model_transforms(model_cfg: Config) -> dict[str, dict]:
+    """``Resize`` and ``TextPrompt`` of a model's test pipeline, by these names, where it has them.
+
+    Raises:
+        ValueError: If parts of its test set have different ones.
+    """
+    found: dict[str, dict] = {}
+    for pipeline in _pipelines(model_cfg):
+        for transform in pipeline:
+            name = type_name(transform)
+            if name == 'NetworkResize':
+                name = 'Resize'
+            if name not in ('Resize', 'TextPrompt'):
+                continue
+            if found.setdefault(name, transform) != transform:
+                raise ValueError(
+                    f'{model_cfg.filename}: the parts of its test set have different {name}s, '
+                    f'{found[name]} and {transform}, so the size or words of this model are unclear'
+                )
+    return found
+
+
+def _pipelines(model_cfg: Config) -> Iterator[list]:
+    dataset = (model_cfg.get('test_dataloader') or {}).get('dataset') or {}
+    found = list(_leaf_pipelines(dataset))
+    yield from found or [model_cfg.get('test_pipeline') or []]
+
+
+def _leaf_pipelines(dataset: Any) -> Iterator[list]:
+    if dataset.get('pipeline'):
+        yield dataset['pipeline']
+    parts = dataset.get('datasets') or ([dataset['dataset']] if dataset.get('dataset') else [])
+    for part in parts:
+        yield from _leaf_pipelines(part)
+
+
+def _with_model_transforms(dataset: Any, model_cfg: Config) -> Any:
+    """Fills in the model's size, and its instruction where the benchmark's ``TextPrompt`` names none."""
+    own = model_transforms(model_cfg)
+
+    def fill(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: fill(inner) for key, inner in value.items()}
+        if not isinstance(value, list | tuple):
+            return value
+        filled = []
+        for inner in value:
+            if isinstance(inner, dict) and inner.get('type') == MODEL_RESIZE:
+                filled.append(copy.deepcopy(own.get('Resize', _NETWORK_RESIZE)))
+            elif isinstance(inner, dict) and type_name(inner) == 'TextPrompt' and len(inner) == 1:
+                filled.append(copy.deepcopy(own.get('TextPrompt', inner)))
+            else:
+                filled.append(fill(inner))
+        return type(value)(filled)
+
+    return ConfigDict(fill(dataset))
+
+
+def fill_network_size(cfg: Config, model: nn.Module | None) -> None:
+    """Gives the pictures the size that the network prefers, in place, where its config says none.
+
+    The size is that of ``GenSegInferencer``: the square of the ViT-MAE, the nearest multiples of the stride of others.
+    Without a model, or for one of any size (controls, segmentors of mmseg), nothing is resized.
+
+    Args:
+        cfg: Of :func:`effective_config`.
+        model: The built model.
+    """
+    wanted = None if model is None else _preferred(model)
+
+    def fill(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: fill(inner) for key, inner in value.items()}
+        if not isinstance(value, list | tuple):
+            return value
+        filled = [
+            dict(inner, **wanted or {}) if inner == _NETWORK_RESIZE else inner for inner in value
+        ]
+        return type(value)(fill(inner) for inner in filled if inner != _NETWORK_RESIZE)
+
+    cfg.test_dataloader.dataset = ConfigDict(fill(cfg.test_dataloader.dataset))
+
+
+def _preferred(model: nn.Module) -> dict | None:
+    if hasattr(model, 'codec') and hasattr(model, 'backbone'):
+        sides = getattr(model.backbone, 'patch_size', (1, 1))
+        return dict(multiples=tuple(int(model.codec.downsample * side) for side in sides))
+    preferred = getattr(getattr(model, 'colorer', None), 'preferred_size', None)
+    if preferred is None:
+        return None
+    least, large = (tuple(map(int, preferred(side, side))) for side in (1, 10_000))
+    return dict(size=least) if least == large else dict(multiples=least)
+
+
+def _with_sample_file(evaluator: Any, sample_file: str | None) -> Any:
+    """Gives the file to the first metric that takes one."""
+    if sample_file is None:
+        return evaluator
+    metrics = evaluator if isinstance(evaluator, list | tuple) else [evaluator]
+    for metric in metrics:
+        kind = metric['type']
+        kind = METRICS.get(kind) if isinstance(kind, str) else kind
+        if kind is not None and 'sample_file' in inspect.signature(kind).parameters:
+            metric.setdefault('sample_file', sample_file)
+            break
+    return evaluator
+
+
+def _released_config(source: str) -> Config:
+    from genseg_mm.models.colorers.released_folder import released_kind
+    from genseg_mm.models.released_weights import SETTINGS
+
+    settings = copy.deepcopy(SETTINGS[released_kind(source)])
+    settings['colorer']['pretrained'] = source
+    return Config(dict(default_scope='genseg_mm', model=dict(type='genseg_mm.Gen2Seg', **settings)))

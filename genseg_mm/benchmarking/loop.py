@@ -1,0 +1,232 @@
+"""Test loop whose numbers do not depend on batches, and that says where the time goes."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.dist import all_gather_object, broadcast_object_list, get_rank
+from mmengine.evaluator import Evaluator
+from mmengine.logging import print_log
+from mmengine.runner import TestLoop
+from mmengine.runner.amp import autocast
+from torch import Tensor
+
+from genseg_mm.registry import LOOPS
+
+STAGES = ('data', 'model', 'metric')
+_SECONDS_BETWEEN_LINES = 30.0
+
+
+@LOOPS.register_module()
+class BenchmarkLoop(TestLoop):
+    """MMEngine's ``TestLoop``, one sample at a time, timed, and safe against errors of single processes.
+
+    The sum over a batch of another size is blocked and padded in another way, which changes the last bits of a
+    prediction and with them, rarely, a pixel. Here the model is given the samples of a batch one by one: results are
+    bit-identical for every batch size and number of processes (on the same hardware and with the same number of
+    threads, which is fixed as well).
+
+    An error in one process is raised in all of them, where MMEngine's loop would wait for the others until a timeout.
+
+    Args:
+        runner: The runner.
+        dataloader: A dataloader or its config.
+        evaluator: An evaluator or its config.
+        fp16: As in ``TestLoop``.
+        one_by_one: False gives the model whole batches, which is faster on a GPU.
+        threads: Threads of torch on the CPU; None leaves them as they are. The blocking of a sum over several threads
+            depends on their number.
+
+    Attributes:
+        seconds_per_item: Mean seconds per item and stage ('data' is waiting for the loader, 'model', 'metric'), over
+            all processes; after :meth:`run`.
+        threads: What torch used.
+    """
+
+    def __init__(
+        self,
+        runner: Any,
+        dataloader: Any,
+        evaluator: Any,
+        fp16: bool = False,
+        one_by_one: bool = True,
+        threads: int | None = 1,
+    ) -> None:
+        if threads is not None and threads < 1:
+            raise ValueError(f'threads must be at least 1 or None, but got {threads}')
+        if isinstance(evaluator, dict | Sequence) and not isinstance(evaluator, Evaluator):
+            evaluator = runner.build_evaluator(evaluator)
+        super().__init__(runner, dataloader, evaluator, fp16)
+        self.one_by_one = one_by_one
+        self._asked_threads = threads
+        self.threads = torch.get_num_threads()
+        self.seconds_per_item = dict.fromkeys(STAGES, 0.0)
+
+    def run(self) -> dict:
+        """Tests.
+
+        Returns:
+            Metrics by name, the same in all processes.
+
+        Raises:
+            RuntimeError: If another process failed; what failed here is raised as it is.
+        """
+        before = torch.get_num_threads()
+        if self._asked_threads is not None:
+            torch.set_num_threads(self._asked_threads)
+        self.threads = torch.get_num_threads()
+        try:
+            return self._run()
+        finally:
+            torch.set_num_threads(before)
+
+    def _run(self) -> dict:
+        self.runner.call_hook('before_test')
+        self.runner.call_hook('before_test_epoch')
+        self.runner.model.eval()
+        self._seconds, self._items = dict.fromkeys(STAGES, 0.0), 0
+        self._next_line = time.monotonic() + _SECONDS_BETWEEN_LINES
+        together(self._predict_all)
+        metrics = self._evaluate()
+        self.seconds_per_item = self._mean_seconds()
+        self.runner.call_hook('after_test_epoch', metrics=metrics)
+        self.runner.call_hook('after_test')
+        return metrics
+
+    def _predict_all(self) -> None:
+        batches, index = iter(self.dataloader), 0
+        while True:
+            start = time.perf_counter()
+            batch = next(batches, None)
+            self._seconds['data'] += time.perf_counter() - start
+            if batch is None:
+                return
+            self.run_iter(index, batch)
+            index += 1
+            self._report(index)
+
+    @torch.no_grad()
+    def run_iter(self, idx: int, data_batch: dict) -> None:
+        """Predicts and measures the samples of one batch.
+
+        Args:
+            idx: Number of the batch.
+            data_batch: From the loader.
+        """
+        self.runner.call_hook('before_test_iter', batch_idx=idx, data_batch=data_batch)
+        parts = single_samples(data_batch) if self.one_by_one else [data_batch]
+        outputs: list = []
+        for part in parts:
+            start = _now()
+            with autocast(enabled=self.fp16):
+                predicted = self.runner.model.test_step(part)
+            predicted = [sample for sample in predicted if sample.keys() != ['loss']]
+            middle = _now()
+            self.evaluator.process(data_samples=predicted, data_batch=part)
+            self._seconds['model'] += middle - start
+            self._seconds['metric'] += _now() - middle
+            outputs += predicted
+        self._items += len(outputs)
+        self.runner.call_hook(
+            'after_test_iter', batch_idx=idx, data_batch=data_batch, outputs=outputs
+        )
+
+    def _evaluate(self) -> dict:
+        """``Evaluator.evaluate``, whose computing happens on the main process alone, also when it fails there."""
+        errors: list[Exception] = []
+        for metric in self.evaluator.metrics:
+            metric.compute_metrics = _catching(metric.compute_metrics, errors)
+        start = time.perf_counter()
+        try:
+            metrics = self.evaluator.evaluate(len(self.dataloader.dataset))
+        finally:
+            for metric in self.evaluator.metrics:
+                del metric.compute_metrics
+        self._seconds['metric'] += (time.perf_counter() - start) * (get_rank() == 0)
+        failed = [bool(errors)]
+        broadcast_object_list(failed)
+        if errors:
+            raise errors[0]
+        if failed[0]:
+            raise RuntimeError('the main process could not compute the metrics: see its error')
+        return metrics
+
+    def _mean_seconds(self) -> dict[str, float]:
+        everywhere = all_gather_object((self._items, self._seconds))
+        items = sum(count for count, _ in everywhere)
+        return {stage: sum(own[stage] for _, own in everywhere) / max(items, 1) for stage in STAGES}
+
+    def _report(self, done: int) -> None:
+        if time.monotonic() >= self._next_line:
+            self._next_line = time.monotonic() + _SECONDS_BETWEEN_LINES
+            print_log(f'BenchmarkLoop: {done} of {len(self.dataloader)} batches', logger='current')
+
+
+def single_samples(batch: Any) -> list[dict]:
+    """The samples of a batch, each as a batch of its own.
+
+    Args:
+        batch: What a loader gives: a dict of lists or of tensors (N, ...), all of one length.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    values = list(batch.values()) if isinstance(batch, dict) else []
+    lengths = {len(own) if isinstance(own, list | tuple | Tensor) else None for own in values}
+    if len(lengths) != 1 or None in lengths:
+        came = {key: type(own).__name__ for key, own in batch.items()} if values else type(batch)
+        raise ValueError(
+            'one_by_one needs batches that are dicts of lists or tensors of one length, as '
+            f'pseudo_collate makes them, but got {came}; set one_by_one=False (--fast)'
+        )
+    return [
+        {key: own[index : index + 1] for key, own in batch.items()}
+        for index in range(lengths.pop())
+    ]
+
+
+def together(function: Callable[[], Any]) -> Any:
+    """Calls a function without communication in every process, and fails in all of them if it fails in one.
+
+    Raises:
+        RuntimeError: If it failed elsewhere; an error of this process is raised as it is.
+    """
+    error, result = None, None
+    try:
+        result = function()
+    except Exception as own:
+        error = own
+    texts = all_gather_object(error and f'{type(error).__name__}: {error}')
+    if error is not None:
+        raise error
+    for rank, text in enumerate(texts):
+        if text is not None:
+            raise RuntimeError(f'process {rank} failed: {text}')
+    return result
+
+
+def _catching(compute: Callable[[list], dict], errors: list[Exception]) -> Callable[[list], dict]:
+    def guarded(results: list) -> dict:
+        try:
+            return compute(results)
+        except Exception as error:
+            errors.append(error)
+            return {}
+
+    return guarded
+
+
+def _now() -> float:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def finite_or_text(metrics: dict[str, Any]) -> dict[str, float]:
+    """Metrics as plain numbers, for JSON; tensors and NumPy numbers among them."""
+    return {
+        name: float(np.asarray(value.cpu() if isinstance(value, Tensor) else value))
+        for name, value in metrics.items()
+    }

@@ -1,0 +1,152 @@
+"""Pictures of the items on which two models differ most, and of those that both get wrong."""
+
+import os
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.structures import BaseDataElement, PixelData
+from PIL import Image
+
+from genseg_mm.comparing import Comparison
+from genseg_mm.comparing.compared_models import ComparedModel
+from genseg_mm.comparing.comparison import EXTREMES
+from genseg_mm.comparing.comparison_tables import escaped
+from genseg_mm.hooks import pictures
+from genseg_mm.hooks.prediction_grid_hook import draw_sample
+
+_PANEL_SIZE = 224
+_SHARED = ('image', 'ground truth')
+_PER_POINT = ('points', 'point_labels', 'point_ids', 'point_keys', 'point_areas')
+_INSTANCE = re.compile(r'#id (\d+)')
+
+
+def write_gallery(
+    found: Comparison, sides: Sequence[ComparedModel], out: Path, number: int = 8
+) -> list[str]:
+    """Predicts and draws what stands out: image with prompt, ground truth, A, B.
+
+    Where a model or its data are not at hand, the example pictures of both results are shown instead, and the
+    report says so.
+
+    Args:
+        found: The comparison.
+        sides: A and B.
+        out: Folder of the report; there is one picture per kind.
+        number: Of the largest gains, largest losses and worst of both, each.
+
+    Returns:
+        Lines of Markdown.
+    """
+    chosen = {kind: rows for kind, rows in found.extremes(number).items() if rows}
+    if not chosen:
+        return ['Nothing to show: the items have no score, or there are none.', '']
+    rows = sorted({row for some in chosen.values() for row in some})
+    try:
+        drawn = _drawn(found, sides, rows)
+    except (FileNotFoundError, ValueError) as error:
+        return _example_pictures(sides, out, str(error))
+    lines = []
+    for kind, some in chosen.items():
+        titles = list(dict.fromkeys(title for row in some for title in drawn[row][0]))
+        table = pictures.compose(
+            titles, [drawn[row][0] for row in some], [drawn[row][1] for row in some]
+        )
+        Image.fromarray(table).save(out / f'{kind}.jpg', quality=90)
+        lines += [f'### {EXTREMES[kind]}', '', f'![{EXTREMES[kind]}]({kind}.jpg)', '']
+        lines += ['| item | A | B |', '| --- | --- | --- |']
+        lines += [
+            f'| {escaped(found.pairs.a.items[row])} | {_score(found, 0, row)} | {_score(found, 1, row)} |'
+            for row in some
+        ]
+        lines.append('')
+    return lines
+
+
+def _drawn(
+    found: Comparison, sides: Sequence[ComparedModel], rows: Sequence[int]
+) -> dict[int, tuple[dict[str, np.ndarray], str]]:
+    """Row -> its panels by title, and the caption."""
+    panels: dict[int, dict[str, np.ndarray]] = {row: {} for row in rows}
+    captions: dict[int, str] = {}
+    for label, side, own in zip('AB', sides, found.pairs[:2], strict=True):
+        predicted = side.predictions([int(own.index[row]) for row in rows])
+        for row, (image, sample) in zip(rows, predicted, strict=True):
+            item = own.items[row]
+            _check_picture(sample, item, side)
+            panels[row].update(_panels(image, _only(sample, item), label))
+            captions[row] = _caption(found, row, sample)
+    return {row: (panels[row], captions[row]) for row in rows}
+
+
+def _panels(image: np.ndarray, sample: BaseDataElement, label: str) -> dict[str, np.ndarray]:
+    drawn = draw_sample(image, sample, _PANEL_SIZE)
+    names = {'prediction': label, 'colour map': f'{label}: colour map'}
+    kept = {title: drawn[title] for title in _SHARED if title in drawn}
+    return {**kept, **{names[title]: drawn[title] for title in names if title in drawn}}
+
+
+def _only(sample: BaseDataElement, item: str) -> BaseDataElement:
+    """The sample with nothing but the instance that the item names, if it names one."""
+    match, ids = _INSTANCE.search(item), sample.get('point_ids')
+    if match is None or ids is None or 'gt_instance_map' not in sample:
+        return sample
+    own_ids = sample.get('point_keys')
+    keep = np.flatnonzero(np.asarray(ids if own_ids is None else own_ids) == int(match[1]))
+    sample = sample.clone()
+    labels = sample.gt_instance_map.data
+    shown = torch.isin(labels, torch.as_tensor(np.asarray(ids)[keep]).to(labels))
+    sample.gt_instance_map = PixelData(data=labels * shown)
+    if 'pred_instances' in sample and len(sample.pred_instances) == len(ids):
+        sample.pred_instances = sample.pred_instances[keep]
+    present = [key for key in _PER_POINT if sample.get(key) is not None]
+    sample.set_metainfo({key: np.asarray(sample.get(key))[keep] for key in present})
+    return sample
+
+
+def _check_picture(sample: BaseDataElement, item: str, side: ComparedModel) -> None:
+    path = sample.get('img_path')
+    name = os.path.basename(path).replace('#', '%23') if path else ''
+    if name and not item.partition('#')[0].endswith(name):
+        raise ValueError(
+            f'the data have changed since {side.name} was measured: the item {item!r} is of the picture {name} now'
+        )
+
+
+def _caption(found: Comparison, row: int, sample: BaseDataElement) -> str:
+    text = sample.get('text')
+    parts = [
+        f'A {_score(found, 0, row)}, B {_score(found, 1, row)}',
+        f'"{text}"' if text else '',
+        found.pairs.a.items[row],
+    ]
+    return ' · '.join(filter(None, parts))
+
+
+def _score(found: Comparison, side: int, row: int) -> str:
+    return f'{found.pairs[side].values[found.score][row]:.2f}'
+
+
+def _example_pictures(sides: Sequence[ComparedModel], out: Path, why: str) -> list[str]:
+    lines = [f'The items that differ most cannot be drawn: {escaped(why)}', '']
+    for label, side in zip('AB', sides, strict=True):
+        examples: list[dict[str, Any]] = [] if side.record is None else side.record.examples
+        there = [own for own in examples if (side.folder / own['file']).is_file()]
+        if not there:
+            lines += [f'{label} has no example pictures.', '']
+            continue
+        lines += [f'### Examples of {label} (not the items that differ)', '']
+        for own in there:
+            name = f'{label}_{os.path.basename(own["file"])}'
+            shutil.copyfile(side.folder / own['file'], out / name)
+            lines += [
+                f'{own["kind"]}: {escaped(own["caption"])}',
+                '',
+                f'![{own["kind"]}]({name})',
+                '',
+            ]
+    return lines

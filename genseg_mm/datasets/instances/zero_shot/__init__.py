@@ -1,0 +1,1 @@
+"""Sets that gen2seg is evaluated on and never trained on."""

@@ -1,0 +1,1 @@
+"""Boundaries: the BSDS500 benchmark."""

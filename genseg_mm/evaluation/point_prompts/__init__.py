@@ -1,0 +1,1 @@
+"""One point per object: mIoU of colour maps."""

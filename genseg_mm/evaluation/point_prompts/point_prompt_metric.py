@@ -1,0 +1,306 @@
+"""Point-prompted mIoU of colour maps beside trivial controls (gen2seg, arXiv 2505.15263)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.evaluator import BaseMetric
+from mmengine.logging import print_log
+from torch import Tensor
+from torch.nn import functional as F
+
+from genseg_mm.evaluation.point_prompts.point_prompt_choices import (
+    Prompts,
+    check_choices,
+    choose_points,
+    mean_of_owners,
+)
+from genseg_mm.evaluation.point_prompts.point_prompt_ious import (
+    mask_ious,
+    num_without_prompt,
+    radius_ious,
+    truth_pixels,
+)
+from genseg_mm.evaluation.point_prompts.point_prompt_results import (
+    PromptTable,
+    collapse_share,
+    percent,
+    write_prompts,
+)
+from genseg_mm.evaluation.point_prompts.point_prompt_samples import (
+    PointSample,
+    masks_of_model,
+    read_sample,
+)
+from genseg_mm.functional.control_maps import position_map, raw_image
+from genseg_mm.functional.point_prompting import masks_from_points, prompt_settings
+from genseg_mm.registry import METRICS
+
+RADII = (2, 3, 5, 8, 12, 16, 20, 26, 34, 44, 56, 70, 90, 110, 140)
+PROMPTS_AT_ONCE = 128  # bounds the memory of masks
+
+
+@METRICS.register_module()
+class PointPromptMetric(BaseMetric):
+    """Mean IoU over point prompts, one number for the model and one for each control.
+
+    A score alone does not show that instances are told apart, so three maps that know nothing of
+    instances are prompted with the same points in the same way: the raw image (``control_rgb``), a
+    fixed map of position, whose masks are disks around the prompt (``control_position``), and the
+    same disks cut by the true foreground (``oracle_foreground``, which only ground truth can
+    reach). ``collapse_share`` is the share of colour variance that one image-independent map
+    explains: 1 is a collapsed model. The model :class:`genseg_mm.models.control_map.ControlMap`
+    makes the same maps, so that a table can hold them as rows of their own; then ``controls=False``.
+
+    Masks are the pixels whose colour is nearer than a radius to the colour around the prompt; the
+    radius is chosen for the model and for each control on ``calibration_subset``, by mIoU, and then
+    used on all subsets. With ``threshold='reference'`` or ``'paper'`` nothing is chosen: the rules
+    of the reference code or the paper apply to all maps. Where the model made masks of the same
+    prompts by the same rule and settings, as its ``pred_instances`` say, they are not made again.
+    ``'best'`` takes the radius that is best on the very instances that are scored, which flatters: it
+    is for controls, beside a model that chose nothing.
+
+    Data samples need ``pred_color_map`` (or ``seg_logits`` of 3 channels) in [0, 255],
+    ``gt_instance_map`` of the same size, and the metainfo ``points``, ``point_ids`` and, for
+    several evaluation sets in one, ``subset``. ``point_keys`` are the instances' own ids (default:
+    ``point_ids``), ``point_areas`` the areas that annotations state (default: the pixels in the
+    map). A mask is cut to ``pred_foreground`` where the model gives one.
+
+    Metrics (percent; ``<subset>_`` is left out for samples without a subset): ``<subset>_mIoU``,
+    ``<subset>_control_rgb``, ``<subset>_control_position``, ``<subset>_oracle_foreground``; the
+    same without a subset, over the instances of all subsets but the calibration's;
+    ``collapse_share`` in [0, 1], over all samples but the calibration's; ``radius`` (the model's,
+    in colour units), ``num_prompts`` (instances) and ``instances_without_prompt``. The numbers of
+    the calibration subset are those the radii were chosen by: for choosing checkpoints, not for
+    reporting. All are the same to the last bit for any batch size and number of processes.
+
+    Args:
+        threshold: ``'calibrate'``, ``'best'``, a radius in colour units, ``'reference'`` or
+            ``'paper'``.
+        radii: Radii to choose from.
+        calibration_subset: The subset to choose on.
+        sigma: Of the Gaussian over which the query colour is averaged, in widths and heights of the
+            map; 0 takes the colour of the prompt's own pixel.
+        point_choice: Where instances are prompted, one or several of ``'given'`` (by the pipeline),
+            ``'random'`` (one pixel, as ``PointPrompt(seed=seed)`` draws it), ``'deepest'`` (farthest
+            from the instance's edge) and ``'all'`` (the mean IoU of ``num_all`` pixels spread
+            evenly). The first one's metrics have the names above, the others' have ``random_``,
+            ``deepest_`` or ``all_`` before the map's name, with radii of their own.
+        controls: Measures the controls, too.
+        size_bands: Also ``small_mIoU``, ``medium_mIoU`` and ``large_mIoU``, by COCO's areas: below
+            32 squared, up to 96 squared, above.
+        sample_file: Path of a file to write with one row per prompt, see
+            :class:`genseg_mm.evaluation.sample_results.SampleResults`; without the calibration's.
+        seed: Of the random points.
+        num_all: Largest number of points per instance of ``'all'``.
+        grid_size: Side of the maps that ``collapse_share`` compares.
+        collect_device: MMEngine's.
+        prefix: MMEngine's.
+        collect_dir: MMEngine's.
+
+    Raises:
+        ValueError: If the threshold or a point choice is not known, or a number is not positive.
+    """
+
+    def __init__(
+        self,
+        threshold: str | float = 'calibrate',
+        radii: Sequence[float] = RADII,
+        calibration_subset: str = 'val',
+        sigma: float = 0.01,
+        point_choice: str | Sequence[str] = 'given',
+        controls: bool = True,
+        size_bands: bool = False,
+        sample_file: str | None = None,
+        seed: int = 0,
+        num_all: int = 16,
+        grid_size: int = 32,
+        collect_device: str = 'cpu',
+        prefix: str | None = None,
+        collect_dir: str | None = None,
+    ) -> None:
+        super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
+        if isinstance(threshold, str):
+            known = threshold in ('calibrate', 'best', 'reference', 'paper')
+        else:
+            known = threshold > 0
+        if not known:
+            raise ValueError(
+                "threshold must be 'calibrate', 'best', a positive radius, 'reference' or 'paper', "
+                f'but got {threshold!r}'
+            )
+        if num_all < 1:
+            raise ValueError(f'num_all must be at least 1, but got {num_all}')
+        self.rule = threshold if threshold in ('reference', 'paper') else None
+        self.calibrate = threshold == 'calibrate'
+        self.choose = threshold in ('calibrate', 'best')
+        chosen = sorted(radii) if self.choose else [] if self.rule else [threshold]
+        self.radii = torch.tensor(chosen, dtype=torch.float32)
+        self.settings = None  # of masks_from_points that make the same masks; none for many radii
+        if not self.choose and sigma > 0:
+            how = dict(rule=self.rule) if self.rule else dict(radius=threshold)
+            self.settings = prompt_settings(sigma=sigma, **how)
+        self.calibration_subset = calibration_subset
+        self.sigma = sigma
+        self.point_choice = check_choices(point_choice)
+        self.controls = controls
+        self.size_bands = size_bands
+        self.sample_file = sample_file
+        self.seed = seed
+        self.num_all = num_all
+        self.grid_size = grid_size
+
+    def process(self, data_batch: dict[str, Any] | None, data_samples: Sequence[dict]) -> None:
+        """Adds one entry per sample: IoU of every prompt at every radius, thumbnail of the map.
+
+        Args:
+            data_batch: The loader's batch; its ``inputs`` (uint8 BGR images) are the raw-image
+                control. Not needed without controls.
+            data_samples: The model's output.
+
+        Raises:
+            ValueError: If something that the metric needs is missing or has the wrong size.
+        """
+        if data_batch is None and self.controls:
+            raise ValueError(
+                "PointPromptMetric needs the loader's batch for its raw-image control, "
+                'but got None; give Evaluator.offline_evaluate the data too, or set controls=False'
+            )
+        images = data_batch['inputs'] if self.controls else [None] * len(data_samples)
+        for data_sample, image in zip(data_samples, images, strict=True):
+            self.results.append(self._measure(data_sample, image))
+
+    def _measure(self, data_sample: dict, image: Tensor | None) -> dict[str, Any]:
+        sample = read_sample(data_sample, 'given' in self.point_choice)
+        truth = truth_pixels(sample.ids, sample.point_ids)
+        maps = self._maps(data_sample, sample, image)
+        ious = {}
+        for place, choice in enumerate(self.point_choice):
+            prompts = choose_points(
+                choice, data_sample, sample, truth, seed=self.seed, num_all=self.num_all
+            )
+            for name, (colors, allowed) in maps.items():
+                masks = None
+                if name == 'mIoU' and choice == 'given' and self.settings is not None:
+                    masks = masks_of_model(data_sample, self.settings)
+                found = self._ious(colors, prompts, truth, allowed, masks)
+                ious[f'{choice}/{name}' if place else name] = found
+        areas = np.array([len(pixels) for pixels in truth], np.float64)
+        if sample.areas is not None:
+            areas = np.where(np.isnan(sample.areas), areas, sample.areas)
+        return dict(
+            subset=data_sample.get('subset') or '',
+            picture=sample.picture,
+            img_id=data_sample.get('img_id'),
+            own_ids=sample.own_ids,
+            areas=areas,
+            ious=ious,
+            thumbnail=F.adaptive_avg_pool2d(sample.colors, self.grid_size).cpu().numpy(),
+            without_prompt=num_without_prompt(sample.ids, sample.point_ids),
+        )
+
+    def _maps(
+        self, data_sample: dict, sample: PointSample, image: Tensor | None
+    ) -> dict[str, tuple[Tensor, Tensor | None]]:
+        """Every map with the pixels to which its masks are cut."""
+        maps = {'mIoU': (sample.colors, sample.allowed)}
+        if self.controls:
+            size = tuple(sample.ids.shape)
+            img_shape = data_sample.get('img_shape', image.shape[-2:])[:2]
+            position = position_map(size).to(sample.colors)
+            maps['control_rgb'] = raw_image(image, img_shape, size).to(sample.colors), None
+            maps['control_position'] = position, None
+            maps['oracle_foreground'] = position, sample.ids > 0
+        return maps
+
+    def _ious(
+        self,
+        colors: Tensor,
+        prompts: Prompts,
+        truth: list[Tensor],
+        allowed: Tensor | None,
+        masks: Tensor | None,
+    ) -> np.ndarray:
+        """IoU of K instances at R radii (R = 1 under a rule), (K, R) float64."""
+        parts = [np.zeros((0, max(1, len(self.radii))))]
+        num = len(truth)
+        if prompts.owners is not None:
+            truth = [truth[own] for own in prompts.owners]
+        for start in range(0, len(prompts.points), PROMPTS_AT_ONCE):
+            part = slice(start, start + PROMPTS_AT_ONCE)
+            points = prompts.points[part]
+            labels = None if prompts.labels is None else prompts.labels[part]
+            if masks is not None or self.rule:
+                found = masks[part] if masks is not None else None
+                if found is None:
+                    found = masks_from_points(colors, points, labels, **self.settings)
+                parts.append(mask_ious(found, truth[part], allowed)[:, None])
+                continue
+            if labels is not None and (labels != 1).any():
+                raise ValueError(
+                    'a colour radius takes positive points only, but got negative point_labels '
+                    "(0, or -1 for no point); use threshold='reference' or 'paper'"
+                )
+            parts.append(radius_ious(colors, points, truth[part], self.radii, self.sigma, allowed))
+        return mean_of_owners(np.concatenate(parts), prompts.owners, num)
+
+    def compute_metrics(self, results: list[dict[str, Any]]) -> dict[str, float]:
+        """Chooses the radii and averages.
+
+        Args:
+            results: The entries of :meth:`process`, one per sample.
+
+        Returns:
+            Metrics by name.
+
+        Raises:
+            ValueError: If there is no calibration sample to choose a radius on, or no prompt at
+                all.
+        """
+        num_prompts = sum(len(entry['own_ids']) for entry in results)
+        if num_prompts == 0:
+            raise ValueError(
+                f'PointPromptMetric got no point prompt in {len(results)} samples; '
+                'does the evaluation set have instances?'
+            )
+        table = PromptTable.of(results)
+        columns = {name: self._choose(table, name) for name in table.ious}
+        held_out = np.full(num_prompts, True)
+        pictures = results
+        if self.calibrate:
+            held_out = table.subset != self.calibration_subset
+            pictures = [e for e in results if e['subset'] != self.calibration_subset] or results
+        metrics = table.means(columns, held_out, self.size_bands)
+        metrics['collapse_share'] = collapse_share(np.stack([e['thumbnail'] for e in pictures]))
+        if not self.rule:
+            metrics['radius'] = float(self.radii[columns['mIoU']])
+        without_prompt = sum(entry['without_prompt'] for entry in results)
+        # MMEngine's log writes null for integers.
+        metrics['num_prompts'] = float(num_prompts)
+        metrics['instances_without_prompt'] = float(without_prompt)
+        if without_prompt:
+            print_log(
+                f'PointPromptMetric: {without_prompt} instances have no '
+                f'prompt and are in no average; {num_prompts} prompts counted',
+                logger='current',
+            )
+        if self.sample_file:
+            write_prompts(self.sample_file, results, table, columns, self.point_choice, held_out)
+        return metrics
+
+    def _choose(self, table: PromptTable, name: str) -> int:
+        """Column of one map's radius: the best on the calibration subset, smallest of equals."""
+        if not self.choose:
+            return 0
+        ious = table.ious[name]
+        if self.calibrate:
+            ious = ious[table.subset == self.calibration_subset]
+        if len(ious) == 0:
+            raise ValueError(
+                f"threshold='calibrate' needs prompts in the subset {self.calibration_subset!r}, "
+                f'but got the subsets {sorted(set(table.subset))}; give a part of the evaluation set '
+                f'subset={self.calibration_subset!r}, or set '
+                "threshold to a radius, 'reference' or 'paper'"
+            )
+        return int(np.argmax([percent(column) for column in ious.T]))

@@ -1,0 +1,78 @@
+"""The tables as tidy CSV: one number per line, with everything that tells it from another."""
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Sequence
+
+from genseg_mm.leaderboard.tables import Cell, Row, Table
+
+FIELDS = (
+    'table', 'column', 'method', 'value', 'unit', 'origin', 'status', 'protocol', 'source', 'ranked', 'items',
+    'expected', 'config_sha256', 'checkpoint_sha256', 'date',
+)  # fmt: skip
+
+
+def csv_text(tables: Iterable[Table]) -> str:
+    """Lines of all tables, with the header `FIELDS`.
+
+    `value` is not rounded; `origin` is measured or reported; `ranked` is yes if the number takes part in the ranking of
+    its column; `items` and what follows are of measured numbers.
+    """
+    text = io.StringIO()
+    writer = csv.DictWriter(text, FIELDS, lineterminator='\n')
+    writer.writeheader()
+    for table in tables:
+        for row in table.rows:
+            writer.writerows(_lines(table, row))
+    return text.getvalue()
+
+
+def _lines(table: Table, row: Row) -> Iterator[dict[str, object]]:
+    for column, cell in zip(table.spec.columns, row.cells, strict=True):
+        if cell.value is None:
+            continue
+        ranked = row.group == 'ranked' and cell.problem is None and column.better is not None
+        line = dict(
+            table=table.spec.name,
+            column=column.name,
+            method=row.method,
+            value=repr(cell.value) if row.measured else cell.text,
+            unit=column.unit,
+            origin='measured' if row.measured else 'reported',
+            status=row.status,
+            ranked='yes' if ranked else 'no',
+        )
+        yield {**line, **(_measured(cell) if row.measured else _published(cell))}
+
+
+def _measured(cell: Cell) -> dict[str, object]:
+    record = cell.record
+    return dict(
+        protocol=record.benchmark['protocol'],
+        source=f'{record.model["name"]}/{record.benchmark["name"]}/result.json',
+        items=record.dataset['items'],
+        expected=_text(record.dataset['expected']),
+        config_sha256=_text(record.model['config_sha256']),
+        checkpoint_sha256=_text(record.model['checkpoint_sha256']),
+        date=record.started.isoformat(timespec='seconds'),
+    )
+
+
+def _published(cell: Cell) -> dict[str, object]:
+    return dict(protocol=cell.published.protocol, source=cell.published.source)
+
+
+def _text(value: object) -> object:
+    return '' if value is None else value
+
+
+def read_csv(text: str) -> Sequence[dict[str, str]]:
+    """Lines of `csv_text` again, all values as text.
+
+    Raises:
+        ValueError: If the header is not `FIELDS`.
+    """
+    reader = csv.DictReader(io.StringIO(text))
+    if tuple(reader.fieldnames or ()) != FIELDS:
+        raise ValueError(f'expected the header {",".join(FIELDS)}, but got {reader.fieldnames}')
+    return list(reader)

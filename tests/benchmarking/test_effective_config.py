@@ -1,0 +1,138 @@
+"""The config of one measurement."""
+
+import numpy as np
+import pytest
+from mmengine.config import Config
+from torch import nn
+
+from genseg_mm.benchmarking.effective_config import effective_config, fill_network_size
+from genseg_mm.datasets.transforms import NetworkResize
+
+BENCHMARK = dict(
+    task='referring',
+    dataset=dict(
+        type='mmengine.ConcatDataset',
+        datasets=[
+            dict(
+                type='genseg_mm.ShapesDataset',
+                image_size=(64, 64),
+                pipeline=[
+                    dict(type='genseg_mm.LoadImage'),
+                    dict(type='model_resize'),
+                    dict(type='genseg_mm.TextPrompt'),
+                ],
+            )
+        ],
+    ),
+    evaluator=[dict(type='mmdet.CocoMetric'), dict(type='genseg_mm.ReferringMetric')],
+    model=dict(automatic=True, part=dict(b=3)),
+)
+RESIZE = dict(type='mmcv.Resize', scale=(32, 32), keep_ratio=False)
+
+
+def model_config(pipeline: list, **more: object) -> Config:
+    loader = dict(batch_size=5, num_workers=0, dataset=dict(pipeline=pipeline))
+    return Config(dict(model=dict(type='M', part=dict(a=1, b=2)), test_dataloader=loader, **more))
+
+
+def pipeline_of(cfg: Config) -> list:
+    return [dict(one) for one in cfg.test_dataloader.dataset.datasets[0].pipeline]
+
+
+def test_the_models_size_words_and_loader_go_into_the_benchmark():
+    words = dict(type='TextPrompt', template='Segment {}.')
+    own = model_config([dict(type='LoadImage'), RESIZE, words], data_preprocessor=dict(type='P'))
+    cfg = effective_config(own, BENCHMARK, threads=2, seed=4, sample_file='x/samples.npz')
+    assert pipeline_of(cfg) == [dict(type='genseg_mm.LoadImage'), RESIZE, words]
+    assert cfg.model == dict(
+        type='M', part=dict(a=1, b=3), automatic=True, data_preprocessor=dict(type='P')
+    )
+    assert cfg.test_dataloader.batch_size == 5
+    assert cfg.test_dataloader.sampler == dict(type='mmengine.DefaultSampler', shuffle=False)
+    assert cfg.test_cfg == dict(type='genseg_mm.BenchmarkLoop', one_by_one=True, threads=2)
+    assert cfg.randomness == dict(seed=4)
+    assert cfg.default_scope == 'genseg_mm'
+    assert not cfg.env_cfg.cudnn_benchmark
+    # mmdet's metric knows no file of samples, ours does.
+    assert [one.get('sample_file') for one in cfg.test_evaluator] == [None, 'x/samples.npz']
+
+
+def test_nothing_is_changed_in_place():
+    own = model_config([RESIZE])
+    effective_config(own, BENCHMARK, sample_file='x')
+    assert own.model == dict(type='M', part=dict(a=1, b=2))
+    assert BENCHMARK['dataset']['datasets'][0]['pipeline'][1] == dict(type='model_resize')
+    assert 'sample_file' not in BENCHMARK['evaluator'][1]
+
+
+def test_benchmarks_own_words_stay():
+    named = dict(type='genseg_mm.TextPrompt', template='Find {}')
+    benchmark = dict(BENCHMARK, dataset=dict(type='X', pipeline=[named]))
+    cfg = effective_config(
+        model_config([dict(type='TextPrompt', template='Segment {}')]), benchmark
+    )
+    assert cfg.test_dataloader.dataset.pipeline == [named]
+
+
+def test_several_sizes_in_one_test_set_are_refused():
+    parts = [dict(pipeline=[RESIZE]), dict(pipeline=[dict(RESIZE, scale=(8, 8))])]
+    own = Config(dict(model=dict(type='M'), test_dataloader=dict(dataset=dict(datasets=parts))))
+    with pytest.raises(ValueError, match='different Resizes'):
+        effective_config(own, BENCHMARK)
+
+
+class Colorer(nn.Module):
+    def __init__(self, square: int | None) -> None:
+        super().__init__()
+        self.square = square
+
+    def preferred_size(self, height: int, width: int) -> tuple[int, int]:
+        return (
+            (self.square,) * 2 if self.square else (max(height // 8, 1) * 8, max(width // 4, 1) * 4)
+        )
+
+
+class Model(nn.Module):
+    def __init__(self, square: int | None) -> None:
+        super().__init__()
+        self.colorer = Colorer(square)
+
+
+@pytest.mark.parametrize(
+    'model, expected',
+    [
+        (Model(224), [dict(type='genseg_mm.NetworkResize', size=(224, 224))]),
+        (Model(None), [dict(type='genseg_mm.NetworkResize', multiples=(8, 4))]),
+        (nn.Linear(1, 1), []),
+        (None, []),
+    ],
+)
+def test_without_a_resize_the_network_says_its_size(model, expected):
+    cfg = effective_config(model_config([]), BENCHMARK)
+    fill_network_size(cfg, model)
+    assert [dict(one) for one in pipeline_of(cfg)[1:-1]] == expected
+    with_own = effective_config(model_config([RESIZE]), BENCHMARK)
+    fill_network_size(with_own, model)
+    assert pipeline_of(with_own)[1] == RESIZE
+
+
+@pytest.mark.parametrize(
+    'settings, shape, expected',
+    [
+        (dict(size=(4, 6)), (10, 10), (4, 6)),
+        (dict(multiples=(8, 8)), (12, 27), (16, 24)),  # 12 is half way, upwards; 27 is nearer to 24
+        (dict(multiples=(8, 8)), (3, 8), (8, 8)),
+    ],
+)
+def test_network_resize(settings, shape, expected):
+    image = np.full((*shape, 3), 7, np.uint8)
+    results = NetworkResize(**settings)(dict(img=image, img_shape=shape, ori_shape=shape))
+    assert results['img'].shape[:2] == results['img_shape'] == expected
+    assert results['ori_shape'] == shape
+    assert (results['img'] == 7).all()
+
+
+def test_network_resize_takes_one_setting():
+    for settings in ({}, dict(size=(4, 4), multiples=(2, 2)), dict(size=(0, 4))):
+        with pytest.raises(ValueError, match='either size or multiples'):
+            NetworkResize(**settings)

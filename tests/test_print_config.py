@@ -1,0 +1,87 @@
+"""tools/analysis_tools/print_config.py, run as a user runs it."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+ROOT = Path(__file__).parents[1]
+TOOL = ROOT / 'tools/analysis_tools/print_config.py'
+
+
+@pytest.fixture
+def config(tmp_path):
+    (tmp_path / 'base.py').write_text(
+        "model = dict(type='A', width=3)\n"
+        "test_dataloader = dict(dataset=dict(pipeline=[dict(type='Load'), dict(type='Resize', scale=(64, 48))]))\n"
+    )
+    path = tmp_path / 'leaf.py'
+    path.write_text("_base_ = ['./base.py']\nmodel = dict(width=5)\nlrs = [0.1, 0.2]\n")
+    return path
+
+
+def run(monkeypatch, capsys, *arguments):
+    """Exit code, output and errors."""
+    monkeypatch.setattr(sys, 'argv', [str(TOOL), *map(str, arguments)])
+    code = 0
+    try:
+        runpy.run_path(str(TOOL), run_name='__main__')
+    except SystemExit as end:
+        code = end.code or 0
+    return code, *capsys.readouterr()
+
+
+def test_the_whole_config_with_bases_and_options_is_printed_and_saved(
+    config, tmp_path, monkeypatch, capsys
+):
+    out = tmp_path / 'new' / 'whole.py'
+    code, text, _ = run(
+        monkeypatch, capsys, config, '--cfg-options', 'model.width=7', '--save-path', out
+    )
+    assert code == 0
+    assert Config.fromstring(text, '.py').to_dict() == Config.fromfile(out).to_dict()
+    saved = Config.fromfile(out)
+    assert saved.model == dict(type='A', width=7)
+    assert saved.lrs == [0.1, 0.2]
+    assert '_base_' not in text
+
+
+def test_parts_by_their_path(config, monkeypatch, capsys):
+    assert run(monkeypatch, capsys, config, '--get', 'model.width')[:2] == (0, '5\n')
+    _, text, _ = run(monkeypatch, capsys, config, '--get', 'test_dataloader.dataset.pipeline.1')
+    assert Config.fromstring(text, '.py').to_dict() == dict(type='Resize', scale=(64, 48))
+    assert run(monkeypatch, capsys, config, '--get', 'lrs')[1].split() == [
+        'lrs', '=', '[', '0.1,', '0.2,', ']',
+    ]  # fmt: skip
+    _, text, _ = run(
+        monkeypatch, capsys, config, '--get', 'test_dataloader.dataset.pipeline.1.scale.0'
+    )
+    assert text == '64\n'
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['--get', 'model.widht'], "model has no 'widht'; did you mean 'width'?"),
+        (['--get', 'zzz'], "the config has no 'zzz'; it has model, test_dataloader, lrs"),
+        (['--get', 'lrs.2'], "lrs is a list of 2: expected a number below that, but got '2'"),
+        (['--get', 'model.width.x'], 'model.width is 5, which has no parts'),
+        (['--cfg-options', 'modell.width=3'], "the config has no 'modell'; did you mean 'model'?"),
+        (['--get', 'lrs', '--save-path', 'x.py'], '--save-path takes a dict, but --get lrs is'),
+    ],
+)
+def test_wrong_keys_are_told(config, monkeypatch, capsys, arguments, message):
+    code, text, errors = run(monkeypatch, capsys, config, *arguments)
+    assert (code, text) == (2, '')
+    assert message in errors
+
+
+def test_no_such_file(tmp_path, monkeypatch, capsys):
+    code, _, errors = run(monkeypatch, capsys, tmp_path / 'none.py')
+    assert code == 2
+    assert 'none.py does not exist' in errors
+    code, _, errors = run(monkeypatch, capsys, tmp_path / 'none.py', '--save-path', 'x.txt')
+    assert code == 2
+    assert '--save-path must end in one of .py, .json, .yml, .yaml: x.txt' in errors

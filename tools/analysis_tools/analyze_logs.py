@@ -1,0 +1,225 @@
+"""Curves, times and tables from MMEngine's logs of scalars.
+
+    python tools/analysis_tools/analyze_logs.py plot_curve LOG ... --keys loss_mask oIoU [--out curves.png]
+    python tools/analysis_tools/analyze_logs.py cal_train_time LOG ...
+    python tools/analysis_tools/analyze_logs.py table LOG ... [--keys oIoU mIoU]
+
+A LOG is a vis_data/<time>.json, the folder of a run, or a work dir. The runs of a work dir are one training, resumed:
+where a run goes back to an iteration, its values replace those logged before, and it is said so.
+"""
+
+import argparse
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import matplotlib  # noqa: E402
+
+matplotlib.use('Agg')
+
+from matplotlib import pyplot as plt  # noqa: E402
+from training_logs import TrainingLog, read_log  # noqa: E402
+
+from genseg_mm.launch import run_tool  # noqa: E402
+
+LINE_STYLES = ('-', '--', ':', '-.')
+NO_METRICS = ('time', 'data_time', 'memory')
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    tasks = parser.add_subparsers(dest='task', required=True)
+    plot = tasks.add_parser('plot_curve', help='curves of keys over the iterations')
+    plot.add_argument('--keys', nargs='+', default=['loss'], help='default: loss')
+    plot.add_argument(
+        '--legend', nargs='+', help='one name per curve: all keys of the first log, ...'
+    )
+    plot.add_argument('--title', help='of the figure')
+    plot.add_argument('--out', metavar='PNG', help='default: curves.png in the first work dir')
+    plot.add_argument(
+        '--smooth', type=float, default=0.0, metavar='WEIGHT',
+        help='exponential moving average over training lines, such as 0.9; the values stay, pale (default: 0, none)',
+    )  # fmt: skip
+    plot.add_argument(
+        '--log-scale', action='store_true', help='logarithmic values of training keys'
+    )
+    plot.add_argument('--start-iter', type=int, default=0, help='leave out what is before')
+    times = tasks.add_parser('cal_train_time', help='seconds per iteration')
+    times.add_argument(
+        '--include-outliers',
+        action='store_true',
+        help='also the first line of each run, which has the start of the loaders in it',
+    )
+    table = tasks.add_parser('table', help='last and best values, as Markdown')
+    table.add_argument('--keys', nargs='+', help='default: all that validation measures')
+    table.add_argument(
+        '--lower', nargs='+', default=[], metavar='KEY',
+        help='keys of which less is better (those with loss in their name are)',
+    )  # fmt: skip
+    for own in (plot, times, table):
+        own.add_argument(
+            'logs', nargs='+', help='vis_data/<time>.json, folder of a run, or work dir'
+        )
+    args = parser.parse_args()
+    if args.task == 'plot_curve':
+        if not 0 <= args.smooth < 1:
+            parser.error(f'--smooth must be in [0, 1): {args.smooth}')
+        expected = len(args.logs) * len(args.keys)
+        if args.legend and len(args.legend) != expected:
+            parser.error(
+                f'--legend must have one name per log and key, {expected}, but got {len(args.legend)}'
+            )
+    return args
+
+
+def names_of(logs: Sequence[TrainingLog], paths: Sequence[str]) -> list[str]:
+    """Short names that tell the logs apart."""
+    names = [log.name for log in logs]
+    return list(paths) if len(set(names)) < len(names) else names
+
+
+def smoothed(values: Sequence[float], weight: float) -> list[float]:
+    """Exponential moving average without the bias to zero at the start.
+
+    y_i = sum_j weight^(i - j) x_j / sum_j weight^(i - j), j <= i.
+    """
+    result, total, norm = [], 0.0, 0.0
+    for value in values:
+        total, norm = weight * total + value, weight * norm + 1
+        result.append(total / norm)
+    return result
+
+
+def plot_curve(logs: list[TrainingLog], args: argparse.Namespace) -> Path:
+    """Draws training keys in one panel and validation keys in another below it."""
+    # Shown side by side, a loss near 0.5 and a metric near 60 would be two flat lines.
+    kinds = {key: logs[0].find(key)[1] is logs[0].val for key in args.keys}
+    panels = sorted(set(kinds.values()))
+    figure, axes = plt.subplots(
+        len(panels), 1, figsize=(8, 1 + 3.5 * len(panels)), squeeze=False, sharex=True,
+        layout='constrained',
+    )  # fmt: skip
+    names = names_of(logs, args.logs)
+    for place, log in enumerate(logs):
+        for number, key in enumerate(args.keys):
+            steps, values = log.series(key)
+            shown = [(s, v) for s, v in zip(steps, values, strict=True) if s >= args.start_iter]
+            if not shown:
+                raise ValueError(f'{log.name}: {key} has no value from {args.start_iter} on')
+            steps, values = zip(*shown, strict=True)
+            label = key if len(logs) == 1 else f'{names[place]} {key}'
+            if args.legend:
+                label = args.legend[place * len(args.keys) + number]
+            color = f'C{(place if len(logs) > 1 else number) % 10}'
+            style = LINE_STYLES[number % len(LINE_STYLES)] if len(logs) > 1 else '-'
+            axis = axes[panels.index(kinds[key]), 0]
+            marker = dict(marker='o', markersize=4) if kinds[key] else {}
+            if args.smooth and not kinds[key]:
+                axis.plot(steps, values, color=color, alpha=0.25, linewidth=0.8)
+                values = smoothed(values, args.smooth)
+            axis.plot(steps, values, style, color=color, linewidth=1.3, label=label, **marker)
+    for validation, axis in zip(panels, axes[:, 0], strict=True):
+        axis.set_ylabel('validation' if validation else 'training')
+        # Losses fall by orders of magnitude, metrics in percent do not.
+        axis.set_yscale('log' if args.log_scale and validation == panels[0] else 'linear')
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=8)
+    axes[-1, 0].set_xlabel('iteration')
+    figure.suptitle(args.title or ', '.join(args.keys))
+    out = Path(args.out or logs[0].work_dir / 'curves.png')
+    out.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out, dpi=120)
+    plt.close(figure)
+    return out
+
+
+def cal_train_time(log: TrainingLog, include_outliers: bool = False) -> list[str]:
+    """Lines on the seconds per iteration: each logged value is the mean over the iterations since the one before.
+
+    Raises:
+        ValueError: If nothing is left to measure.
+    """
+    left_out = set() if include_outliers else set(log.starts)
+    steps, values = log.series('time')
+    found = {s: v for s, v in zip(steps, values, strict=True) if s not in left_out}
+    if not found:
+        raise ValueError(
+            f'{log.name} has {len(steps)} training lines, of which the first of each run is left out: expected more, '
+            'or --include-outliers'
+        )
+    slowest, fastest = max(found, key=found.get), min(found, key=found.get)
+    lines = [
+        f'{log.name}: {len(found)} lines, iterations {min(found)} to {max(found)}',
+        f'average iter time: {statistics.fmean(found.values()):.4f} s/iter, median '
+        f'{statistics.median(found.values()):.4f}, std {statistics.pstdev(found.values()):.4f}',
+        f'slowest: {found[slowest]:.4f} s/iter at iteration {slowest}, fastest: {found[fastest]:.4f} at {fastest}',
+    ]
+    data = [log.train[step]['data_time'] for step in found if 'data_time' in log.train[step]]
+    if data:
+        share = statistics.fmean(data) / statistics.fmean(found.values())
+        lines.append(f'of it waiting for data: {statistics.fmean(data):.4f} s/iter ({share:.1%})')
+    return lines
+
+
+def table(
+    logs: Sequence[TrainingLog],
+    names: Sequence[str],
+    keys: Sequence[str] | None,
+    lower: Sequence[str],
+) -> str:
+    """Last and best value of each key, one row per log, as Markdown; the iteration of the best in brackets."""
+    if not keys:
+        found = (key for log in logs for values in log.val.values() for key in values)
+        keys = [key for key in dict.fromkeys(found) if key not in NO_METRICS]
+        if not keys:
+            raise ValueError('no log has a validation: expected --keys, such as loss')
+    header = ['log', 'iterations']
+    for key in keys:
+        header += [f'{key}, last', 'best']
+    lines = [f'| {" | ".join(header)} |', '|---|' + '---:|' * (len(header) - 1)]
+    for name, log in zip(names, logs, strict=True):
+        cells = [name, str(max([*log.train, *log.val]))]
+        for key in keys:
+            steps, values = _series_or_nothing(log, key)
+            least = 'loss' in key or key in lower
+            pairs = [(v, s) for s, v in zip(steps, values, strict=True) if v == v]
+            if not pairs:
+                cells += ['-', '-']
+                continue
+            best = min(pairs) if least else max(pairs, key=lambda own: (own[0], -own[1]))
+            cells += [f'{values[-1]:.4g}', f'{best[0]:.4g} ({best[1]})']
+        lines.append(f'| {" | ".join(cells)} |')
+    return '\n'.join(lines)
+
+
+def _series_or_nothing(log: TrainingLog, key: str) -> tuple[list[int], list[float]]:
+    try:
+        return log.series(key)
+    except ValueError:  # another log has it; the cell shows that this one has not
+        return [], []
+
+
+def main() -> None:
+    args = parse_args()
+    logs = [read_log(path) for path in args.logs]
+    for log in logs:
+        for note in log.notes:
+            print(f'note: {log.name}: {note}', file=sys.stderr)
+    if args.task == 'plot_curve':
+        print(f'written: {plot_curve(logs, args)}')
+    elif args.task == 'cal_train_time':
+        print('\n\n'.join('\n'.join(cal_train_time(log, args.include_outliers)) for log in logs))
+    else:
+        for key in args.keys or []:
+            if all(not _series_or_nothing(log, key)[0] for log in logs):
+                logs[0].find(key)  # raises, with the names that there are
+        print(table(logs, names_of(logs, args.logs), args.keys, args.lower))
+
+
+if __name__ == '__main__':
+    run_tool(main)

@@ -1,0 +1,96 @@
+"""Measures models on all benchmarks of a suite and makes a leaderboard: python tools/benchmark.py SUITE [MODEL ...]
+
+    python tools/benchmark.py configs/benchmarks/tiny.py                                  # all models of the suite
+    python tools/benchmark.py configs/benchmarks/tiny.py shipped_unet mine=CONFIG.py:iter_3200.pth
+    python tools/benchmark.py configs/benchmarks/gen2seg.py reachomk/gen2seg-sd --only dram pidray
+    tools/dist_benchmark.sh configs/benchmarks/genmask.py 8 mine=CONFIG.py:iter_8000.pth  # 8 processes
+    python tools/benchmark.py configs/benchmarks/tiny.py --check old/leaderboard.json     # has a number moved?
+
+Results: OUT/MODEL/BENCHMARK/{result.json, samples.npz, config.py, log.txt, examples/} and OUT/leaderboard.{md,csv,
+html,json}. What is finished is not computed again unless config, weights, data, benchmark, version, mode or seed
+changed (for --check: or the code); a killed run continues where it was. The exit code is 1 if a job failed or, with
+--check, a number moved; 2 for a wrong command line; 130 if stopped.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from genseg_mm import launch  # noqa: E402
+from genseg_mm.benchmarking.suite import TASKS, read_suite  # noqa: E402
+from genseg_mm.launch.config import CfgOptions  # noqa: E402
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Measure models on the benchmarks of a suite')
+    parser.add_argument('suite', help='suite config, such as configs/benchmarks/tiny.py')
+    parser.add_argument(
+        'models',
+        nargs='*',
+        metavar='MODEL',
+        help='name of a model of the suite, NAME=CONFIG:CHECKPOINT, CONFIG:CHECKPOINT, CONFIG (no weights), or a '
+        'released gen2seg folder or hub id (default: all models of the suite)',
+    )
+    parser.add_argument('--out', help='folder of results (default: work_dirs/benchmarks/<suite>)')
+    parser.add_argument('--only', nargs='+', metavar='BENCHMARK', help='these benchmarks only')
+    parser.add_argument(
+        '--tasks',
+        nargs='+',
+        choices=TASKS,
+        help='what the named models can do (default: what their type can)',
+    )
+    parser.add_argument(
+        '--check', metavar='OLD', help='leaderboard.json or result.json to compare with'
+    )
+    parser.add_argument('--fast', action='store_true', help='whole batches instead of one by one')
+    parser.add_argument(
+        '--threads',
+        type=int,
+        default=1,
+        help='CPU threads of torch (default 1); 0: as many as it likes',
+    )
+    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument(
+        '--list', action='store_true', help='show what there is to do, and do nothing'
+    )
+    parser.add_argument('--rerun', action='store_true', help='compute finished results again')
+    parser.add_argument('--no-examples', action='store_true', help='draw no example pictures')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=CfgOptions,
+        metavar='KEY=VALUE',
+        help='override settings of the suite, e.g. benchmarks.dram.dataset.indices=20',
+    )
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='what started the processes',
+    )
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    suite = read_suite(args.suite, args.cfg_options)
+    # Imports torch and the models: not before the command line is known to be right.
+    from genseg_mm.benchmarking import command_line
+
+    command_line.stop_on_signals()
+    try:
+        command_line.connect(args.launcher)
+        command_line.on_main_process(lambda: command_line.make_data(suite))
+        code = command_line.run(suite, args)
+    except KeyboardInterrupt:
+        print('stopped; the same command continues with what is not finished', flush=True)
+        code = 130
+    if code:
+        command_line.leave(code)
+
+
+if __name__ == '__main__':
+    launch.run_tool(main)

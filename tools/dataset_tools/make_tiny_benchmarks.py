@@ -1,0 +1,112 @@
+"""Writes tiny copies of every evaluation dataset into one folder, as configs/_base_/benchmarks/ expect them.
+
+    python tools/dataset_tools/make_tiny_benchmarks.py work_dirs/tiny_data
+    GENSEG_DATA=work_dirs/tiny_data python tools/dataset_tools/verify_dataset.py configs/_base_/benchmarks/dram.py
+
+coco/ (COCO, RefCOCO, RefCOCO+, RefCOCOg, gRefCOCO, captions), ReasonSeg/, DRAM_processed/, egohos/, ishape_dataset/,
+pidray/, BSDS500/ and image_text/. The folder appears only when it is complete. One that this tool has written stays as
+it is, or is written again where the tools have changed since; any other is left alone, with an error.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import runpy
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from genseg_mm.launch import run_tool  # noqa: E402
+
+# name of the maker -> subfolder that it writes into
+MAKERS = dict(
+    captions='',  # first: RefCOCO's pictures replace its own of the same name
+    grefcoco='coco',  # and RefCOCO
+    coco='coco',
+    reasonseg='',
+    dram='DRAM_processed',
+    egohos='egohos',
+    ishape='ishape_dataset',
+    pidray='pidray',
+    bsds500='BSDS500',
+)
+MARK = 'tiny_benchmarks.json'
+_FOLDER = Path(__file__).resolve().parent
+
+
+def make_tiny_benchmarks(data_root: str | Path) -> bool:
+    """Writes all tiny evaluation datasets.
+
+    Args:
+        data_root: Folder for GENSEG_DATA; made if it does not exist.
+
+    Returns:
+        Whether anything was written; False if the folder was up to date.
+
+    Raises:
+        ValueError: If the folder has something in it that is not from here.
+    """
+    data_root = Path(os.path.abspath(data_root))
+    version = _version()
+    if _written(data_root) == version:
+        return False
+    if data_root.exists() and not data_root.is_dir():
+        raise ValueError(f'expected a folder to write into, but got the file {data_root}')
+    if data_root.is_dir() and any(data_root.iterdir()) and _written(data_root) is None:
+        raise ValueError(
+            f'{data_root} is not empty and was not written by make_tiny_benchmarks.py: nothing is changed there; name '
+            'another folder'
+        )
+    data_root.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f'.{data_root.name}.', dir=data_root.parent) as folder:
+        new, old = Path(folder, 'new'), Path(folder, 'old')
+        for name, subfolder in MAKERS.items():
+            maker = runpy.run_path(str(_FOLDER / f'make_tiny_{name}.py'))
+            maker[f'make_tiny_{name}'](new / subfolder)
+        (new / MARK).write_text(json.dumps(dict(version=version, makers=list(MAKERS))))
+        return _put(new, data_root, old, version)
+
+
+def _put(new: Path, data_root: Path, old: Path, version: str) -> bool:
+    """Moves a whole folder to its place; what was there goes to ``old``."""
+    if data_root.exists():
+        os.rename(data_root, old)
+    try:
+        os.rename(new, data_root)
+    except OSError:
+        if _written(data_root) == version:  # another process was faster
+            return False
+        raise
+    return True
+
+
+def _version() -> str:
+    """Changes with the source of any maker."""
+    digest = hashlib.sha256()
+    for path in sorted([*(_FOLDER / f'make_tiny_{name}.py' for name in MAKERS), Path(__file__)]):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _written(data_root: Path) -> str | None:
+    """Version that a folder was written by, None if not from here."""
+    try:
+        return json.loads((data_root / MARK).read_text())['version']
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f'{data_root / MARK} is damaged ({error}): delete {data_root}') from error
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split('\n', maxsplit=1)[0])
+    parser.add_argument('out', help='folder for GENSEG_DATA')
+    out = parser.parse_args().out
+    print(f'wrote {out}' if make_tiny_benchmarks(out) else f'{out} is up to date')
+
+
+if __name__ == '__main__':
+    run_tool(main)

@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Run a suite of benchmarks with several processes on one machine (or on NNODES machines).
+#
+# usage: tools/dist_benchmark.sh SUITE GPUS [MODEL ...] [options of tools/benchmark.py]
+#
+# GPUS is the number of processes here; without a GPU they run on the CPU.
+# Environment: NNODES NODE_RANK MASTER_ADDR PORT (several machines), OMP_NUM_THREADS, PYTHON.
+set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/processes.sh"
+
+[ $# -ge 2 ] && is_count "$2" || usage
+run_distributed "$2" "$TOOLS/benchmark.py" "$1" "${@:3}" --launcher pytorch
