@@ -183,6 +183,7 @@ def print_table(report: dict, out: Path) -> None:
     print(
         f'times: {stages}\npictures: {pictures}\nreport: {(out / "report.json").relative_to(ROOT)}'
     )
+    print('leaderboard of the shipped models: python tools/benchmark.py configs/benchmarks/tiny.py')
 
 
 def main() -> None:

@@ -41,7 +41,7 @@ models = dict(
         checkpoint='genseg_mm/weights/gen2seg_unet_shapes.safetensors',
     ),
     shipped_mae=dict(
-        title='gen2seg MAE, shipped (0.5 M)',
+        title='gen2seg MAE, shipped (0.7 M)',
         config='configs/gen2seg/gen2seg_mae_shapes_long_tiny.py',
         checkpoint='genseg_mm/weights/gen2seg_mae_shapes.safetensors',
     ),

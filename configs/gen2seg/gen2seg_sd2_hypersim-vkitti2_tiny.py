@@ -28,5 +28,4 @@ points = _base_.val_dataloader
 points.update(num_workers=0, persistent_workers=False)
 points.dataset.pipeline[1].scale = (96, 72)
 val_dataloader = points
-# All sizes: a tiny copy need not have objects of each.
 test_dataloader = dict(points, _delete_=True)
