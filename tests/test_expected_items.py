@@ -18,9 +18,12 @@ from genseg_mm.datasets import (
 from genseg_mm.launch import expected_items as module
 from genseg_mm.launch import published_counts
 from genseg_mm.launch.expected_items import (
+    Count,
+    _speaks_against,
     difference,
     differences,
     expected_items,
+    shortage,
     warn_if_incomplete,
 )
 
@@ -150,6 +153,27 @@ def test_datasets_in_one(made):
     assert expected_items(mixed) is None and len(differences(mixed)) == 2
     repeated = RepeatDataset(pidray(made, 'easy', 2), times=3)
     assert differences(repeated) == lines[:1]
+
+
+def test_shortage_is_short_and_forgives_a_tenth_of_unconfirmed_counts(made, monkeypatch):
+    assert shortage(build_dram(made / 'dram')) == '6 of 718 pictures'
+    assert shortage(ConcatDataset([pidray(made, split, 2) for split in ('easy', 'hard')])) == (
+        '4 of 34,504 pictures'
+    )
+    assert shortage(build_egohos(made / 'egohos', indices=1)) == 'only some items'
+    assert shortage(build_dram(made / 'dram', movement='realism')) is None
+    monkeypatch.setitem(published_counts.DRAM_IMAGES, 'dram', 60)  # 5 are there
+    assert shortage(build_dram(made / 'dram', movement='dram')) == '5 of 60 pictures'
+    monkeypatch.setattr('genseg_mm.launch.expected_items._speaks_against', lambda count: False)
+    assert shortage(build_dram(made / 'dram', movement='dram')) is None
+
+
+@pytest.mark.parametrize(
+    'found, published, confirmed, against',
+    [(99, 100, True, True), (100, 100, True, False), (90, 100, False, False), (89, 100, False, True)],
+)
+def test_which_counts_speak_against_a_copy(found, published, confirmed, against):
+    assert _speaks_against(Count(found, 'pictures', published, confirmed)) is against
 
 
 def test_a_part_on_purpose_is_not_compared(made):

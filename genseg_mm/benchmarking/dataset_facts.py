@@ -6,7 +6,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope, init_default_scope
 
 from genseg_mm.launch.dataset_fingerprint import dataset_fingerprint
-from genseg_mm.launch.expected_items import difference, expected_items
+from genseg_mm.launch.expected_items import difference, expected_items, shortage
 
 
 @dataclass
@@ -17,6 +17,7 @@ class DatasetFacts:
     items: int
     expected: int | None
     difference: str | None
+    incomplete: str | None
     fingerprint: str | None
 
 
@@ -38,5 +39,6 @@ def dataset_facts(cfg: Config) -> DatasetFacts:
         items=len(dataset),
         expected=expected_items(dataset),
         difference=difference(dataset),
+        incomplete=shortage(dataset),
         fingerprint=dataset_fingerprint(dataset),
     )

@@ -12,8 +12,8 @@ from torch import nn
 
 from genseg_mm.benchmarking.model_list import ModelEntry, type_name
 from genseg_mm.inference.build_model import read_config
+from genseg_mm.launch.dataset_parts import MODEL_PLACES
 
-MODEL_RESIZE = 'model_resize'
 _NETWORK_RESIZE = dict(
     type='genseg_mm.NetworkResize'
 )  # until the model is built, and its size known
@@ -44,8 +44,8 @@ def effective_config(
     """What a runner needs to measure a model on a benchmark.
 
     Args:
-        model_cfg: Config of the model, of which ``model``, the scope, the ``Resize`` and ``TextPrompt`` of the test
-            pipeline, and batch size and workers of the test loader are used.
+        model_cfg: Config of the model, of which ``model``, the scope, the transforms of :func:`model_transforms`, and
+            batch size and workers of the test loader are used.
         benchmark: Of a suite.
         one_by_one: As for ``BenchmarkLoop``.
         threads: As for ``BenchmarkLoop``.
@@ -87,7 +87,7 @@ def effective_config(
 
 
 def model_transforms(model_cfg: Config) -> dict[str, dict]:
-    """``Resize`` and ``TextPrompt`` of a model's test pipeline, by these names, where it has them.
+    """``Resize``, ``TextPrompt`` and ``UseDescriptions`` of a model's test pipeline, by these names, where it has them.
 
     Raises:
         ValueError: If parts of its test set have different ones.
@@ -98,7 +98,7 @@ def model_transforms(model_cfg: Config) -> dict[str, dict]:
             name = type_name(transform)
             if name == 'NetworkResize':
                 name = 'Resize'
-            if name not in ('Resize', 'TextPrompt'):
+            if name not in ('Resize', 'TextPrompt', 'UseDescriptions'):
                 continue
             if found.setdefault(name, transform) != transform:
                 raise ValueError(
@@ -133,8 +133,10 @@ def _with_model_transforms(dataset: Any, model_cfg: Config) -> Any:
             return value
         filled = []
         for inner in value:
-            if isinstance(inner, dict) and inner.get('type') == MODEL_RESIZE:
-                filled.append(copy.deepcopy(own.get('Resize', _NETWORK_RESIZE)))
+            if isinstance(inner, dict) and inner.get('type') in MODEL_PLACES:
+                name = MODEL_PLACES[inner['type']]
+                found = own.get(name, _NETWORK_RESIZE if name == 'Resize' else None)
+                filled += [copy.deepcopy(found)] if found else []
             elif isinstance(inner, dict) and type_name(inner) == 'TextPrompt' and len(inner) == 1:
                 filled.append(copy.deepcopy(own.get('TextPrompt', inner)))
             else:

@@ -57,11 +57,15 @@ def config_sha256(value: Any) -> str:
 
 def model_sha256(model_cfg: Config) -> str:
     """Hash of what a model's config contributes to a measurement: the model and the transforms that are its own."""
+    transforms = model_transforms(model_cfg)
     parts = dict(
         model=model_cfg.model,
         data_preprocessor=model_cfg.get('data_preprocessor'),
-        transforms=model_transforms(model_cfg),
+        transforms=transforms,
     )
+    descriptions = transforms.get('UseDescriptions', {}).get('file')
+    if descriptions and os.path.isfile(descriptions):
+        parts['descriptions'] = weights_sha256(descriptions)
     return config_sha256(parts)
 
 

@@ -20,7 +20,8 @@ from genseg_mm.launch.config import override_config
 SPLITS = ('train', 'val', 'test')
 TRUTHS = ('gt_instance_map', 'gt_masks', 'gt_seg_map', 'gt_boundaries')
 BENCHMARK_KEYS = ('task', 'dataset', 'evaluator')
-MODEL_RESIZE = 'model_resize'  # the place in a benchmark's pipeline that is the model's
+# Places in a benchmark's pipeline that are filled by the model, and its transforms that may fill them.
+MODEL_PLACES = dict(model_resize='Resize', model_descriptions='UseDescriptions')
 
 
 @dataclass
@@ -164,7 +165,7 @@ def _leaves(cfg: dict) -> Iterator[dict]:
     elif isinstance(cfg.get('dataset'), Mapping):
         yield from _leaves(cfg['dataset'])
     else:
-        pipeline = [own for own in cfg.get('pipeline', ()) if own.get('type') != MODEL_RESIZE]
+        pipeline = [own for own in cfg.get('pipeline', ()) if own.get('type') not in MODEL_PLACES]
         yield dict(cfg, pipeline=pipeline) if 'pipeline' in cfg else cfg
 
 

@@ -108,6 +108,39 @@ def published_counts(dataset: Any) -> list[Count]:
     return list(counter(dataset))
 
 
+def shortage(dataset: Any) -> str | None:
+    """Why numbers on this copy are not those of the benchmark, short; None if nothing speaks against it.
+
+    A published count that nobody has confirmed speaks against a copy only if they differ by more than a tenth.
+
+    Returns:
+        '2 of 5,000 pictures', summed over the datasets in one, or 'only some items' with ``indices``.
+    """
+    leaves = list(_leaves(dataset))
+    if any(getattr(leaf, '_indices', None) is not None for leaf in leaves):
+        return 'only some items'
+    counts = [count for leaf in leaves for count in published_counts(leaf)]
+    if not any(_speaks_against(count) for count in counts):
+        return None
+    if len({(count.what, count.note) for count in counts}) > 1 or len(counts) < len(leaves):
+        return 'not all items'
+    found, published = (sum(own) for own in zip(*((c.found, c.published) for c in counts), strict=True))
+    return f'{found:,} of {published:,} {counts[0].what}'
+
+
+def _speaks_against(count: Count) -> bool:
+    slack = 0 if count.confirmed else count.published // 10
+    return abs(count.found - count.published) > slack
+
+
+def _leaves(dataset: Any) -> Iterator[Any]:
+    parts = _parts(dataset)
+    for part in parts:
+        yield from _leaves(part)
+    if not parts:
+        yield dataset
+
+
 def warn_if_incomplete(dataset: Any) -> list[str]:
     """Logs a warning for each of :func:`differences` and returns them: for evaluation."""
     found = differences(dataset)

@@ -21,7 +21,7 @@ class Record:
             num_parameters.
         benchmark: suite, name, title, task, protocol, sha256, tolerance (in the units of the metrics).
         metrics: Metric -> number, percent unless the metric says otherwise; NaN where the data leave it undefined.
-        dataset: type, items, expected (None if unknown), difference (None if complete), fingerprint.
+        dataset: type, items, expected (None if unknown), difference (None if complete), incomplete, fingerprint.
         run: key, seed, started (ISO 8601 with time zone), seconds, seconds_per_item {model, data, metric}, processes,
             batch_size, one_by_one, threads, device, hardware, packages, commit, command.
         examples: Pictures {kind, file, caption, score}; files are relative to the folder of the result.json.
@@ -52,14 +52,12 @@ class Record:
 
     @property
     def incomplete(self) -> str | None:
-        """That the data are not the complete ones, short: '6 of 718 items'; None if no difference is known.
+        """That the data are not the complete ones, short: '6 of 718 pictures'; None if nothing speaks against them.
 
-        The whole story is ``dataset['difference']``.
+        The whole story is ``dataset['difference']``, which may also name small differences from counts that are not
+        confirmed.
         """
-        items, expected = self.dataset['items'], self.dataset['expected']
-        if expected is not None and items != expected:
-            return f'{items:,} of {expected:,} items'
-        return f'{items:,} items, not all' if self.dataset['difference'] else None
+        return self.dataset['incomplete']
 
     @classmethod
     def from_dict(

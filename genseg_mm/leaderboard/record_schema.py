@@ -38,6 +38,7 @@ KEYS: dict[str, dict[str, tuple[type, ...]]] = {
         items=_COUNT,
         expected=_MAYBE_COUNT,
         difference=_MAYBE_TEXT,
+        incomplete=_MAYBE_TEXT,
         fingerprint=_MAYBE_TEXT,
     ),
     'run': dict(

@@ -1,11 +1,14 @@
 """The config of one measurement."""
 
+import os
+
 import numpy as np
 import pytest
 from mmengine.config import Config
 from torch import nn
 
 from genseg_mm.benchmarking.effective_config import effective_config, fill_network_size
+from genseg_mm.benchmarking.provenance import model_sha256
 from genseg_mm.datasets.transforms import NetworkResize
 
 BENCHMARK = dict(
@@ -55,6 +58,28 @@ def test_the_models_size_words_and_loader_go_into_the_benchmark():
     assert not cfg.env_cfg.cudnn_benchmark
     # mmdet's metric knows no file of samples, ours does.
     assert [one.get('sample_file') for one in cfg.test_evaluator] == [None, 'x/samples.npz']
+
+
+def test_descriptions_of_the_model_fill_their_place():
+    pipeline = [dict(type='model_descriptions'), dict(type='genseg_mm.TextPrompt')]
+    benchmark = dict(BENCHMARK, dataset=dict(type='X', pipeline=pipeline))
+    described = dict(type='genseg_mm.UseDescriptions', file='d.json')
+    words = dict(type='TextPrompt')
+    cfg = effective_config(model_config([described, words]), benchmark)
+    assert cfg.test_dataloader.dataset.pipeline == [described, words]
+    cfg = effective_config(model_config([words]), benchmark)
+    assert cfg.test_dataloader.dataset.pipeline == [words]
+
+
+def test_other_descriptions_are_another_model(tmp_path):
+    file = tmp_path / 'd.json'
+    cfg = model_config([dict(type='genseg_mm.UseDescriptions', file=str(file))])
+    hashes = []
+    for text in ('{"a": 1}', '{"a": 2}', '{"a": 1}'):
+        file.write_text(text)
+        os.utime(file, ns=(len(hashes), len(hashes)))
+        hashes.append(model_sha256(cfg))
+    assert hashes[0] == hashes[2] != hashes[1]
 
 
 def test_nothing_is_changed_in_place():

@@ -43,7 +43,9 @@ def record_of(title: str, checkpoint: Path, items: int, protocol: str) -> Record
             tolerance=0.05,
         ),
         metrics=dict(oIoU=50.0),
-        dataset=dict(type='ShapesDataset', items=items, expected=None, difference=None, fingerprint='f'),
+        dataset=dict(
+            type='ShapesDataset', items=items, expected=None, difference=None, incomplete=None, fingerprint='f'
+        ),
         run=dict(
             text, seed=0, started='2026-01-01T00:00:00+00:00', seconds=1.0, processes=1, batch_size=1, one_by_one=True,
             seconds_per_item=dict(model=0.1, data=0.1, metric=0.1), threads=1, packages={}, commit=None,

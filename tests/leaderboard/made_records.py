@@ -30,7 +30,12 @@ def make_record(model='ours', benchmark='dram', metrics=None, **changes) -> Reco
         ),
         metrics={'mIoU': 48.25} if metrics is None else metrics,
         dataset=dict(
-            type='genseg_mm.DRAMDataset', items=718, expected=718, difference=None, fingerprint='f1'
+            type='genseg_mm.DRAMDataset',
+            items=718,
+            expected=718,
+            difference=None,
+            incomplete=f'{changes["items"]} of 718 items' if 'items' in changes else None,
+            fingerprint='f1',
         ),
         run=dict(
             key=f'{model}-{benchmark}',

@@ -24,6 +24,7 @@ _reasonseg_data = dict(
         dict(type='genseg_mm.LoadImage'),
         dict(type='model_resize'),
         dict(type='genseg_mm.LoadReferringMask'),
+        dict(type='model_descriptions'),  # of models that have a language model describe the target first
         dict(type='genseg_mm.TextPrompt'),
         dict(type='genseg_mm.PackGenSegInputs'),
     ],
