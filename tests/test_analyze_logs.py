@@ -12,7 +12,7 @@ from PIL import Image
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / 'tools/analysis_tools'))  # a script that is run has its folder there
 import analyze_logs  # noqa: E402
-import training_logs  # noqa: E402
+from logs import training_logs  # noqa: E402
 
 
 def train(step, loss, time=0.5, **more):

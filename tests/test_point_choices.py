@@ -117,6 +117,18 @@ def test_deepest_pixel_by_hand():
     assert deepest_pixel(np.array([5]), 9) == 5
 
 
+def test_deepest_pixel_is_that_of_all_distances():
+    """Against the distance to every pixel outside, the border of the picture among them."""
+    generator = np.random.default_rng(0)
+    for _ in range(20):
+        mask = generator.random((9, 13)) < 0.85
+        padded = np.pad(mask, 1)
+        inside, outside = np.argwhere(padded), np.argwhere(~padded)
+        depth = ((inside[:, None] - outside) ** 2).sum(-1).min(1)
+        y, x = inside[depth.argmax()] - 1
+        assert deepest_pixel(np.flatnonzero(mask), 13) == y * 13 + x
+
+
 def test_names_of_pictures():
     assert picture_name(dict(img_path='/a/b/c.jpg', img_id=4)) == 'c.jpg'
     assert picture_name(dict(img_path='', img_id=4, sample_idx=9)) == '4'

@@ -102,6 +102,49 @@ def items_of(cfg):
     return list(DATASETS.build(cfg))
 
 
+def parts_of(cfg):
+    """A benchmark's datasets: itself, or those that it joins."""
+    return cfg.get('datasets') or [cfg]
+
+
+def test_settings_are_those_that_the_protocols_state():
+    """Truth is loaded after the resize, at the original size; points and rule are the same in all sets."""
+    found = {
+        name: read_config_file(str(BENCHMARKS / f'{name}.py')).to_dict()[name] for name in POINTS
+    }
+    for name, benchmark in found.items():
+        for part in parts_of(benchmark['dataset']):
+            steps = [own['type'].rpartition('.')[2] for own in part['pipeline']]
+            loading = ['LoadImage', 'model_resize', 'LoadInstanceMap']
+            assert steps == [*loading, 'PointPrompt', 'PackGenSegInputs'], name
+            assert part['pipeline'][3] == dict(type='genseg_mm.PointPrompt', mode='random', seed=0)
+            assert part['test_mode'] is True
+        settings = dict(benchmark['evaluator'])
+        assert settings.pop('size_bands', False) == (name == 'coco')
+        kind = 'genseg_mm.PointPromptMetric'
+        assert settings == dict(type=kind, threshold='reference', controls=False)
+        assert benchmark['control_evaluator'] == dict(threshold='best')
+        assert (
+            'one random pixel' in benchmark['protocol']
+            and 'reference rule' in benchmark['protocol']
+        )
+    assert found['coco']['dataset']['classes'] == 'coco_novel'
+    assert found['dram']['dataset']['pipeline'][0]['color_type'] == 'color_ignore_orientation'
+    assert (found['dram']['dataset']['instances'], found['dram']['dataset']['min_area']) == (
+        'components',
+        100,
+    )
+    assert {own['instances'] for own in found['egohos']['dataset']['datasets']} == {'roles'}
+    assert {own['split'] for own in found['ishape']['dataset']['datasets']} == {'val'}
+    edges = read_config_file(str(BENCHMARKS / 'bsds500.py')).to_dict()['bsds500']
+    steps = [own['type'].rpartition('.')[2] for own in edges['dataset']['pipeline']]
+    assert steps == ['LoadImage', 'model_resize', 'LoadBoundaries', 'PackGenSegInputs']
+    settings = [
+        edges['evaluator'][key] for key in ('num_thresholds', 'max_distance', 'thin', 'sigma')
+    ]
+    assert settings == [99, 0.0075, True, 1.0] and edges['dataset']['split'] == 'test'
+
+
 @pytest.mark.parametrize('name', POINTS)
 def test_point_benchmarks_on_the_tiny_data(name, data):
     benchmark = read_config_file(str(BENCHMARKS / f'{name}.py')).to_dict()[name]

@@ -22,6 +22,16 @@ from genseg_mm import launch  # noqa: E402
 from genseg_mm.benchmarking.suite import TASKS, read_suite  # noqa: E402
 from genseg_mm.launch.config import CfgOptions  # noqa: E402
 
+STOPPED = 130
+
+
+def _not_negative(text: str) -> int:
+    if not text.isdecimal() or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(
+            f'expected an integer from 0 to 2**32 - 1, but got {text!r}'
+        )
+    return int(text)
+
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Measure models on the benchmarks of a suite')
@@ -47,11 +57,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--fast', action='store_true', help='whole batches instead of one by one')
     parser.add_argument(
         '--threads',
-        type=int,
+        type=_not_negative,
         default=1,
         help='CPU threads of torch (default 1); 0: as many as it likes',
     )
-    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--seed', type=_not_negative, default=0)
     parser.add_argument(
         '--list', action='store_true', help='show what there is to do, and do nothing'
     )
@@ -77,17 +87,20 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     suite = read_suite(args.suite, args.cfg_options)
-    # Imports torch and the models: not before the command line is known to be right.
-    from genseg_mm.benchmarking import command_line
-
+    try:
+        # Imports torch and the models: not before the suite is known to be right.
+        from genseg_mm.benchmarking import command_line
+    except KeyboardInterrupt:
+        sys.exit(STOPPED)
     command_line.stop_on_signals()
     try:
+        command_line.refuse_wrong_words(suite, args)
         command_line.connect(args.launcher)
         command_line.on_main_process(lambda: command_line.make_data(suite))
         code = command_line.run(suite, args)
     except KeyboardInterrupt:
         print('stopped; the same command continues with what is not finished', flush=True)
-        code = 130
+        code = STOPPED
     if code:
         command_line.leave(code)
 

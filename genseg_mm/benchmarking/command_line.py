@@ -16,10 +16,13 @@ from mmengine.dist import broadcast_object_list, get_rank, init_dist, is_distrib
 from genseg_mm.benchmarking.jobs import Job, LoadedModel, plan_jobs
 from genseg_mm.benchmarking.model_list import choose_models, find_file
 from genseg_mm.benchmarking.progress import (
+    check_tables,
     headline,
     moved_numbers,
+    old_numbers,
     summary,
     times,
+    unknown_metrics,
     write_leaderboard,
 )
 from genseg_mm.benchmarking.run_suite import Outcome, Settings, SuiteRun, fix_arithmetic
@@ -27,8 +30,36 @@ from genseg_mm.benchmarking.suite import Suite
 from genseg_mm.checkpoint import use_safe_loading
 from genseg_mm.launch.processes import connect_processes
 from genseg_mm.launch.user_errors import user_message
+from genseg_mm.leaderboard import Record
 
 _SIGNALS: list[int] = []  # received
+
+
+def refuse_wrong_words(suite: Suite, args: argparse.Namespace) -> None:
+    """Refuses what is wrong in suite and command line, before data are made and processes joined.
+
+    Raises:
+        NotADirectoryError: If the folder of results cannot be one.
+        PermissionError: If nothing can be written there.
+        ValueError: If a model, a benchmark or a table is wrong.
+    """
+    suite.select(args.only)
+    choose_models(suite, args.models, args.tasks)
+    check_tables(suite)
+    if not args.list:
+        _check_writable(_out(suite, args))
+
+
+def _out(suite: Suite, args: argparse.Namespace) -> Path:
+    return Path(args.out or f'work_dirs/benchmarks/{suite.name}').expanduser()
+
+
+def _check_writable(out: Path) -> None:
+    there = next(place for place in (out, *out.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise NotADirectoryError(f'--out {out}: {there} is a file, expected a folder')
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise PermissionError(f'--out {out}: nothing can be written in {there}')
 
 
 def stop_on_signals() -> None:
@@ -97,7 +128,7 @@ def run(suite: Suite, args: argparse.Namespace) -> int:
         KeyboardInterrupt: If stopped; what is finished stays.
     """
     fix_arithmetic(args.threads or None)
-    out = Path(args.out or f'work_dirs/benchmarks/{suite.name}')
+    out = _out(suite, args)
     benchmarks = suite.select(args.only)
     settings = Settings(
         one_by_one=not args.fast,
@@ -114,8 +145,10 @@ def run(suite: Suite, args: argparse.Namespace) -> int:
     if args.list:
         _list(suite_run, jobs)
         return 0
+    # Before the first result is written, which may be into this very file.
+    old = on_main_process(lambda: old_numbers(jobs, args.check)) if args.check else None
     outcomes = _run_all(suite_run, jobs, out)
-    return on_main_process(lambda: _finish(suite, out, jobs, outcomes, unusable, args.check))
+    return on_main_process(lambda: _finish(suite, out, jobs, outcomes, unusable, old))
 
 
 def _load_models(
@@ -150,6 +183,9 @@ def _run_all(suite_run: SuiteRun, jobs: list[Job], out: Path) -> list[Outcome]:
         if outcome.state == 'done' and get_rank() == 0:
             record = outcome.record
             _say(f'  {headline(suite_run.suite, record)}; {times(record)}')
+            note = unknown_metrics(suite_run.suite, record)
+            if note:
+                _say(f'  note: {note}')
             write_leaderboard(out, suite_run.suite)
     return outcomes
 
@@ -160,16 +196,20 @@ def _finish(
     jobs: list[Job],
     outcomes: list[Outcome],
     unusable: list[str],
-    old_file: str | None,
+    old: list[Record] | None,
 ) -> int:
     failed = bool(unusable) or any(outcome.state == 'failed' for outcome in outcomes)
     if any(outcome.state != 'failed' for outcome in outcomes):
-        write_leaderboard(out, suite)
-        _say(f'leaderboard: {out / "leaderboard.md"}, .csv, .html, .json')
+        error = write_leaderboard(out, suite)
+        failed = failed or bool(error)
+        if error:
+            _say(f'leaderboard: FAILED, {error}; remove that file if it is not needed')
+        else:
+            _say(f'leaderboard: {out / "leaderboard.md"}, .csv, .html, .json')
     moved = False
-    if old_file:
-        text, moved = moved_numbers(jobs, old_file)
-        _say(f'--check {old_file}:\n{text}')
+    if old is not None:
+        text, moved = moved_numbers(jobs, old)
+        _say(f'--check:\n{text}')
     for line in [*summary(suite, outcomes), *unusable]:
         _say(line)
     return int(failed or moved)

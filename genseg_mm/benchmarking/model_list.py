@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import genseg_mm
-from genseg_mm.benchmarking.suite import TASKS, Suite, check_folder_name
+from genseg_mm.benchmarking.suite import TASKS, Suite, check_folder_name, nearest
 from genseg_mm.inference.build_model import is_config
 
 KINDS = ('model', 'control')
@@ -55,7 +55,7 @@ def choose_models(
         tasks: What the models that are not the suite's can do; by default their type says so.
 
     Raises:
-        ValueError: If a text is none of these, or two models have one name.
+        ValueError: If a text is none of these, two models have one name, or ``tasks`` concern none.
     """
     if not texts and not suite.models:
         raise ValueError(
@@ -73,6 +73,11 @@ def choose_models(
             )
         entries.append(replace(entry, tasks=tuple(tasks) if tasks else None))
     names = [entry.name for entry in entries]
+    if tasks and set(names) <= set(suite.models):
+        raise ValueError(
+            f"--tasks is for models that are not the suite's, but {', '.join(names)} are: {suite.path} says "
+            'what they can do, or their type'
+        )
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise ValueError(
@@ -124,9 +129,7 @@ def parse_model(text: str, suite: Suite | None = None) -> ModelEntry:
     Raises:
         ValueError: If it is none of these.
     """
-    name, sign, rest = text.partition('=')
-    if not sign or '/' in name:
-        name, rest = '', text
+    name, rest = _split_name(text)
     config, _, checkpoint = rest.partition(':')
     if is_config(config):
         default = Path(config).stem
@@ -142,9 +145,21 @@ def parse_model(text: str, suite: Suite | None = None) -> ModelEntry:
         raise ValueError(
             f'expected {own}NAME=CONFIG:CHECKPOINT, CONFIG:CHECKPOINT, CONFIG (without weights), or a '
             f'released gen2seg folder or hub id, but got {text!r}'
+            f'{nearest(text, suite.models) if suite else ""}'
         )
     name = check_folder_name(name or default, f'the name of {text}')
     return ModelEntry(name, name, *found, released=not is_config(config))
+
+
+def _split_name(text: str) -> tuple[str, str]:
+    """The name before '=', and the rest; a '=' of the path itself, as in 'lr=0.1/config.py', parts nothing."""
+    name, sign, rest = text.partition('=')
+    if not sign:
+        return '', text
+    whole, after = (find_file(own.partition(':')[0]) for own in (text, rest))
+    if '/' in name and (os.path.exists(whole) or not os.path.exists(after)):
+        return '', text
+    return name, rest
 
 
 def find_file(path: str) -> str:

@@ -1,5 +1,6 @@
 """Suites: config files that say which benchmarks there are, which models, and which tables."""
 
+import difflib
 import io
 import logging
 import os
@@ -19,6 +20,7 @@ TASKS = ('referring', 'points', 'instances', 'edges')
 DATA_VARIABLE = 'GENSEG_DATA'
 _NEEDED = ('task', 'title', 'protocol', 'dataset', 'evaluator')
 _MAY_HAVE = ('tolerance', 'model', 'control_evaluator')
+_SUITE_HAS = ('name', 'title', 'description', 'make_data', 'data_root')
 _FOLDER_NAME = re.compile(r'[\w.+-]+')
 
 
@@ -54,7 +56,8 @@ class Suite:
         unknown = [name for name in names if name not in self.benchmarks]
         if unknown:
             raise ValueError(
-                f'{self.path} has no benchmark {unknown[0]!r}, but {", ".join(self.benchmarks)}'
+                f'{self.path} has no benchmark {unknown[0]!r}{nearest(unknown[0], self.benchmarks)}, '
+                f'but {", ".join(self.benchmarks)}'
             )
         return {name: cfg for name, cfg in self.benchmarks.items() if name in names}
 
@@ -80,10 +83,13 @@ def read_suite(path: str, options: Mapping | None = None) -> Suite:
             f"{path} is not a suite: expected dicts 'suite' and 'benchmarks', but got "
             f'{sorted(cfg.keys())}; suites are in configs/benchmarks'
         )
+    unknown = sorted(set(suite) - set(_SUITE_HAS))
+    if unknown:
+        raise ValueError(f'{path}: suite may have {", ".join(_SUITE_HAS)}, but got {unknown[0]!r}')
     if suite.get('make_data'):
         if not suite.get('data_root'):
             raise ValueError(f'{path}: make_data needs data_root, the folder that it writes')
-        with _variable(DATA_VARIABLE, str(suite.data_root)):
+        with _variable(DATA_VARIABLE, str(suite.data_root)), quiet():
             cfg = _parse(path, options)
     plain = cfg._cfg_dict.to_dict()
     suite = plain['suite']
@@ -106,6 +112,12 @@ def _parse(path: str, options: Mapping | None) -> Config:
     if options:
         override_config(cfg, dict(options))
     return cfg
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """' (did you mean ...?)' for a name that is nearly one of these, else nothing."""
+    close = difflib.get_close_matches(name, list(names), 1)
+    return f' (did you mean {close[0]!r}?)' if close else ''
 
 
 @contextmanager

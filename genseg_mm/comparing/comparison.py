@@ -129,7 +129,23 @@ def compare(
     notes = list(pairs.notes)
     if by == 'item' and len(set(pairs.a.pictures)) < len(pairs.a):
         notes.append('items of one picture are taken as independent, which makes intervals narrow')
-    groups = {}
+    groups = _groups(pairs, score, units, settings, notes)
+    if groups:
+        notes.append('the intervals of groups are not corrected for the number of groups')
+    everything = np.arange(len(pairs.a))
+    overall = _row(pairs, score, 'all', everything, list(unique_metrics(pairs.a)), units, settings)
+    return Comparison(names, pairs, score, overall, groups, dict(by=by, **settings), notes)
+
+
+def _groups(
+    pairs: Pairs,
+    score: str | None,
+    units: Sequence[str] | None,
+    settings: dict[str, Any],
+    notes: list[str],
+) -> dict[str, list[GroupRow]]:
+    """A row for each value of each group's key; keys of too many values are told in `notes`."""
+    groups: dict[str, list[GroupRow]] = {}
     for key, texts in pairs.a.groups.items():
         values = sorted(set(texts))
         if len(values) > _MOST_GROUPS:
@@ -143,11 +159,7 @@ def compare(
                 )
                 for value in values
             ]
-    if groups:
-        notes.append('the intervals of groups are not corrected for the number of groups')
-    everything = np.arange(len(pairs.a))
-    overall = _row(pairs, score, 'all', everything, list(unique_metrics(pairs.a)), units, settings)
-    return Comparison(names, pairs, score, overall, groups, dict(by=by, **settings), notes)
+    return groups
 
 
 def unique_metrics(samples: SampleResults) -> dict[str, str]:

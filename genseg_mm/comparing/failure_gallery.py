@@ -18,10 +18,12 @@ from genseg_mm.comparing.comparison import EXTREMES
 from genseg_mm.comparing.comparison_tables import escaped
 from genseg_mm.hooks import pictures
 from genseg_mm.hooks.prediction_grid_hook import draw_sample
+from genseg_mm.leaderboard.record import Record
 
 _PANEL_SIZE = 224
 _SHARED = ('image', 'ground truth')
 _PER_POINT = ('points', 'point_labels', 'point_ids', 'point_keys', 'point_areas')
+_PICTURE_ENDINGS = ('.jpg', '.jpeg', '.png', '.webp')
 _INSTANCE = re.compile(r'#id (\d+)')
 
 
@@ -134,15 +136,14 @@ def _score(found: Comparison, side: int, row: int) -> str:
 def _example_pictures(sides: Sequence[ComparedModel], out: Path, why: str) -> list[str]:
     lines = [f'The items that differ most cannot be drawn: {escaped(why)}', '']
     for label, side in zip('AB', sides, strict=True):
-        examples: list[dict[str, Any]] = [] if side.record is None else side.record.examples
-        there = [own for own in examples if (side.folder / own['file']).is_file()]
+        there = _pictures_of(side.record)
         if not there:
             lines += [f'{label} has no example pictures.', '']
             continue
         lines += [f'### Examples of {label} (not the items that differ)', '']
-        for own in there:
-            name = f'{label}_{os.path.basename(own["file"])}'
-            shutil.copyfile(side.folder / own['file'], out / name)
+        for number, (own, path) in enumerate(there, 1):
+            name = f'{label}_{own["kind"]}_{number}{path.suffix}'
+            shutil.copyfile(path, out / name)
             lines += [
                 f'{own["kind"]}: {escaped(own["caption"])}',
                 '',
@@ -150,3 +151,13 @@ def _example_pictures(sides: Sequence[ComparedModel], out: Path, why: str) -> li
                 '',
             ]
     return lines
+
+
+def _pictures_of(record: Record | None) -> list[tuple[dict[str, Any], Path]]:
+    """The example pictures that are there, and nothing but pictures of the record itself."""
+    found = []
+    for own in [] if record is None else record.examples:
+        path = record.file(own['file'])
+        if path is not None and path.suffix in _PICTURE_ENDINGS and path.is_file():
+            found.append((own, path))
+    return found

@@ -33,7 +33,7 @@ def markdown_text(
     parts += [
         f'Made {created:%Y-%m-%d %H:%M} UTC. *measured*: by this package; *reported*: published, with its source; '
         '*secondary*: published, read in the table or note of somebody else; **bold**: the best of its column among '
-        'comparable numbers.',
+        'comparable numbers; ⚠: of incomplete or other data, see below its table.',
         '',
     ]
     for table in tables:
@@ -60,6 +60,9 @@ def _table_lines(table: Table) -> list[str]:
     lines = [f'## {escape(spec.title)}', '']
     if spec.note:
         lines += [escape(spec.note), '']
+    unranked = table.why_unranked()
+    if unranked:
+        lines += [unranked, '']
     main = [row for row in table.rows if row.group != 'apart']
     if main:
         lines += _header(['#', 'Method', '', *columns, 'Source'], len(columns), 3)
@@ -67,6 +70,12 @@ def _table_lines(table: Table) -> list[str]:
     else:
         lines.append('Nothing is measured yet.')
     lines.append('')
+    notes = [
+        f'⚠{number} {escape(", ".join(where))}: {escape(problem)}'
+        for number, (problem, where) in enumerate(table.problems().items(), 1)
+    ]
+    if notes:
+        lines += [f'{"; ".join(notes)}.', '']
     apart = table.group('apart')
     if apart:
         lines += [f'{GROUPS["apart"]}:', '']
@@ -100,7 +109,7 @@ def _cell(cell: Cell) -> str:
     if cell.missing is not None:
         return DASH
     text = f'**{cell.text}**' if cell.best else cell.text
-    return f'{text} (⚠ {escape(cell.problem)})' if cell.problem else text
+    return f'{text} ⚠{cell.footnote}' if cell.footnote else text
 
 
 def _source(row: Row) -> str:

@@ -59,6 +59,16 @@ class Record:
         """
         return self.dataset['incomplete']
 
+    def file(self, name: str) -> Path | None:
+        """A file of the record by its name in the folder; None if it is outside: records may come from others."""
+        if self.folder is None:
+            return None
+        try:
+            path = (self.folder / name).resolve()
+        except (OSError, ValueError):  # no name of a file: a NUL in it, a loop of links
+            return None
+        return path if path.is_relative_to(self.folder.resolve()) else None
+
     @classmethod
     def from_dict(
         cls, data: Any, where: str | Path = 'record', folder: Path | None = None

@@ -31,6 +31,7 @@ class Cell:
         text: As shown, without unit; '' if missing.
         missing: Why there is no number, None if there is one.
         problem: Why the number is not ranked ('6 of 718 items'), None if nothing is wrong with it.
+        footnote: Number of the problem below the table, from 1; None without one.
         best: The best of its column among the numbers that may be compared.
         record: Where a measured number comes from.
         published: Where a published number comes from.
@@ -40,6 +41,7 @@ class Cell:
     text: str = ''
     missing: str | None = None
     problem: str | None = None
+    footnote: int | None = None
     best: bool = False
     record: Record | None = None
     published: ReportedRow | None = None
@@ -95,6 +97,21 @@ class Table:
     def group(self, name: str) -> list[Row]:
         return [row for row in self.rows if row.group == name]
 
+    def problems(self) -> dict[str, list[str]]:
+        """What is wrong with measured numbers -> columns in which it is, in the order of `Cell.footnote`."""
+        found: dict[str, list[str]] = {}
+        for number, column in enumerate(self.spec.columns):
+            own = dict.fromkeys(row.cells[number].problem for row in self.rows)
+            for problem in filter(None, own):
+                found.setdefault(problem, []).append(column.name)
+        return found
+
+    def why_unranked(self) -> str | None:
+        """One sentence if models were measured, but nothing in the table is ranked; else None."""
+        if not self.group('incomplete') or self.group('ranked'):
+            return None
+        return 'Nothing is ranked here: all measured numbers are of incomplete or other data (⚠).'
+
 
 def make_table(
     entry: Mapping[str, Any], records: Sequence[Record], cfg: Mapping[str, Any]
@@ -119,7 +136,11 @@ def make_table(
     rows, not_run = _measured_rows(spec, records, cfg, digits)
     rows += _published_rows(spec, own)
     _rank(spec, rows)
-    return Table(spec, _sorted(spec, rows), not_run, len(published) - len(own))
+    table = Table(spec, _sorted(spec, rows), not_run, len(published) - len(own))
+    numbers = {problem: number for number, problem in enumerate(table.problems(), 1)}
+    for cell in (cell for row in rows for cell in row.cells):
+        cell.footnote = numbers.get(cell.problem)
+    return table
 
 
 def _measured_rows(

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from genseg_mm.benchmarking import provenance
 from genseg_mm.benchmarking.predict_items import predict_items
 from genseg_mm.comparing.compared_models import ComparedModel
-from genseg_mm.comparing.failure_gallery import _only
+from genseg_mm.comparing.failure_gallery import _only, _pictures_of
 from genseg_mm.config_file import read_config_file
 from genseg_mm.evaluation import SampleResults
 from genseg_mm.inference.build_model import build_model
@@ -185,6 +185,30 @@ def test_changed_weights_fall_back_to_the_examples_and_say_so(runs, run_tool, tm
     report = (tmp_path / 'o' / 'report.md').read_text()
     assert 'best: a \\*b\\*\n\n![best](A_best_1.jpg)' in report and 'B has no example' in report
     assert (tmp_path / 'o' / 'A_best_1.jpg').is_file()
+
+
+def test_only_pictures_of_the_record_itself_are_copied(tmp_path):
+    """A result.json may come from somebody else."""
+    folder = tmp_path / 'run'
+    (folder / 'examples').mkdir(parents=True)
+    for name in ('examples/best_1.jpg', 'examples/notes.txt', '../secret.jpg'):
+        (folder / name).write_bytes(b'x')
+    names = (
+        '../secret.jpg',
+        '/etc/passwd',
+        'examples/notes.txt',
+        'a\0b.jpg',
+        'examples/best_1.jpg',
+    )
+    record = Record(
+        model={}, benchmark={}, metrics={}, dataset={}, run={}, folder=folder,
+        examples=[dict(kind='best', file=name, caption='', score=None) for name in names],
+    )  # fmt: skip
+    assert [(own['file'], path) for own, path in _pictures_of(record)] == [
+        ('examples/best_1.jpg', folder / 'examples/best_1.jpg')
+    ]
+    assert record.file('../secret.jpg') is None and record.file('a\0b.jpg') is None
+    assert _pictures_of(None) == []
 
 
 def test_mistakes_are_named(runs, run_tool, tmp_path):

@@ -32,6 +32,8 @@ def write(path, *boundaries, key='groundTruth', field='Boundaries'):
 
 
 def test_items(root):
+    for folder, suffix in (('images', 'jpg'), ('groundTruth', 'mat')):  # of macOS
+        (root / 'data' / folder / 'test' / f'._2018.{suffix}').write_bytes(b'junk')
     dataset = BSDS500Dataset(root, split='test')
     assert [item['img_id'] for item in dataset] == ['2018', '3008', '3998', '4988']
     assert [item['sample_idx'] for item in dataset] == [0, 1, 2, 3]

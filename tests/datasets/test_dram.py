@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from genseg_mm.datasets import DRAMDataset, LoadImage, LoadInstanceMap, PointPrompt
+from genseg_mm.datasets.instances.zero_shot.dram import CLASSES
 
 TOOL = Path(__file__).parents[2] / 'tools' / 'dataset_tools' / 'make_tiny_dram.py'
 make_tiny_dram = runpy.run_path(str(TOOL))['make_tiny_dram']
@@ -29,6 +30,25 @@ def areas(dataset):
         ids, counts = np.unique(item['gt_instance_map'], return_counts=True)
         found[item['img_id']] = {int(i): int(n) for i, n in zip(ids, counts, strict=True) if i}
     return found
+
+
+def test_ids_are_those_of_pascal_voc():
+    assert [CLASSES[name] for name in ('bird', 'boat', 'bottle', 'cat', 'chair', 'cow')] == [
+        3,
+        4,
+        5,
+        8,
+        9,
+        10,
+    ]
+    assert [CLASSES[name] for name in ('dog', 'horse', 'person', 'pottedplant', 'sheep')] == [
+        12,
+        13,
+        15,
+        16,
+        17,
+    ]
+    assert len(CLASSES) == 11
 
 
 def test_lists_and_names(root):
@@ -113,6 +133,11 @@ def test_bad_lists_and_arguments(root, tmp_path):
         path.write_text(f'{lines}{line}\n')
         with pytest.raises(ValueError, match=message):
             build_dram(root)
+    path.write_bytes('realism/édouard/été\n'.encode('latin-1'))
+    with pytest.raises(ValueError, match='dram_with_unseen.txt: expected UTF-8.*convert the list'):
+        build_dram(root)
+    path.write_bytes(lines.encode('utf-8-sig'))  # as Windows writes it
+    assert len(build_dram(root)) == 6
     path.unlink()
     with pytest.raises(FileNotFoundError, match='there is no list .*dram_with_unseen.txt'):
         build_dram(root)

@@ -44,6 +44,21 @@ def test_splits_and_names_without_files_of_macos(root):
     assert item['subset'] == 'v'
 
 
+def test_all_eight_roles(root):
+    path = root / 'test_outdomain/label/youtube_0007.png'
+    with Image.open(path) as image:
+        label = np.zeros(image.size[::-1], np.uint8)
+    label[:9, 5] = range(9)
+    Image.fromarray(label).save(path)
+    for roles, expected in (
+        ('all', [1, 2, 3, 4, 5, 6, 7, 8]),
+        ('hands', [1, 2]),
+        ('objects', [3, 4, 5, 6, 7, 8]),
+        ([8, 2], [2, 8]),
+    ):
+        assert ids(root, split='test_outdomain', ids=roles) == [expected]
+
+
 def test_roles_and_components(root):
     assert ids(root) == [[1, 2, 3, 6], [1, 2, 5], [1, 2, 3, 4]]
     assert ids(root, instances='components') == [

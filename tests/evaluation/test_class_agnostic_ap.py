@@ -138,6 +138,19 @@ def test_missed_and_half_found_objects(tmp_path):
     assert result['AP'] == pytest.approx(100 * (7 * 76 + 3 * 51) / 10 / 101)
 
 
+def test_thresholds_of_iou(tmp_path):
+    """Of a square of 25 only 18 columns are found, IoU 0.72: right at 0.5, 0.55, 0.6, 0.65 and 0.7, not at 0.75."""
+    mask = np.zeros((1, 60, 80), bool)
+    mask[0, 10:35, 10:28] = True
+    one = annotation(5, 10, 10, 25, number=0)
+    truth = dict(bbox=[10, 10, 35, 35], mask=one['segmentation'], area=625.0, ignore_flag=0)
+    found = dict(masks=mask, scores=np.ones(1))
+    result = evaluate([dict(ori_shape=(60, 80), instances=[truth], pred_instances=found)])
+    expected = dict(AP=50.0, AP50=100.0, AP75=0.0, AP_small=50.0)
+    assert {key: result[key] for key in expected} == pytest.approx(expected)
+    assert result['AR@1'] == pytest.approx(50.0)
+
+
 def test_crowds_and_other_classes(tmp_path):
     """A mask within a crowd, or on an object of an ignored class, is no mistake; a dropped one's is."""
     painted = dict(OBJECTS) | {5: [(5, 5, 20)]}

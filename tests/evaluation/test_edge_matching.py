@@ -167,6 +167,17 @@ def test_pairs_are_as_many_as_an_exhaustive_assignment_finds(seed):
     assert counts(predicted, truth, reach=reach) == (most, len(targets), most, len(places))
 
 
+def test_other_pixels_of_the_same_number_are_matched_anew():
+    """A bar is thinned to four pixels in its middle, and of its upper row four are stronger."""
+    strength = np.zeros((5, 6))
+    strength[1:4], strength[1, 1:5] = 0.5, 0.9
+    truth = np.zeros((1, 5, 6), bool)
+    truth[0, 2, 1:5] = True
+    own = count_edges(strength, truth, [0.4, 0.8], 0.5 / np.hypot(5, 6))
+    assert own.predicted.tolist() == [4, 4]
+    assert own.matched_truth.tolist() == own.matched_predicted.tolist() == [4, 0]
+
+
 def test_thresholds_do_not_influence_one_another():
     """Each starts from the matching of the one before, which must not change what is found."""
     generator = np.random.default_rng(5)

@@ -1,5 +1,11 @@
 """EdgeMetric on maps whose scores are known."""
 
+import gc
+import subprocess
+import sys
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
+
 import numpy as np
 import pytest
 import torch
@@ -127,6 +133,59 @@ def test_workers_give_the_same_numbers(monkeypatch):
     assert evaluate(pictures(), num_workers=2, **kwargs) == evaluate(pictures(), **kwargs)
     with pytest.raises(ValueError, match='num_workers must not be negative, but got -1'):
         EdgeMetric(num_workers=-1)
+
+
+def test_an_error_of_a_worker_is_raised_where_the_numbers_are_computed():
+    """Not in evaluate, where the other processes would wait for this one."""
+    metric = EdgeMetric(num_thresholds=9)
+    for own in pictures():
+        metric.process({}, [own])
+    broken = Future()
+    broken.set_exception(BrokenProcessPool('a worker was killed'))
+    metric.results[2]['counts'] = broken
+    metric.results[3]['picture'] = 'fine.jpg'
+    metric.results[2]['picture'] = '86000.jpg'
+    with pytest.raises(RuntimeError, match='edges of 86000.jpg: BrokenProcessPool: a worker was'):
+        metric.evaluate(5)
+
+
+def test_a_metric_that_is_given_up_drops_what_waits(monkeypatch):
+    """The model raised, and nobody calls evaluate."""
+    calls = []
+
+    class Pool:
+        def submit(self, *arguments):
+            return Future()
+
+        def shutdown(self, **how):
+            calls.append(how)
+
+    monkeypatch.setattr(
+        'genseg_mm.evaluation.edges.edge_metric._worker_pool', lambda num_workers: Pool()
+    )
+    metric = EdgeMetric(num_workers=1)
+    metric.process({}, pictures()[:1])
+    assert calls == []
+    del metric
+    gc.collect()
+    assert calls == [dict(wait=False, cancel_futures=True)]
+
+
+@pytest.mark.slow
+def test_workers_end_with_a_parent_that_is_killed(tmp_path):
+    (tmp_path / 'parent.py').write_text(
+        'import os\n'
+        'from genseg_mm.evaluation.edges.edge_metric import _worker_pool\n'
+        'if __name__ == "__main__":\n'
+        '    print(_worker_pool(1).submit(os.getpid).result(), flush=True)\n'
+        '    os._exit(1)\n'
+    )
+    # The worker inherits stdout: communicate returns only when it has ended as well.
+    with subprocess.Popen(
+        [sys.executable, 'parent.py'], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.communicate(timeout=60)[0].strip().isdigit()
+    assert parent.returncode == 1
 
 
 def test_entries_of_padded_loaders_are_cut_off():

@@ -120,6 +120,7 @@ def folders(tmp_path):
 
 
 def test_folder(folders):
+    (folders[1] / '._7.mat').write_bytes(b'junk of macOS')
     scores = evaluate_edge_folder(*folders, num_thresholds=4)
     # Recall 40/80, precision 20/20 at 0.2 ... 0.8 (204 / 255 reaches it).
     assert scores['thresholds'] == [

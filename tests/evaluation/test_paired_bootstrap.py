@@ -152,6 +152,14 @@ def test_bca_follows_the_skew():
     assert (bca.low, bca.high) == pytest.approx((other.low, other.high), abs=0.15)
 
 
+def test_bca_of_a_symmetric_gain_is_the_percentile_interval():
+    """Gains -20 and 20: the mean is -20, 0, 0 or 20. Half of the zeros lie below the estimate, so there is no bias."""
+    a, b = rows(iou=[0.5, 0.5]), rows(iou=[0.3, 0.7])
+    for interval in ('percentile', 'bca'):
+        (found,) = paired_bootstrap(a, b, resamples=8000, interval=interval)
+        assert (found.low, found.difference, found.high) == pytest.approx((-20, 0, 20), abs=1e-9)
+
+
 def test_undefined_resamples_are_counted():
     a = rows(intersection=[0, 1], union=[0, 2])
     b = rows(intersection=[0, 2], union=[0, 2])

@@ -331,3 +331,15 @@ def test_entries_survive_truncation_and_empty_pictures():
     assert result == evaluate(
         PointPromptMetric(50.0, sigma=0, point_choice=('given', 'all'), controls=False), samples
     )
+
+
+@pytest.mark.parametrize('threshold', ['reference', 30.0])
+def test_few_masks_at_once_change_nothing(threshold: str | float):
+    """On large pictures fewer prompts are taken at a time."""
+    colors, ids = striped()
+    metric = dict(threshold=threshold, sigma=0.1, point_choice='all', controls=False)
+    whole = evaluate(PointPromptMetric(**metric), [sample(colors, ids)])
+    with patch.object(point_prompt_metric, 'MASK_PIXELS', 2 * 25):
+        assert evaluate(PointPromptMetric(**metric), [sample(colors, ids)]) == whole
+    with patch.object(point_prompt_metric, 'MASK_PIXELS', 1):  # one at a time at least
+        assert evaluate(PointPromptMetric(**metric), [sample(colors, ids)]) == whole

@@ -354,6 +354,18 @@ def test_bad_input_is_named():
     for threshold in ('otsu', 0, -1.0):
         with pytest.raises(ValueError, match='threshold must be'):
             PointPromptMetric(threshold=threshold)
+    for settings, message in (
+        (dict(radii=()), r'radii must be positive, at least one, but got \(\)'),
+        (dict(radii=(5, 0)), 'radii must be positive'),
+        (dict(sigma=-0.1), 'sigma must be 0 or positive, but got -0.1'),
+        (dict(grid_size=0), 'grid_size must be at least 1, but got 0'),
+    ):
+        with pytest.raises(ValueError, match=message):
+            PointPromptMetric(**settings)
+    broken = flat_colors().float()
+    broken[1, 2, 3] = torch.nan
+    with pytest.raises(ValueError, match=r'expects finite colours, but got nan or inf .*\(b.png\)'):
+        metric.process(batch, [sample(broken, img_path='b.png').to_dict()])
 
 
 def test_seg_logits_of_an_mmseg_segmentor_are_taken_as_colors():

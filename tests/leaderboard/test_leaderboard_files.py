@@ -2,14 +2,16 @@
 
 import base64
 import hashlib
+import io
 import json
 import re
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 from made_records import make_record, make_suite
-from PIL import Image
+from PIL import Image, features
 
 from genseg_mm.leaderboard import build, from_records, read_records
 from genseg_mm.leaderboard.csv_table import FIELDS, read_csv
@@ -17,6 +19,7 @@ from genseg_mm.leaderboard.markdown_report import escape
 
 CREATED = datetime(2026, 3, 5, 6, 7, tzinfo=UTC)
 EVIL = '<script>alert("1")</script> | *a*_b_ & \'c\' `d` [e](javascript:f)'
+FORMAT = 'webp' if features.check('webp') else 'jpeg'
 MAIN_BARS, RUN_BARS = 6, 10  # of a line of the table of one column and of the list of runs
 VOID = {'meta', 'img', 'br', 'col', 'link', 'input'}
 
@@ -106,11 +109,34 @@ def test_every_number_of_every_record_is_on_the_page(out):
     assert json.loads((out / 'leaderboard.json').read_text())['suite'] == 'made'
 
 
+def test_noisy_pictures_become_smaller_and_small_ones_stay_as_they_are(out):
+    noise = np.random.default_rng(0).integers(90, 160, (200, 500, 3), np.uint8)
+    folder = out / 'ours/dram/examples'
+    Image.fromarray(noise).save(folder / 'noise.jpg', quality=90)
+    board = np.indices((64, 64)).sum(0) % 2 == 0  # nothing is smaller than its PNG
+    Image.fromarray(board).save(folder / 'tiny.png')
+    examples = [
+        dict(kind='best', file=f'examples/{name}', caption=name, score=None)
+        for name in ('noise.jpg', 'tiny.png')
+    ]
+    make_record(examples=examples).write(out / 'ours/dram/result.json')
+    page = Page(build(out, make_suite(), CREATED).write(out)[2].read_text('utf-8'))
+    large, tiny = (
+        base64.b64decode(uri.partition('base64,')[2]) for uri in page.attributes('img', 'src')
+    )
+    assert len(large) < 0.5 * (folder / 'noise.jpg').stat().st_size
+    with Image.open(io.BytesIO(large)) as image:
+        assert image.size == (500, 200)
+        shown = np.asarray(image.convert('RGB'), float)
+    assert abs(shown.mean() - noise.mean()) < 2
+    assert tiny == (folder / 'tiny.png').read_bytes()
+
+
 def test_pictures_are_embedded_small_and_missing_ones_are_named(out):
     board = build(out, make_suite(), CREATED)
     page = Page(board.write(out)[2].read_text('utf-8'))
     [image] = [attrs for tag, attrs in page.elements if tag == 'img']
-    assert image['src'].startswith('data:image/jpeg;base64,') and image['loading'] == 'lazy'
+    assert image['src'].startswith(f'data:image/{FORMAT};base64,') and image['loading'] == 'lazy'
     assert (image['width'], image['height'], image['alt']) == ('720', '240', 'val/3.jpg#id 2')
     assert 'examples/gone.jpg: missing' in page.text and '0.93 val/3.jpg#id 2' in page.text
 
@@ -199,14 +225,36 @@ def test_markdown_by_hand(tmp_path):
     from_records(records, make_suite(('DRAM',)), CREATED).write(tmp_path)
     lines = (tmp_path / 'leaderboard.md').read_text('utf-8').splitlines()
     start = lines.index('## One point per object')
-    assert lines[start + 2 : start + 7] == [
+    assert lines[start + 2 : start + 9] == [
         '| \\# | Method |  | DRAM | Source |',
         '| --- | --- | --- | ---: | --- |',
         '| 1 | **Ours** | *measured* | **48.26** | measured 2026-03-04 |',
-        '| – | **Theirs** | *measured* | 31.40 (⚠ 6 of 718 items) | measured 2026-03-04 |',
+        '| – | **Theirs** | *measured* | 31.40 ⚠1 | measured 2026-03-04 |',
         '| – | Disk | *control* | 54.50 | measured 2026-03-04 |',
+        '',
+        '⚠1 DRAM: 6 of 718 items.',
     ]
     assert escape('a|b\n<c>') == 'a\\|b &lt;c&gt;'
+
+
+def test_every_problem_has_one_footnote_and_an_unranked_table_says_so(tmp_path):
+    records = [
+        make_record('ours', 'dram', items=6),
+        make_record('ours', 'ishape', items=9),
+        make_record('theirs', 'dram', items=6),
+        make_record('theirs', 'ishape', items=6),
+    ]
+    page = page_of(records, make_suite(), tmp_path)
+    markdown = (tmp_path / 'leaderboard.md').read_text('utf-8')
+    [ours] = [line for line in markdown.splitlines() if line.startswith('| – | **Ours')]
+    assert ours.split(' | ')[3:5] == ['48.25 ⚠1', '48.25 ⚠2']
+    assert '⚠1 DRAM, iShape: 6 of 718 items; ⚠2 iShape: 9 of 718 items.' in markdown
+    assert '⚠1 DRAM, iShape: 6 of 718 items⚠2 iShape: 9 of 718 items' in page.text
+    for text in (markdown, page.text):
+        assert text.count('Nothing is ranked here: all measured numbers are of incomplete') == 1
+    assert 'Ranked by' not in page.text
+    page = page_of([*records, make_record('whole', 'dram')], make_suite(), tmp_path)
+    assert 'Nothing is ranked here' not in page.text and 'Ranked by' in page.text
 
 
 def test_csv_comes_back(out):

@@ -20,8 +20,8 @@ import matplotlib  # noqa: E402
 
 matplotlib.use('Agg')
 
+from logs.training_logs import TrainingLog, read_log  # noqa: E402
 from matplotlib import pyplot as plt  # noqa: E402
-from training_logs import TrainingLog, read_log  # noqa: E402
 
 from genseg_mm.launch import run_tool  # noqa: E402
 

@@ -24,6 +24,7 @@ _grefcoco_data = dict(
     type='genseg_mm.GRefCOCODataset',
     data_root='{{$GENSEG_DATA:data}}/coco/',
     text_field='raw',
+    check_images=True,  # an error at the start, not after hours
     test_mode=True,
     pipeline=[
         dict(type='genseg_mm.LoadImage'),

@@ -7,8 +7,8 @@
 pidray = dict(
     task='points',
     title='PIDRay',
-    protocol='easy, hard and hidden test pictures, all items together; point: one random pixel of each, seed 0; '
-    'reference rule',
+    protocol='easy, hard and hidden test pictures, all items together; where masks overlap, the smaller one has the '
+    'pixel; point: one random pixel of each, seed 0; reference rule',
     dataset=dict(
         type='mmengine.ConcatDataset',
         datasets=[

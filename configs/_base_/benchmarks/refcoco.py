@@ -9,6 +9,7 @@ _refcoco_data = dict(
     data_prefix=dict(img_path='train2014/'),
     text_field='sent',
     sentence='all',
+    check_images=True,  # an error at the start, not after hours
     test_mode=True,
     pipeline=[
         dict(type='genseg_mm.LoadImage'),

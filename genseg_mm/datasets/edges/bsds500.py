@@ -86,8 +86,8 @@ class BSDS500Dataset(BaseDataset):
 
 
 def _files(folder: Path, suffix: str) -> dict[str, Path]:
-    """Files of a folder by name without suffix; none where there is no such folder."""
-    return {path.stem: path for path in folder.glob(f'*{suffix}')}
+    """Files of a folder by name without suffix; none where there is no such folder. Hidden ones are no data."""
+    return {path.stem: path for path in folder.glob(f'*{suffix}') if not path.name.startswith('.')}
 
 
 def _number(name: str) -> tuple[int, str]:

@@ -2,6 +2,8 @@
 
 import multiprocessing
 import os
+import threading
+import weakref
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from typing import Any
@@ -128,9 +130,10 @@ class EdgeMetric(BaseMetric):
         if not self.num_workers:
             return count_edges(*arguments)
         if self._pool is None:
-            # A forked child could hang on a lock of torch's threads.
-            self._pool = ProcessPoolExecutor(
-                self.num_workers, mp_context=multiprocessing.get_context('spawn')
+            self._pool = _worker_pool(self.num_workers)
+            # Without this, workers go on with what waits when the model raises and nobody asks for numbers.
+            self._closing = weakref.finalize(
+                self, self._pool.shutdown, wait=False, cancel_futures=True
             )
         waiting = len(self.results) - WAITING_PER_WORKER * self.num_workers
         if waiting >= 0:
@@ -138,13 +141,15 @@ class EdgeMetric(BaseMetric):
         return self._pool.submit(count_edges, *arguments)
 
     def evaluate(self, size: int) -> dict[str, float]:
-        """Waits for the workers, then gathers and computes as MMEngine's ``BaseMetric`` does."""
+        """Waits for the workers, then gathers and computes as MMEngine's ``BaseMetric`` does.
+
+        An error of a worker is raised by :meth:`compute_metrics`: raised here, it would be known to one process, and
+        the others would wait for its results.
+        """
         for entry in self.results:
-            if isinstance(entry['counts'], Future):
-                entry['counts'] = entry['counts'].result()
-            entry['counts'] = tuple(entry['counts'])
+            entry['counts'] = _counted(entry['counts'])
         if self._pool is not None:
-            self._pool.shutdown()
+            self._closing()
             self._pool = None
         return super().evaluate(size)
 
@@ -176,9 +181,15 @@ class EdgeMetric(BaseMetric):
 
         Raises:
             ValueError: If there is none.
+            RuntimeError: If a worker failed.
         """
         if not results:
             raise ValueError('EdgeMetric was given no prediction: the data set is empty')
+        for entry in results:
+            if isinstance(entry['counts'], str):
+                raise RuntimeError(
+                    f'EdgeMetric could not match the edges of {entry["picture"]}: {entry["counts"]}'
+                )
         scores = edge_scores([EdgeCounts(*entry['counts']) for entry in results], self.thresholds)
         if self.sample_file:
             _write_images(self.sample_file, results, scores)
@@ -188,6 +199,31 @@ class EdgeMetric(BaseMetric):
             logger='current',
         )
         return scores.metrics()
+
+
+def _worker_pool(num_workers: int) -> ProcessPoolExecutor:
+    # A forked child could hang on a lock of torch's threads.
+    context = multiprocessing.get_context('spawn')
+    return ProcessPoolExecutor(num_workers, mp_context=context, initializer=_end_with_parent)
+
+
+def _end_with_parent() -> None:
+    """Has a worker end when its parent is killed: it would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+
+    def end() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=end, daemon=True).start()
+
+
+def _counted(counts: EdgeCounts | Future) -> tuple | str:
+    """Counts as plain arrays, or what went wrong in the worker."""
+    try:
+        return tuple(counts.result() if isinstance(counts, Future) else counts)
+    except Exception as error:
+        return f'{type(error).__name__}: {error}'
 
 
 def _write_images(path: str, entries: Sequence[Mapping], scores: EdgeScores) -> None:

@@ -209,7 +209,8 @@ def _files(folder: str | Path, suffix: str, what: str) -> dict[str, Path]:
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f'no folder {folder}: expected {what}, <name>{suffix}')
-    found = {path.stem: path for path in sorted(folder.glob(f'*{suffix}'))}
+    paths = sorted(folder.glob(f'*{suffix}'))
+    found = {path.stem: path for path in paths if not path.name.startswith('.')}
     if not found:
         raise ValueError(f'{folder} holds no {what}: expected <name>{suffix}, but got none')
     return found

@@ -38,7 +38,8 @@ from genseg_mm.functional.point_prompting import masks_from_points, prompt_setti
 from genseg_mm.registry import METRICS
 
 RADII = (2, 3, 5, 8, 12, 16, 20, 26, 34, 44, 56, 70, 90, 110, 140)
-PROMPTS_AT_ONCE = 128  # bounds the memory of masks
+PROMPTS_AT_ONCE = 128
+MASK_PIXELS = 1 << 28  # of the masks made at once; bounds the memory on large paintings
 
 
 @METRICS.register_module()
@@ -130,8 +131,13 @@ class PointPromptMetric(BaseMetric):
                 "threshold must be 'calibrate', 'best', a positive radius, 'reference' or 'paper', "
                 f'but got {threshold!r}'
             )
-        if num_all < 1:
-            raise ValueError(f'num_all must be at least 1, but got {num_all}')
+        if not len(radii) or not min(radii) > 0:
+            raise ValueError(f'radii must be positive, at least one, but got {radii!r}')
+        if not sigma >= 0:
+            raise ValueError(f'sigma must be 0 or positive, but got {sigma}')
+        for name, number in (('num_all', num_all), ('grid_size', grid_size)):
+            if number < 1:
+                raise ValueError(f'{name} must be at least 1, but got {number}')
         self.rule = threshold if threshold in ('reference', 'paper') else None
         self.calibrate = threshold == 'calibrate'
         self.choose = threshold in ('calibrate', 'best')
@@ -227,8 +233,9 @@ class PointPromptMetric(BaseMetric):
         num = len(truth)
         if prompts.owners is not None:
             truth = [truth[own] for own in prompts.owners]
-        for start in range(0, len(prompts.points), PROMPTS_AT_ONCE):
-            part = slice(start, start + PROMPTS_AT_ONCE)
+        at_once = max(1, min(PROMPTS_AT_ONCE, MASK_PIXELS // colors[0].numel()))
+        for start in range(0, len(prompts.points), at_once):
+            part = slice(start, start + at_once)
             points = prompts.points[part]
             labels = None if prompts.labels is None else prompts.labels[part]
             if masks is not None or self.rule:

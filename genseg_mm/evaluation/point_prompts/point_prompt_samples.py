@@ -127,4 +127,10 @@ def _colors(sample: Mapping[str, Any], where: str) -> Tensor:
             'PointPromptMetric expects pred_color_map, or seg_logits of 3 channels, '
             f'but got {came} ({where})'
         )
-    return prediction['data'].float()
+    colors = prediction['data'].float()
+    # No colour is near nan: masks would be empty, without a word.
+    if not colors.isfinite().all():
+        raise ValueError(
+            f'PointPromptMetric expects finite colours, but got nan or inf in the prediction ({where})'
+        )
+    return colors

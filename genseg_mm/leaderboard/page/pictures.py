@@ -3,13 +3,18 @@
 import base64
 import io
 from dataclasses import dataclass
-from pathlib import Path
+from functools import lru_cache
 
-from PIL import Image
+from PIL import Image, features
+
+from genseg_mm.leaderboard.record import Record
 
 _MAX_SIDE = 720  # pixels; beyond that a phone and a desktop alike only see a smaller copy
-_MAX_BYTES = 150_000
+_WANTED_BYTES = 10_000  # a page has hundreds of pictures
+_QUALITIES = (70, 55, 40)
 _KINDS = {'JPEG': 'image/jpeg', 'PNG': 'image/png', 'WEBP': 'image/webp'}
+# WebP looks like a JPEG of twice its size, but some builds of Pillow lack it.
+_FORMAT = 'WEBP' if features.check('webp') else 'JPEG'
 
 
 @dataclass(frozen=True)
@@ -21,40 +26,46 @@ class Embedded:
     height: int
 
 
-def embed(folder: Path | None, file: str) -> Embedded | str:
+def embed(record: Record, file: str) -> Embedded | str:
     """Reads a picture of a record.
 
     Args:
-        folder: Of the record.
-        file: Relative to it.
+        record: The record.
+        file: Relative to its folder.
 
     Returns:
-        The picture, smaller if it is large, or a text on why there is none.
+        The picture, encoded anew where that makes it smaller, or a text on why there is none.
     """
-    if folder is None:
+    if record.folder is None:
         return f'{file}: the record does not say where it is'
-    path = (folder / file).resolve()
-    if not path.is_relative_to(folder.resolve()):
+    path = record.file(file)
+    if path is None:
         return f'{file}: not in the folder of its record'
     if not path.is_file():
         return f'{file}: missing'
     try:
-        data = path.read_bytes()
-        with Image.open(io.BytesIO(data)) as image:
-            kind = _KINDS.get(image.format or '')
-            image.load()
-            size = image.size
-            if kind is None or max(size) > _MAX_SIDE or len(data) > _MAX_BYTES:
-                data, size = _smaller(image)
-                kind = 'image/jpeg'
+        return _embedded(path.read_bytes())
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         return f'{file}: not a picture that can be read ({type(error).__name__})'
+
+
+@lru_cache(maxsize=2048)  # a run writes the page anew after every result
+def _embedded(data: bytes) -> Embedded:
+    with Image.open(io.BytesIO(data)) as image:
+        kind, size = _KINDS.get(image.format or ''), image.size
+        copy = image.convert('RGB')
+    copy.thumbnail((_MAX_SIDE, _MAX_SIDE))
+    small = _encoded(copy)
+    if kind is None or copy.size != size or len(small) < len(data):
+        data, kind, size = small, _KINDS[_FORMAT], copy.size
     return Embedded(f'data:{kind};base64,{base64.b64encode(data).decode()}', *size)
 
 
-def _smaller(image: Image.Image) -> tuple[bytes, tuple[int, int]]:
-    copy = image.convert('RGB')
-    copy.thumbnail((_MAX_SIDE, _MAX_SIDE))
-    out = io.BytesIO()
-    copy.save(out, 'JPEG', quality=82, optimize=True)
-    return out.getvalue(), copy.size
+def _encoded(image: Image.Image) -> bytes:
+    """At the best of a few qualities that makes it as small as wanted, else at the last."""
+    for quality in _QUALITIES:
+        out = io.BytesIO()
+        image.save(out, _FORMAT, quality=quality)
+        if out.tell() <= _WANTED_BYTES:
+            break
+    return out.getvalue()

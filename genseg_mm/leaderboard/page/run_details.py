@@ -204,7 +204,7 @@ def _pictures(record: Record) -> Markup | None:
         for example in record.examples:
             if example['kind'] != kind:
                 continue
-            picture = embed(record.folder, example['file'])
+            picture = embed(record, example['file'])
             if isinstance(picture, Embedded):
                 figures.append(_figure(picture, example))
             else:

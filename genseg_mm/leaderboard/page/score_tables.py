@@ -29,10 +29,14 @@ def table_section(table: Table, number: int, anchors: Mapping[tuple[str, str], s
     if spec.note:
         parts.append(tag('p', spec.note, class_='note'))
     parts.append(tag('p', _rule(table), class_='rule'))
+    unranked = table.why_unranked()
+    if unranked:
+        parts.append(tag('p', unranked, class_='unranked'))
     if main:
         parts.append(_scroller(_main_table(table, main, anchors), f'{spec.title}, ranked'))
     else:
         parts.append(tag('p', 'Nothing is measured yet.', class_='note'))
+    parts.append(_problems(table))
     if apart:
         parts += [
             tag('h3', GROUPS['apart']),
@@ -74,7 +78,11 @@ def _rule(table: Table) -> str:
     by = f'by {spec.rank_by}' if spec.rank_by else 'by the mean of the ranks over all columns'
     if len(spec.columns) == 1:
         by = f'by {spec.columns[0].name}'
-    rule = f'Ranked {by}, numbers as shown; a row that lacks one of them has no place.'
+    rule = (
+        ''
+        if table.why_unranked()
+        else f'Ranked {by}, numbers as shown; a row that lacks one of them has no place.'
+    )
     if spec.protocol:
         rule = f'Protocol: {spec.protocol}. {rule}'
     published = [row for row in table.rows if not row.measured]
@@ -185,9 +193,26 @@ def _cell(cell: Cell, decimals: int, anchors: Mapping[tuple[str, str], str]) -> 
     warning = None
     if cell.problem:
         story = cell.record.dataset['difference'] if cell.record else None
-        warning = tag('span', f'⚠ {cell.problem}', class_='warning', title=story)
+        title = f'{cell.problem}: {story}' if story else cell.problem
+        warning = tag('span', _mark_of(cell.footnote), class_='warning', title=title)
     title = cell.published.note if cell.published and cell.published.note else None
-    return tag('td', number, warning, class_='number', data_value=repr(cell.value), title=title)
+    # The warning stands first, so that the decimal points of a column stay under each other.
+    return tag('td', warning, number, class_='number', data_value=repr(cell.value), title=title)
+
+
+def _mark_of(footnote: int) -> str:
+    return f'⚠{footnote}'
+
+
+def _problems(table: Table) -> Markup | None:
+    """Footnotes of the warnings."""
+    items = [
+        tag(
+            'li', tag('span', _mark_of(number), class_='warning'), f' {", ".join(where)}: {problem}'
+        )
+        for number, (problem, where) in enumerate(table.problems().items(), 1)
+    ]
+    return tag('ul', *items, class_='problems') if items else None
 
 
 def _source(row: Row, anchors: Mapping[tuple[str, str], str]) -> Markup:

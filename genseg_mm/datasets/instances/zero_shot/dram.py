@@ -83,7 +83,12 @@ class DRAMDataset(InstanceMapDataset):
                 f'DRAMDataset: there is no list {path}, expected <data_root>/test/{{{",".join(LISTS)}}}.txt. '
                 f'{where_configs_look()}'
             )
-        lines = [line.strip() for line in path.read_text(encoding='utf-8').splitlines()]
+        try:
+            lines = [line.strip() for line in path.read_text(encoding='utf-8-sig').splitlines()]
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f'{path}: expected UTF-8, as names of artists have accents, but got {error}; convert the list'
+            ) from error
         seen = set()
         for name in filter(None, lines):
             parts = name.split('/')

@@ -1,0 +1,1 @@
+"""Reading of training logs, for analyze_logs.py."""
