@@ -85,6 +85,12 @@ def test_time_per_iteration(resumed):
     assert lines[1] == 'average iter time: 1.5000 s/iter, median 1.3000, std 1.0630'
 
 
+def test_times_of_validations_are_not_those_of_training(tmp_path):
+    write(tmp_path / 'short', '20260101_000000', [dict(oIoU=30.0, time=0.2, data_time=0.1, step=4)])
+    with pytest.raises(ValueError, match='short has 0 training lines'):
+        analyze_logs.cal_train_time(training_logs.read_log(tmp_path / 'short'))
+
+
 def test_smoothing():
     assert analyze_logs.smoothed([4.0, 0.0, 2.0], 0.5) == [4.0, 4 / 3, (1 + 0 + 2) / 1.75]
     assert analyze_logs.smoothed([4.0, 0.0], 0.0) == [4.0, 0.0]

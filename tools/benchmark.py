@@ -13,16 +13,17 @@ changed (for --check: or the code); a killed run continues where it was. The exi
 """
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if __name__ == '__main__':
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # ends imports without a traceback
 
 from genseg_mm import launch  # noqa: E402
 from genseg_mm.benchmarking.suite import TASKS, read_suite  # noqa: E402
 from genseg_mm.launch.config import CfgOptions  # noqa: E402
-
-STOPPED = 130
 
 
 def _not_negative(text: str) -> int:
@@ -87,20 +88,19 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     suite = read_suite(args.suite, args.cfg_options)
-    try:
-        # Imports torch and the models: not before the suite is known to be right.
-        from genseg_mm.benchmarking import command_line
-    except KeyboardInterrupt:
-        sys.exit(STOPPED)
+    # Imports the models: not before the suite is known to be right.
+    from genseg_mm.benchmarking import command_line
+    from genseg_mm.launch import processes
+
     command_line.stop_on_signals()
     try:
         command_line.refuse_wrong_words(suite, args)
         command_line.connect(args.launcher)
-        command_line.on_main_process(lambda: command_line.make_data(suite))
+        processes.on_main_process(lambda: command_line.make_data(suite))
         code = command_line.run(suite, args)
     except KeyboardInterrupt:
         print('stopped; the same command continues with what is not finished', flush=True)
-        code = STOPPED
+        code = 130
     if code:
         command_line.leave(code)
 

@@ -6,14 +6,13 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.dist import broadcast_object_list, get_rank, init_dist, is_distributed
+from mmengine.dist import get_rank, init_dist, is_distributed
 
-from genseg_mm.benchmarking.jobs import Job, LoadedModel, plan_jobs
+from genseg_mm.benchmarking.jobs import Job, LoadedModel, Mode, plan_jobs
 from genseg_mm.benchmarking.model_list import choose_models, find_file
 from genseg_mm.benchmarking.progress import (
     check_tables,
@@ -28,7 +27,7 @@ from genseg_mm.benchmarking.progress import (
 from genseg_mm.benchmarking.run_suite import Outcome, Settings, SuiteRun, fix_arithmetic
 from genseg_mm.benchmarking.suite import Suite
 from genseg_mm.checkpoint import use_safe_loading
-from genseg_mm.launch.processes import connect_processes
+from genseg_mm.launch.processes import connect_processes, on_main_process
 from genseg_mm.launch.user_errors import user_message
 from genseg_mm.leaderboard import Record
 
@@ -81,13 +80,6 @@ def connect(launcher: str) -> None:
         init_dist(launcher, backend='nccl')
 
 
-def on_main_process(function: Callable[[], Any]) -> Any:
-    """Result of a function that the main process alone calls, in all processes."""
-    result = [function() if get_rank() == 0 else None]
-    broadcast_object_list(result)
-    return result[0]
-
-
 def make_data(suite: Suite) -> None:
     """Has the suite's data written if they are not there, under another name until they are whole.
 
@@ -131,9 +123,7 @@ def run(suite: Suite, args: argparse.Namespace) -> int:
     out = _out(suite, args)
     benchmarks = suite.select(args.only)
     settings = Settings(
-        one_by_one=not args.fast,
-        threads=args.threads or None,
-        seed=args.seed,
+        mode=Mode(one_by_one=not args.fast, threads=args.threads or None, seed=args.seed),
         launcher=args.launcher,
         rerun=args.rerun,
         same_code=bool(args.check),  # old numbers of old code would pass any check
@@ -148,7 +138,12 @@ def run(suite: Suite, args: argparse.Namespace) -> int:
     # Before the first result is written, which may be into this very file.
     old = on_main_process(lambda: old_numbers(jobs, args.check)) if args.check else None
     outcomes = _run_all(suite_run, jobs, out)
-    return on_main_process(lambda: _finish(suite, out, jobs, outcomes, unusable, old))
+    code = on_main_process(lambda: _finish(suite, out, jobs, outcomes, unusable, old))
+    if old and code and Path(args.check).resolve().is_relative_to(out.resolve()):
+        _say(
+            f'note: {args.check} has the new numbers now; a copy elsewhere would have kept the old'
+        )
+    return code
 
 
 def _load_models(

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mmengine.config import Config
 
@@ -111,17 +111,28 @@ def _for_kind(benchmark: dict[str, Any], kind: str) -> dict[str, Any]:
     return cfg
 
 
-def job_key(
-    model: LoadedModel, job: Job, fingerprint: str | None, one_by_one: bool, seed: int
-) -> str:
+class Mode(NamedTuple):
+    """How a model is run, as far as it may change the last bits of a number.
+
+    Attributes:
+        one_by_one: It gets samples one by one.
+        threads: Of torch on the CPU; None: as many as it likes.
+        seed: Of everything.
+    """
+
+    one_by_one: bool = True
+    threads: int | None = 1
+    seed: int = 0
+
+
+def job_key(model: LoadedModel, job: Job, fingerprint: str | None, mode: Mode) -> str:
     """``run.key`` of a job."""
     return provenance.run_key(
         model.config_sha256,
         model.checkpoint_sha256,
         provenance.benchmark_sha256(job.cfg),
         fingerprint,
-        one_by_one,
-        seed,
+        mode,
     )
 
 
@@ -129,7 +140,7 @@ def earlier_result(job: Job) -> Record | None:
     """The result that is there, or None; one that cannot be read counts as none."""
     try:
         return Record.read(job.result_file)
-    except (FileNotFoundError, ValueError):
+    except (OSError, ValueError):
         return None
 
 
@@ -138,11 +149,10 @@ def what_changed(
     model: LoadedModel,
     job: Job,
     fingerprint: str | None,
-    one_by_one: bool,
-    seed: int,
+    mode: Mode,
 ) -> list[str]:
     """Which parts of the key differ from an earlier result; empty if it still holds."""
-    if old.run['key'] == job_key(model, job, fingerprint, one_by_one, seed):
+    if old.run['key'] == job_key(model, job, fingerprint, mode):
         return []
     parts = (
         ('model config', old.model['config_sha256'], model.config_sha256),
@@ -150,7 +160,7 @@ def what_changed(
         ('benchmark', old.benchmark['sha256'], provenance.benchmark_sha256(job.cfg)),
         ('data', old.dataset['fingerprint'], fingerprint),
         ('genseg_mm version', old.run['packages'].get('genseg_mm'), __version__),
-        ('one by one', old.run['one_by_one'], one_by_one),
-        ('seed', old.run['seed'], seed),
+        ('one by one', old.run['one_by_one'], mode.one_by_one),
+        ('seed', old.run['seed'], mode.seed),
     )
-    return [name for name, before, now in parts if before != now] or ['key']
+    return [name for name, before, now in parts if before != now] or ['threads']

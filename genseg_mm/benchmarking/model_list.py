@@ -199,7 +199,7 @@ def tasks_of(entry: ModelEntry, model: dict) -> tuple[str, ...]:
     if name in _TASKS_OF:
         return _TASKS_OF[name]
     if type_name(model.get('decode_head') or {}) == 'InstanceColoringHead':
-        return ('points', 'edges')
+        return ('points',)  # its map is named seg_logits, which EdgeMetric does not read
     raise ValueError(
         f'{entry.name}: what can a {name} do? name it with --tasks {" ".join(TASKS)} (some of these), '
         "or as tasks=(...) in the suite's models"

@@ -9,7 +9,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ PACKAGES = (
     'pycocotools', 'opencv-python-headless', 'pillow',
 )  # fmt: skip
 _FORKS = ('mmengine', 'mmcv', 'mmsegmentation')
+_HASHED_BYTES = 64 << 20
 # What a number is called or how far it may move does not decide it.
 _NOT_HASHED = ('title', 'tolerance')
 
@@ -63,10 +64,32 @@ def model_sha256(model_cfg: Config) -> str:
         data_preprocessor=model_cfg.get('data_preprocessor'),
         transforms=transforms,
     )
-    descriptions = transforms.get('UseDescriptions', {}).get('file')
-    if descriptions and os.path.isfile(descriptions):
-        parts['descriptions'] = weights_sha256(descriptions)
-    return config_sha256(parts)
+    return config_sha256([parts, {os.path.basename(own): _content(own) for own in _existing_paths(parts)}])
+
+
+def _existing_paths(value: Any) -> Iterator[str]:
+    """Files and folders that a config names: pretrained parts, descriptions."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for inner in value:
+            yield from _existing_paths(inner)
+    elif isinstance(value, str) and os.sep in value and os.path.exists(os.path.expanduser(value)):
+        yield value
+
+
+def _content(path: str) -> str:
+    """Hash of a file or folder by its bytes; of large files by their size, since they are many gigabytes."""
+    root = Path(path).expanduser()
+    files = sorted(own for own in root.rglob('*') if own.is_file()) if root.is_dir() else [root]
+    return config_sha256(
+        {
+            own.relative_to(root).as_posix(): weights_sha256(str(own))
+            if own.stat().st_size <= _HASHED_BYTES
+            else own.stat().st_size
+            for own in files
+        }
+    )
 
 
 def benchmark_sha256(benchmark: Mapping) -> str:
@@ -123,11 +146,10 @@ def run_key(
     checkpoint: str | None,
     benchmark: str,
     fingerprint: str | None,
-    one_by_one: bool,
-    seed: int,
+    mode: Sequence,
 ) -> str:
-    """What two results have in common if one need not be computed again: hashes, version, mode and seed."""
-    return config_sha256([model, checkpoint, benchmark, fingerprint, __version__, one_by_one, seed])
+    """What two results have in common if one need not be computed again: hashes, version and way of running."""
+    return config_sha256([model, checkpoint, benchmark, fingerprint, __version__, *mode])
 
 
 def packages() -> dict[str, str]:

@@ -13,17 +13,25 @@ from textwrap import shorten
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.dist import broadcast_object_list, get_rank, get_world_size
+from mmengine.dist import get_rank, get_world_size
 from torch import nn
 
 from genseg_mm.benchmarking import provenance
 from genseg_mm.benchmarking.dataset_facts import DatasetFacts, dataset_facts
 from genseg_mm.benchmarking.effective_config import effective_config, fill_network_size
 from genseg_mm.benchmarking.examples import write_examples
-from genseg_mm.benchmarking.jobs import Job, LoadedModel, earlier_result, job_key, what_changed
+from genseg_mm.benchmarking.jobs import (
+    Job,
+    LoadedModel,
+    Mode,
+    earlier_result,
+    job_key,
+    what_changed,
+)
 from genseg_mm.benchmarking.loop import finite_or_text, together
 from genseg_mm.benchmarking.runner import BenchmarkRunner
 from genseg_mm.benchmarking.suite import Suite, quiet
+from genseg_mm.launch.processes import on_main_process
 from genseg_mm.launch.user_errors import user_message
 from genseg_mm.leaderboard.record import Record
 
@@ -33,18 +41,14 @@ class Settings:
     """How to run.
 
     Attributes:
-        one_by_one: The model gets samples one by one.
-        threads: Of torch on the CPU; None leaves them as they are.
-        seed: Of everything.
+        mode: What may change a number's last bits.
         launcher: What started the processes.
         rerun: Compute again what is finished.
         same_code: Compute again what other code than this has computed; else that is only said.
         examples: Draw example pictures.
     """
 
-    one_by_one: bool = True
-    threads: int | None = 1
-    seed: int = 0
+    mode: Mode = Mode()
     launcher: str = 'none'
     rerun: bool = False
     same_code: bool = False
@@ -96,9 +100,7 @@ class SuiteRun:
         Same answer in all processes, found on the main one.
         """
         with quiet():
-            answer = [self._state_of(job) if get_rank() == 0 else None]
-        broadcast_object_list(answer)
-        return Outcome(job, *answer[0])
+            return Outcome(job, *on_main_process(lambda: self._state_of(job)))
 
     def _state_of(self, job: Job) -> tuple[str, str]:
         try:
@@ -113,8 +115,7 @@ class SuiteRun:
             self.models[job.model],
             job,
             facts.fingerprint,
-            self.settings.one_by_one,
-            self.settings.seed,
+            self.settings.mode,
         )
         if changed:
             return 'changed', f'{" and ".join(changed)} changed'
@@ -172,12 +173,16 @@ class SuiteRun:
 
     def _failed(self, job: Job, error: Exception) -> Outcome:
         reason = _reason(error)
-        if get_rank() == 0:
-            job.folder.mkdir(parents=True, exist_ok=True)
-            with (job.folder / 'log.txt').open('a') as log:
-                log.write(''.join(traceback.format_exception(error)))
         self._built = None
-        self._say(f'{job}: FAILED, {reason}; see {job.folder / "log.txt"}')
+        if get_rank() == 0:
+            try:
+                job.folder.mkdir(parents=True, exist_ok=True)
+                with (job.folder / 'log.txt').open('a') as log:
+                    log.write(''.join(traceback.format_exception(error)))
+                where = f'see {job.folder / "log.txt"}'
+            except OSError as own:
+                where = f'its log could not be written: {own}'
+            self._say(f'{job}: FAILED, {reason}; {where}')
         return Outcome(job, 'failed', reason)
 
     def _say(self, text: str) -> None:
@@ -186,8 +191,7 @@ class SuiteRun:
 
     def _measure(self, job: Job) -> Record | None:
         started, start = datetime.now(UTC), time.monotonic()
-        if get_rank() == 0:
-            _empty(job.folder)
+        on_main_process(lambda: _empty(job.folder))
         sample_file = job.folder / 'samples.npz'
         model = self.models[job.model]
         settings = self.settings
@@ -195,9 +199,9 @@ class SuiteRun:
             cfg = effective_config(
                 model.cfg,
                 job.cfg,
-                settings.one_by_one,
-                settings.threads,
-                settings.seed,
+                settings.mode.one_by_one,
+                settings.mode.threads,
+                settings.mode.seed,
                 str(sample_file),
             )
         with tempfile.TemporaryDirectory(prefix='benchmark') as scratch:
@@ -210,7 +214,7 @@ class SuiteRun:
                 loop = runner.test_loop
                 pictures = []
                 if self.settings.examples:
-                    dataset, seed = loop.dataloader.dataset, self.settings.seed
+                    dataset, seed = loop.dataloader.dataset, self.settings.mode.seed
                     pictures = write_examples(job.folder, runner, dataset, sample_file, seed)
                 record = self._record(job, cfg, runner, metrics, pictures)
                 record.run.update(
@@ -245,7 +249,7 @@ class SuiteRun:
         self, job: Job, cfg: Config, runner: BenchmarkRunner, metrics: dict, pictures: list
     ) -> Record:
         model, facts, loop = self.models[job.model], self._facts_of(job), runner.test_loop
-        one_by_one, seed = self.settings.one_by_one, self.settings.seed
+        one_by_one, seed = self.settings.mode.one_by_one, self.settings.mode.seed
         return Record(
             model=dict(
                 name=job.model,
@@ -269,7 +273,7 @@ class SuiteRun:
             metrics=metrics,
             dataset=dict(vars(facts)),
             run=dict(
-                key=job_key(model, job, facts.fingerprint, one_by_one, seed),
+                key=job_key(model, job, facts.fingerprint, self.settings.mode),
                 seed=seed,
                 seconds_per_item=loop.seconds_per_item,
                 processes=get_world_size(),

@@ -7,10 +7,13 @@ import signal
 import subprocess
 import sys
 import warnings
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from mmengine.config import Config, ConfigDict
+from mmengine.dist import broadcast_object_list, get_rank
 
 _SLURM = dict(RANK='SLURM_PROCID', WORLD_SIZE='SLURM_NTASKS', LOCAL_RANK='SLURM_LOCALID')
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -53,6 +56,26 @@ def connect_processes(cfg: Config) -> None:
         find_unused_parameters=cfg.get('find_unused_parameters', False),
     )
     cfg.model_wrapper_cfg = ConfigDict(wrapper, device_ids=None)
+
+
+def on_main_process(function: Callable[[], Any]) -> Any:
+    """Result of a function that the main process alone calls, in all processes.
+
+    Raises:
+        RuntimeError: In the other processes, if it failed; in the main one, its own error.
+    """
+    error, answer = None, [None, None]
+    if get_rank() == 0:
+        try:
+            answer[0] = function()
+        except Exception as own:
+            error, answer[1] = own, f'{type(own).__name__}: {own}'
+    broadcast_object_list(answer)
+    if error is not None:
+        raise error
+    if answer[1] is not None:
+        raise RuntimeError(f'the main process failed: {answer[1]}')
+    return answer[0]
 
 
 def _set_rank_variables(launcher: str) -> None:

@@ -5,13 +5,12 @@ from collections.abc import Callable
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.dist import broadcast_object_list
 from mmengine.model import is_model_wrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from genseg_mm.checkpoint import check_whole, find_resumable, some_of, use_safe_loading
-from genseg_mm.launch.processes import connect_processes
+from genseg_mm.launch.processes import connect_processes, on_main_process
 
 
 def build_runner(cfg: Config) -> Any:
@@ -39,12 +38,12 @@ class SafeRunner(Runner):
         if self._has_loaded:
             return
         if self._resume and (self._resume == 'auto' or self._load_from is None):
-            found = self._on_main_process(lambda: find_resumable(self.work_dir))
+            found = on_main_process(lambda: find_resumable(self.work_dir))
             if found is None:
                 self.logger.info(f'Nothing to resume from in {self.work_dir}: starting anew.')
             self._resume, self._load_from = found is not None, found or self._load_from
         elif self._resume and '://' not in self._load_from:
-            self._on_main_process(lambda: check_whole(self._load_from))
+            on_main_process(lambda: check_whole(self._load_from))
         self._must_fit = self._must_fit or self._resume
         super().load_or_resume()
 
@@ -92,11 +91,6 @@ class SafeRunner(Runner):
         """Validates the model, whose checkpoint has to fit."""
         self._must_fit = True
         return super().val()
-
-    def _on_main_process(self, function: Callable[[], Any]) -> Any:
-        result = [function() if self.rank == 0 else None]
-        broadcast_object_list(result)
-        return result[0]
 
 
 def _mismatch(filename: str, report: str) -> str:

@@ -7,6 +7,7 @@ import pytest
 from mmengine.config import Config, ConfigDict
 
 from genseg_mm.benchmarking import provenance
+from genseg_mm.benchmarking.jobs import Mode
 from genseg_mm.datasets import ShapesDataset
 
 ABC = 'ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad'  # sha256 of 'abc', FIPS 180-2
@@ -78,12 +79,30 @@ def test_hub_weights_are_known_by_their_commit(tmp_path):
 
 
 def test_key_changes_with_each_part():
-    base = ['model', 'weights', 'benchmark', 'data', True, 0]
+    base = ['model', 'weights', 'benchmark', 'data', Mode()]
     keys = {provenance.run_key(*base), provenance.run_key(*base)}
     assert len(keys) == 1
-    for place, other in enumerate(['m', None, 'b', 'd', False, 1]):
+    for place, other in enumerate(['m', None, 'b', 'd', Mode(one_by_one=False)]):
         keys.add(provenance.run_key(*base[:place], other, *base[place + 1 :]))
-    assert len(keys) == 7
+    for mode in Mode(threads=None), Mode(seed=1):
+        keys.add(provenance.run_key(*base[:4], mode))
+    assert len(keys) == 8
+
+
+def test_weights_that_a_config_names_are_part_of_the_model(tmp_path, monkeypatch):
+    hashes = []
+    for folder, text in (('one', 'a'), ('two', 'b'), ('three', 'a')):
+        weights = tmp_path / folder / 'sd2'
+        weights.mkdir(parents=True)
+        (weights / 'unet.bin').write_text(text)
+        cfg = Config(dict(model=dict(type='M', parts=[dict(pretrained=str(weights))])))
+        hashes.append(provenance.model_sha256(cfg))
+    assert hashes[0] == hashes[2] != hashes[1]
+    monkeypatch.setattr(provenance, '_HASHED_BYTES', 0)  # large files: by their size
+    assert len({provenance.model_sha256(cfg), hashes[2]}) == 2
+    before = provenance.model_sha256(cfg)
+    (weights / 'unet.bin').write_text('ab')
+    assert provenance.model_sha256(cfg) != before
 
 
 def test_facts_of_the_machine():

@@ -143,6 +143,75 @@ def test_check_fails_where_a_number_moved(tmp_path, capsys):
         run(suite, tmp_path / 'out', 'oracle', check=str(old))
 
 
+def test_check_against_the_file_that_the_run_rewrites(tmp_path, capsys):
+    suite, board = write_suite(tmp_path), tmp_path / 'out/leaderboard.json'
+    run(suite, tmp_path / 'out', 'rgb')
+    saved = json.loads(board.read_text())
+    right = saved['records'][0]['metrics']['mIoU']
+    saved['records'][0]['metrics']['mIoU'] = right + 0.5
+    board.write_text(json.dumps(saved))
+    capsys.readouterr()
+    assert run(suite, tmp_path / 'out', 'rgb', check=str(board)) == 1
+    text = capsys.readouterr().out
+    assert '(-0.5, tolerance 0.01)' in text and 'has the new numbers now' in text
+    assert json.loads(board.read_text())['records'][0]['metrics']['mIoU'] == right
+
+
+def test_a_wrong_file_to_check_is_told_before_anything_is_measured(tmp_path):
+    suite = write_suite(tmp_path)
+    with pytest.raises(FileNotFoundError, match='expected a result.json or leaderboard.json'):
+        run(suite, tmp_path / 'out', 'rgb', check=str(tmp_path / 'none.json'))
+    assert not (tmp_path / 'out').exists()
+
+
+def test_a_broken_result_of_another_model_stops_nothing(tmp_path, capsys):
+    suite, broken = write_suite(tmp_path), tmp_path / 'out/mine/points/result.json'
+    broken.parent.mkdir(parents=True)
+    broken.write_text('{"schema": 7}')
+    assert run(suite, tmp_path / 'out') == 1
+    text = capsys.readouterr().out
+    assert f'leaderboard: FAILED, {broken}: ' in text and '2 measured' in text
+    broken.unlink()
+    assert run(suite, tmp_path / 'out') == 0
+    assert '2 finished before, 0 failed' in capsys.readouterr().out
+
+
+def test_columns_of_metrics_that_are_not_measured_are_named(tmp_path, capsys):
+    suite = Path(write_suite(tmp_path))
+    suite.write_text(suite.read_text().replace("metric='mIoU'", "metric='mIuO'"))
+    assert run(str(suite), tmp_path / 'out', 'rgb') == 0
+    assert f'{suite} has columns of mIuO' in capsys.readouterr().out
+
+
+def test_one_reason_of_several_jobs_is_summed_up_once(tmp_path, capsys):
+    suite = write_suite(tmp_path, extra='benchmarks = dict(gone=gone)\ntables = []\n')
+    assert run(suite, tmp_path / 'out') == 1
+    lines = capsys.readouterr().out.splitlines()
+    failed = [line for line in lines if line.startswith('  FAILED')]
+    assert len(failed) == 1 and failed[0].startswith('  FAILED rgb · gone, oracle · gone: DRAM')
+
+
+@pytest.mark.parametrize(
+    'changes, error, message',
+    [
+        (dict(only=['pionts']), ValueError, "no benchmark 'pionts' .did you mean 'points'"),
+        (dict(models=['rbg']), ValueError, "but got 'rbg'"),
+        (dict(out='few.py'), NotADirectoryError, 'few.py is a file, expected a folder'),
+        (dict(out='few.py/below'), NotADirectoryError, 'few.py is a file, expected a folder'),
+        (dict(text=("rank_by='", "rank_bi='")), ValueError, "few.py: table 'points': .*'rank_bi'"),
+    ],
+)
+def test_wrong_words_are_told_first(tmp_path, monkeypatch, changes, error, message):
+    monkeypatch.chdir(tmp_path)
+    suite = Path(write_suite(tmp_path))
+    suite.write_text(suite.read_text().replace(*changes.get('text', ('', ''))))
+    args = argparse.Namespace(
+        **{**dict(models=[], only=None, tasks=None, out='out', list=False), **changes}
+    )
+    with pytest.raises(error, match=message):
+        command_line.refuse_wrong_words(read_suite(str(suite)), args)
+
+
 def test_other_code_is_said_and_measured_again_for_a_check(tmp_path, capsys):
     suite, file = write_suite(tmp_path), tmp_path / 'out/rgb/points/result.json'
     run(suite, tmp_path / 'out', 'rgb')
@@ -238,7 +307,8 @@ def wait_for(path: Path, process: subprocess.Popen) -> None:
 def test_errors_in_several_processes_do_not_hang(tmp_path):
     late = "late = dict(points, evaluator=dict(points['evaluator'], threshold='calibrate'))\n"  # has no such subset
     wrong = "bad = dict(points, evaluator=dict(type='genseg_mm.ReferringMetric'))\n"
-    listed = 'benchmarks = dict(bad=bad, late=late, gone=gone, points=points)\n'
+    listed = 'benchmarks = dict(bad=bad, late=late, gone=gone, stuck=dict(points), points=points)\n'
+    (tmp_path / 'out/rgb/stuck/samples.npz').mkdir(parents=True)  # cannot be removed as a file
     suite = write_suite(tmp_path, extra=late + wrong + listed)
     command = ['bash', 'tools/dist_benchmark.sh', suite, '2', 'rgb', '--out', str(tmp_path / 'out')]
     environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHON': sys.executable}
@@ -250,12 +320,13 @@ def test_errors_in_several_processes_do_not_hang(tmp_path):
         ('bad', 'pred_sem_seg'),
         ('late', "needs prompts in the subset 'val'"),
         ('gone', 'gone'),
+        ('stuck', 'samples.npz'),
     ):
         (line,) = [
             line for line in done.stdout.splitlines() if line.startswith(f'  FAILED rgb · {name}')
         ]
         assert text in line
-    assert '1 measured' in done.stdout and '3 failed' in done.stdout
+    assert '1 measured' in done.stdout and '4 failed' in done.stdout
     assert result(tmp_path / 'out')['run']['processes'] == 2
     usage = subprocess.run(
         ['bash', 'tools/dist_benchmark.sh', suite], capture_output=True, text=True, cwd=ROOT
@@ -293,3 +364,6 @@ def test_wrong_command_lines_are_one_line(tmp_path):
     assert (
         f'error: config {tmp_path / "none.py"} does not exist' in text and 'Traceback' not in text
     )
+    process = start(write_suite(tmp_path), '--threads', '-1')
+    assert 'argument --threads: expected an integer from 0' in process.communicate()[0]
+    assert process.returncode == 2

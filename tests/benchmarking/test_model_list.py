@@ -52,6 +52,32 @@ def test_refuses_what_is_no_model(text):
         parse_model(text, suite(good={}))
 
 
+def test_names_the_nearest_model():
+    with pytest.raises(ValueError, match=r"but got 'goood' \(did you mean 'good'\?\)$"):
+        parse_model('goood', suite(good={}))
+    with pytest.raises(ValueError, match="but got 'other'$"):
+        parse_model('other', suite(good={}))
+
+
+def test_a_slash_in_a_name_is_told_from_one_in_a_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path('b.py').touch()
+    with pytest.raises(ValueError, match="must be a name of letters, digits .* but got 'a/x'"):
+        parse_model('a/x=b.py')
+    Path('a').mkdir()
+    Path('a/x=b.py').touch()
+    entry = parse_model('a/x=b.py')
+    assert (entry.name, entry.config) == ('x=b', 'a/x=b.py')
+
+
+def test_tasks_of_the_suites_models_are_not_overridden_in_silence():
+    own = suite(a=dict(config='a.py'), b=dict(config='b.py'))
+    with pytest.raises(
+        ValueError, match="--tasks is for models that are not the suite's, but a, b"
+    ):
+        choose_models(own, [], tasks=['edges'])
+
+
 def test_refuses_names_that_are_no_folders():
     with pytest.raises(ValueError, match="must be a name of letters, digits .* but got 'a b'"):
         parse_model('a b=c.py')
@@ -111,7 +137,7 @@ def test_files_are_found_from_any_folder(tmp_path, monkeypatch):
             dict(
                 type='mmseg.EncoderDecoder', decode_head=dict(type='genseg_mm.InstanceColoringHead')
             ),
-            ('points', 'edges'),
+            ('points',),
         ),
     ],
 )

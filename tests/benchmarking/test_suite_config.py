@@ -74,6 +74,7 @@ def test_select_keeps_the_order_of_the_suite(tmp_path):
             "must be one of .* but got 'flying'",
         ),
         (suite_text().replace("title='T'", "title='T', colour=1"), "got 'colour'"),
+        (suite_text(extra=', colour=1'), "suite may have name, .* but got 'colour'"),
         (suite_text(extra=", make_data='t.py'"), 'make_data needs data_root'),
     ],
 )

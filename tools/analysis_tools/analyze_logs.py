@@ -145,8 +145,8 @@ def cal_train_time(log: TrainingLog, include_outliers: bool = False) -> list[str
         ValueError: If nothing is left to measure.
     """
     left_out = set() if include_outliers else set(log.starts)
-    steps, values = log.series('time')
-    found = {s: v for s, v in zip(steps, values, strict=True) if s not in left_out}
+    steps = [step for step in sorted(log.train) if 'time' in log.train[step]]  # not of validations
+    found = {step: log.train[step]['time'] for step in steps if step not in left_out}
     if not found:
         raise ValueError(
             f'{log.name} has {len(steps)} training lines, of which the first of each run is left out: expected more, '
