@@ -157,7 +157,7 @@ def _split_name(text: str) -> tuple[str, str]:
     if not sign:
         return '', text
     whole, after = (find_file(own.partition(':')[0]) for own in (text, rest))
-    if '/' in name and (os.path.exists(whole) or not os.path.exists(after)):
+    if os.path.exists(whole) or ('/' in name and not os.path.exists(after)):
         return '', text
     return name, rest
 
@@ -199,7 +199,7 @@ def tasks_of(entry: ModelEntry, model: dict) -> tuple[str, ...]:
     if name in _TASKS_OF:
         return _TASKS_OF[name]
     if type_name(model.get('decode_head') or {}) == 'InstanceColoringHead':
-        return ('points',)  # its map is named seg_logits, which EdgeMetric does not read
+        return ('points', 'edges')
     raise ValueError(
         f'{entry.name}: what can a {name} do? name it with --tasks {" ".join(TASKS)} (some of these), '
         "or as tasks=(...) in the suite's models"

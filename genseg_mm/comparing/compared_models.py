@@ -1,5 +1,6 @@
 """The two sides of a comparison: their sample results, and their models to predict some items again."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,7 +75,10 @@ class ComparedModel:
         with DefaultScope.overwrite_default_scope(scope):
             dataset = DATASETS.build(cfg.test_dataloader.dataset)
         self._check_size(dataset)
-        model = build_model(cfg, checkpoint, None, scope)
+        with warnings.catch_warnings():
+            if self.record is not None and self.record.is_control:  # without weights on purpose
+                warnings.filterwarnings('ignore', 'no weights were given')
+            model = build_model(cfg, checkpoint, None, scope)
         yield from predicted_items(model, dataset, indices)
 
     def _config(self) -> tuple[Config, str | None]:

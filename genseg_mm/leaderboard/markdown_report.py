@@ -100,9 +100,8 @@ def _line(cells: Sequence[str]) -> str:
 
 def _main_line(row: Row) -> str:
     kind = 'measured' if row.measured and row.status == 'model' else row.status
-    name = f'**{escape(row.method)}**' if kind == 'measured' else escape(row.method)
     place = str(row.place) if row.place else DASH
-    return _line([place, name, f'*{kind}*', *map(_cell, row.cells), _source(row)])
+    return _line([place, escape(row.method), f'*{kind}*', *map(_cell, row.cells), _source(row)])
 
 
 def _cell(cell: Cell) -> str:

@@ -64,10 +64,10 @@ def test_a_slash_in_a_name_is_told_from_one_in_a_path(tmp_path, monkeypatch):
     Path('b.py').touch()
     with pytest.raises(ValueError, match="must be a name of letters, digits .* but got 'a/x'"):
         parse_model('a/x=b.py')
-    Path('a').mkdir()
-    Path('a/x=b.py').touch()
-    entry = parse_model('a/x=b.py')
-    assert (entry.name, entry.config) == ('x=b', 'a/x=b.py')
+    Path('lr=1').mkdir()
+    Path('lr=1/x.py').touch()
+    entry = parse_model('lr=1/x.py:w.pth')
+    assert (entry.name, entry.config, entry.checkpoint) == ('x__w', 'lr=1/x.py', 'w.pth')
 
 
 def test_tasks_of_the_suites_models_are_not_overridden_in_silence():
@@ -137,7 +137,7 @@ def test_files_are_found_from_any_folder(tmp_path, monkeypatch):
             dict(
                 type='mmseg.EncoderDecoder', decode_head=dict(type='genseg_mm.InstanceColoringHead')
             ),
-            ('points',),
+            ('points', 'edges'),
         ),
     ],
 )

@@ -70,6 +70,9 @@ def test_edges_of_a_colour_map():
         assert metrics['ODS_F'] == pytest.approx(100)
         # Recalls 1 and, above the strength, 0 (precision 0 as nothing is predicted): sum of r over the grid.
         assert metrics['AP'] == pytest.approx(50.5)
+        segmentor = sample(line(12), colors=colors)  # mmseg's, with a coloring head
+        segmentor.seg_logits = segmentor.pop('pred_color_map')
+        assert evaluate([segmentor], sigma=sigma) == metrics
     assert evaluate([sample(line(13), colors=colors)])['ODS_F'] == 0
     near = evaluate([sample(line(13), colors=colors)], max_distance=0.03)
     assert near['ODS_F'] == pytest.approx(100)

@@ -228,8 +228,8 @@ def test_markdown_by_hand(tmp_path):
     assert lines[start + 2 : start + 9] == [
         '| \\# | Method |  | DRAM | Source |',
         '| --- | --- | --- | ---: | --- |',
-        '| 1 | **Ours** | *measured* | **48.26** | measured 2026-03-04 |',
-        '| – | **Theirs** | *measured* | 31.40 ⚠1 | measured 2026-03-04 |',
+        '| 1 | Ours | *measured* | **48.26** | measured 2026-03-04 |',
+        '| – | Theirs | *measured* | 31.40 ⚠1 | measured 2026-03-04 |',
         '| – | Disk | *control* | 54.50 | measured 2026-03-04 |',
         '',
         '⚠1 DRAM: 6 of 718 items.',
@@ -246,7 +246,7 @@ def test_every_problem_has_one_footnote_and_an_unranked_table_says_so(tmp_path):
     ]
     page = page_of(records, make_suite(), tmp_path)
     markdown = (tmp_path / 'leaderboard.md').read_text('utf-8')
-    [ours] = [line for line in markdown.splitlines() if line.startswith('| – | **Ours')]
+    [ours] = [line for line in markdown.splitlines() if line.startswith('| – | Ours')]
     assert ours.split(' | ')[3:5] == ['48.25 ⚠1', '48.25 ⚠2']
     assert '⚠1 DRAM, iShape: 6 of 718 items; ⚠2 iShape: 9 of 718 items.' in markdown
     assert '⚠1 DRAM, iShape: 6 of 718 items⚠2 iShape: 9 of 718 items' in page.text

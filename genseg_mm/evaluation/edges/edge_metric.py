@@ -39,9 +39,9 @@ class EdgeMetric(BaseMetric):
     one within ``max_distance``, see :func:`genseg_mm.evaluation.edges.edge_matching.count_edges`.
 
     Data samples need ``gt_boundaries`` (N annotators, H, W), and ``pred_edges`` (1, H, W) in [0, 1] after non-maximum
-    suppression, or ``pred_color_map`` (3, H, W) in [0, 255], whose edges are then found by
-    :func:`genseg_mm.functional.edge_maps.color_edges` and ``thin_edges``. Strengths are rounded to 8 bits, in which the
-    public benchmark reads them from PNG files, so that saved maps have the same scores
+    suppression, or ``pred_color_map`` (or ``seg_logits`` of 3 channels) (3, H, W) in [0, 255], whose edges are then
+    found by :func:`genseg_mm.functional.edge_maps.color_edges` and ``thin_edges``. Strengths are rounded to 8 bits, in
+    which the public benchmark reads them from PNG files, so that saved maps have the same scores
     (:func:`genseg_mm.evaluation.edges.edge_scores.evaluate_edge_folder`).
 
     gen2seg reports an Edge AP on BSDS500 without its protocol: edges of colour maps are found in our own way here.
@@ -157,7 +157,8 @@ class EdgeMetric(BaseMetric):
         """Thinned edges, (H, W) in [0, 1]."""
         edges = _field(sample, 'pred_edges', where)
         if edges is None:
-            colors = _field(sample, 'pred_color_map', where)
+            key = 'pred_color_map' if sample.get('pred_color_map') is not None else 'seg_logits'
+            colors = _field(sample, key, where)
             if colors is None or colors.ndim != 3 or len(colors) != 3:
                 came = 'neither' if colors is None else f'a colour map of {tuple(colors.shape)}'
                 raise ValueError(
