@@ -68,6 +68,11 @@ class Job:
     def result_file(self) -> Path:
         return self.folder / 'result.json'
 
+    @property
+    def unfinished(self) -> Path:
+        """Where a measurement is written until it is whole: an earlier result stays until then."""
+        return self.folder.with_name(f'{self.folder.name}.unfinished')
+
     def __str__(self) -> str:
         return f'{self.model} · {self.benchmark}'
 

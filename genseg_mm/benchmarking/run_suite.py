@@ -176,10 +176,10 @@ class SuiteRun:
         self._built = None
         if get_rank() == 0:
             try:
-                job.folder.mkdir(parents=True, exist_ok=True)
-                with (job.folder / 'log.txt').open('a') as log:
+                job.unfinished.mkdir(parents=True, exist_ok=True)
+                with (job.unfinished / 'log.txt').open('a') as log:
                     log.write(''.join(traceback.format_exception(error)))
-                where = f'see {job.folder / "log.txt"}'
+                where = f'see {job.unfinished / "log.txt"}'
             except OSError as own:
                 where = f'its log could not be written: {own}'
             self._say(f'{job}: FAILED, {reason}; {where}')
@@ -191,8 +191,8 @@ class SuiteRun:
 
     def _measure(self, job: Job) -> Record | None:
         started, start = datetime.now(UTC), time.monotonic()
-        on_main_process(lambda: _empty(job.folder))
-        sample_file = job.folder / 'samples.npz'
+        on_main_process(lambda: _empty(job.unfinished))
+        sample_file = job.unfinished / 'samples.npz'
         model = self.models[job.model]
         settings = self.settings
         with quiet():
@@ -215,14 +215,17 @@ class SuiteRun:
                 pictures = []
                 if self.settings.examples:
                     dataset, seed = loop.dataloader.dataset, self.settings.mode.seed
-                    pictures = write_examples(job.folder, runner, dataset, sample_file, seed)
+                    pictures = write_examples(job.unfinished, runner, dataset, sample_file, seed)
                 record = self._record(job, cfg, runner, metrics, pictures)
                 record.run.update(
                     started=started.isoformat(timespec='seconds'),
                     seconds=round(time.monotonic() - start, 2),
                 )
-                cfg.dump(str(job.folder / 'config.py'))
-                record.write(job.result_file)
+                _name_samples(cfg, job.folder / sample_file.name)
+                cfg.dump(str(job.unfinished / 'config.py'))
+                shutil.rmtree(job.folder, ignore_errors=True)
+                job.unfinished.rename(job.folder)
+                record.write(job.result_file)  # last: without it the folder counts as not run
                 return record
             finally:
                 runner.close()
@@ -236,7 +239,7 @@ class SuiteRun:
             cfg=cfg,
             model=built,
             checkpoint=None if known else self.models[job.model].checkpoint,
-            log_file=job.folder / 'log.txt',
+            log_file=job.unfinished / 'log.txt',
             scratch=scratch,
             launcher=self.settings.launcher,
             name=f'{job.model}.{job.benchmark}.{time.monotonic_ns()}',
@@ -292,12 +295,18 @@ class SuiteRun:
 
 
 def _empty(folder: Path) -> None:
-    """Removes what an earlier run left, the result first: a folder without it counts as not run."""
-    (folder / 'result.json').unlink(missing_ok=True)
-    for name in ('samples.npz', 'log.txt', 'config.py'):
-        (folder / name).unlink(missing_ok=True)
-    shutil.rmtree(folder / 'examples', ignore_errors=True)
-    folder.mkdir(parents=True, exist_ok=True)
+    """Makes the folder anew: what a stopped run left there is of no use."""
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+
+
+def _name_samples(cfg: Config, sample_file: Path) -> None:
+    """Names the file of samples in the config, in place, as it will be called."""
+    evaluator = cfg.test_evaluator
+    for metric in evaluator if isinstance(evaluator, list) else [evaluator]:
+        if metric.get('sample_file'):
+            metric.sample_file = str(sample_file)
 
 
 def _reason(error: Exception) -> str:

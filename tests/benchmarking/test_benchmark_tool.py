@@ -119,9 +119,29 @@ def test_an_error_of_one_job_is_in_its_log(tmp_path, capsys):
     suite = write_suite(tmp_path, extra=wrong + 'benchmarks = dict(bad=bad, points=points)\n')
     assert run(suite, tmp_path / 'out', 'rgb') == 1
     assert 'rgb · bad: FAILED' in capsys.readouterr().out
-    log = (tmp_path / 'out/rgb/bad/log.txt').read_text()
+    log = (tmp_path / 'out/rgb/bad.unfinished/log.txt').read_text()
     assert 'Traceback' in log and 'pred_sem_seg' in log
     assert result(tmp_path / 'out')['dataset']['items'] == 4
+
+
+def test_a_failed_rerun_keeps_the_earlier_result(tmp_path, capsys, monkeypatch):
+    suite = write_suite(tmp_path)
+    run(suite, tmp_path / 'out', 'rgb')
+    before = result(tmp_path / 'out'), sorted((tmp_path / 'out/rgb/points').rglob('*'))
+
+    def fail(runner: object) -> None:
+        raise ValueError('out of luck')
+
+    with monkeypatch.context() as patch:
+        patch.setattr('genseg_mm.benchmarking.runner.BenchmarkRunner.test', fail)
+        assert run(suite, tmp_path / 'out', 'rgb', rerun=True) == 1
+    assert 'rgb · points: FAILED, ValueError: out of luck' in capsys.readouterr().out
+    assert (result(tmp_path / 'out'), sorted((tmp_path / 'out/rgb/points').rglob('*'))) == before
+    run(suite, tmp_path / 'out', 'rgb', rerun=True)
+    assert result(tmp_path / 'out')['metrics'] == before[0]['metrics']
+    assert [own.name for own in (tmp_path / 'out/rgb').iterdir()] == ['points']
+    config = (tmp_path / 'out/rgb/points/config.py').read_text()
+    assert str(tmp_path / 'out/rgb/points/samples.npz') in config and 'unfinished' not in config
 
 
 def test_check_fails_where_a_number_moved(tmp_path, capsys):
@@ -308,7 +328,8 @@ def test_errors_in_several_processes_do_not_hang(tmp_path):
     late = "late = dict(points, evaluator=dict(points['evaluator'], threshold='calibrate'))\n"  # has no such subset
     wrong = "bad = dict(points, evaluator=dict(type='genseg_mm.ReferringMetric'))\n"
     listed = 'benchmarks = dict(bad=bad, late=late, gone=gone, stuck=dict(points), points=points)\n'
-    (tmp_path / 'out/rgb/stuck/samples.npz').mkdir(parents=True)  # cannot be removed as a file
+    (tmp_path / 'out/rgb').mkdir(parents=True)
+    (tmp_path / 'out/rgb/stuck.unfinished').touch()  # cannot be emptied as a folder
     suite = write_suite(tmp_path, extra=late + wrong + listed)
     command = ['bash', 'tools/dist_benchmark.sh', suite, '2', 'rgb', '--out', str(tmp_path / 'out')]
     environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHON': sys.executable}
@@ -320,7 +341,7 @@ def test_errors_in_several_processes_do_not_hang(tmp_path):
         ('bad', 'pred_sem_seg'),
         ('late', "needs prompts in the subset 'val'"),
         ('gone', 'gone'),
-        ('stuck', 'samples.npz'),
+        ('stuck', 'stuck.unfinished'),
     ):
         (line,) = [
             line for line in done.stdout.splitlines() if line.startswith(f'  FAILED rgb · {name}')
