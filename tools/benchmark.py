@@ -23,7 +23,7 @@ if __name__ == '__main__':
 
 from genseg_mm import launch  # noqa: E402
 from genseg_mm.benchmarking.suite import TASKS, read_suite  # noqa: E402
-from genseg_mm.launch.config import CfgOptions  # noqa: E402
+from genseg_mm.launch.config import add_launch_arguments  # noqa: E402
 
 
 def _not_negative(text: str) -> int:
@@ -68,20 +68,9 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--rerun', action='store_true', help='compute finished results again')
     parser.add_argument('--no-examples', action='store_true', help='draw no example pictures')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=CfgOptions,
-        metavar='KEY=VALUE',
-        help='override settings of the suite, e.g. benchmarks.dram.dataset.indices=20',
+    add_launch_arguments(
+        parser, 'override settings of the suite, e.g. benchmarks.dram.dataset.indices=20'
     )
-    parser.add_argument(
-        '--launcher',
-        choices=['none', 'pytorch', 'slurm', 'mpi'],
-        default='none',
-        help='what started the processes',
-    )
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 

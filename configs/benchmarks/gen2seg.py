@@ -12,6 +12,7 @@ _base_ = [
     '../_base_/benchmarks/ishape.py',
     '../_base_/benchmarks/pidray.py',
     '../_base_/benchmarks/bsds500.py',
+    '../_base_/benchmarks/tables.py',
 ]
 
 default_scope = 'genseg_mm'
@@ -25,16 +26,7 @@ suite = dict(
 models = dict(
     gen2seg_sd=dict(title='gen2seg SD (released)', config='reachomk/gen2seg-sd'),
     gen2seg_mae_h=dict(title='gen2seg MAE-H (released)', config='reachomk/gen2seg-mae-h'),
-    **{
-        f'control_{kind}': dict(
-            title=title, config=f'configs/benchmarks/control_{kind}.py', checkpoint=None, kind='control'
-        )
-        for kind, title in (
-            ('rgb', 'control: raw image'),
-            ('position', 'control: position'),
-            ('oracle', 'control: true foreground, no grouping'),
-        )
-    },
+    **_base_.controls,
 )
 benchmarks = dict(
     coco=_base_.coco,
@@ -54,13 +46,9 @@ tables = [
         reported='points',
         protocol='one random interior pixel of each object, reference rule',
         columns=[
-            dict(name='COCO-L', benchmark='coco', metric='large_mIoU'),
-            dict(name='COCO-M', benchmark='coco', metric='medium_mIoU'),
+            *_base_.point_columns[:2],
             dict(name='COCO-S', benchmark='coco', metric='small_mIoU'),
-            *(
-                dict(name=name, benchmark=name.lower(), metric='mIoU')
-                for name in ('DRAM', 'EgoHOS', 'iShape', 'PIDRay')
-            ),
+            *_base_.point_columns[2:],
         ],
         rank_by=None,
     ),
@@ -71,11 +59,7 @@ tables = [
         'does not say its own.',
         reported='edges',
         protocol='gradient of the colour map, thinned; 99 thresholds',
-        columns=[
-            dict(name='BSDS500 ODS', benchmark='bsds500', metric='ODS_F'),
-            dict(name='BSDS500 OIS', benchmark='bsds500', metric='OIS_F'),
-            dict(name='BSDS500 AP', benchmark='bsds500', metric='AP'),
-        ],
+        columns=_base_.edge_columns,
         rank_by='BSDS500 AP',
     ),
     dict(
@@ -84,9 +68,7 @@ tables = [
         note='One class; objects of classes that are not novel are ignored. The paper has no such table.',
         reported=None,
         protocol="COCO's AP and AR, masks without prompts, one class",
-        columns=[
-            dict(name=metric, benchmark='coco_instances', metric=metric) for metric in ('AP', 'AP50', 'AR@100')
-        ],
+        columns=_base_.instance_columns,
         rank_by='AP',
     ),
 ]

@@ -18,6 +18,7 @@ _base_ = [
     '../_base_/benchmarks/ishape.py',
     '../_base_/benchmarks/pidray.py',
     '../_base_/benchmarks/bsds500.py',
+    '../_base_/benchmarks/tables.py',
 ]
 
 default_scope = 'genseg_mm'
@@ -45,16 +46,7 @@ models = dict(
         config='configs/gen2seg/gen2seg_mae_shapes_long_tiny.py',
         checkpoint='genseg_mm/weights/gen2seg_mae_shapes.safetensors',
     ),
-    **{
-        f'control_{kind}': dict(
-            title=title, config=f'configs/benchmarks/control_{kind}.py', checkpoint=None, kind='control'
-        )
-        for kind, title in (
-            ('rgb', 'control: raw image'),
-            ('position', 'control: position'),
-            ('oracle', 'control: true foreground, no grouping'),
-        )
-    },
+    **_base_.controls,
 )
 benchmarks = dict(
     shapes_referring=_base_.shapes_referring,
@@ -110,14 +102,7 @@ tables = [
         'published rows are of the real sets. The radius of the controls is the best on the very set, in their favour.',
         reported='points',
         protocol='tiny copies; one random interior pixel of each object, reference rule',
-        columns=[
-            dict(name='COCO-L', benchmark='coco', metric='large_mIoU'),
-            dict(name='COCO-M', benchmark='coco', metric='medium_mIoU'),
-            *(
-                dict(name=name, benchmark=name.lower(), metric='mIoU')
-                for name in ('DRAM', 'EgoHOS', 'iShape', 'PIDRay')
-            ),
-        ],
+        columns=_base_.point_columns,
         rank_by=None,
     ),
     dict(
@@ -126,10 +111,7 @@ tables = [
         note='As above.',
         reported='edges',
         protocol='tiny copies; gradient of the colour map, thinned; 99 thresholds',
-        columns=[
-            dict(name='BSDS500 ODS', benchmark='bsds500', metric='ODS_F'),
-            dict(name='BSDS500 AP', benchmark='bsds500', metric='AP'),
-        ],
+        columns=_base_.edge_columns,
         rank_by='BSDS500 AP',
     ),
     dict(
@@ -138,9 +120,7 @@ tables = [
         note='As above.',
         reported=None,
         protocol="tiny copies; COCO's AP and AR, masks without prompts, one class",
-        columns=[
-            dict(name=metric, benchmark='coco_instances', metric=metric) for metric in ('AP', 'AP50', 'AR@100')
-        ],
+        columns=_base_.instance_columns,
         rank_by='AP',
     ),
     dict(

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from textwrap import shorten
 
 import torch
 from mmengine.config import Config
@@ -157,8 +156,6 @@ class SuiteRun:
             return outcome
         again = f' (again: {outcome.reason})' if outcome.state == 'changed' else ''
         self._say(f'{number}{job}: running{again}')
-        if get_rank() == 0 and self._facts_of(job).difference:
-            self._say('  note: ' + shorten(self._facts_of(job).difference, 110, placeholder=' ...'))
         start = time.monotonic()
         try:
             record = self._measure(job)

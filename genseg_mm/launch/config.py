@@ -36,12 +36,20 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         help='folder of logs and checkpoints (default: work_dir of the config, else '
         './work_dirs/<config>)',
     )
+    add_launch_arguments(
+        parser,
+        'override settings of the config, e.g. train_cfg.max_iters=100 model.size="(64,64)"',
+    )
+
+
+def add_launch_arguments(parser: argparse.ArgumentParser, about_options: str) -> None:
+    """``--cfg-options``, with this help, ``--launcher`` and what launchers pass."""
     parser.add_argument(
         '--cfg-options',
         nargs='+',
         action=CfgOptions,
         metavar='KEY=VALUE',
-        help='override settings of the config, e.g. train_cfg.max_iters=100 model.size="(64,64)"',
+        help=about_options,
     )
     parser.add_argument(
         '--launcher',

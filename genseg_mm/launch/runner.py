@@ -10,6 +10,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from genseg_mm.checkpoint import check_whole, find_resumable, some_of, use_safe_loading
+from genseg_mm.launch.expected_items import warn_if_incomplete
 from genseg_mm.launch.processes import connect_processes, on_main_process
 
 
@@ -83,8 +84,9 @@ class SafeRunner(Runner):
         return checkpoint
 
     def test(self) -> dict:
-        """Tests the model, whose checkpoint has to fit."""
+        """Tests the model, whose checkpoint has to fit; warns if an evaluation set is not complete."""
         self._must_fit = True
+        warn_if_incomplete(self.test_loop.dataloader.dataset)
         return super().test()
 
     def val(self) -> dict:

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 from genseg_mm.leaderboard.tables import Cell, Row, Table
 
@@ -64,15 +64,3 @@ def _published(cell: Cell) -> dict[str, object]:
 
 def _text(value: object) -> object:
     return '' if value is None else value
-
-
-def read_csv(text: str) -> Sequence[dict[str, str]]:
-    """Lines of `csv_text` again, all values as text.
-
-    Raises:
-        ValueError: If the header is not `FIELDS`.
-    """
-    reader = csv.DictReader(io.StringIO(text))
-    if tuple(reader.fieldnames or ()) != FIELDS:
-        raise ValueError(f'expected the header {",".join(FIELDS)}, but got {reader.fieldnames}')
-    return list(reader)

@@ -1,6 +1,7 @@
 """The four files of a leaderboard: every number is in them, no text breaks them, the page needs nothing else."""
 
 import base64
+import csv
 import hashlib
 import io
 import json
@@ -14,7 +15,7 @@ from made_records import make_record, make_suite
 from PIL import Image, features
 
 from genseg_mm.leaderboard import build, from_records, read_records
-from genseg_mm.leaderboard.csv_table import FIELDS, read_csv
+from genseg_mm.leaderboard.csv_table import FIELDS
 from genseg_mm.leaderboard.markdown_report import escape
 
 CREATED = datetime(2026, 3, 5, 6, 7, tzinfo=UTC)
@@ -212,7 +213,7 @@ def test_evil_texts_stay_texts(tmp_path):
     assert '<script' not in markdown
     for line in rows:  # as many cells as the heading of its table
         assert len(re.findall(r'(?<!\\)\|', line)) in (MAIN_BARS, RUN_BARS)
-    [line] = read_csv((tmp_path / 'leaderboard.csv').read_text('utf-8'))
+    [line] = csv_lines(tmp_path / 'leaderboard.csv')
     assert line['method'] == EVIL and line['protocol'] == EVIL
 
 
@@ -257,10 +258,14 @@ def test_every_problem_has_one_footnote_and_an_unranked_table_says_so(tmp_path):
     assert 'Nothing is ranked here' not in page.text and 'Ranked by' in page.text
 
 
+def csv_lines(path):
+    return list(csv.DictReader(path.read_text('utf-8').splitlines()))
+
+
 def test_csv_comes_back(out):
     suite = make_suite(reported='points', protocol='mIoU, one point per object, zero-shot')
     board = build(out, suite, CREATED)
-    lines = read_csv((board.write(out)[1]).read_text('utf-8'))
+    lines = csv_lines(board.write(out)[1])
     cells = [cell for row in board.tables[0].rows for cell in row.cells if cell.value is not None]
     assert len(lines) == len(cells) == 35
     assert [float(line['value']) for line in lines] == [cell.value for cell in cells]
@@ -274,8 +279,6 @@ def test_csv_comes_back(out):
     assert {('Theirs', 'no'), ('Oracle', 'no'), ('SAM', 'yes')} <= ranked
     assert ('gen2seg SD, trained on COCO', 'no') in ranked
     assert tuple(ours) == FIELDS
-    with pytest.raises(ValueError, match='expected the header table,column'):
-        read_csv('a,b\n1,2\n')
 
 
 def test_an_empty_folder_gives_the_published_rows(tmp_path):

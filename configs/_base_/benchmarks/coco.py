@@ -15,7 +15,8 @@ coco = dict(
     task='points',
     title='COCO val2017, novel classes',
     protocol='objects of our list of novel classes, no crowds; sizes by area of the annotation (32^2, 96^2); where '
-    'masks overlap, the smaller one has the pixel; point: one random pixel of each, seed 0; reference rule',
+    'masks overlap, the smaller one has the pixel; point: one random pixel of each, seed 0; reference rule '
+    '(controls: the radius that is best on this set)',
     dataset=dict(
         _coco,
         filter_cfg=dict(filter_empty_gt=True),

@@ -11,7 +11,7 @@ dram = dict(
     title='DRAM',
     protocol='labelled test paintings of seen and unseen movements; an object is a connected region (8 neighbours) of '
     'one of 11 classes with at least 100 pixels, pixels to ignore are background; point: one random pixel of it, '
-    'seed 0; reference rule',
+    'seed 0; reference rule (controls: the radius that is best on this set)',
     dataset=dict(
         type='genseg_mm.DRAMDataset',
         data_root='{{$GENSEG_DATA:data}}/DRAM_processed',

@@ -7,7 +7,7 @@ egohos = dict(
     task='points',
     title='EgoHOS',
     protocol='test_indomain and test_outdomain; an object is all pixels of one of the 8 roles; point: one random pixel '
-    'of it, seed 0; reference rule',
+    'of it, seed 0; reference rule (controls: the radius that is best on this set)',
     dataset=dict(
         type='mmengine.ConcatDataset',
         datasets=[

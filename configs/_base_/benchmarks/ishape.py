@@ -6,7 +6,7 @@ ishape = dict(
     task='points',
     title='iShape',
     protocol='val of the six sub-datasets, all instances together; ids of instance_map; point: one random pixel of '
-    'each, seed 0; reference rule',
+    'each, seed 0; reference rule (controls: the radius that is best on this set)',
     dataset=dict(
         type='mmengine.ConcatDataset',
         datasets=[

@@ -8,7 +8,7 @@ pidray = dict(
     task='points',
     title='PIDRay',
     protocol='easy, hard and hidden test pictures, all items together; where masks overlap, the smaller one has the '
-    'pixel; point: one random pixel of each, seed 0; reference rule',
+    'pixel; point: one random pixel of each, seed 0; reference rule (controls: the radius that is best on this set)',
     dataset=dict(
         type='mmengine.ConcatDataset',
         datasets=[
