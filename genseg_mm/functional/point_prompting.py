@@ -40,6 +40,10 @@ def masks_from_points(
     mask of several points is the union of theirs. A map of a single colour has no contrast: its
     masks are empty.
 
+    The public code reads an 8-bit picture of the map, and its similarity divides by the distance of the closest
+    pixel, so that fractions of a level decide how far a mask reaches: under ``rule='reference'`` the map is cut to
+    whole levels first. A map that was resized has to be given after that.
+
     Beyond the paper: ``radius``; negative points, which drop every pixel that is strictly closer in
     colour to one of them than to every positive query of the prompt; ``boxes``, which cut the mask
     and, for prompts without a positive point, give the query (``box_queries``); ``component``.
@@ -72,6 +76,8 @@ def masks_from_points(
             has neither a positive point nor a box.
     """
     color_map = check_color_map(color_map)
+    if rule == 'reference' and radius is None:
+        color_map = color_map.clamp(0, 255).floor_()
     points, labels = check_prompts(color_map, points, point_labels, boxes)
     ranges = None if boxes is None else check_boxes(color_map, boxes, len(points))
     check_rule(rule)

@@ -49,7 +49,9 @@ def plain_levels(color_map, query, rule):
 
 
 def plain_mask(color_map, points, labels, rule='reference', smooth=True):
-    """One prompt: (P, 2) points with (P,) labels."""
+    """One prompt: (P, 2) points with (P,) labels. The reference reads an 8-bit picture of the map."""
+    if rule == 'reference':
+        color_map = color_map.astype(np.uint8).astype(np.float64)
     queries = [plain_query(color_map, point) for point in points]
     value = np.zeros(color_map.shape[1:], np.uint8)
     nearest = {0: np.full(value.shape, np.inf), 1: np.full(value.shape, np.inf)}

@@ -31,6 +31,30 @@ def test_masks_equal_the_plain_loop(rule, smooth):
     assert 0.02 < masks.float().mean() < 0.9  # neither side is trivial
 
 
+def test_the_reference_rule_reads_whole_levels_and_no_other_rule_does():
+    color_map = torch.from_numpy(patches()[0]).float()
+    cut = color_map.byte().float()
+    boxes = dict(boxes=[[2, 3, 20, 15]] * len(POINTS))
+    for extra in ({}, boxes, dict(component=True), dict(smooth=False)):
+        masks = masks_from_points(color_map, POINTS, **extra)
+        assert torch.equal(masks, masks_from_points(color_map.byte(), POINTS, **extra))
+        assert torch.equal(masks, masks_from_points(cut, POINTS, **extra))
+        assert masks.any()
+    # Colours that a filter pushed past the ends are cut, too, and the map that was given stays.
+    wide = (color_map - 20) * 1.2
+    before = wide.clone()
+    assert torch.equal(
+        masks_from_points(wide, POINTS), masks_from_points(wide.clamp(0, 255).byte(), POINTS)
+    )
+    assert torch.equal(wide, before)
+    near = grey_row(10.0, 10.9, 20.0, 90.0)  # 10 and 10 in whole levels
+    query = dict(sigma=1e-3, smooth=False)
+    assert masks_from_points(near, [[0, 0]], **query).tolist() == [[[True, True, False, False]]]
+    for settings in (dict(radius=0.5), dict(rule='paper', threshold=0.99)):
+        mask = masks_from_points(near, [[0, 0]], **settings, **query)
+        assert mask[0, 0, 0] and mask[0, 0, 1] == ('rule' in settings)
+
+
 def test_several_and_negative_points_equal_the_plain_loop():
     color_map, _ = patches()
     points = POINTS[torch.tensor([[0, 1, 2], [3, 4, 0], [1, 1, 1]])]
