@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -32,7 +32,7 @@ def tools_on_path(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     before = set(sys.modules)
     monkeypatch.syspath_prepend(str(ROOT / 'tools' / 'setup_env'))
     yield
-    for name in {'state', 'running', 'mmcv_wheel'} - before:
+    for name in {'state', 'running', 'mmcv_wheel', 'ownership'} - before:
         sys.modules.pop(name, None)
 
 
@@ -115,6 +115,188 @@ def test_this_environment_meets_the_requirements():
     assert sorted(state.missing(wishes)) == ['no-such-thing', 'torch>=99']
 
 
+# ---------------------------------------------------------------- whose the environment is
+
+
+def contents(folder: Path) -> dict[str, object]:
+    """All that lies below a folder, byte code of tools aside: targets of links, bytes, times."""
+    found = {}
+    for path in sorted(own for own in folder.rglob('*') if 'tools' not in own.parts):
+        own = path.lstat()
+        data = os.readlink(path) if path.is_symlink() else path.is_file() and path.read_bytes()
+        found[str(path.relative_to(folder))] = (data, own.st_mtime_ns, own.st_mode)
+    return found
+
+
+def mark(home: Path, project: object, **facts: object) -> None:
+    home.mkdir(parents=True, exist_ok=True)
+    stamp = {'wanted': {}, 'files': None, 'project': str(project), **facts}
+    (home / 'genseg_mm.json').write_text(json.dumps(stamp))
+
+
+def other_environment(folder: Path) -> Path:
+    """A whole one, of somebody else, whose Python runs."""
+    (folder / 'bin').mkdir(parents=True)
+    (folder / 'lib').mkdir()
+    (folder / 'bin' / 'python').symlink_to(sys.executable)
+    (folder / 'precious.txt').write_text('keep')
+    return folder
+
+
+def linked(home: Path) -> None:
+    home.symlink_to(other_environment(home.parents[1] / 'other'))
+
+
+def linked_to_our_own_kind(home: Path) -> None:
+    linked(home)
+    mark(home, home.parent)
+
+
+def dangling(home: Path) -> None:
+    home.symlink_to(home.parents[1] / 'nowhere')
+
+
+def a_file(home: Path) -> None:
+    home.write_text('keep')
+
+
+def conda(home: Path) -> None:
+    (other_environment(home) / 'conda-meta').mkdir()
+
+
+def plain_venv(home: Path) -> None:
+    (other_environment(home) / 'pyvenv.cfg').write_text('home = /usr/bin')
+
+
+def notes(home: Path) -> None:
+    home.mkdir()
+    (home / 'precious.txt').write_text('keep')
+
+
+def of_another_checkout(home: Path) -> None:
+    mark(other_environment(home), home.parents[1] / 'elsewhere')
+
+
+def moved(home: Path) -> None:
+    """As written before the project was named in its own place."""
+    (other_environment(home) / 'genseg_mm.json').write_text(
+        json.dumps({'wanted': {'project': '/before', 'prefix': '/before/.venv'}, 'files': ['x']})
+    )
+
+
+def broken_marker(home: Path) -> None:
+    (other_environment(home) / 'genseg_mm.json').write_text('{"project": ')
+
+
+def leads_out(home: Path) -> None:
+    mark(home, home.parent)
+    outside = other_environment(home.parents[1] / 'other')
+    (home / 'lib').symlink_to(outside / 'lib')
+
+
+FOREIGN = {
+    linked: '.venv is a link',
+    linked_to_our_own_kind: '.venv is a link',
+    dangling: '.venv is a link',
+    a_file: '.venv is a file',
+    conda: 'is a conda environment that set-up did not make',
+    plain_venv: 'is an environment that set-up did not make',
+    notes: 'is a folder that set-up did not make',
+    of_another_checkout: 'was made for the project in',
+    moved: 'was made for the project in /before',
+    broken_marker: 'is a folder that set-up did not make',
+    leads_out: 'outside of the environment',
+}
+
+
+@pytest.mark.parametrize('make', FOREIGN, ids=lambda make: make.__name__)
+def test_what_setup_did_not_make_stays_untouched(bare_machine: Path, make: Callable):
+    stub_python(bare_machine, f'exec {sys.executable} -B "$@"')
+    make(bare_machine / '.venv')
+    before = contents(bare_machine.parent)
+    said = call_setup(bare_machine)
+    assert said.returncode == 1
+    error = said.stderr.splitlines()[-1]
+    assert error.startswith('error: ') and FOREIGN[make] in error
+    assert any(word in error for word in ('--active', 'call tools/setup_env.sh again'))
+    assert len([line for line in said.stderr.splitlines() if 'error' in line]) == 1
+    assert contents(bare_machine.parent) == before
+
+
+def nothing(home: Path) -> None:
+    pass
+
+
+def broken_own(home: Path) -> None:
+    mark(home, home.parent)
+    (home / 'lib').mkdir()
+
+
+@pytest.mark.parametrize('make', [nothing, Path.mkdir, broken_own], ids=lambda make: make.__name__)
+def test_what_is_free_or_its_own_setup_takes(bare_machine: Path, make: Callable):
+    stub_python(bare_machine, f'exec {sys.executable} -B "$@"')
+    make(bare_machine / '.venv')
+    assert 'no C++ compiler found' in call_setup(bare_machine).stderr  # the next step
+
+
+def test_remaking_empties_its_own_environment_and_nothing_behind_links(tmp_path: Path):
+    ownership = import_tool('ownership')
+    home, outside = tmp_path / '.venv', other_environment(tmp_path / 'other')
+    mark(home, tmp_path)
+    (home / 'lib' / 'deep').mkdir(parents=True)
+    (home / 'lib64').symlink_to(outside)
+    before = contents(outside)
+    ownership.clear(home)
+    assert [path.name for path in home.iterdir()] == ['genseg_mm.json']
+    assert contents(outside) == before
+    assert ownership.refusal(home, tmp_path) is None
+
+
+def test_tools_behind_a_link_would_set_up_another_project(bare_machine: Path):
+    other = bare_machine.parent / 'linking'
+    other.mkdir()
+    (other / 'tools').symlink_to(bare_machine / 'tools')
+    said = call_setup(other)
+    assert (said.returncode, 'tools is a link to' in said.stderr) == (1, True)
+    assert not (bare_machine / '.venv').exists()
+    through = bare_machine.parent / 'through'  # the whole project behind a link is no danger
+    through.symlink_to(bare_machine)
+    assert 'but found none of python3' in call_setup(through).stderr
+
+
+def test_active_leaves_the_environment_of_another_checkout_alone(bare_machine: Path):
+    home = bare_machine.parent / 'elsewhere' / '.venv'
+    subprocess.run([sys.executable, '-m', 'venv', '--without-pip', home], check=True)
+    mark(home, home.parent)
+    before = contents(home)
+    path = f'{home}/bin:{bare_machine.parent}/bin'
+    said = call_setup(bare_machine, '--active', PATH=path, PYTHONDONTWRITEBYTECODE='1')
+    assert said.returncode == 1
+    assert f'is the environment of the project in {home.parent}' in said.stderr.splitlines()[-1]
+    assert contents(home) == before
+
+
+def test_active_removes_nothing_that_was_there_before(tmp_path: Path, monkeypatch):
+    state = import_tool('state')
+    monkeypatch.setattr(state, 'SITE', tmp_path)
+    monkeypatch.setattr(state, 'STAMP', tmp_path / 'stamp.json')
+    main = runpy.run_path(str(ROOT / 'tools/setup_env/__main__.py'))
+    calls = []
+    monkeypatch.setitem(main['fix_opencv'].__globals__, 'pip', lambda *words: calls.append(words))
+    write_distribution(tmp_path, 'opencv_python', {'cv2/__init__.py': b'x'})
+    state.note_guests()
+    main['fix_opencv'](state.wanted())
+    assert calls == [] and state.has_second_opencv() is False
+    # What pip brought along later is ours to take away.
+    (tmp_path / 'stamp.json').unlink()
+    (tmp_path / 'opencv_python-1.0.dist-info').rename(tmp_path / 'aside')
+    state.note_guests()
+    (tmp_path / 'aside').rename(tmp_path / 'opencv_python-1.0.dist-info')
+    assert state.has_second_opencv() is True
+    main['fix_opencv'](state.wanted())
+    assert [call[1] for call in calls] == ['uninstall', 'install']
+
+
 # ------------------------------------------------------------------- what is wrong, and why
 
 
@@ -183,6 +365,7 @@ def test_defects_are_found_one_by_one(tmp_path: Path, monkeypatch: pytest.Monkey
     assert state.first_defect() == 'no set-up was finished in it'
     state.write_stamp(state.wanted(), state.inventory())
     assert state.first_defect() is None
+    assert json.loads(state.STAMP.read_text())['project'] == str(ROOT)
     assert json.loads(state.STAMP.read_text())['files'] == [
         'whole',
         'whole-1.0.dist-info',

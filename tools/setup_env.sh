@@ -8,8 +8,10 @@ usage: bash tools/setup_env.sh [--active] [--help]
 
 Makes .venv at the project root with everything that genseg_mm, its tests and its tools need, and
 installs the project into it (editable). A second call only checks, and repairs what is broken.
+A .venv that it did not make itself for this project, or a link, is left alone.
 
-  --active   use the environment of the `python` on PATH instead of .venv
+  --active   add to the environment of the `python` on PATH instead of making .venv; of what was
+             there before, nothing is removed
 
 environment variables:
   GENSEG_PYTHON    the Python for a new .venv (3.11 or newer; default: the first on PATH)
@@ -63,7 +65,15 @@ done
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 root=${here%/*}
+# Through a link, the environment of another project would be set up.
+called=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+[ "$called" = "$root" ] || fail "$called/tools is a link to $here; call $here/setup_env.sh for the environment of" \
+    "$root, or replace the link by a folder"
 python=$root/.venv/bin/python
+if [ -z "$active" ] && [ -L "$root/.venv" ]; then
+    fail "$root/.venv is a link, and set-up works only on a folder of its own, never through a link; remove the" \
+        "link (rm $root/.venv), or activate the environment of your choice and call with --active"
+fi
 if [ -n "$active" ]; then
     python=$(command -v python) || fail '--active needs python on PATH; activate an environment first'
     new_enough "$python" || fail "--active needs Python 3.11 or newer, but $python is $("$python" --version 2>&1)"

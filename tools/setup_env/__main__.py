@@ -19,6 +19,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import mmcv_wheel
+import ownership
 import state
 from running import AGAIN, Job, SetupError, compile_job, pip, python, run, step
 
@@ -76,7 +77,12 @@ def install_mmcv(job: Job) -> None:
 
 
 def fix_opencv(wanted: dict) -> None:
-    """mmcv and mmseg ask for opencv-python, which overwrites the headless build and needs libGL."""
+    """mmcv and mmseg ask for opencv-python, which overwrites the headless build and needs libGL.
+
+    Where the user had it before, it stays, and no other build is put over it.
+    """
+    if state.is_foreign('opencv-python'):
+        return
     if state.has_second_opencv() or state.missing([wanted['opencv']]):
         with step('OpenCV without windows'):
             pip('OpenCV', 'uninstall', '-y', 'opencv-python', 'opencv-python-headless')
@@ -98,8 +104,9 @@ def check_imports() -> None:
 def fill() -> None:
     """Brings the environment of this Python to what is wanted."""
     wanted = state.wanted()
+    state.note_guests()
     state.write_stamp(state.read_stamp().get('wanted', {}), files=None)
-    if Path(sys.prefix) == ROOT / '.venv':  # somebody else's environment is not cleaned up
+    if state.is_own():  # somebody else's environment is not cleaned up
         for name in state.forget_incomplete():
             print(f'  {name} is incomplete and will be installed anew')
     with ExitStack() as jobs:
@@ -131,8 +138,15 @@ def fill() -> None:
 
 
 def make() -> None:
-    """Creates .venv, or creates it anew if it cannot be repaired, and goes on inside it."""
+    """Creates .venv, or creates it anew if it cannot be repaired, and goes on inside it.
+
+    Raises:
+        SetupError: If what lies there is not ours; nothing has been touched then.
+    """
     home = ROOT / '.venv'
+    problem = ownership.refusal(home, ROOT)
+    if problem:
+        raise SetupError(problem)
     inner = home / 'bin' / 'python'
     problem = 'there is none'
     if inner.exists():
@@ -143,7 +157,10 @@ def make() -> None:
         check_room()
         require_compiler()
         with step(f'{home} with Python {sys.version.split()[0]}'):
-            made = [sys.executable, '-Es', '-m', 'venv', '--clear', str(home)]
+            home.mkdir(exist_ok=True)
+            state.write_marker(home / ownership.MARKER, {'wanted': {}, 'files': None})
+            ownership.clear(home)
+            made = [sys.executable, '-Es', '-m', 'venv', str(home)]
             said = subprocess.run(made, capture_output=True, text=True)
             if said.returncode:
                 raise SetupError(f'`{" ".join(made)}` failed:\n{said.stdout}{said.stderr}')
@@ -166,6 +183,16 @@ def venv_problem(inner: Path) -> str | None:
     if os.environ.get('GENSEG_PYTHON') and version.strip() != sys.version:
         return f'GENSEG_PYTHON asks for {sys.version.split()[0]}'
     return None
+
+
+def refuse_other_project(home: Path) -> None:
+    """Refuses, with --active, to turn another project's .venv into one of this project."""
+    other = ownership.is_of_another_project(home, ROOT)
+    if other:
+        raise SetupError(
+            f'{home} is the environment of the project in {other}; leave out --active, or activate '
+            'another environment'
+        )
 
 
 def check_room() -> None:
@@ -218,6 +245,7 @@ def main() -> None:
             if mode == 'make':
                 make()
             elif state.first_defect():
+                refuse_other_project(Path(sys.prefix))
                 fill()
     except (SetupError, mmcv_wheel.BuildError) as error:
         sys.exit(f'error: {error}')

@@ -1,5 +1,6 @@
 """Running pip and the compiler: progress, logs, and errors that say what to do (stdlib only)."""
 
+import ctypes
 import os
 import re
 import signal
@@ -67,6 +68,12 @@ def step(title: str) -> Iterator[None]:
     print(f'{time.monotonic() - start:.1f} s', flush=True)
 
 
+def _end_with_parent() -> None:
+    """Has the kernel end the command when set-up is killed: two of pip would spoil the environment."""
+    if sys.platform == 'linux':
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+
+
 class Job:
     """A command in the background whose output goes to a log in the environment."""
 
@@ -81,6 +88,7 @@ class Job:
                 stderr=out,
                 cwd=state.ROOT,
                 start_new_session=True,  # so that stop() reaches the compilers as well
+                preexec_fn=_end_with_parent,
             )
 
     def wait(self) -> None:

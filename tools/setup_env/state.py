@@ -17,9 +17,11 @@ from importlib import metadata
 from pathlib import Path
 from urllib.parse import unquote
 
+from ownership import MARKER, refusal
+
 ROOT = Path(__file__).resolve().parents[2]
 SITE = Path(sysconfig.get_path('purelib'))
-STAMP = Path(sys.prefix) / 'genseg_mm.json'
+STAMP = Path(sys.prefix) / MARKER
 
 
 def read_stamp(path: Path | None = None) -> dict:
@@ -31,9 +33,34 @@ def read_stamp(path: Path | None = None) -> dict:
 
 def write_stamp(wanted: dict, files: list[str] | None) -> None:
     """Notes what the environment is made for; `files` is None as long as it is not whole."""
-    fresh = STAMP.with_suffix('.new')
-    fresh.write_text(json.dumps({'wanted': wanted, 'files': files}, indent=1))
-    fresh.replace(STAMP)
+    write_marker(STAMP, {**read_stamp(), 'wanted': wanted, 'files': files})
+
+
+def write_marker(path: Path, facts: dict) -> None:
+    """Writes the stamp at once; with the project's name it tells that set-up made the environment."""
+    fresh = path.with_suffix('.new')
+    fresh.write_text(json.dumps({**facts, 'project': str(ROOT)}, indent=1))
+    fresh.replace(path)
+
+
+def is_own() -> bool:
+    """Whether this is .venv of this project, made by set-up; others' environments are only added to."""
+    home = ROOT / '.venv'
+    return Path(sys.prefix) == home and home.exists() and refusal(home, ROOT) is None
+
+
+def note_guests() -> None:
+    """Notes, once, what was installed in somebody's environment before: that is not ours to remove."""
+    stamp = read_stamp()
+    if not is_own() and 'foreign' not in stamp:
+        there = metadata.distributions(path=[str(SITE)])
+        names = {str(own.name).lower().replace('_', '-') for own in there}
+        write_marker(STAMP, {'wanted': {}, 'files': None, **stamp, 'foreign': sorted(names)})
+
+
+def is_foreign(name: str) -> bool:
+    """Whether a distribution was there before set-up."""
+    return name in read_stamp().get('foreign', ())
 
 
 def wanted() -> dict:
@@ -81,6 +108,9 @@ def first_defect() -> str | None:
 
 
 def has_second_opencv() -> bool:
+    """Whether the build with windows, if it is not the user's own, lies over the headless one."""
+    if is_foreign('opencv-python'):
+        return False
     return next(SITE.glob('opencv_python-*.dist-info'), None) is not None
 
 
