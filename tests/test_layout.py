@@ -123,7 +123,7 @@ def test_names_resolve_in_a_fresh_process_with_nothing_imported():
 @pytest.mark.parametrize('path', sorted(PACKAGE.rglob('*.py')), ids=lambda p: p.stem)
 def test_files_stay_readable(path):
     lines = path.read_text().splitlines()
-    assert len(lines) <= 400, f'{path.name} has {len(lines)} lines: does it hold two rooms?'
+    assert len(lines) <= 500, f'{path.name} has {len(lines)} lines: does it hold two rooms?'
     tree = ast.parse('\n'.join(lines))
     assert ast.get_docstring(tree), f'{path.name} has no docstring'
     long = [
