@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from genseg_mm.optim import MuonOptimWrapperConstructor
+from genseg_mm.optim import Float32Muon, MuonOptimWrapperConstructor, orthogonalized
 from genseg_mm.registry import OPTIM_WRAPPERS, OPTIMIZERS
 
 
@@ -88,7 +88,7 @@ def test_muon_gets_the_matrices_of_the_layers_and_each_part_steps_as_torch_does(
     hidden = [twin.layers[0].weight, twin.layers[1].weight]
     others = [p for p in twin.parameters() if p.requires_grad and all(p is not q for q in hidden)]
     parts = [
-        torch.optim.Muon(hidden, lr=0.02, weight_decay=0.1, adjust_lr_fn='match_rms_adamw'),
+        Float32Muon(hidden, lr=0.02, weight_decay=0.1, adjust_lr_fn='match_rms_adamw'),
         torch.optim.AdamW(others, lr=0.02, weight_decay=0.1, betas=(0.9, 0.98), fused=True),
     ]
     assert wrapper.get_lr()['base_lr'] == [0.02]
@@ -102,6 +102,36 @@ def test_muon_gets_the_matrices_of_the_layers_and_each_part_steps_as_torch_does(
     for (name, own), other in zip(model.named_parameters(), twin.parameters(), strict=True):
         assert torch.equal(own, other), name
     assert torch.equal(model.layers[2].weight, frozen)
+
+
+@pytest.mark.parametrize('shape', [(6, 14), (14, 6), (9, 9)])
+@pytest.mark.parametrize('adjust_lr_fn', ['original', 'match_rms_adamw'])
+def test_float32_muon_is_torchs_but_for_the_rounding_of_bfloat16(shape, adjust_lr_fn) -> None:
+    torch.manual_seed(0)
+    start, gradients = torch.randn(shape), torch.randn(4, *shape)
+    moved = []
+    for kind in (torch.optim.Muon, Float32Muon):
+        weight = nn.Parameter(start.clone())
+        optimizer = kind([weight], lr=0.1, weight_decay=0.2, adjust_lr_fn=adjust_lr_fn)
+        for gradient in gradients:
+            weight.grad = gradient.clone()
+            optimizer.step()
+        moved.append(weight.detach() - start)
+    assert (moved[0] - moved[1]).norm() < 0.02 * moved[1].norm()
+    assert optimizer.state_dict()['state'][0].keys() == {'momentum_buffer'}
+
+
+@pytest.mark.parametrize('shape', [(5, 8), (8, 5)])
+def test_orthogonalized_maps_singular_values_by_the_quintic(shape) -> None:
+    torch.manual_seed(0)
+    matrix = torch.randn(shape, dtype=torch.float64)
+    a, b, c = 3.4445, -4.775, 2.0315
+    u, expected, v = torch.linalg.svd(matrix / matrix.norm(), full_matrices=False)
+    for _ in range(5):
+        expected = a * expected + b * expected**3 + c * expected**5
+    found = orthogonalized(matrix, (a, b, c), 5, 1e-7)
+    assert torch.allclose(found, u @ torch.diag(expected) @ v, atol=1e-10)
+    assert ((expected > 0.6) & (expected < 1.3)).all()
 
 
 def test_muon_continues_from_its_state_and_follows_a_schedule() -> None:
