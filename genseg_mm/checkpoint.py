@@ -32,6 +32,20 @@ def use_safe_loading() -> None:
     os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = '1'
 
 
+def read_safetensors_anywhere() -> None:
+    """Lets MMEngine's ``load_checkpoint``, and so mmseg's and mmdet's APIs, read our ``.safetensors`` files, too."""
+    before = CheckpointLoader._schemes['']
+
+    def load(filename: str, map_location: Any = 'cpu') -> dict:
+        if not filename.endswith('.safetensors'):
+            return before(filename, map_location)
+        classes = dict(classes=('background', 'target'), palette=[[0, 0, 0], [255, 255, 255]])
+        state = load_weights_only(filename, map_location)
+        return dict(state_dict=state, meta=dict(dataset_meta=classes))
+
+    CheckpointLoader.register_scheme(prefixes='', loader=load, force=True)
+
+
 def load_from_local(filename: str, map_location: Any = 'cpu') -> dict:
     """``load_weights_only`` in the form that MMEngine's ``CheckpointLoader`` expects."""
     checkpoint = load_weights_only(filename, map_location)

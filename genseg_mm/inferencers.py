@@ -15,10 +15,10 @@ from mmseg.structures import SegDataSample
 from rich.progress import track
 from torch import nn
 
+from genseg_mm.devices import checked_device
 from genseg_mm.inference.build_model import (
     build_description_writer,
     build_model,
-    checked_device,
     read_config,
 )
 from genseg_mm.inference.generation import PictureGeneration

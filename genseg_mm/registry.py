@@ -36,5 +36,5 @@ OPTIM_WRAPPER_CONSTRUCTORS = _child(
     'optimizer wrapper constructor', 'OPTIM_WRAPPER_CONSTRUCTORS', 'optim'
 )
 PARAM_SCHEDULERS = _child('parameter scheduler', 'PARAM_SCHEDULERS', 'optim')
-LOOPS = _child('loop', 'LOOPS', 'optim', 'benchmarking')
+LOOPS = _child('loop', 'LOOPS', 'optim', 'benchmarking.loop')
 RUNNERS = _child('runner', 'RUNNERS', 'launch')

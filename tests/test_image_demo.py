@@ -100,7 +100,7 @@ def test_mistakes_take_one_line(monkeypatch, capsys, folder, inputs, model, opti
     with pytest.raises(SystemExit) as left:
         run(monkeypatch, folder, str(folder / inputs), str(folder / model), *options)
     assert left.value.code == 2
-    error = capsys.readouterr().err.splitlines()[-2]
+    (error,) = capsys.readouterr().err.splitlines()
     assert error.startswith('error: ')
     assert message in error
 

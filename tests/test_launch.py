@@ -46,7 +46,7 @@ class TestLoadConfig:
     @pytest.mark.parametrize(
         'name, content, message',
         [
-            ('a.py', 'model = dict(', r'a\.py is not a valid config: .*never closed'),
+            ('a.py', 'model = dict(', r'a\.py is not a valid config: line 1: .*never closed'),
             ('a.sh', 'echo', r'a\.sh is not a config \(\.py, \.yml, \.yaml or \.json\)'),
             ('a.py', 'lr = 1', r'a\.py has no model, which training needs'),
             ('a.py', 'model = dict()', r'a\.py has no train_dataloader'),
@@ -66,9 +66,8 @@ class TestLoadConfig:
             launch.load_config(args, 'train')
         (tmp_path / 'heir.py').write_text("_base_ = 'parent.py'")
         args.config = str(tmp_path / 'heir.py')
-        with pytest.raises(FileNotFoundError) as caught:
+        with pytest.raises(FileNotFoundError, match=r'heir\.py.* \S+/parent\.py does not exist'):
             launch.load_config(args, 'train')
-        assert user_message(caught.value).endswith('parent.py')
 
     @pytest.mark.parametrize(
         'option, message',
@@ -84,15 +83,42 @@ class TestLoadConfig:
         with pytest.raises(ValueError, match=message):
             launch.load_config(parse('--cfg-options', option), 'train')
 
-    def test_new_keys_further_down_are_noted(self, capsys) -> None:
-        cfg = launch.load_config(
-            parse('--cfg-options', 'train_cfg.max_iter=3', 'compile=1'), 'train'
-        )
-        assert (cfg.train_cfg.max_iter, cfg.compile) == (3, 1)
-        assert capsys.readouterr().out == (
-            "note: --cfg-options train_cfg.max_iter: 'max_iter' is new in train_cfg "
-            "(it has 'max_iters')\n"
-        )
+    @pytest.mark.parametrize(
+        'option, message',
+        [
+            ('train_cfg.max_iter=3', "nothing reads 'max_iter' in train_cfg .*'max_iters'"),
+            ('model.chanels=3', "nothing reads 'chanels' in model .ToyModel.; did you mean 'channels'"),
+            ('optim_wrapper.optimizer.weight_decays=3', "did you mean 'weight_decay'"),
+            ('train_dataloader.num_worker=3', "did you mean 'num_workers'"),
+            ('randomness.sed=3', "did you mean 'seed'"),
+            ('default_hooks.checkpoint.max_keep_ckpt=1', "did you mean 'max_keep_ckpts'"),
+            ('default_hooks.mine=3', "nothing reads 'mine' in default_hooks"),
+            ('_dataset.num_samples=3', 'only the code of the config file reads'),
+        ],
+    )
+    def test_options_that_nothing_reads_are_refused(self, option: str, message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            launch.load_config(parse('--cfg-options', option), 'train')
+
+    @pytest.mark.parametrize(
+        'option, path, value',
+        [
+            ('compile=1', 'compile', 1),
+            ('optim_wrapper.accumulative_counts=2', 'optim_wrapper.accumulative_counts', 2),
+            ('optim_wrapper.clip_grad.max_norm=3', 'optim_wrapper.clip_grad.max_norm', 3),
+            ('optim_wrapper.optimizer.weight_decay=0.5', 'optim_wrapper.optimizer.weight_decay', 0.5),
+            ('val_dataloader.num_workers=1', 'val_dataloader.num_workers', 1),
+            ('train_dataloader.dataset.datasets.0.seed=3', 'train_dataloader.dataset.datasets.0.seed', 3),
+            ('model.blow_up_at=9', 'model.blow_up_at', 9),
+            ('randomness.deterministic=True', 'randomness.deterministic', True),
+            ('default_hooks.checkpoint.filename_tmpl=a_{}.pth', 'default_hooks.checkpoint.filename_tmpl', 'a_{}.pth'),
+        ],
+    )
+    def test_arguments_of_what_is_built_are_taken(self, option: str, path: str, value: object) -> None:
+        node = launch.load_config(parse('--cfg-options', option), 'train')
+        for key in path.split('.'):
+            node = node[int(key) if key.isdigit() else key]
+        assert node == value
 
     def test_malformed_options_end_with_usage(self, capsys) -> None:
         with pytest.raises(SystemExit) as caught:
@@ -342,16 +368,15 @@ class TestErrors:
 
     def test_tools_end_with_one_line_and_code_2(self, tmp_path: Path, monkeypatch, capsys) -> None:
         def main() -> None:
-            config_module._check_key(Config(dict(a=1)), 'b')
+            config_module.override_config(Config(dict(a=1)), dict(b=1))
 
         monkeypatch.delenv('GENSEG_TRACEBACK', raising=False)
         monkeypatch.setenv('RANK', '0')
         with pytest.raises(SystemExit) as caught:
             launch.run_tool(main)
         assert caught.value.code == 2
-        first, second = capsys.readouterr().err.splitlines()
-        assert first.startswith("error: --cfg-options b: the config has no 'b'")
-        assert second == 'GENSEG_TRACEBACK=1 shows where this was raised.'
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("error: --cfg-options b: the config has no 'b'")
         monkeypatch.setenv('RANK', '1')  # the same error in all processes is printed once
         with pytest.raises(SystemExit):
             launch.run_tool(main)
@@ -369,4 +394,4 @@ class TestErrors:
             env={**os.environ, 'PYTHONPATH': ''},
         )
         assert result.returncode == 2
-        assert result.stderr.splitlines()[-2] == 'error: config no.py does not exist'
+        assert result.stderr == 'error: config no.py does not exist\n'

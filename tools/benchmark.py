@@ -26,16 +26,8 @@ from genseg_mm.benchmarking.suite import TASKS, read_suite  # noqa: E402
 from genseg_mm.launch.config import add_launch_arguments  # noqa: E402
 
 
-def _not_negative(text: str) -> int:
-    if not text.isdecimal() or int(text) >= 2**32:
-        raise argparse.ArgumentTypeError(
-            f'expected an integer from 0 to 2**32 - 1, but got {text!r}'
-        )
-    return int(text)
-
-
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description='Measure models on the benchmarks of a suite')
+    parser = launch.ToolParser(description='Measure models on the benchmarks of a suite')
     parser.add_argument('suite', help='suite config, such as configs/benchmarks/tiny.py')
     parser.add_argument(
         'models',
@@ -58,11 +50,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--fast', action='store_true', help='whole batches instead of one by one')
     parser.add_argument(
         '--threads',
-        type=_not_negative,
+        type=int,
         default=1,
         help='CPU threads of torch (default 1); 0: as many as it likes',
     )
-    parser.add_argument('--seed', type=_not_negative, default=0)
+    parser.add_argument('--seed', type=int, default=0)
     parser.add_argument(
         '--list', action='store_true', help='show what there is to do, and do nothing'
     )

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import genseg_mm  # noqa: E402, F401
 from genseg_mm.functional.latent_statistics import METHODS, overall_iou  # noqa: E402
-from genseg_mm.launch import run_tool  # noqa: E402
+from genseg_mm.launch import ToolParser, run_tool  # noqa: E402
 from genseg_mm.launch.config import CfgOptions  # noqa: E402
 from genseg_mm.launch.latent_data import read_codec, read_mask_pictures  # noqa: E402
 from genseg_mm.models.latent_codec import LatentCodec  # noqa: E402
@@ -31,7 +31,7 @@ from genseg_mm.models.mask_head import GenerativeMaskHead  # noqa: E402
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = ToolParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('config', help="config with 'model.codec' or 'codec'")

@@ -3,17 +3,20 @@
 The shipped weights: ``python tools/fit_patch_codec.py genseg_mm/weights/patch_codec_shapes.safetensors``
 """
 
-import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors.torch import save_file
 
-import genseg_mm  # noqa: F401
-from genseg_mm.datasets import ShapesDataset
-from genseg_mm.models.mask_head import GenerativeMaskHead
-from genseg_mm.models.patch_codec import PatchCodec, fit_patch_codec
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import genseg_mm  # noqa: E402, F401
+from genseg_mm.datasets import ShapesDataset  # noqa: E402
+from genseg_mm.launch import ToolParser, run_tool  # noqa: E402
+from genseg_mm.models.mask_head import GenerativeMaskHead  # noqa: E402
+from genseg_mm.models.patch_codec import PatchCodec, fit_patch_codec  # noqa: E402
 
 
 def scenes(split: str, num_scenes: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -38,7 +41,7 @@ def round_trip(codec: PatchCodec, images: torch.Tensor, masks: torch.Tensor) -> 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = ToolParser(description=__doc__)
     parser.add_argument('out', type=Path, help='safetensors file to write')
     parser.add_argument('--latent-channels', type=int, default=20)
     parser.add_argument('--patch-size', type=int, default=8)
@@ -56,4 +59,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

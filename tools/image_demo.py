@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 def parse_args() -> argparse.Namespace:
     """Command line of MMDetection's image_demo.py, with point and box prompts."""
-    parser = argparse.ArgumentParser(description='Predict images')
+    parser = launch.ToolParser(description='Predict images')
     parser.add_argument(
         'inputs', nargs='?', help='image file, or folder of image files; none for --task generate'
     )

@@ -1,6 +1,5 @@
 """Evaluates the shipped tiny models, then trains and evaluates two of them anew; called by quickstart.sh."""
 
-import argparse
 import json
 import os
 import re
@@ -11,6 +10,10 @@ import time
 from pathlib import Path
 
 from mmengine.config import Config
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from genseg_mm.launch import ToolParser, run_tool  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = {
@@ -187,7 +190,7 @@ def print_table(report: dict, out: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = ToolParser(description=__doc__)
     parser.add_argument('--only', choices=CONFIGS, help='one of the two models')
     parser.add_argument('--seed', type=int, default=0)
     args = parser.parse_args()
@@ -206,4 +209,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

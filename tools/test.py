@@ -11,7 +11,7 @@ from genseg_mm import launch  # noqa: E402
 
 def parse_args() -> argparse.Namespace:
     """Command line of MMDetection's test.py."""
-    parser = argparse.ArgumentParser(description='Test a model')
+    parser = launch.ToolParser(description='Test a model')
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file')
     launch.add_common_arguments(parser)

@@ -11,7 +11,7 @@ from genseg_mm import launch  # noqa: E402
 
 def parse_args() -> argparse.Namespace:
     """Command line of MMDetection's train.py."""
-    parser = argparse.ArgumentParser(description='Train a model')
+    parser = launch.ToolParser(description='Train a model')
     parser.add_argument('config', help='config file')
     launch.add_common_arguments(parser)
     parser.add_argument(

@@ -33,3 +33,4 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=100),
     dict(type='CosineAnnealingLR', by_epoch=False, begin=100, end=max_iters),
 ]
+auto_scale_lr = dict(enable=False, base_batch_size=4)

@@ -38,3 +38,9 @@ model = dict(
     train_cfg=dict(),
     test_cfg=dict(mode='whole'),
 )
+# mmseg.apis.inference_model reads a picture through this; the scenes of the datasets need no loading.
+test_pipeline = [
+    dict(type='genseg_mm.LoadImage', _scope_='mmseg'),
+    dict(type='genseg_mm.NetworkResize', size=(64, 64)),
+    dict(type='genseg_mm.PackGenSegInputs'),
+]

@@ -51,3 +51,4 @@ val_dataloader = dict(
     num_workers=0, persistent_workers=False, dataset=dict(pipeline=test_pipeline)
 )
 test_dataloader = val_dataloader
+auto_scale_lr = dict(enable=False, base_batch_size=8)

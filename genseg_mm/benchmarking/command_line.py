@@ -27,6 +27,7 @@ from genseg_mm.benchmarking.progress import (
 from genseg_mm.benchmarking.run_suite import Outcome, Settings, SuiteRun, fix_arithmetic
 from genseg_mm.benchmarking.suite import Suite
 from genseg_mm.checkpoint import use_safe_loading
+from genseg_mm.launch.config import check_writable
 from genseg_mm.launch.processes import connect_processes, on_main_process
 from genseg_mm.launch.user_errors import user_message
 from genseg_mm.leaderboard import Record
@@ -46,19 +47,11 @@ def refuse_wrong_words(suite: Suite, args: argparse.Namespace) -> None:
     choose_models(suite, args.models, args.tasks)
     check_tables(suite)
     if not args.list:
-        _check_writable(_out(suite, args))
+        check_writable(_out(suite, args), '--out')
 
 
 def _out(suite: Suite, args: argparse.Namespace) -> Path:
     return Path(args.out or f'work_dirs/benchmarks/{suite.name}').expanduser()
-
-
-def _check_writable(out: Path) -> None:
-    there = next(place for place in (out, *out.absolute().parents) if place.exists())
-    if not there.is_dir():
-        raise NotADirectoryError(f'--out {out}: {there} is a file, expected a folder')
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise PermissionError(f'--out {out}: nothing can be written in {there}')
 
 
 def stop_on_signals() -> None:

@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from mmengine.config import Config, ConfigDict
-from mmengine.device import get_device
 from mmengine.infer import BaseInferencer
 from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
 from genseg_mm.checkpoint import check_whole, load_weights_only, model_weights, some_of
 from genseg_mm.config_file import read_config_file
+from genseg_mm.devices import checked_device
+from genseg_mm.hub_files import hub_message
 
 
 def read_config(model: str | PathLike | Config | dict) -> tuple[Config, str | None]:
@@ -99,7 +100,13 @@ def build_model(
     """
     device = checked_device(device)
     with DefaultScope.overwrite_default_scope(scope or cfg.get('default_scope') or 'genseg_mm'):
-        model = MODELS.build(cfg.model)
+        try:
+            model = MODELS.build(cfg.model)
+        except (OSError, ValueError) as error:
+            message = hub_message(error)
+            if message is None:
+                raise
+            raise FileNotFoundError(message) from error
     model.cfg = cfg
     if weights is None:
         warnings.warn(
@@ -127,19 +134,6 @@ def build_description_writer(
     with DefaultScope.overwrite_default_scope(scope):
         writer = MODELS.build(cfg.description_writer)
     return writer.to(device).eval() if isinstance(writer, nn.Module) else writer
-
-
-def checked_device(device: str | torch.device | None) -> torch.device:
-    """The device, or a ValueError if there is none of this name."""
-    try:
-        device = torch.device(get_device() if device is None else device)
-    except RuntimeError as error:
-        raise ValueError(f'device must be such as cpu or cuda:0, but got {device!r}') from error
-    if device.type == 'cuda' and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(
-            f'device {device} is not here: {torch.cuda.device_count()} GPUs are visible; use cpu'
-        )
-    return device
 
 
 def load_weights(model: nn.Module, path: str | PathLike) -> None:

@@ -1,34 +1,37 @@
-"""What tools/train.py and tools/test.py are made of."""
+"""What tools/train.py and tools/test.py are made of.
 
-from genseg_mm.launch.config import add_common_arguments, load_config
-from genseg_mm.launch.processes import connect_processes
-from genseg_mm.launch.runner import SafeRunner, build_runner
-from genseg_mm.launch.switches import (
-    check_device,
-    dump_predictions,
-    enable_amp,
-    enable_lr_scaling,
-    enable_pictures,
-    enable_tta,
-    set_checkpoint,
-    set_resume,
+Everything is imported when it is first asked for: a command line is read, and a wrong one refused, before torch is.
+"""
+
+from importlib import import_module
+from typing import Any
+
+_PLACES = dict(
+    ToolParser='command_line',
+    run_tool='user_errors',
+    user_message='user_errors',
+    add_common_arguments='config',
+    load_config='config',
+    check_config='config_checks',
+    check_device='switches',
+    dump_predictions='switches',
+    enable_amp='switches',
+    enable_lr_scaling='switches',
+    enable_pictures='switches',
+    enable_tta='switches',
+    set_checkpoint='switches',
+    set_resume='switches',
+    connect_processes='processes',
+    SafeRunner='runner',
+    build_runner='runner',
 )
-from genseg_mm.launch.user_errors import run_tool, user_message
 
-__all__ = [
-    'SafeRunner',
-    'add_common_arguments',
-    'build_runner',
-    'check_device',
-    'connect_processes',
-    'dump_predictions',
-    'enable_amp',
-    'enable_lr_scaling',
-    'enable_pictures',
-    'enable_tta',
-    'load_config',
-    'run_tool',
-    'set_checkpoint',
-    'set_resume',
-    'user_message',
-]
+__all__ = list(_PLACES)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PLACES:
+        return getattr(import_module(f'{__name__}.{_PLACES[name]}'), name)
+    if name in (*_PLACES.values(), 'latent_data', 'dataset_parts', 'expected_items'):
+        return import_module(f'{__name__}.{name}')
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

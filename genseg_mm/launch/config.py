@@ -1,22 +1,12 @@
 """Command-line options and config of tools/train.py and tools/test.py."""
 
 import argparse
-import difflib
-import inspect
 import os
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
-from mmengine.runner import Runner
 
-from genseg_mm.config_file import read_config_file
-
-# Top-level keys that tools and runners read although no config has to have them.
-_READ_BY_RUNNERS = {
-    'activation_checkpointing', 'compile', 'custom_imports', 'efficient_conv_bn_eval',
-    'find_unused_parameters', 'model_wrapper_cfg', 'runner_type', 'strategy', 'sync_bn',
-    'tta_model', 'tta_pipeline', *inspect.signature(Runner.__init__).parameters,
-}  # fmt: skip
+from genseg_mm.config_file import find_config, read_config_file
 
 
 class CfgOptions(DictAction):
@@ -70,29 +60,37 @@ def load_config(args: argparse.Namespace, stage: str) -> Config:
 
     Raises:
         FileNotFoundError: If there is no such config, or a file it inherits from is missing.
-        ValueError: If it is no config, or an option does not fit it.
+        ImportError: If a package that it needs is not installed.
+        NotADirectoryError: If the work dir is a file.
+        PermissionError: If nothing can be written there.
+        ValueError: If it is no config, a value in it is wrong, or an option does not fit it.
     """
-    cfg = read_config_file(args.config)
+    path = find_config(args.config)
+    cfg = read_config_file(path)
     if args.cfg_options:
         override_config(cfg, args.cfg_options)
     for key in ('model', f'{stage}_dataloader', f'{stage}_cfg'):
         if cfg.get(key) is None:
-            raise ValueError(
-                f'{args.config} has no {key}, which {stage}ing needs; is it a base config?'
-            )
+            raise ValueError(f'{path} has no {key}, which {stage}ing needs; is it a base config?')
     cfg.launcher = args.launcher
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
-        cfg.work_dir = os.path.join('work_dirs', Path(args.config).stem)
+        cfg.work_dir = os.path.join('work_dirs', Path(path).stem)
+    check_writable(cfg.work_dir, '--work-dir')
+    # Only now: looking types up imports the rooms that they are in.
+    from genseg_mm.launch.config_checks import check_config
+
+    check_config(cfg, path, stage)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return cfg
 
 
 def override_config(cfg: Config, options: dict) -> None:
-    """Merges ``--cfg-options`` into a config; ValueError for an option that does not fit it."""
-    for key in options:
-        _check_key(cfg, key)
+    """Merges ``--cfg-options`` into a config; ValueError for an option that does not fit it, or that nothing reads."""
+    from genseg_mm.launch.option_checks import check_options
+
+    check_options(cfg, options)
     try:
         cfg.merge_from_dict(options)
     except (KeyError, TypeError) as error:
@@ -100,29 +98,23 @@ def override_config(cfg: Config, options: dict) -> None:
         raise ValueError(f'--cfg-options does not fit the config: {message}') from error
 
 
-def _check_key(cfg: Config, option: str) -> None:
-    """Refuses an unknown top-level key, which nothing would read; reports a new one below."""
-    node, seen = cfg._cfg_dict, []
-    for key in option.split('.'):
-        if isinstance(node, (list, tuple)):
-            if not key.isdigit() or int(key) >= len(node):
-                raise ValueError(
-                    f'--cfg-options {option}: {".".join(seen)} is a list of {len(node)}, so an '
-                    f'index below {len(node)} must follow, but got {key!r}'
-                )
-            node = node[int(key)]
-        elif isinstance(node, dict) and key in node:
-            node = node[key]
-        elif seen:
-            close = difflib.get_close_matches(key, node, 1) if isinstance(node, dict) else []
-            near = f' (it has {close[0]!r})' if close else ''
-            if int(os.environ.get('RANK', 0)) == 0:
-                print(f'note: --cfg-options {option}: {key!r} is new in {".".join(seen)}{near}')
-            return
-        elif key not in _READ_BY_RUNNERS:
-            close = difflib.get_close_matches(key, {*node, *_READ_BY_RUNNERS}, 1)
-            near = f'; did you mean {close[0]!r}?' if close else ''
-            raise ValueError(f'--cfg-options {option}: the config has no {key!r}{near}')
-        else:
-            return
-        seen.append(key)
+def check_writable(folder: str | os.PathLike, what: str) -> None:
+    """Refuses a folder of results that cannot be one, before anything is computed for it.
+
+    Args:
+        folder: It need not exist yet.
+        what: The switch that names it, for the message.
+
+    Raises:
+        NotADirectoryError: If it, or what it should lie in, is a file.
+        PermissionError: If nothing can be written there.
+        ValueError: If it is not a path.
+    """
+    if not isinstance(folder, (str, os.PathLike)) or not os.fspath(folder) or '\0' in os.fspath(folder):
+        raise ValueError(f'{what} expects the name of a folder, but got {folder!r}')
+    path = Path(folder).expanduser()
+    there = next(place for place in (path, *path.absolute().parents) if os.path.lexists(place))
+    if not there.is_dir():
+        raise NotADirectoryError(f'{what} {folder}: {there} is a file, expected a folder')
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise PermissionError(f'{what} {folder}: nothing can be written in {there}')

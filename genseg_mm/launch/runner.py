@@ -83,6 +83,14 @@ class SafeRunner(Runner):
             )
         return checkpoint
 
+    def scale_lr(self, optim_wrapper: Any, auto_scale_lr: dict | None = None) -> None:
+        """MMEngine's, with the total batch of an update: ``base_batch_size`` counts accumulated iterations, too."""
+        if auto_scale_lr and auto_scale_lr.get('enable'):
+            counts = getattr(optim_wrapper, '_accumulative_counts', 1)
+            base = auto_scale_lr['base_batch_size'] / counts
+            auto_scale_lr = dict(auto_scale_lr, base_batch_size=base)
+        super().scale_lr(optim_wrapper, auto_scale_lr)
+
     def test(self) -> dict:
         """Tests the model, whose checkpoint has to fit; warns if an evaluation set is not complete."""
         self._must_fit = True

@@ -1,5 +1,6 @@
 """Models, heads, losses and timestep samplers."""
 
+from genseg_mm.checkpoint import read_safetensors_anywhere
 from genseg_mm.models.colorers import MAEColorer, SDColorer, UNetColorer
 from genseg_mm.models.coloring_head import InstanceColoringHead
 from genseg_mm.models.control_map import ControlMap
@@ -22,6 +23,8 @@ from genseg_mm.models.timestep_samplers import (
     LongTailTimesteps,
     UniformTimesteps,
 )
+
+read_safetensors_anywhere()
 
 __all__ = [
     'ControlMap',

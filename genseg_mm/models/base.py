@@ -9,8 +9,10 @@ from mmengine.dist import all_reduce
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
+from genseg_mm.models.mmseg_api import MMSegApiMixin
 
-class GenSegModel(BaseModel):
+
+class GenSegModel(MMSegApiMixin, BaseModel):
     """BaseModel whose logged losses are means over all ranks (MMEngine logs those of rank 0 alone)."""
 
     def parse_losses(

@@ -24,6 +24,7 @@ from genseg_mm.models.color_scale import (
     stretch_colors,
 )
 from genseg_mm.models.losses import coloring_losses
+from genseg_mm.models.mmseg_api import refuse_mmseg_settings
 from genseg_mm.registry import MODELS
 
 
@@ -53,6 +54,7 @@ class Gen2Seg(GenSegModel):
             depends on others; ``'batch'``, all maps of its batch, as the released Stable Diffusion
             pipeline does.
         init_cfg: MMEngine's.
+        pretrained: None, as ``mmseg.apis.init_model`` sets it; so ``train_cfg``.
 
     Raises:
         ValueError: If the colour scale, the stretch or a setting of ``automatic`` is not known, or
@@ -71,11 +73,14 @@ class Gen2Seg(GenSegModel):
         automatic: dict[str, Any] | bool | None = None,
         stretch: str = 'image',
         init_cfg: dict[str, Any] | None = None,
+        pretrained: None = None,
+        train_cfg: None = None,
     ) -> None:
         super().__init__(
             data_preprocessor=data_preprocessor or {'type': 'genseg_mm.GenSegDataPreprocessor'},
             init_cfg=init_cfg,
         )
+        refuse_mmseg_settings('Gen2Seg', pretrained=pretrained, train_cfg=train_cfg)
         check_color_scale(normalize)
         check_stretch(stretch)
         if gamma <= 0:

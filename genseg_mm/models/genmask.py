@@ -9,6 +9,7 @@ from torch import Generator, Tensor
 from genseg_mm.functional.flow_matching import euler_solve
 from genseg_mm.models import cached_inputs
 from genseg_mm.models.base import GenSegModel
+from genseg_mm.models.mmseg_api import refuse_mmseg_settings
 from genseg_mm.models.picture_generation import (
     check_guidance,
     checked_settings,
@@ -43,10 +44,13 @@ class GenMask(GenSegModel):
         generation: Settings of :meth:`generate` for samples of task 'image' in prediction, and defaults of the
             inferencer, e.g. ``dict(num_steps=28, guidance_scale=5.0, image_size=(512, 512))``.
         data_preprocessor: Config; default :class:`GenSegDataPreprocessor`.
+        pretrained: None, as ``mmseg.apis.init_model`` sets it; so ``train_cfg``.
 
     Raises:
         ValueError: If the parts do not fit each other.
     """
+
+    takes_texts = True
 
     def __init__(
         self,
@@ -60,11 +64,14 @@ class GenMask(GenSegModel):
         generation: dict | None = None,
         data_preprocessor: dict | None = None,
         init_cfg: dict | None = None,
+        pretrained: None = None,
+        train_cfg: None = None,
     ) -> None:
         super().__init__(
             data_preprocessor=data_preprocessor or dict(type='genseg_mm.GenSegDataPreprocessor'),
             init_cfg=init_cfg,
         )
+        refuse_mmseg_settings('GenMask', pretrained=pretrained, train_cfg=train_cfg)
         self.codec = MODELS.build(codec)
         self.prompt_encoder = MODELS.build(prompt_encoder)
         self.backbone = MODELS.build(backbone)

@@ -23,14 +23,14 @@ matplotlib.use('Agg')
 from logs.training_logs import TrainingLog, read_log  # noqa: E402
 from matplotlib import pyplot as plt  # noqa: E402
 
-from genseg_mm.launch import run_tool  # noqa: E402
+from genseg_mm.launch import ToolParser, run_tool  # noqa: E402
 
 LINE_STYLES = ('-', '--', ':', '-.')
 NO_METRICS = ('time', 'data_time', 'memory')
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = ToolParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     tasks = parser.add_subparsers(dest='task', required=True)

@@ -28,15 +28,18 @@ from torch import Tensor
 from torch.profiler import profile
 from voronoi_cells import voronoi_cells
 
-from genseg_mm.functional import pixel_terms
-from genseg_mm.functional.fused_inverse_distance import compiled_sums
-from genseg_mm.functional.instance_coloring import instance_coloring_loss
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from genseg_mm.functional import pixel_terms  # noqa: E402
+from genseg_mm.functional.fused_inverse_distance import compiled_sums  # noqa: E402
+from genseg_mm.functional.instance_coloring import instance_coloring_loss  # noqa: E402
+from genseg_mm.launch import ToolParser, run_tool  # noqa: E402
 
 MEBIBYTE = 1 << 20
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = ToolParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('--sizes', nargs='+', default=['480x640'], metavar='HxW')
@@ -278,4 +281,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from genseg_mm.datasets.segmentations import decode_segmentation  # noqa: E402
 from genseg_mm.hooks import pictures  # noqa: E402
-from genseg_mm.launch import run_tool, user_message  # noqa: E402
+from genseg_mm.launch import ToolParser, run_tool, user_message  # noqa: E402
 from genseg_mm.launch.config import CfgOptions  # noqa: E402
 from genseg_mm.launch.dataset_parts import (  # noqa: E402
     SPLITS,
@@ -238,7 +238,7 @@ def _chosen(num_items: int, args: argparse.Namespace) -> list[int]:
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split('\n', maxsplit=1)[0])
+    parser = ToolParser(description=__doc__.split('\n', maxsplit=1)[0])
     parser.add_argument(
         'config',
         help='config, suite of configs/benchmarks, or one of configs/_base_/{datasets,benchmarks}',

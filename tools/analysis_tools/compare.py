@@ -22,12 +22,12 @@ from genseg_mm.comparing.comparison import UNITS  # noqa: E402
 from genseg_mm.comparing.comparison_tables import as_markdown, as_text  # noqa: E402
 from genseg_mm.comparing.failure_gallery import write_gallery  # noqa: E402
 from genseg_mm.evaluation.paired_bootstrap import INTERVALS  # noqa: E402
-from genseg_mm.launch import run_tool  # noqa: E402
+from genseg_mm.launch import ToolParser, run_tool  # noqa: E402
 from genseg_mm.leaderboard.text_files import write_text  # noqa: E402
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = ToolParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('a', help='folder of results of A, or its samples.npz')

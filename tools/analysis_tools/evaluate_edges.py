@@ -6,7 +6,6 @@ PNG_DIR holds <name>.png for every <name>.mat of GT_DIR: one channel, 8 bits, st
 suppression. The rows that are printed are those of the public benchmark's eval_bdry.txt and eval_bdry_thr.txt.
 """
 
-import argparse
 import json
 import sys
 import time
@@ -16,11 +15,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from genseg_mm.evaluation.edges.edge_matching import MAX_DISTANCE  # noqa: E402
 from genseg_mm.evaluation.edges.edge_scores import evaluate_edge_folder  # noqa: E402
-from genseg_mm.launch import run_tool  # noqa: E402
+from genseg_mm.launch import ToolParser, run_tool  # noqa: E402
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split('\n', maxsplit=1)[0])
+    parser = ToolParser(description=__doc__.split('\n', maxsplit=1)[0])
     parser.add_argument('png_dir', help='edge maps, <name>.png')
     parser.add_argument('gt_dir', help="BSDS500's ground truth, <name>.mat")
     parser.add_argument('--num-thresholds', type=int, default=99, help='default: 99, the benchmark')

@@ -38,7 +38,7 @@ from costs.model_parts import parameters  # noqa: E402
 from costs.without_weights import build_on_meta, check_weights  # noqa: E402
 
 from genseg_mm.inference.build_model import build_model  # noqa: E402
-from genseg_mm.launch import run_tool  # noqa: E402
+from genseg_mm.launch import ToolParser, run_tool  # noqa: E402
 from genseg_mm.launch.config import CfgOptions  # noqa: E402
 from genseg_mm.launch.dataset_parts import read_dataset_config  # noqa: E402
 
@@ -46,7 +46,7 @@ AMP = dict(bfloat16=torch.bfloat16, float16=torch.float16)
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = ToolParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('config', help='config with a model')

@@ -30,7 +30,7 @@ from genseg_mm.functional.latent_statistics import (  # noqa: E402
     principal_components,
     sharpness,
 )
-from genseg_mm.launch import run_tool  # noqa: E402
+from genseg_mm.launch import ToolParser, run_tool  # noqa: E402
 from genseg_mm.launch.config import CfgOptions  # noqa: E402
 from genseg_mm.launch.latent_data import (  # noqa: E402
     MaskPictures,
@@ -48,7 +48,7 @@ RIDGE = 1e-4
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = ToolParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('config', help="config with 'model.codec' or 'codec'")

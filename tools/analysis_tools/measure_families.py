@@ -48,7 +48,7 @@ PHASES = ('forward', 'backward', 'optimizer')
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = launch.ToolParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('--families', nargs='+', choices=sorted(FAMILIES), default=list(FAMILIES))

@@ -17,14 +17,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from mmengine.config import Config  # noqa: E402
 
 from genseg_mm.config_file import read_config_file  # noqa: E402
-from genseg_mm.launch import run_tool  # noqa: E402
+from genseg_mm.launch import ToolParser, run_tool  # noqa: E402
 from genseg_mm.launch.config import CfgOptions, override_config  # noqa: E402
 
 SUFFIXES = ('.py', '.json', '.yml', '.yaml')
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split('\n', maxsplit=1)[0])
+    parser = ToolParser(description=__doc__.split('\n', maxsplit=1)[0])
     parser.add_argument('config', help='config file')
     parser.add_argument(
         '--get', metavar='KEY.PATH', help='only this part; members of lists by number'

@@ -33,7 +33,7 @@ from mmengine.evaluator import Evaluator  # noqa: E402
 from mmengine.registry import DATASETS, FUNCTIONS  # noqa: E402
 
 from genseg_mm.inference.build_model import build_model  # noqa: E402
-from genseg_mm.launch import run_tool  # noqa: E402
+from genseg_mm.launch import ToolParser, run_tool  # noqa: E402
 from genseg_mm.launch.config import CfgOptions  # noqa: E402
 from genseg_mm.launch.dataset_parts import read_dataset_config  # noqa: E402
 
@@ -41,7 +41,7 @@ GROUPS = ('data', 'model', 'metric')
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = ToolParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('config', help='config of a model')

@@ -38,7 +38,7 @@ from genseg_mm.datasets.encodings.encoding_cache import (  # noqa: E402
     content_key,
 )
 from genseg_mm.datasets.encodings.items_to_encode import ItemsToEncode  # noqa: E402
-from genseg_mm.launch import run_tool  # noqa: E402
+from genseg_mm.launch import ToolParser, run_tool  # noqa: E402
 from genseg_mm.launch.config import CfgOptions  # noqa: E402
 from genseg_mm.launch.dataset_parts import (  # noqa: E402
     SPLITS,
@@ -308,7 +308,7 @@ def _show_progress(
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split('\n', maxsplit=1)[0])
+    parser = ToolParser(description=__doc__.split('\n', maxsplit=1)[0])
     parser.add_argument('config', help='config of a GenMask training')
     parser.add_argument('--out', required=True, help='folder of the cache')
     parser.add_argument('--what', nargs='+', choices=KINDS, default=list(KINDS))

@@ -8,7 +8,6 @@ pidray/, BSDS500/ and image_text/. The folder appears only when it is complete. 
 it is, or is written again where the tools have changed since; any other is left alone, with an error.
 """
 
-import argparse
 import hashlib
 import json
 import os
@@ -19,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from genseg_mm.launch import run_tool  # noqa: E402
+from genseg_mm.launch import ToolParser, run_tool  # noqa: E402
 
 # name of the maker -> subfolder that it writes into
 MAKERS = dict(
@@ -102,7 +101,7 @@ def _written(data_root: Path) -> str | None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split('\n', maxsplit=1)[0])
+    parser = ToolParser(description=__doc__.split('\n', maxsplit=1)[0])
     parser.add_argument('out', help='folder for GENSEG_DATA')
     out = parser.parse_args().out
     print(f'wrote {out}' if make_tiny_benchmarks(out) else f'{out} is up to date')

@@ -7,12 +7,16 @@ Pictures are JPEG, landscape and portrait; the ground truth is MATLAB's cell arr
 pixel in places, and some see parts that others do not. Folders hold a Thumbs.db each, as the published ones do.
 """
 
-import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from scipy.io import savemat
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from genseg_mm.launch import ToolParser, run_tool  # noqa: E402
 
 NUM_SCENES = dict(train=3, val=2, test=4)
 FIRST_NUMBER = dict(train=100007, val=3096, test=2018)
@@ -94,7 +98,7 @@ def _boundary(segmentation: np.ndarray) -> np.ndarray:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split('\n', maxsplit=1)[0])
+    parser = ToolParser(description=__doc__.split('\n', maxsplit=1)[0])
     parser.add_argument(
         'out', help='folder for GENSEG_DATA; the files go into its subfolder BSDS500/'
     )
@@ -103,4 +107,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

@@ -11,16 +11,20 @@ Five of the eight pictures are those of make_tiny_refcoco.py, so that both can b
 136 are evaluated there, and lie in the training split of 2017 here, as real pictures of RefCOCO's test splits do.
 """
 
-import argparse
 import csv
 import io
 import json
 import runpy
+import sys
 import tarfile
 from pathlib import Path
 
 import cv2
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from genseg_mm.launch import ToolParser, run_tool  # noqa: E402
 
 REFCOCO = runpy.run_path(str(Path(__file__).with_name('make_tiny_refcoco.py')))
 SIZES = ((48, 64), (40, 56), (64, 48))  # (height, width) of the pictures that RefCOCO has not
@@ -162,7 +166,7 @@ def _encoded(picture: np.ndarray, ending: str) -> bytes:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split('\n', maxsplit=1)[0])
+    parser = ToolParser(description=__doc__.split('\n', maxsplit=1)[0])
     parser.add_argument(
         'out', help='folder for GENSEG_DATA; coco/ and image_text/ are written into it'
     )
@@ -170,4 +174,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

@@ -7,12 +7,16 @@ Scenes lie in nested folders, the indices of instances are a palette PNG (whose 
 an alpha channel, objects hide one another, and some hide another one wholly.
 """
 
-import argparse
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from genseg_mm.launch import ToolParser, run_tool  # noqa: E402
 
 SCENES_PER_FOLDER = 6
 SHAPES = ('sphere', 'cube', 'cylinder')
@@ -116,7 +120,7 @@ def _texture(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split('\n', maxsplit=1)[0])
+    parser = ToolParser(description=__doc__.split('\n', maxsplit=1)[0])
     parser.add_argument(
         'out', help='folder for GENSEG_DATA; the files go into its subfolder clevrtex/'
     )
@@ -128,4 +132,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

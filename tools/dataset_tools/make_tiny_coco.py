@@ -9,7 +9,6 @@ with gaps and one category beside COCO's 80, a picture without any object and on
 one pixel, and pictures of two sizes.
 """
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -21,6 +20,7 @@ from pycocotools import mask as mask_utils
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from genseg_mm.datasets.instances.class_subsets import COCO_CLASSES  # noqa: E402
+from genseg_mm.launch import ToolParser, run_tool  # noqa: E402
 
 # COCO's ids have gaps; the last category is not COCO's.
 NOT_USED = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
@@ -172,10 +172,10 @@ def _runs(mask: np.ndarray) -> list[int]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split('\n', maxsplit=1)[0])
+    parser = ToolParser(description=__doc__.split('\n', maxsplit=1)[0])
     parser.add_argument('out', help='folder for GENSEG_DATA; the files go into its subfolder coco/')
     print(f'wrote {make_tiny_coco(Path(parser.parse_args().out) / "coco")}')
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

@@ -7,12 +7,16 @@ It has what trips readers of the real files: two artists with a picture of the s
 are not evaluated, one class in several regions, two classes that touch, and a speck of three pixels.
 """
 
-import argparse
+import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from genseg_mm.launch import ToolParser, run_tool  # noqa: E402
 
 SIZE = (96, 128)
 IGNORED = 255
@@ -113,7 +117,7 @@ def _save(image: Image.Image, path: Path, **options: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split('\n', maxsplit=1)[0])
+    parser = ToolParser(description=__doc__.split('\n', maxsplit=1)[0])
     parser.add_argument(
         'out', help='folder for GENSEG_DATA; the files go into its subfolder DRAM_processed/'
     )
@@ -121,4 +125,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

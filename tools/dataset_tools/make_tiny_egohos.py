@@ -6,12 +6,16 @@ It has what trips readers of the real files: roles in place of objects (one role
 hands hold), the folder ``contact``, files of macOS (``._*``) beside the others, and a picture with hands only.
 """
 
-import argparse
+import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from genseg_mm.launch import ToolParser, run_tool  # noqa: E402
 
 SIZE = (96, 128)
 LEFT, RIGHT, BY_LEFT, BY_RIGHT, BY_BOTH, SECOND_LEFT, SECOND_RIGHT = 1, 2, 3, 4, 5, 6, 7
@@ -92,7 +96,7 @@ def _contact(labels: np.ndarray) -> np.ndarray:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split('\n', maxsplit=1)[0])
+    parser = ToolParser(description=__doc__.split('\n', maxsplit=1)[0])
     parser.add_argument(
         'out', help='folder for GENSEG_DATA; the files go into its subfolder egohos/'
     )
@@ -100,4 +104,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

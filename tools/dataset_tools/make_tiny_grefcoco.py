@@ -6,10 +6,14 @@ It has what gRefCOCO has and RefCOCO has not: expressions of several objects and
 bare number and ``[-1]``, a crowd region among the targets and polygons of two points. The tiny RefCOCO is written too.
 """
 
-import argparse
 import json
 import runpy
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from genseg_mm.launch import ToolParser, run_tool  # noqa: E402
 
 _SIBLING = Path(__file__).with_name('make_tiny_refcoco.py')
 
@@ -78,10 +82,10 @@ def make_tiny_grefcoco(data_root: str | Path) -> Path:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split('\n', maxsplit=1)[0])
+    parser = ToolParser(description=__doc__.split('\n', maxsplit=1)[0])
     parser.add_argument('out', help='folder for GENSEG_DATA; the files go into its subfolder coco/')
     print(f'wrote {make_tiny_grefcoco(Path(parser.parse_args().out) / "coco")}')
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

@@ -8,14 +8,18 @@ a label, a scene without any instance and one with few, pictures beside the one 
 other HDF5 files beside the ids, and frames of the official split that were never published.
 """
 
-import argparse
 import csv
+import sys
 from pathlib import Path
 
 import cv2
 import h5py
 import numpy as np
 from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from genseg_mm.launch import ToolParser, run_tool  # noqa: E402
 
 # scene, partition, number of cameras, ids of the objects (-1: an object that nobody labelled)
 SCENES = (
@@ -156,7 +160,7 @@ def id_colours(labels: np.ndarray) -> np.ndarray:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split('\n', maxsplit=1)[0])
+    parser = ToolParser(description=__doc__.split('\n', maxsplit=1)[0])
     parser.add_argument('out', help='folder for GENSEG_DATA; the files go into its hypersim/')
     parser.add_argument('--image-size', type=int, nargs=2, default=(96, 128), metavar=('H', 'W'))
     parser.add_argument('--frames', type=int, default=3, help='published frames per camera')
@@ -167,4 +171,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

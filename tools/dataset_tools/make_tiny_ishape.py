@@ -7,15 +7,19 @@ another and hollow ones, RLE with holes whose counts are a str or a list, and th
 where the file system has none).
 """
 
-import argparse
 import json
 import os
+import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import Image
 from pycocotools import mask as mask_utils
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from genseg_mm.launch import ToolParser, run_tool  # noqa: E402
 
 SIZE = (96, 96)
 SUBSETS = ('antenna', 'branch', 'fence', 'hanger', 'log', 'wire')
@@ -129,7 +133,7 @@ def _link(path: Path, target: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split('\n', maxsplit=1)[0])
+    parser = ToolParser(description=__doc__.split('\n', maxsplit=1)[0])
     parser.add_argument(
         'out', help='folder for GENSEG_DATA; the files go into its subfolder ishape_dataset/'
     )
@@ -137,4 +141,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

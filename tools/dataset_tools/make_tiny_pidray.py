@@ -7,13 +7,17 @@ pictures and annotations, polygons, RLE with a hole whose counts are a list or a
 and, in version 2, one file for all test pictures.
 """
 
-import argparse
 import json
+import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 from pycocotools import mask as mask_utils
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from genseg_mm.launch import ToolParser, run_tool  # noqa: E402
 
 SIZE = (96, 128)
 CLASSES = (
@@ -130,7 +134,7 @@ def _paint(seed: int, objects: tuple) -> np.ndarray:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split('\n', maxsplit=1)[0])
+    parser = ToolParser(description=__doc__.split('\n', maxsplit=1)[0])
     parser.add_argument(
         'out', help='folder for GENSEG_DATA; the files go into its subfolder pidray/'
     )
@@ -140,4 +144,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

@@ -7,13 +7,17 @@ a picture without any polygon, one that its EXIF data turn, an annotation in Win
 and written answers for some training pictures.
 """
 
-import argparse
 import json
+import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from genseg_mm.launch import ToolParser, run_tool  # noqa: E402
 
 ORIENTATION, TURNED = 0x0112, 6  # EXIF: turn by 90 degrees clockwise to show
 
@@ -95,10 +99,10 @@ def _shape(label: str, points: list, name: str) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split('\n', maxsplit=1)[0])
+    parser = ToolParser(description=__doc__.split('\n', maxsplit=1)[0])
     parser.add_argument('out', help='folder for GENSEG_DATA')
     print(f'wrote {make_tiny_reasonseg(Path(parser.parse_args().out))}')
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

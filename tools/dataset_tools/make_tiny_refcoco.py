@@ -8,13 +8,17 @@ one object, objects that nobody refers to, names in ``refs`` that are no picture
 two sizes, and a pickle as Python 2 wrote it. The three data sets share the pictures and split them differently.
 """
 
-import argparse
 import json
 import pickle
+import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from genseg_mm.launch import ToolParser, run_tool  # noqa: E402
 
 # Blue, green, red
 COLOURS = dict(red=(40, 40, 220), green=(50, 180, 50), blue=(220, 90, 30), yellow=(40, 220, 230))
@@ -181,10 +185,10 @@ def _reference(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split('\n', maxsplit=1)[0])
+    parser = ToolParser(description=__doc__.split('\n', maxsplit=1)[0])
     parser.add_argument('out', help='folder for GENSEG_DATA; the files go into its subfolder coco/')
     print(f'wrote {make_tiny_refcoco(Path(parser.parse_args().out) / "coco")}')
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

@@ -7,13 +7,17 @@ share a colour here), more than 16 of them, both spellings of the folder of inst
 variations that the paper does not use, and class maps beside the instances.
 """
 
-import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from genseg_mm.launch import ToolParser, run_tool  # noqa: E402
 
 SPELLINGS = {'Scene02': 'instancesegmentation'}  # any other scene: instanceSegmentation
 SCENES = ('Scene01', 'Scene02')
@@ -147,7 +151,7 @@ def _haze(picture: np.ndarray, variation: str) -> np.ndarray:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split('\n', maxsplit=1)[0])
+    parser = ToolParser(description=__doc__.split('\n', maxsplit=1)[0])
     parser.add_argument('out', help='folder for GENSEG_DATA; the files go into its vkitti2/')
     parser.add_argument('--image-size', type=int, nargs=2, default=(94, 310), metavar=('H', 'W'))
     parser.add_argument('--frames', type=int, default=3, help='frames per camera')
@@ -165,4 +169,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

@@ -33,6 +33,7 @@ from genseg_mm.datasets.instances.hypersim_files import (  # noqa: E402
     write_index,
 )
 from genseg_mm.datasets.instances.instance_map_files import read_instance_map  # noqa: E402
+from genseg_mm.launch import ToolParser, run_tool  # noqa: E402
 
 NUM_NAMED = 20  # damaged files in the summary
 
@@ -204,7 +205,7 @@ def prepare_hypersim(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
+    parser = ToolParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('root', help='folder of Hypersim, as downloaded or converted')
@@ -226,4 +227,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

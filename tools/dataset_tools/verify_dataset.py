@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from genseg_mm.boundary_files import read_boundaries  # noqa: E402
 from genseg_mm.datasets.instances.instance_map_files import read_instance_map  # noqa: E402
-from genseg_mm.launch import run_tool, user_message  # noqa: E402
+from genseg_mm.launch import ToolParser, run_tool, user_message  # noqa: E402
 from genseg_mm.launch.config import CfgOptions  # noqa: E402
 from genseg_mm.launch.dataset_parts import (  # noqa: E402
     SPLITS,
@@ -267,7 +267,7 @@ def _progress(items: Any, total: int, title: str) -> Iterator:
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split('\n', maxsplit=1)[0])
+    parser = ToolParser(description=__doc__.split('\n', maxsplit=1)[0])
     parser.add_argument(
         'config',
         help='config, suite of configs/benchmarks, or one of configs/_base_/{datasets,benchmarks}',

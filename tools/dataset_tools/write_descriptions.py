@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from genseg_mm.datasets.encodings.items_to_encode import with_all_texts  # noqa: E402
 from genseg_mm.datasets.transforms.description_file import DescriptionFile, picture_name  # noqa: E402
 from genseg_mm.datasets.transforms.load_image import LoadImage  # noqa: E402
-from genseg_mm.launch import run_tool  # noqa: E402
+from genseg_mm.launch import ToolParser, run_tool  # noqa: E402
 from genseg_mm.launch.config import CfgOptions  # noqa: E402
 from genseg_mm.launch.dataset_parts import (  # noqa: E402
     SPLITS,
@@ -119,7 +119,7 @@ def write(
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split('\n', maxsplit=1)[0])
+    parser = ToolParser(description=__doc__.split('\n', maxsplit=1)[0])
     parser.add_argument('config', help='config with description_writer and dataloaders')
     parser.add_argument('out', help='file of descriptions, .json')
     parser.add_argument('--split', nargs='+', choices=SPLITS, default=SPLITS, help='default: all')

@@ -18,7 +18,7 @@ from genseg_mm.checkpoint import load_weights_only, model_weights  # noqa: E402
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = launch.ToolParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('checkpoint', help='checkpoint of a training (.pth)')

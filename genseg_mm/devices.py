@@ -1,0 +1,25 @@
+"""Devices that models run on."""
+
+import torch
+from mmengine.device import get_device
+
+
+def checked_device(device: str | torch.device | None) -> torch.device:
+    """The device, the best there is for None.
+
+    Raises:
+        ValueError: If there is none of this name here.
+    """
+    try:
+        device = torch.device(get_device() if device is None else device)
+    except RuntimeError as error:
+        raise ValueError(f'device must be such as cpu or cuda:0, but got {device!r}') from error
+    if device.type == 'cuda' and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f'device {device} is not here: {torch.cuda.device_count()} GPUs are visible; use cpu'
+        )
+    try:
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, NotImplementedError, AssertionError) as error:
+        raise ValueError(f'device {device} cannot be used here; use cpu') from error
+    return device

@@ -1,0 +1,179 @@
+"""What the types of a config mean: from the place of a dict in the config to the class, and to what the class takes."""
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from mmengine import registry as registries
+from mmengine.config import Config
+from mmengine.registry import DefaultScope, Registry
+from mmengine.utils import get_object_from_string
+
+# Last keys of a path -> registry. The longest that fits counts; what fits none belongs to the top-level key.
+_PLACES = dict(
+    optimizer='OPTIMIZERS', sampler='DATA_SAMPLERS', batch_sampler='DATA_SAMPLERS', pipeline='TRANSFORMS',
+    transforms='TRANSFORMS', vis_backends='VISBACKENDS', collate_fn='FUNCTIONS', worker_init_fn='FUNCTIONS',
+    init_cfg='WEIGHT_INITIALIZERS',
+)  # fmt: skip
+_TOP = dict(
+    model='MODELS', data_preprocessor='MODELS', tta_model='MODELS', description_writer='MODELS', codec='MODELS',
+    model_wrapper_cfg='MODEL_WRAPPERS', train_dataloader='DATASETS', val_dataloader='DATASETS',
+    test_dataloader='DATASETS', optim_wrapper='OPTIM_WRAPPERS', param_scheduler='PARAM_SCHEDULERS',
+    val_evaluator='METRICS', test_evaluator='METRICS', default_hooks='HOOKS', custom_hooks='HOOKS',
+    visualizer='VISUALIZERS', log_processor='LOG_PROCESSORS', train_cfg='LOOPS', val_cfg='LOOPS', test_cfg='LOOPS',
+    tta_pipeline='TRANSFORMS', strategy='STRATEGIES',
+)  # fmt: skip
+# What stands for a missing type, as MMEngine's runner fills it in.
+_DEFAULT_TYPES = {
+    'optim_wrapper': 'OptimWrapper', 'train_cfg': 'EpochBasedTrainLoop', 'val_cfg': 'ValLoop', 'test_cfg': 'TestLoop',
+    'log_processor': 'LogProcessor', 'visualizer': 'Visualizer', 'default_hooks.timer': 'IterTimerHook',
+    'default_hooks.runtime_info': 'RuntimeInfoHook', 'default_hooks.sampler_seed': 'DistSamplerSeedHook',
+    'default_hooks.logger': 'LoggerHook', 'default_hooks.param_scheduler': 'ParamSchedulerHook',
+    'default_hooks.checkpoint': 'CheckpointHook',
+}  # fmt: skip
+# Dicts without a type -> whose arguments they are, and how many of them are not settings.
+_UNTYPED = dict(prompting=('genseg_mm.functional.point_prompting.masks_from_points', 4),
+                automatic=('genseg_mm.models.automatic_instances.automatic_instances', 1))  # fmt: skip
+_PLAIN_KEYS = dict(
+    auto_scale_lr={'enable', 'base_batch_size'},
+    randomness={'seed', 'diff_rank_seed', 'deterministic'},
+    env_cfg={'cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit'},
+    mp_cfg={'mp_start_method', 'opencv_num_threads'},
+    clip_grad={'type', 'max_norm', 'norm_type', 'error_if_nonfinite', 'clip_value', 'foreach'},
+)
+# Arguments that the runner hands over beside those of the config.
+_LOADER_KEYS = {'dataset', 'sampler', 'batch_sampler', 'num_batch_per_epoch', 'worker_init_fn', 'collate_fn'}
+
+
+def typed_dicts(node: Any, path: tuple = ()) -> Iterator[tuple[tuple, Mapping]]:
+    """All dicts of a config that have a type, given or default: (path, dict)."""
+    if isinstance(node, Mapping):
+        if 'type' in node or '.'.join(map(str, path)) in _DEFAULT_TYPES:
+            yield path, node
+        for key in node:
+            yield from typed_dicts(node[key], (*path, key))
+    elif isinstance(node, (list, tuple)):
+        for number, own in enumerate(node):
+            if isinstance(own, (Mapping, list, tuple)):
+                yield from typed_dicts(own, (*path, number))
+
+
+def registry_of(path: tuple) -> Registry | None:
+    """The registry that the type of a dict at this place is looked up in; None where nothing says so."""
+    for key in reversed(path):
+        if key in _PLACES:
+            return getattr(registries, _PLACES[key])
+    name = _TOP.get(path[0] if path else None)
+    return None if name is None else getattr(registries, name)
+
+
+def find_type(cfg: Config, path: tuple, node: Mapping) -> Any:
+    """The class or function that a dict's type means, None if there is none of this name.
+
+    Raises:
+        ImportError: If a package that it needs is not installed.
+    """
+    kind = node.get('type', _DEFAULT_TYPES.get('.'.join(map(str, path))))
+    if not isinstance(kind, str):
+        return kind
+    own = registry_of(path)
+    with DefaultScope.overwrite_default_scope(scope_of(cfg)):
+        for registry in [*([] if own is None else [own]), *_others(own)]:
+            with registry.switch_scope_and_registry(node.get('_scope_')) as within:
+                found = _get(within, kind)
+            if found is not None:
+                return found
+    return None
+
+
+def scope_of(cfg: Config) -> str:
+    """Where the types of a config are looked up first."""
+    return cfg.get('default_scope') or 'mmengine'
+
+
+def _others(own: Registry | None) -> list[Registry]:
+    """Parts of models are spread over several registries."""
+    if own is registries.MODELS or own is None:
+        return [registries.MODELS, registries.TASK_UTILS, registries.WEIGHT_INITIALIZERS, registries.FUNCTIONS]
+    return [registries.EVALUATOR] if own is registries.METRICS else []
+
+
+def _get(registry: Registry, kind: str) -> Any:
+    try:
+        return registry.get(kind)
+    except RuntimeError as error:  # MMEngine's, for a dotted name that cannot be imported
+        if 'Failed to get' not in str(error):
+            raise
+        return None
+
+
+def near_types(cfg: Config, path: tuple, kind: str) -> list[str]:
+    """Names like this one in the registry of the place, our own with their scope."""
+    root = registry_of(path)
+    if root is None:
+        return []
+    scope, _, name = kind.rpartition('.')
+    names: dict[str, str] = {}
+    for registry in (root, *root._children.values()):
+        if registry.scope in ('mmengine', 'genseg_mm', scope, scope_of(cfg)):
+            prefix = f'{registry.scope}.' if registry.scope not in ('mmengine', scope_of(cfg)) else ''
+            names.update({own: prefix + own for own in registry.module_dict})
+    return [names[own] for own in difflib.get_close_matches(name, names, 3)]
+
+
+def keys_taken(cfg: Config, path: tuple, node: Mapping) -> set[str] | None:
+    """The keys that a dict at this place may have; None if anything may stand there, or nobody can say."""
+    last = path[-1] if path else None
+    if last in _PLAIN_KEYS and 'type' not in node or last == 'clip_grad':
+        return _PLAIN_KEYS[last]
+    if last in _UNTYPED and 'type' not in node:
+        name, num_inputs = _UNTYPED[last]
+        return set(list(inspect.signature(get_object_from_string(name)).parameters)[num_inputs:])
+    if len(path) == 1 and str(last).endswith('_dataloader'):
+        from torch.utils.data import DataLoader
+
+        return parameters(DataLoader) | _LOADER_KEYS
+    if path == ('optim_wrapper',):
+        return _optim_wrapper_keys(cfg, path, node)
+    found = find_type(cfg, path, node) if 'type' in node or '.'.join(map(str, path)) in _DEFAULT_TYPES else None
+    if found is None:
+        return None
+    taken = parameters(found)
+    return None if taken is None else taken | {'type', '_scope_', 'init_cfg'}
+
+
+def _optim_wrapper_keys(cfg: Config, path: tuple, node: Mapping) -> set[str] | None:
+    found = find_type(cfg, path, node)
+    taken = parameters(found) if found is not None else None
+    return None if taken is None else taken | {'type', 'constructor', 'paramwise_cfg'}
+
+
+def parameters(target: Any) -> set[str] | None:
+    """Names of the arguments that a class or function takes, those of its bases included; None for any name."""
+    if not inspect.isclass(target):
+        return _names(target)[0] if callable(target) and not _names(target)[1] else None
+    from mmengine.hooks import CheckpointHook
+    from mmengine.runner import Runner
+
+    taken: set[str] = set()
+    for owner in target.__mro__:
+        if '__init__' not in vars(owner):
+            continue
+        names, open_ended = _names(owner.__init__)
+        taken |= names
+        if owner is CheckpointHook:  # hands the rest to the runner, at the first checkpoint
+            return taken | _names(Runner.save_checkpoint)[0]
+        if not open_ended:
+            return taken
+    return None
+
+
+def _names(function: Callable) -> tuple[set[str], bool]:
+    """Names of the arguments, and whether others are taken, too."""
+    try:
+        known = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # built-in ones say nothing
+        return set(), True
+    names = {one.name for one in known if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)}
+    return names - {'self', 'cls'}, any(one.kind == one.VAR_KEYWORD for one in known)

@@ -1,0 +1,88 @@
+"""mmseg's own functions on our configs."""
+
+from pathlib import Path
+
+import mmseg.apis
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from PIL import Image
+
+from genseg_mm.datasets import ShapesDataset
+from genseg_mm.inferencers import GenSegInferencer
+
+ROOT = Path(__file__).parents[1]
+WEIGHTS = ROOT / 'genseg_mm/weights'
+TINY = sorted(
+    path
+    for path in (ROOT / 'configs').rglob('*_tiny.py')
+    if '_base_' not in path.parts and 'pretrain' not in path.stem and 'benchmarks' not in path.parts
+)
+
+
+@pytest.fixture(scope='module')
+def scene(tmp_path_factory) -> tuple[str, np.ndarray]:
+    """A held-out scene of 64 x 64: its file and BGR pixels."""
+    item = ShapesDataset(num_scenes=1, task='referring', split='test', pipeline=[])[0]
+    path = tmp_path_factory.mktemp('scene') / 'scene.png'
+    Image.fromarray(item['img'][..., ::-1]).save(path)
+    return str(path), item['img']
+
+
+QUICK = ('genmask_sana_shapes_tiny', 'gen2seg_unet_shapes_tiny', 'gen2seg_vit_shapes_tiny')
+
+
+@pytest.mark.parametrize(
+    'path',
+    [pytest.param(path, marks=[] if path.stem in QUICK else pytest.mark.slow) for path in TINY],
+    ids=lambda path: path.stem,
+)
+def test_every_tiny_model_is_built_and_predicts(path: Path, scene: tuple) -> None:
+    torch.manual_seed(0)
+    model = mmseg.apis.init_model(str(path), device='cpu')
+    model.text = 'the red circle'
+    file, pixels = scene
+    single = mmseg.apis.inference_model(model, file)
+    key = 'pred_sem_seg' if getattr(model, 'takes_texts', False) else 'pred_color_map'
+    first = getattr(single, key).data
+    assert first.shape[-2:] == (64, 64)
+    assert key == 'pred_sem_seg' or first.float().std() > 1  # not one flat colour
+    # An array, and after it a file again, are the same picture.
+    for again in (pixels, [file]):
+        found = mmseg.apis.inference_model(model, again)
+        found = found[0] if isinstance(found, list) else found
+        assert torch.equal(getattr(found, key).data, first)
+
+
+@pytest.mark.parametrize(
+    'name, weights',
+    [
+        ('genmask/genmask_sana_shapes_long_tiny', 'genmask_sana_shapes'),
+        ('gen2seg/gen2seg_unet_shapes_long_tiny', 'gen2seg_unet_shapes'),
+    ],
+)
+def test_shipped_weights_predict_what_the_inferencer_predicts(name: str, weights: str, scene: tuple) -> None:
+    config, file = str(ROOT / f'configs/{name}.py'), str(WEIGHTS / f'{weights}.safetensors')
+    model = mmseg.apis.init_model(config, file, device='cpu')
+    inferencer = GenSegInferencer(config, file, device='cpu')
+    if model.takes_texts:
+        with pytest.warns(UserWarning, match=r"set model\.text = 'the red circle'"):
+            mmseg.apis.inference_model(model, scene[0])
+        model.text = 'the leftmost object'
+        expected = inferencer(scene[0], texts=model.text)['predictions'][0]['masks'][0]
+        found = mmseg.apis.inference_model(model, scene[0]).pred_sem_seg.data[0].numpy().astype(bool)
+        assert found.any() and (found == expected).all()
+    else:
+        expected = inferencer(scene[0])['predictions'][0]['color_map']
+        found = mmseg.apis.inference_model(model, scene[0]).pred_color_map.data.permute(1, 2, 0).numpy()
+        assert found.std() > 10 and np.abs(found - expected).max() < 1e-3
+
+
+def test_settings_of_other_segmentors_are_refused() -> None:
+    cfg = Config.fromfile(TINY[0])
+    cfg.model.train_cfg = dict(a=1)
+    from genseg_mm.registry import MODELS
+
+    with pytest.raises(ValueError, match='no setting train_cfg: expected None, but got'):
+        MODELS.build(cfg.model)
