@@ -4,6 +4,8 @@ import os
 
 import numpy as np
 
+from genseg_mm.mat_files import read_mat
+
 _LAYOUT = "a (1, N) cell array 'groundTruth' of structs with 'Boundaries'"
 
 
@@ -21,19 +23,17 @@ def read_boundaries(path: str | os.PathLike) -> np.ndarray:
         FileNotFoundError: If there is no such file.
         ValueError: If it is damaged or has another layout, size or values. The message names the file.
     """
-    from scipy.io import loadmat  # only who reads such files pays for its import
-
     path = os.fspath(path)
     if not os.path.isfile(path):
         raise FileNotFoundError(f'no file {path}: expected the boundaries of a picture')
     try:
-        content = loadmat(path, variable_names=['groundTruth'])
-    except Exception as error:  # scipy's reader has errors of every kind for damaged files
-        reason = ' '.join(f'{type(error).__name__}: {error}'.split())[:200]
-        raise ValueError(f'{path} is no whole .mat file ({reason}): fetch it again') from error
-    cells = content.get('groundTruth')
+        cells = read_mat(path, 'groundTruth', ['Boundaries'])
+    except ValueError as error:
+        raise ValueError(f'{path} is no whole .mat file ({error}): fetch it again') from error
     if not isinstance(cells, np.ndarray) or cells.ndim != 2 or len(cells) != 1 or not cells.size:
-        came = 'nothing of that name' if cells is None else f'{cells.dtype} of {cells.shape}'
+        came = 'nothing of that name' if cells is None else f'{cells!r:.80}'
+        if isinstance(cells, np.ndarray):
+            came = f'{cells.dtype} of {cells.shape}'
         raise ValueError(f'{path}: expected {_LAYOUT}, but got {came}')
     maps = [_boundary(cell, f'{path}, annotator {n}') for n, cell in enumerate(cells[0], start=1)]
     sizes = {own.shape for own in maps}
@@ -43,12 +43,9 @@ def read_boundaries(path: str | os.PathLike) -> np.ndarray:
 
 
 def _boundary(cell: object, where: str) -> np.ndarray:
-    try:
-        boundary = np.asarray(cell['Boundaries'][0, 0])
-    except (IndexError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{where}: expected a struct with 'Boundaries', but got {cell!r:.80}"
-        ) from error
+    boundary = cell.get('Boundaries') if isinstance(cell, dict) else None
+    if not isinstance(boundary, np.ndarray):
+        raise ValueError(f"{where}: expected a struct with 'Boundaries', but got {cell!r:.80}")
     if boundary.ndim != 2 or boundary.dtype.kind not in 'buif':
         raise ValueError(
             f'{where}: Boundaries must be a map of numbers (H, W), but got {boundary.dtype} of {boundary.shape}'

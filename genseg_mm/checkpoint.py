@@ -7,7 +7,10 @@
 import logging
 import os
 import re
+import struct
+import warnings
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from pickle import UnpicklingError
@@ -22,6 +25,18 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 _STALE = ('*.pth*.tmp', 'last_checkpoint.tmp')
+_OLDER_FORMAT = bytes.fromhex('80028a0a6cfc9c46f9206aa85019')  # the pickled magic number
+# What zipfile raises on damaged bytes; EOFError and RuntimeError of parts that seem encrypted or cut short.
+_DAMAGED_ARCHIVE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    OSError,
+    ValueError,
+    NotImplementedError,
+    EOFError,
+    RuntimeError,
+)
 _STATISTICS = ('min', 'max', 'current', 'mean')
 
 
@@ -60,9 +75,10 @@ def load_weights_only(path: str, map_location: Any = 'cpu', mmap: bool = False) 
     """Reads a checkpoint of tensors, plain Python data and MMEngine's log history only.
 
     Args:
-        path: A file written by ``torch.save``, an MMEngine runner among others, or a ``.safetensors`` file.
+        path: A file written by ``torch.save``, an MMEngine runner among others, in its format of today or the older one
+            (``_use_new_zipfile_serialization=False``); or a ``.safetensors`` file.
         map_location: As for ``torch.load``.
-        mmap: Map the tensors instead of reading them.
+        mmap: Map the tensors instead of reading them, where the format allows it.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -76,12 +92,19 @@ def load_weights_only(path: str, map_location: Any = 'cpu', mmap: bool = False) 
             return load_file(path, device=str(map_location or 'cpu'))
         except SafetensorError as error:
             raise ValueError(f'{_unreadable(path, "of safetensors")}: {error}') from error
+    is_zip = _starts_with(path, b'PK\x03\x04')
+    if is_zip:
+        _check_sizes(path)
     try:
-        with torch.serialization.safe_globals(_allowed_globals()):
-            return torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
+        with warnings.catch_warnings(), torch.serialization.safe_globals(_allowed_globals()):
+            warnings.filterwarnings('ignore', 'Detected pickle protocol')  # of damaged bytes
+            # torch's older format, which many published files have, cannot be mapped.
+            return torch.load(
+                path, map_location=map_location, weights_only=True, mmap=mmap and is_zip
+            )
     except UnpicklingError as error:
         refused = re.search(r'GLOBAL ([\w.]+)', str(error))
-        if refused is None and not zipfile.is_zipfile(path):
+        if refused is None and not is_zip:
             raise ValueError(_unreadable(path)) from error
         name = refused.group(1) if refused else 'objects of other classes'
         raise ValueError(
@@ -127,16 +150,22 @@ def _unreadable(path: str, kind: str = 'of torch.save') -> str:
 def check_whole(path: str) -> None:
     """Reads the whole file once and compares the checksums of all its parts.
 
+    Files without checksums (torch's older format, ``.safetensors``) are loaded instead, which shows whether a part is
+    missing.
+
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If a part is missing or damaged.
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(f'checkpoint {path} does not exist')
+    if path.endswith('.safetensors') or _starts_with(path, _OLDER_FORMAT):
+        load_weights_only(path)
+        return
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
-    except zipfile.BadZipFile as error:
+    except _DAMAGED_ARCHIVE as error:
         raise ValueError(
             f'checkpoint {path} is truncated or no checkpoint ({os.path.getsize(path)} bytes): '
             f'{error}'
@@ -195,6 +224,25 @@ def find_resumable(work_dir: str) -> str | None:
             'cannot be read; delete the folder or choose another --work-dir to start anew'
         )
     return None
+
+
+def _starts_with(path: str, start: bytes) -> bool:
+    with open(path, 'rb') as file:
+        return file.read(len(start)) == start
+
+
+def _check_sizes(path: str) -> None:
+    """Refuses an archive that unpacks to more than it has: torch stores its parts as they are."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(part.file_size for part in archive.infolist())
+    except _DAMAGED_ARCHIVE as error:
+        raise ValueError(_unreadable(path)) from error
+    if unpacked > os.path.getsize(path):
+        raise ValueError(
+            f'checkpoint {path} was refused: its parts claim {unpacked} bytes, but the file has '
+            f'{os.path.getsize(path)}; torch.save does not compress'
+        )
 
 
 def _warn_broken(error: ValueError) -> None:

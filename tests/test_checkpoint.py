@@ -3,6 +3,7 @@
 import logging
 import os
 import pickle
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import nn
 
 from genseg_mm import checkpoint as module
 from genseg_mm.checkpoint import check_whole, find_resumable, load_weights_only, use_safe_loading
+from genseg_mm.inference.build_model import load_weights
 
 
 class Runs:
@@ -213,5 +215,71 @@ def test_safetensors_files_are_read(tmp_path, monkeypatch):
     load_checkpoint(model, str(path), strict=True)
     assert torch.equal(model.weight, weight)
     path.write_bytes(path.read_bytes()[:-4])
-    with pytest.raises(ValueError, match=r'weights.safetensors is truncated, or not a file of safetensors \(\d+ bytes'):
+    with pytest.raises(
+        ValueError,
+        match=r'weights.safetensors is truncated, or not a file of safetensors \(\d+ bytes',
+    ):
         load_weights_only(str(path))
+
+
+class TestOlderFormat:
+    """torch's format before archives, which many published files and mmdet's publish_model.py have."""
+
+    def write(self, path: Path, **more: object) -> Path:
+        state = torch.load(save(path, 5), weights_only=False)
+        torch.save({**state, **more}, path, _use_new_zipfile_serialization=False)
+        return path
+
+    def test_every_reader_takes_it(self, tmp_path: Path) -> None:
+        path = self.write(tmp_path / 'iter_5.pth')
+        for mmap in (False, True):
+            read = load_weights_only(str(path), mmap=mmap)
+            assert torch.equal(read['state_dict']['weight'], torch.arange(1000.0))
+        check_whole(str(path))
+        assert find_resumable(str(tmp_path)) == str(path)
+        model = nn.Linear(3, 2)
+        torch.save(model.state_dict(), tmp_path / 'w.pth', _use_new_zipfile_serialization=False)
+        other = nn.Linear(3, 2)
+        load_weights(other, tmp_path / 'w.pth')
+        assert torch.equal(other.weight, model.weight)
+
+    def test_code_is_refused(self, tmp_path: Path) -> None:
+        path = self.write(tmp_path / 'evil.pth', extra=Runs(os.system, f'touch {tmp_path}/trace'))
+        for read in (load_weights_only, check_whole):
+            with pytest.raises(ValueError, match=r'evil\.pth was refused: .*posix\.system'):
+                read(str(path))
+        assert not (tmp_path / 'trace').exists()
+
+    def test_damage_is_one_line_that_names_the_file(self, tmp_path: Path) -> None:
+        whole = {
+            'older': self.write(tmp_path / 'a.pth').read_bytes(),
+            'archive': save(tmp_path / 'a.pth', 5).read_bytes(),
+        }
+        generator, path, refused = np.random.default_rng(0), tmp_path / 'b.pth', 0
+        for number in range(200):
+            content = bytearray(whole[('older', 'archive')[number % 2]])
+            place = int(generator.integers(0, len(content) - 8))
+            if number % 4 < 2:
+                content = content[:place]
+            else:
+                content[place : place + 8] = generator.bytes(8)
+            path.write_bytes(content)
+            for read in (load_weights_only, check_whole):
+                try:
+                    read(str(path))
+                except ValueError as error:
+                    assert 'b.pth' in str(error) and '\n' not in str(error)
+                    refused += 1
+        assert refused > 200
+
+    def test_an_archive_that_unpacks_to_more_is_refused(self, tmp_path: Path) -> None:
+        torch.save(dict(weight=torch.zeros(1_000_000)), tmp_path / 'a.pth')
+        packed = tmp_path / 'b.pth'
+        with (
+            zipfile.ZipFile(tmp_path / 'a.pth') as source,
+            zipfile.ZipFile(packed, 'w', zipfile.ZIP_DEFLATED) as target,
+        ):
+            for part in source.namelist():
+                target.writestr(part, source.read(part))
+        with pytest.raises(ValueError, match=r'b\.pth was refused: its parts claim 400\d+ bytes'):
+            load_weights_only(str(packed))

@@ -248,8 +248,12 @@ def test_a_dataset_that_cannot_be_built_does_not_hide_the_others(data, coco, mon
 # ---- browse
 
 
-def test_pictures_show_image_ground_truth_and_instances(data, clevrtex, tmp_path, monkeypatch, capsys):
-    code, drawn = browse(monkeypatch, clevrtex, tmp_path / 'out', '--split', 'test', '--stage', 'raw')
+def test_pictures_show_image_ground_truth_and_instances(
+    data, clevrtex, tmp_path, monkeypatch, capsys
+):
+    code, drawn = browse(
+        monkeypatch, clevrtex, tmp_path / 'out', '--split', 'test', '--stage', 'raw'
+    )
     assert code == 0 and list(drawn) == ['test_0001']
     picture = drawn['test_0001']
     height, gap, title, line = 192, 4, 19, 19  # 256 x 192 panels, two rows

@@ -38,7 +38,13 @@ FORBIDDEN = {
         'cv2',
     ),
     'hooks': ('genseg_mm.models', 'genseg_mm.datasets', 'diffusers', 'transformers'),
-    'inference': ('genseg_mm.launch', 'genseg_mm.evaluation', 'genseg_mm.inferencers', 'diffusers', 'transformers'),
+    'inference': (
+        'genseg_mm.launch',
+        'genseg_mm.evaluation',
+        'genseg_mm.inferencers',
+        'diffusers',
+        'transformers',
+    ),
     'inferencers.py': ('genseg_mm.launch', 'genseg_mm.evaluation', 'diffusers', 'transformers'),
 }
 EVERYWHERE = ('mmdet.models', 'mmseg.models', 'torchvision', 'configs')
@@ -84,7 +90,12 @@ def test_importing_the_package_is_light():
     code = f'import sys, genseg_mm; print([m for m in {heavy} if m in sys.modules])'
     assert run_fresh(code) == '[]'
     # mmengine's optimizers import transformers, so hooks and models cannot be without it.
-    rooms = {'datasets': heavy[:4], 'evaluation': heavy[:4], 'hooks': heavy[2:4], 'models': heavy[2:4]}
+    rooms = {
+        'datasets': heavy[:4],
+        'evaluation': heavy[:4],
+        'hooks': heavy[2:4],
+        'models': heavy[2:4],
+    }
     for room, unwanted in rooms.items():
         code = f'import sys, genseg_mm.{room}; print([m for m in {unwanted} if m in sys.modules])'
         assert run_fresh(code) == '[]', room

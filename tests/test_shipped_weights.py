@@ -58,7 +58,12 @@ def test_genmask_understands_every_kind_of_expression():
     model = init_model(config, str(weights), 'cpu')
     pipeline = [dict(type='genseg_mm.TextPrompt'), dict(type='genseg_mm.PackGenSegInputs')]
     dataset = ShapesDataset(
-        num_scenes=60, task='referring', split='test', test_mode=True, max_items=400, pipeline=pipeline
+        num_scenes=60,
+        task='referring',
+        split='test',
+        test_mode=True,
+        max_items=400,
+        pipeline=pipeline,
     )
     metric = ReferringMetric(per_kind=True)
     for start in range(0, len(dataset), 100):

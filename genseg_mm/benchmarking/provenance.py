@@ -64,7 +64,9 @@ def model_sha256(model_cfg: Config) -> str:
         data_preprocessor=model_cfg.get('data_preprocessor'),
         transforms=transforms,
     )
-    return config_sha256([parts, {os.path.basename(own): _content(own) for own in _existing_paths(parts)}])
+    return config_sha256(
+        [parts, {os.path.basename(own): _content(own) for own in _existing_paths(parts)}]
+    )
 
 
 def _existing_paths(value: Any) -> Iterator[str]:

@@ -3,13 +3,13 @@
 import json
 import math
 import os
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from reprlib import repr as short_repr
 
 import numpy as np
+
+from genseg_mm.npz_files import read_npz
 
 _TEXTS = 'texts'
 _INDEX = 'index'
@@ -158,15 +158,12 @@ class SampleResults:
                 f'no file {path!r}: expected the sample results (samples.npz) that a metric writes with sample_file'
             )
         try:
-            # Opened here: given a path, numpy leaves the file open where it is no archive.
-            with open(path, 'rb') as file, np.load(file, allow_pickle=False) as archive:
-                arrays = {key: archive[key] for key in archive.files}
-            return _from_arrays(cls, arrays)
-        except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            return _from_arrays(cls, read_npz(path))
+        except (ValueError, KeyError) as error:
             raise ValueError(
                 f'{path}: not a whole file of sample results: {error}; evaluate again to write it anew'
             ) from error
-        except (AttributeError, TypeError, IndexError, NotImplementedError) as error:
+        except (AttributeError, TypeError, IndexError) as error:
             raise ValueError(f'{path}: not a file of sample results: {error}') from error
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from genseg_mm.datasets.transforms.load_image import LoadImage
+from genseg_mm.image_files import check_opened
 
 EXTENSIONS = ('.bmp', '.jpeg', '.jpg', '.png', '.ppm', '.tif', '.tiff', '.webp')
 _EIGHT_BIT = (
@@ -108,9 +109,10 @@ def _path_of(image: Any, index: int, is_single: bool) -> tuple[str, str]:
 def read_image(source: Source) -> np.ndarray:
     """Reads one image.
 
-    Arrays are BGR as everywhere in OpenMMLab, PIL images RGB as everywhere in PIL. An alpha channel is dropped without
-    blending, one grey channel becomes three, and files and PIL images are turned as their EXIF orientation says, so
-    that a file and the same file opened by PIL give the same. Points and boxes count in the turned image.
+    Files are decoded by :func:`genseg_mm.image_files.decode_picture`, which says what is taken. Arrays are BGR as
+    everywhere in OpenMMLab, PIL images RGB as everywhere in PIL. An alpha channel is dropped without blending, one grey
+    channel becomes three, and files and PIL images are turned as their EXIF orientation says, in every format, so that
+    a file and the same file opened by PIL give the same. Points and boxes count in the turned image.
 
     Returns:
         BGR, uint8, (H, W, 3).
@@ -126,6 +128,7 @@ def read_image(source: Source) -> np.ndarray:
             raise ValueError(
                 f'{source.name} must have 8 bits per channel, but got PIL mode {image.mode!r}; scale it to [0, 255]'
             )
+        check_opened(image, source.name)
         try:
             rgb = np.asarray(ImageOps.exif_transpose(image).convert('RGB'))
         except (OSError, SyntaxError) as error:  # PIL decodes when pixels are first asked for

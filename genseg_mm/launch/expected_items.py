@@ -124,7 +124,9 @@ def shortage(dataset: Any) -> str | None:
         return None
     if len({(count.what, count.note) for count in counts}) > 1 or len(counts) < len(leaves):
         return 'not all items'
-    found, published = (sum(own) for own in zip(*((c.found, c.published) for c in counts), strict=True))
+    found, published = (
+        sum(own) for own in zip(*((c.found, c.published) for c in counts), strict=True)
+    )
     return f'{found:,} of {published:,} {counts[0].what}'
 
 

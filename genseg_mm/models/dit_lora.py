@@ -6,8 +6,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from genseg_mm.checkpoint import load_weights_only
 
 # The projections of every attention layer, in every family.
 ATTENTION_LAYERS = ('to_q', 'to_k', 'to_v', 'to_out.0')
@@ -135,12 +137,13 @@ def load_lora(
                 f'got {getattr(saved, key)}; build it with the same lora, or with none'
             )
     adapters = {
-        key.removeprefix(PEFT_PREFIX): value for key, value in load_file(folder / ADAPTERS).items()
+        key.removeprefix(PEFT_PREFIX): value
+        for key, value in load_weights_only(str(folder / ADAPTERS)).items()
     }
     _check_same(adapters, peft.get_peft_model_state_dict(transformer), folder / ADAPTERS)
     peft.set_peft_model_state_dict(transformer, adapters)
     if new_layers:
-        layers = load_file(folder / NEW_LAYERS)
+        layers = load_weights_only(str(folder / NEW_LAYERS))
         _check_same(layers, dict(_state_of(transformer, new_layers)), folder / NEW_LAYERS)
         transformer.load_state_dict(layers, strict=False)
 

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from genseg_mm.checkpoint import load_weights_only
 from genseg_mm.registry import MODELS
 
 SHIPPED_WEIGHTS = Path(__file__).parents[1] / 'weights'
@@ -41,10 +41,15 @@ class PatchCodec(nn.Module):
             raise FileNotFoundError(
                 f'no codec weights at {path}; make them with tools/fit_patch_codec.py'
             )
-        state = load_file(path)
+        state = load_weights_only(str(path))
         if set(state) != {'mean', 'basis', 'scaling_factor'}:
             raise ValueError(
                 f"{path}: expected tensors 'mean', 'basis', 'scaling_factor', but got {sorted(state)}"
+            )
+        if state['basis'].ndim != 2 or state['scaling_factor'].numel() != 1:
+            raise ValueError(
+                f'{path}: expected basis (C, 3 p p) and one scaling_factor, but got '
+                f'{tuple(state["basis"].shape)} and {tuple(state["scaling_factor"].shape)}'
             )
         channels, size = state['basis'].shape
         patch_size = round((size / 3) ** 0.5)

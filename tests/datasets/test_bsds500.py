@@ -1,6 +1,8 @@
 """BSDS500Dataset and LoadBoundaries on a tiny folder in the published layout."""
 
 import runpy
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -154,3 +156,68 @@ def test_boundaries_of_another_picture(root):
         LoadBoundaries()(dict(img=0))
     del item['ori_shape']
     assert LoadBoundaries()(item)['gt_boundaries'].shape == (6, 40, 60)
+
+
+def test_the_reader_agrees_with_scipy(root, tmp_path):
+    """Values of every kind that MATLAB stores, packed and plain, of both byte orders where there are."""
+    for path in sorted((root / 'data/groundTruth').rglob('*.mat')):
+        expected = [own['Boundaries'][0, 0] for own in loadmat(path)['groundTruth'][0]]
+        assert np.array_equal(read_boundaries(path), expected)
+    maps = [np.random.default_rng(0).integers(0, 2, (5, 7)) for _ in range(3)]
+    for kind in ('u1', 'i1', 'u2', 'i4', 'f4', 'f8', 'u8', bool):
+        for packed in (False, True):
+            cells = np.empty((1, 3), object)
+            cells[0] = [{'Text': 'of an annotator', 'Boundaries': own.astype(kind)} for own in maps]
+            content = dict(other=np.ones((300, 300)), groundTruth=cells, last='text')
+            savemat(tmp_path / 'a.mat', content, do_compression=packed)
+            assert np.array_equal(read_boundaries(tmp_path / 'a.mat'), maps), (kind, packed)
+
+
+def test_hostile_ground_truth(tmp_path):
+    path, generator = tmp_path / 'a.mat', np.random.default_rng(0)
+    boundary = generator.integers(0, 2, (8, 9)).astype(np.uint8)
+    contents = []
+    for packed in (False, True):
+        cells = np.empty((1, 2), object)
+        cells[0] = [dict(Segmentation=boundary, Boundaries=boundary)] * 2
+        savemat(path, dict(groundTruth=cells), do_compression=packed)
+        contents.append(path.read_bytes())
+    refused = 0
+    for number in range(600):
+        content = bytearray(contents[number % 2])
+        place = int(generator.integers(0, len(content) - 8))
+        if number % 6 < 2:
+            content = content[:place]
+        else:
+            size = int(generator.choice([1, 4, 8]))
+            content[place : place + size] = (b'\xff' * size, generator.bytes(size))[number % 4 // 2]
+        path.write_bytes(content)
+        try:
+            read_boundaries(path)
+        except ValueError as error:
+            assert str(path) in str(error) and '\n' not in str(error)
+            refused += 1
+    assert refused > 300
+    deep = b''
+    for _ in range(3000):  # cells in cells
+        head = struct.pack('<IIII', 6, 8, 1, 0) + struct.pack('<IIii', 5, 8, 1, 1)
+        inner = head + struct.pack('<II', 1, 0) + deep
+        deep = struct.pack('<II', 14, len(inner)) + inner
+    named = struct.pack('<IIII', 6, 8, 1, 0) + struct.pack('<IIii', 5, 8, 1, 1)
+    named += struct.pack('<II', 1, 11) + b'groundTruth'.ljust(16, b'\0') + deep
+    for body, message in (
+        (struct.pack('<II', 14, len(named)) + named, 'at most 8 deep'),
+        (packed_variable(named, bytes(300 * 2**20)), 'at most 268435456 bytes once unpacked'),
+    ):
+        path.write_bytes(contents[0][:128] + body)
+        with pytest.raises(ValueError, match=rf'a\.mat is no whole \.mat file \(.*{message}'):
+            read_boundaries(path)
+    path.write_bytes(b'\x89HDF\r\n' + bytes(600))
+    with pytest.raises(ValueError, match=r'version 5 to 7, but got version 7\.3 \(HDF5\)'):
+        read_boundaries(path)
+
+
+def packed_variable(head: bytes, more: bytes) -> bytes:
+    unpacked = struct.pack('<II', 14, len(head) + len(more)) + head + more
+    packed = zlib.compress(unpacked, 1)
+    return struct.pack('<II', 15, len(packed)) + packed

@@ -1,5 +1,7 @@
 """Instance maps from PNG and HDF5 files, good and bad."""
 
+import zlib
+
 import h5py
 import numpy as np
 import pytest
@@ -119,3 +121,76 @@ def test_truncated_png_is_named(tmp_path):
     (tmp_path / 'a.png').write_bytes(content[: len(content) // 2])
     with pytest.raises(ValueError, match='a.png: expected a PNG of instance ids, but got'):
         read_instance_map(tmp_path / 'a.png')
+
+
+def test_ids_beyond_int32_and_fractions_are_refused(tmp_path):
+    for ids, wrong in (
+        (np.array([[0, 2**31]], np.int64), '2147483648'),
+        (np.array([[0, 2**40 + 7]], np.uint64), '1099511627783'),
+        (np.array([[0, 4294967295]], np.uint32), '4294967295'),
+    ):
+        path = hdf5(tmp_path / 'a.hdf5', ids)
+        with pytest.raises(ValueError, match=rf'a\.hdf5: expected ids from .*int32.*got {wrong}'):
+            read_instance_map(path)
+        with pytest.raises(ValueError, match=f'b.jpg: expected ids from .* but got {wrong}'):
+            LoadInstanceMap()(dict(gt_instance_map=ids, img_path='b.jpg', ori_shape=(1, 2)))
+    largest = np.array([[0, 2**31 - 1]], np.int64)
+    assert read_instance_map(hdf5(tmp_path / 'a.hdf5', largest)).tolist() == largest.tolist()
+    for ids in (np.array([[0.0, 3.0]]), np.array([[False, True]]), np.array([[0, 3]], '>u2')):
+        read = LoadInstanceMap()(dict(gt_instance_map=ids, ori_shape=(1, 2)))['gt_instance_map']
+        assert read.dtype == np.int32 and read.tolist() == ids.astype(int).tolist()
+    for ids, wrong in ((np.array([[0, 1.5]]), '1.5'), (np.array([[np.nan, 1]]), 'nan')):
+        with pytest.raises(ValueError, match=f'expected whole ids, but got {wrong}'):
+            LoadInstanceMap()(dict(gt_instance_map=ids, ori_shape=(1, 2)))
+
+
+def test_hdf5_may_not_lead_elsewhere_nor_claim_too_much(tmp_path):
+    (tmp_path / 'raw.bin').write_bytes(bytes(2400))
+    elsewhere = hdf5(tmp_path / 'other.hdf5')
+    layout = h5py.VirtualLayout((2, 3), 'i2')
+    layout[:] = h5py.VirtualSource(elsewhere, 'dataset', (2, 3))
+    path = tmp_path / 'a.hdf5'
+
+    def external(file):
+        file.create_dataset('dataset', (20, 30), 'i4', external=[(tmp_path / 'raw.bin', 0, 2400)])
+
+    def huge(file):
+        file.create_dataset('dataset', (10**6, 10**6), 'i4', chunks=(100, 100))
+
+    def huge_chunk(file):
+        file.create_dataset('dataset', (2, 3), 'i4', chunks=(20000, 20000), maxshape=(None, None))
+
+    def filtered(file):
+        file.create_dataset('dataset', data=np.ones((20, 30), 'i4'), scaleoffset=0)
+
+    def bomb(file):
+        node = file.create_dataset('dataset', (20, 30), 'i4', chunks=(20, 30), compression='gzip')
+        node.id.write_direct_chunk((0, 0), zlib.compress(bytes(80 * 2**20)))
+
+    for write, message in (
+        (external, 'external storage, whose data lie in other files'),
+        (lambda file: file.create_virtual_dataset('dataset', layout), 'a virtual one, whose data'),
+        (lambda file: file.update(dataset=h5py.SoftLink('/x')), 'itself, but got a SoftLink'),
+        (
+            lambda file: file.update(dataset=h5py.ExternalLink(elsewhere, 'dataset')),
+            'a ExternalLink',
+        ),
+        (huge, 'expected at most 100000000 pixels, but its header says 1000000x1000000'),
+        (huge_chunk, 'a chunk of it: expected at most 100000000 pixels'),
+        (filtered, 'plain or compressed by gzip or lzf, but got the filters'),
+        (bomb, 'expected chunks of 2400 bytes, but one unpacks to more'),
+        (
+            lambda file: file.create_group('dataset'),
+            r"expected an array 'dataset', but got the names",
+        ),
+        (lambda file: file.create_dataset('dataset', data='text'), 'expected integer ids'),
+        (
+            lambda file: file.create_dataset('dataset', data=h5py.Empty('i4')),
+            'expected integer ids',
+        ),
+    ):
+        with h5py.File(path, 'w') as file:
+            write(file)
+        with pytest.raises(ValueError, match=message) as error:
+            read_instance_map(path)
+        assert str(path) in str(error.value) and '\n' not in str(error.value)

@@ -65,7 +65,9 @@ class TestLoss:
             assert (result['loss_image'] == 0).item() == ('image' not in tasks)
             model.zero_grad()
             sum(result.values()).backward()
-            assert [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
+            assert [
+                n for n, p in model.named_parameters() if p.requires_grad and p.grad is None
+            ] == []
 
     def test_does_not_depend_on_how_ranks_share_the_batch(self, family, monkeypatch):
         model = build(family)
@@ -174,7 +176,9 @@ def test_training_moves_all_but_the_frozen_codec_and_learns_a_batch():
     assert sum(history[-10:]) < 0.3 * sum(history[:10])
     for key, value in model.codec.autoencoder.state_dict().items():
         assert torch.equal(value, frozen[key])
-    unchanged = [n for n, p in model.named_parameters() if p.requires_grad and torch.equal(p, before[n])]
+    unchanged = [
+        n for n, p in model.named_parameters() if p.requires_grad and torch.equal(p, before[n])
+    ]
     assert unchanged == []
 
 

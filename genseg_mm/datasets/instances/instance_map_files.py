@@ -1,14 +1,24 @@
 """Reading of instance maps from files: PNG and Hypersim's HDF5."""
 
+import math
+import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+
+from genseg_mm.image_files import check_pixels, read_header, read_stored
 
 HDF5_SUFFIXES = ('.hdf5', '.h5')
 HDF5_KEY = 'dataset'
 HDF5_NO_INSTANCE = -1
 INDEX_MODES = ('P', 'L', '1', 'I', 'I;16')
+MAX_ID = np.iinfo(np.int32).max
+_A_PNG = 'a PNG of instance ids'
+_DEFLATE = 1
+_KNOWN_FILTERS = {_DEFLATE, 2, 3, 32000}  # deflate, shuffle, checksum, lzf; others need plugins
+_DEFLATE_RATIO = 1032  # the most that deflate can shrink
+_HARMLESS_BYTES = 64 * 2**20
 
 
 def read_instance_map(path: str | Path) -> np.ndarray:
@@ -30,7 +40,7 @@ def read_instance_map(path: str | Path) -> np.ndarray:
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f'no instance map at {path}')
-    if Path(path).suffix in HDF5_SUFFIXES:
+    if Path(path).suffix.lower() in HDF5_SUFFIXES:
         return _read_hdf5(path)
     return _read_png(path)
 
@@ -41,11 +51,7 @@ def check_index_png(path: str | Path) -> None:
     Raises:
         ValueError: If the file is no picture, or one with several channels.
     """
-    try:
-        with Image.open(path) as image:
-            mode = image.mode
-    except (UnidentifiedImageError, OSError) as error:
-        raise ValueError(f'{path}: expected a PNG of instance ids, but got {error}') from error
+    mode = read_header(path, str(path), _A_PNG).mode
     if mode not in INDEX_MODES:
         raise ValueError(
             f'{path}: expected a palette PNG whose indices are the instances, but got mode {mode}, colours: it was '
@@ -61,39 +67,109 @@ def _read_hdf5(path: str | Path) -> np.ndarray:
     try:
         # Without locks, which read-only and network folders may not have.
         with h5py.File(path, 'r', locking=False) as file:
-            node = file.get(HDF5_KEY)
-            if not isinstance(node, h5py.Dataset):
-                raise ValueError(
-                    f'{path}: expected an array {HDF5_KEY!r}, but got the names {sorted(file)}'
-                )
-            dtype, shape = node.dtype, node.shape
-            if dtype.kind not in 'iu' or len(shape) != 2:
-                raise ValueError(
-                    f'{path}: expected integer ids of shape (H, W), but got {dtype} of shape {shape}'
-                )
-            ids = node[()].astype(np.int32)
-    except OSError as error:
+            ids = _ids_of(file, path)
+    except (OSError, RuntimeError, KeyError) as error:  # h5py's for damaged files
+        reason = ' '.join(str(error).split())
         raise ValueError(
-            f'{path}: expected an HDF5 file of instance ids, but got {error}: fetch it again'
+            f'{path}: expected an HDF5 file of instance ids, but got {reason}: fetch it again'
         ) from error
     if ids.size and ids.min() < HDF5_NO_INSTANCE:
         raise ValueError(
             f'{path}: expected ids, or {HDF5_NO_INSTANCE} where there is none, but got {ids.min()}'
         )
-    return np.maximum(ids, 0)
+    return np.maximum(ids, 0, out=ids)
+
+
+def _ids_of(file: Any, path: str | Path) -> np.ndarray:
+    """The array of an HDF5 file, int32, once all that it claims is checked."""
+    import h5py
+
+    link = file.get(HDF5_KEY, getlink=True) if HDF5_KEY in file.keys() else None  # noqa: SIM118
+    if link is not None and not isinstance(link, h5py.HardLink):
+        raise ValueError(
+            f'{path}: expected the array {HDF5_KEY!r} itself, but got a {type(link).__name__}, which may lead to '
+            'another file; write the ids into this one'
+        )
+    node = None if link is None else file[HDF5_KEY]
+    if not isinstance(node, h5py.Dataset):
+        raise ValueError(
+            f'{path}: expected an array {HDF5_KEY!r}, but got the names {sorted(file)}'
+        )
+    if node.is_virtual or node.external:
+        kind = 'a virtual one' if node.is_virtual else 'external storage'
+        raise ValueError(
+            f'{path}: expected ids within the file, but got {kind}, whose data lie in other files; write them into it'
+        )
+    dtype, shape = node.dtype, node.shape
+    if dtype.kind not in 'iu' or shape is None or len(shape) != 2:
+        raise ValueError(
+            f'{path}: expected integer ids of shape (H, W), but got {dtype} of shape {shape}'
+        )
+    check_pixels(*shape, str(path))
+    _check_storage(node, path)
+    return as_ids(node[()], path)
+
+
+def _check_storage(node: Any, path: str | Path) -> None:
+    """Refuses what would be unpacked by a plugin, or to more than the array has."""
+    if node.chunks is None:
+        return
+    names = {node.id.get_create_plist().get_filter(place)[0] for place in range(_num_filters(node))}
+    if not names <= _KNOWN_FILTERS:
+        raise ValueError(
+            f'{path}: expected ids that are plain or compressed by gzip or lzf, but got the filters {sorted(names)}'
+        )
+    chunk_bytes = math.prod(node.chunks) * node.dtype.itemsize
+    check_pixels(*node.chunks, f'{path}, a chunk of it')
+    for place in range(node.id.get_num_chunks()):
+        chunk = node.id.get_chunk_info(place)
+        if chunk.size * _DEFLATE_RATIO <= _HARMLESS_BYTES or _DEFLATE not in names:
+            continue
+        _, packed = node.id.read_direct_chunk(chunk.chunk_offset)
+        unpacker = zlib.decompressobj()
+        try:
+            unpacker.decompress(packed, chunk_bytes)
+            more = not unpacker.eof and unpacker.decompress(unpacker.unconsumed_tail, 1)
+        except zlib.error:
+            continue  # the library says what is wrong with it
+        if more:
+            raise ValueError(
+                f'{path}: expected chunks of {chunk_bytes} bytes, but one unpacks to more: it is damaged'
+            )
+
+
+def _num_filters(node: Any) -> int:
+    return node.id.get_create_plist().get_nfilters()
+
+
+def as_ids(array: np.ndarray, where: str | Path) -> np.ndarray:
+    """Ids as int32, none of them changed.
+
+    Args:
+        array: Integers, truth values, or whole numbers as floats.
+        where: The file, or what else messages are to name.
+
+    Raises:
+        ValueError: If they are something else, have fractions, or leave int32.
+    """
+    if array.dtype.kind not in 'biuf':
+        raise ValueError(f'{where}: expected integer ids, but got {array.dtype}')
+    if not array.size or array.dtype.kind == 'b' or np.can_cast(array.dtype, np.int32):
+        return array.astype(np.int32)
+    if array.dtype.kind == 'f' and not (np.isfinite(array) & (array == np.rint(array))).all():
+        wrong = array[~(np.isfinite(array) & (array == np.rint(array)))][0]
+        raise ValueError(f'{where}: expected whole ids, but got {wrong}')
+    low, high = array.min(), array.max()
+    if low < -MAX_ID or high > MAX_ID:
+        raise ValueError(
+            f'{where}: expected ids from {-MAX_ID} to {MAX_ID} (int32), but got {high if high > MAX_ID else low}; '
+            'number the instances of a picture from 1 on'
+        )
+    return array.astype(np.int32)
 
 
 def _read_png(path: str | Path) -> np.ndarray:
-    try:
-        with Image.open(path) as image:
-            array = np.array(image)  # palette images stay indices
-            mode = image.mode
-    except (
-        UnidentifiedImageError,
-        OSError,
-        SyntaxError,
-    ) as error:  # a broken chunk is the last one
-        raise ValueError(f'{path}: expected a PNG of instance ids, but got {error}') from error
+    array, mode = read_stored(path, str(path), _A_PNG)
     if mode == 'RGB':
         red, green, blue = array.astype(np.int32).transpose(2, 0, 1)
         return red << 16 | green << 8 | blue

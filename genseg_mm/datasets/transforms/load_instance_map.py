@@ -5,7 +5,11 @@ from mmcv.transforms import BaseTransform
 from pycocotools import mask as mask_utils
 
 from genseg_mm.datasets.counted_warning import warn_counted
-from genseg_mm.datasets.instances.instance_map_files import check_index_png, read_instance_map
+from genseg_mm.datasets.instances.instance_map_files import (
+    as_ids,
+    check_index_png,
+    read_instance_map,
+)
 from genseg_mm.datasets.instances.zero_shot.label_rules import labels_to_instances
 from genseg_mm.datasets.segmentations import encode_segmentation, without_short_parts
 from genseg_mm.registry import TRANSFORMS
@@ -92,7 +96,10 @@ class LoadInstanceMap(BaseTransform):
                 f'instance map of {source}: expected the size of the image {results.get("img_path", "")} {expected}, '
                 f'but got {instance_map.shape}'
             )
-        results['gt_instance_map'] = instance_map.astype(np.int32)
+        where = (
+            results.get('instance_map_path') or f'gt_instance_map of {results.get("img_path", "?")}'
+        )
+        results['gt_instance_map'] = as_ids(instance_map, where)
         results.setdefault('seg_fields', [])
         if 'gt_instance_map' not in results['seg_fields']:
             results['seg_fields'].append('gt_instance_map')

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from genseg_mm.boundary_files import read_boundaries
 from genseg_mm.evaluation.edges.edge_matching import (
@@ -14,6 +13,7 @@ from genseg_mm.evaluation.edges.edge_matching import (
     count_edges,
     edge_thresholds,
 )
+from genseg_mm.image_files import read_stored
 
 STEPS_BETWEEN_THRESHOLDS = 100
 RECALLS = np.arange(101) / 100
@@ -217,12 +217,9 @@ def _files(folder: str | Path, suffix: str, what: str) -> dict[str, Path]:
 
 
 def _read_edge_map(path: Path) -> np.ndarray:
-    try:
-        with Image.open(path) as image:
-            if image.mode not in ('L', '1'):
-                raise ValueError(
-                    f'{path}: expected a PNG of one channel with 8 bits (mode L), but got mode {image.mode}'
-                )
-            return np.asarray(image.convert('L')) / 255
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise ValueError(f'{path} cannot be read as a picture: {error}') from error
+    strength, mode = read_stored(path, str(path), 'a PNG of edges')
+    if mode not in ('L', '1'):
+        raise ValueError(
+            f'{path}: expected a PNG of one channel with 8 bits (mode L), but got mode {mode}'
+        )
+    return (strength if mode == 'L' else strength.astype(np.uint8) * 255) / 255

@@ -50,7 +50,9 @@ def released_kind(source: str) -> str:
         config = _read_json(file) if file.is_file() else {}
     if config.get('model_type') == 'vit_mae':
         return 'mae'
-    found = f'a config.json of model_type {config.get("model_type")!r}' if config else 'neither file'
+    found = (
+        f'a config.json of model_type {config.get("model_type")!r}' if config else 'neither file'
+    )
     if not config and not is_hub_id(source):
         names = sorted(path.name for path in Path(source).expanduser().iterdir())
         found = f'{", ".join(names[:6])}{", ..." if len(names) > 6 else ""}' if names else 'no file'
