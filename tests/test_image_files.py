@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from genseg_mm import image_files
+from genseg_mm import image_files, image_headers
 from genseg_mm.datasets.transforms.load_image import LoadImage
-from genseg_mm.image_files import MAX_PIXELS, MAX_PIXELS_VARIABLE, decode_picture, read_header, turn
+from genseg_mm.image_files import decode_picture, turn
+from genseg_mm.image_headers import MAX_PIXELS, MAX_PIXELS_VARIABLE, read_header
 from genseg_mm.inference.images import list_sources, read_image
 
 SMOOTH = np.add.outer(np.arange(120), np.arange(90))[..., None] % 256
@@ -31,7 +32,7 @@ def saved(picture: np.ndarray | Image.Image, kind: str, **options) -> bytes:
 
 def exif(orientation: int) -> Image.Exif:
     tags = Image.Exif()
-    tags[image_files.ORIENTATION] = orientation
+    tags[image_headers.ORIENTATION] = orientation
     return tags
 
 

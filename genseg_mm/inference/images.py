@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from genseg_mm.datasets.transforms.load_image import LoadImage
-from genseg_mm.image_files import check_opened
+from genseg_mm.image_headers import check_opened
 
 EXTENSIONS = ('.bmp', '.jpeg', '.jpg', '.png', '.ppm', '.tif', '.tiff', '.webp')
 _EIGHT_BIT = (

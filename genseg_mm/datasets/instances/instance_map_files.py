@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from genseg_mm.image_files import check_pixels, read_header, read_stored
+from genseg_mm.image_files import read_stored
+from genseg_mm.image_headers import check_pixels, read_header
 
 HDF5_SUFFIXES = ('.hdf5', '.h5')
 HDF5_KEY = 'dataset'

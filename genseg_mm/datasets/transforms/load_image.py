@@ -4,7 +4,8 @@ import numpy as np
 from mmcv.transforms import LoadImageFromFile
 from mmengine import fileio
 
-from genseg_mm.image_files import check_file, decode_picture
+from genseg_mm.image_files import decode_picture
+from genseg_mm.image_headers import check_file
 from genseg_mm.registry import TRANSFORMS
 
 

@@ -8,7 +8,8 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, features
 
-from genseg_mm.image_files import decode_picture, read_header
+from genseg_mm.image_files import decode_picture
+from genseg_mm.image_headers import read_header
 from genseg_mm.leaderboard.record import Record
 
 _MAX_SIDE = 720  # pixels; beyond that a phone and a desktop alike only see a smaller copy
