@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
+from genseg_mm.launch.seeded_dataloader import seed_samples
+
 ROOT = Path(__file__).parents[1]
 LEAVES = sorted(path for path in (ROOT / 'configs').rglob('*.py') if '_base_' not in path.parts)
 TINY = [path for path in LEAVES if '_tiny' in path.stem]
@@ -22,6 +24,8 @@ def test_config_parses_dumps_and_reloads(path, tmp_path, monkeypatch):
     assert cfg.default_scope in ('genseg_mm', 'mmseg', 'mmdet')
     cfg.dump(tmp_path / 'dumped.py')
     assert Config.fromfile(tmp_path / 'dumped.py').to_dict() == cfg.to_dict()
+    if 'train_dataloader' in cfg:  # its samples depend on nothing but their place, under any runner
+        assert seed_samples(cfg.train_dataloader) == cfg.train_dataloader
     for scheduler in cfg.get('param_scheduler', []):
         assert scheduler.get('end', 0) <= cfg.train_cfg.max_iters
     if 'refcoco' in path.stem:

@@ -107,14 +107,14 @@ NAMES = {
     'SDColorer UNetColorer InstanceColoringHead InstanceColoringLoss GenSegDataPreprocessor PatchCodec ControlMap',
     'DATASETS': 'ShapesDataset RefCOCODataset MixedDataset CocoInstanceDataset ClevrTexDataset '
     'HypersimDataset VirtualKITTI2Dataset DRAMDataset EgoHOSDataset IShapeDataset PIDRayDataset '
-    'CocoCaptionsDataset ImageTextDataset GRefCOCODataset ReasonSegDataset BSDS500Dataset',
-    'DATA_SAMPLERS': 'RatioInfiniteSampler',
+    'CocoCaptionsDataset ImageTextDataset SeededDataset GRefCOCODataset ReasonSegDataset BSDS500Dataset',
+    'DATA_SAMPLERS': 'RatioInfiniteSampler VisitSampler',
     'TRANSFORMS': 'CachedEncodings TextPrompt PointPrompt LoadInstanceMap LoadReferringMask LoadImage PackGenSegInputs '
     'LoadBoundaries '
     'KeepClasses RandomInstanceCrop RandomScenePermute UseDescriptions RandomReferringFlip NetworkResize',
     'METRICS': 'ReferringMetric EdgeMetric PointPromptMetric ClassAgnosticCocoMetric',
     'LOOPS': 'BenchmarkLoop',
-    'HOOKS': 'SafeCheckpointHook PredictionGridHook',
+    'HOOKS': 'IterationSeedHook SafeCheckpointHook PredictionGridHook',
     'OPTIM_WRAPPERS': 'AutocastOptimWrapper',
     'OPTIM_WRAPPER_CONSTRUCTORS': 'MuonOptimWrapperConstructor',
     'OPTIMIZERS': 'MuonAdamW',

@@ -1,6 +1,8 @@
 """Small parts for the tests of runner and tools, used by tests/data/toy_config.py."""
 
+import copy
 import itertools
+import random
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +32,7 @@ def toy_runner(work_dir: Path, options: dict | None = None, **changes) -> SafeRu
         **changes: Top-level keys to set.
     """
     cfg = Config.fromfile(CONFIG)
-    cfg.merge_from_dict(options or {})
+    cfg.merge_from_dict(copy.deepcopy(options or {}))  # it takes `_delete_` out of them
     # Message hubs are global and found by name, which has a resolution of one second.
     cfg.update(work_dir=str(work_dir), launcher='none', experiment_name=f'toy{next(_numbers)}')
     cfg.update(log_level='WARNING', **changes)
@@ -39,12 +41,23 @@ def toy_runner(work_dir: Path, options: dict | None = None, **changes) -> SafeRu
 
 @DATASETS.register_module()
 class ToyDataset(BaseDataset):
-    """Bright squares on noise, which is drawn anew at each visit; the item ``broken`` fails."""
+    """Bright squares on noise, which is drawn anew at each visit; the item ``broken`` fails.
+
+    With ``jitter``, a pixel is drawn from each of the global generators, as transforms of others do.
+    """
 
     METAINFO = dict(classes=('background', 'square'))
 
-    def __init__(self, num_samples: int = 24, broken: int = -1, seed: int = 0, **kwargs) -> None:
+    def __init__(
+        self,
+        num_samples: int = 24,
+        broken: int = -1,
+        seed: int = 0,
+        jitter: bool = False,
+        **kwargs,
+    ) -> None:
         self.num_samples, self.broken, self.seed = num_samples, broken, seed
+        self.jitter = jitter
         super().__init__(serialize_data=False, **kwargs)
 
     def load_data_list(self) -> list[dict]:
@@ -56,6 +69,9 @@ class ToyDataset(BaseDataset):
         visit = getattr(idx, 'visit', 0)
         noise = np.random.default_rng([self.seed, int(idx), visit])
         image = noise.integers(0, 100, (3, 16, 16), dtype=np.uint8)
+        if self.jitter:
+            draws = np.random.rand(), random.random(), torch.rand(1).item()
+            image[0, 0, :3] = [int(256 * draw) for draw in draws]
         mask = np.zeros((1, 16, 16), dtype=np.uint8)
         top, left = 1 + idx % 5, 1 + idx % 7
         mask[:, top : top + 8, left : left + 8] = 1
@@ -74,13 +90,17 @@ class ToyModel(BaseModel):
     Args:
         ballast: Length of an unused buffer, to make checkpoints large.
         blow_up_at: Iteration whose loss becomes NaN.
+        dropout: Share of the features that training drops.
     """
 
-    def __init__(self, channels: int = 4, ballast: int = 1, blow_up_at: int = -1) -> None:
+    def __init__(
+        self, channels: int = 4, ballast: int = 1, blow_up_at: int = -1, dropout: float = 0.0
+    ) -> None:
         super().__init__()
         torch.manual_seed(channels)
         self.first = nn.Conv2d(3, channels, 3, padding=1)
         self.last = nn.Conv2d(channels, 1, 1)
+        self.dropout = nn.Dropout(dropout)
         self.blow_up_at = blow_up_at
         self.register_buffer('ballast', torch.zeros(ballast))
 
@@ -99,7 +119,8 @@ class ToyModel(BaseModel):
         for sample in data_samples:
             generator = torch.Generator().manual_seed(1000 * iteration + int(sample.sample_idx))
             noise.append(torch.randn(images.shape[1:], generator=generator))
-        logits = self.last(torch.relu(self.first(images + 0.1 * torch.stack(noise))))
+        features = torch.relu(self.first(images + 0.1 * torch.stack(noise)))
+        logits = self.last(self.dropout(features))
         masks = torch.stack([sample.gt_sem_seg.data for sample in data_samples]).float()
         loss = nn.functional.binary_cross_entropy_with_logits(logits, masks)
         return dict(loss=loss * float('nan') if iteration == self.blow_up_at else loss)

@@ -14,7 +14,8 @@ from genseg_mm.datasets.instances import (
     VirtualKITTI2Dataset,
 )
 from genseg_mm.datasets.referring import GRefCOCODataset, ReasonSegDataset, RefCOCODataset
-from genseg_mm.datasets.samplers import MixedDataset, RatioInfiniteSampler, Visit
+from genseg_mm.datasets.samplers import MixedDataset, RatioInfiniteSampler
+from genseg_mm.datasets.seeded_access import SeededAccess, SeededDataset, Visit
 from genseg_mm.datasets.shapes import ShapesDataset
 from genseg_mm.datasets.transforms import (
     KeepClasses,
@@ -29,6 +30,7 @@ from genseg_mm.datasets.transforms import (
     TextPrompt,
     UseDescriptions,
 )
+from genseg_mm.datasets.visit_sampler import VisitSampler
 
 __all__ = [
     'BSDS500Dataset',
@@ -57,9 +59,12 @@ __all__ = [
     'RatioInfiniteSampler',
     'ReasonSegDataset',
     'RefCOCODataset',
+    'SeededAccess',
+    'SeededDataset',
     'ShapesDataset',
     'TextPrompt',
     'UseDescriptions',
     'VirtualKITTI2Dataset',
     'Visit',
+    'VisitSampler',
 ]

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from mmengine.dataset import BaseDataset
 
+from genseg_mm.datasets.seeded_access import SeededAccess, current_visit
+
 _CHOICES = ('all', 'random', 'first')
 
 
@@ -23,11 +25,11 @@ def checked_choice(name: str, choice: str, test_mode: bool) -> str:
     return choice
 
 
-class CountedVisits(BaseDataset):
+class CountedVisits(SeededAccess, BaseDataset):
     """A dataset that draws something at each access, seeded by (seed, index, visit).
 
-    The visit comes with the index if the sampler hands out ``genseg_mm.Visit``; otherwise the dataset counts its
-    accesses itself, over all workers of this process, starting from 0 in a new run.
+    The visit comes with the index if the sampler hands out ``genseg_mm.Visit``, or is that of the dataset around this
+    one; otherwise the dataset counts its accesses itself, over all workers of this process, from 0 in a new run.
     """
 
     def full_init(self) -> None:
@@ -82,7 +84,7 @@ class CountedVisits(BaseDataset):
 
     def _visit(self, idx: int) -> int:
         """Number of this visit to item ``idx``."""
-        visit = getattr(idx, 'visit', None)
+        visit = getattr(idx, 'visit', current_visit())
         if visit is not None:
             return int(visit)
         index = self._position(idx)

@@ -1,40 +1,19 @@
 """Endless sampling that resumes exactly and does not depend on the number of processes."""
 
 import itertools
-import random
 from collections.abc import Iterator, Sequence, Sized
-from contextlib import contextmanager
 
 import numpy as np
 from mmengine.dataset import ConcatDataset
 from mmengine.dist import get_dist_info, sync_random_seed
 from torch.utils.data import Sampler
 
+from genseg_mm.datasets.seeded_access import SeededAccess, Visit
 from genseg_mm.registry import DATA_SAMPLERS, DATASETS
 
 _DRAWS_PER_BLOCK = 4096
 # Keys that keep the random streams of one seed apart.
-_SOURCE_DRAWS, _PERMUTATION, _ACCESS = range(3)
-
-
-class Visit(int):
-    """A dataset index that knows how often it was handed out before, over all processes.
-
-    It is an ``int`` everywhere. Datasets that draw something per access (a sentence, points) seed
-    the draw with ``[seed, index, index.visit]``, so that it depends neither on the worker, nor on
-    the process, nor on a restart.
-    """
-
-    visit: int
-
-    def __new__(cls, index: int, visit: int = 0) -> 'Visit':
-        self = super().__new__(cls, index)
-        self.visit = visit
-        return self
-
-    def __reduce__(self) -> tuple:
-        # Indices travel to the workers of a DataLoader by pickle.
-        return Visit, (int(self), self.visit)
+_SOURCE_DRAWS, _PERMUTATION = range(2)
 
 
 @DATA_SAMPLERS.register_module()
@@ -147,7 +126,7 @@ class RatioInfiniteSampler(Sampler):
             else:
                 order = np.arange(size)
             for index in order[done:].tolist():
-                yield Visit(index + offset, visit)
+                yield Visit(index + offset, visit, self.seed)
             done = 0
 
 
@@ -180,15 +159,16 @@ def _probabilities(ratio: Sequence[float] | None, sizes: list[int]) -> np.ndarra
 
 
 @DATASETS.register_module()
-class MixedDataset(ConcatDataset):
+class MixedDataset(SeededAccess, ConcatDataset):
     """Several datasets in a row whose parts still see the ``Visit`` of each index.
+
+    The global random states follow the visit while a sample is made (see ``SeededAccess``), so that
+    stock transforms such as ``RandomFlip`` are reproduced exactly after a restart and with any
+    number of workers and processes.
 
     Args:
         datasets: Datasets or their configs.
-        seed: If given, the global random states of NumPy and Python are set from (seed, index,
-            visit) while a sample is made and put back afterwards. Stock transforms such as
-            ``RandomFlip`` draw from them, and then are reproduced exactly after a restart and with
-            any number of workers and processes.
+        seed: Of these states; by default the sampler's.
         **kwargs: As for MMEngine's ``ConcatDataset``.
     """
 
@@ -201,20 +181,6 @@ class MixedDataset(ConcatDataset):
         return part, Visit(index, idx.visit) if isinstance(idx, Visit) else index
 
     def __getitem__(self, idx: int) -> dict:
-        if self.seed is None or not isinstance(idx, Visit):
-            return super().__getitem__(idx)
-        with _seeded([self.seed, _ACCESS, int(idx), idx.visit]):
-            return super().__getitem__(idx)
-
-
-@contextmanager
-def _seeded(seed: list[int]) -> Iterator[None]:
-    words = np.random.SeedSequence(seed).generate_state(4)
-    states = np.random.get_state(), random.getstate()
-    np.random.seed(words)
-    random.seed(words.tobytes())
-    try:
-        yield
-    finally:
-        np.random.set_state(states[0])
-        random.setstate(states[1])
+        if self.seed is not None and isinstance(idx, Visit):
+            idx = Visit(idx, idx.visit, self.seed)
+        return super().__getitem__(idx)

@@ -7,6 +7,7 @@ import torch
 from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend
 from mmengine.hooks import CheckpointHook, Hook
+from mmengine.optim import OptimWrapperDict
 from mmengine.runner import Runner
 
 from genseg_mm.registry import HOOKS
@@ -19,7 +20,9 @@ class SafeCheckpointHook(CheckpointHook):
     A file appears under its name only when it is whole and on disk; an old checkpoint is deleted
     only after the new one and ``last_checkpoint`` are in place. The disk therefore holds one
     checkpoint more than ``max_keep_ckpts`` for a moment. Tensors go straight to the file instead of
-    through a copy of the whole checkpoint in memory.
+    through a copy of the whole checkpoint in memory. Where gradients are accumulated, which no file
+    holds, a checkpoint that falls between two updates waits for the end of the iterations that make
+    up the next one.
 
     The arguments are those of ``CheckpointHook``; ``save_best`` also knows that more is better for
     the metrics of this package. Remote storage (``backend_args``) is left to MMEngine.
@@ -39,6 +42,39 @@ class SafeCheckpointHook(CheckpointHook):
 
     # Where `before_save_checkpoint` writes; set only while this hook saves.
     _stream: str | None = None
+
+    # A checkpoint that waits for an update, and whether that was announced.
+    _is_due = _said_so = False
+
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: dict | None = None,
+        outputs: dict | None = None,
+    ) -> None:
+        """Saves every ``interval`` iterations and after the last one, at the end of an update."""
+        if self.by_epoch:
+            return
+        is_due = self.every_n_train_iters(runner, self.interval, self.save_begin)
+        if is_due or (self.save_last and self.is_last_train_iter(runner)):
+            self._is_due = True
+        if self._is_due and self._ends_update(runner, runner.iter + 1):
+            self._is_due = False
+            runner.logger.info(f'Saving checkpoint at {runner.iter + 1} iterations')
+            self._save_checkpoint(runner)
+
+    def _ends_update(self, runner: Runner, done: int) -> bool:
+        """``ends_update``, which says once, after ``done`` iterations, that checkpoints wait for it."""
+        if ends_update(runner):
+            return True
+        if not self._said_so:
+            self._said_so = True
+            runner.logger.info(
+                f'Iteration {done} lies between two updates, whose accumulated gradients no checkpoint holds: this '
+                'and all such checkpoints are saved at the end of the update.'
+            )
+        return False
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Writes the finished checkpoint to its file and leaves the runner nothing to serialise."""
@@ -98,7 +134,10 @@ class SafeCheckpointHook(CheckpointHook):
             runner.logger.info(f'{key} {metrics[key]:.4f} is the best so far, saved to {name}.')
         if improved and self.last_ckpt is not None:
             # The training state saved before this evaluation does not know the new best yet.
-            self._save_checkpoint_with_step(runner, step, meta)
+            if self._ends_update(runner, step):
+                self._save_checkpoint_with_step(runner, step, meta)
+            else:
+                self._is_due = True
         if is_main_process():
             for path in filter(None, outdated):
                 self._remove(path)
@@ -175,6 +214,13 @@ class SafeCheckpointHook(CheckpointHook):
             self.file_backend.remove(path)
         elif self.file_backend.isdir(path):  # a sharded checkpoint
             self.file_backend.rmtree(path)
+
+
+def ends_update(runner: Runner) -> bool:
+    """Whether the iteration that just ended made an update, so that no accumulated gradient is waiting for one."""
+    wrapper = runner.optim_wrapper
+    wrappers = wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]
+    return all(own.should_update() for own in wrappers)
 
 
 def _write_text(path: str, text: str) -> None:

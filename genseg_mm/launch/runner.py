@@ -5,13 +5,22 @@ from collections.abc import Callable
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
+from torch import nn
 
-from genseg_mm.checkpoint import check_whole, find_resumable, some_of, use_safe_loading
+from genseg_mm.checkpoint import (
+    check_whole,
+    find_resumable,
+    load_weights_only,
+    some_of,
+    use_safe_loading,
+)
 from genseg_mm.launch.expected_items import warn_if_incomplete
 from genseg_mm.launch.processes import connect_processes, on_main_process
+from genseg_mm.launch.seeded_dataloader import seed_samples
 
 
 def build_runner(cfg: Config) -> Any:
@@ -24,20 +33,53 @@ def build_runner(cfg: Config) -> Any:
 
 
 class SafeRunner(Runner):
-    """MMEngine's ``Runner``, strict about checkpoints.
+    """MMEngine's ``Runner``, strict about checkpoints, whose trainings resume exactly.
 
     ``resume='auto'`` continues from the newest whole checkpoint of the work dir; where there is
     none at all it starts anew, from ``load_from`` if that is set. Resuming and testing need a
     checkpoint that fits the model exactly; starting from ``load_from`` may leave parts out, which
-    are listed, but not everything.
+    are listed, but not everything. No state of a global random generator decides anything in a
+    training: samples draw from (seed, index, visit), modules from (seed, iteration, rank).
     """
 
     _must_fit = False
+    _found = False
+
+    def register_default_hooks(self, hooks: dict[str, Hook | dict] | None = None) -> None:
+        """Registers MMEngine's hooks and ``IterationSeedHook``."""
+        hooks = dict(iteration_seed=dict(type='genseg_mm.IterationSeedHook')) | (hooks or {})
+        if hooks['iteration_seed'] is None:
+            del hooks['iteration_seed']
+        super().register_default_hooks(hooks)
+
+    def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        """Builds the training loop over seeded samples."""
+        if isinstance(self._train_dataloader, dict):
+            self._train_dataloader = seed_samples(self._train_dataloader)
+        return super().build_train_loop(loop)
+
+    def train(self) -> nn.Module:
+        """Trains; a resumed training has the seed of its first run, also where that was drawn at random."""
+        self._find_checkpoint()
+        if self._resume and '://' not in self._load_from:
+            seed = load_weights_only(self._load_from, mmap=True).get('meta', {}).get('seed')
+            if seed is not None and self._randomness_cfg.get('seed') is None:
+                self._randomness_cfg.update(seed=seed)
+                self.set_randomness(**self._randomness_cfg)
+        return super().train()
 
     def load_or_resume(self) -> None:
         """Finds the checkpoint to resume from before MMEngine loads it."""
         if self._has_loaded:
             return
+        self._find_checkpoint()
+        self._must_fit = self._must_fit or self._resume
+        super().load_or_resume()
+
+    def _find_checkpoint(self) -> None:
+        if self._found:
+            return
+        self._found = True
         if self._resume and (self._resume == 'auto' or self._load_from is None):
             found = on_main_process(lambda: find_resumable(self.work_dir))
             if found is None:
@@ -45,8 +87,6 @@ class SafeRunner(Runner):
             self._resume, self._load_from = found is not None, found or self._load_from
         elif self._resume and '://' not in self._load_from:
             on_main_process(lambda: check_whole(self._load_from))
-        self._must_fit = self._must_fit or self._resume
-        super().load_or_resume()
 
     def load_checkpoint(
         self,

@@ -45,11 +45,11 @@ def as_process(monkeypatch: pytest.MonkeyPatch, rank: int, world_size: int) -> N
 
 
 def test_visit_is_an_int_that_survives_pickling() -> None:
-    visit = Visit(7, 3)
+    visit = Visit(7, 3, seed=11)
     copy = pickle.loads(pickle.dumps(visit))
     assert (visit, visit + 1, [10, 20][Visit(1)]) == (7, 8, 20)
-    assert (copy, copy.visit, type(copy)) == (7, 3, Visit)
-    assert Visit(5).visit == 0
+    assert (copy, copy.visit, copy.seed, type(copy)) == (7, 3, 11, Visit)
+    assert (Visit(5).visit, Visit(5).seed) == (0, None)
 
 
 def test_each_pass_is_a_permutation_and_counts_its_visit() -> None:

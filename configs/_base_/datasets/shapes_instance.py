@@ -13,7 +13,7 @@ train_dataloader = dict(
     batch_size=8,
     num_workers=0,
     persistent_workers=False,
-    sampler=dict(type='mmengine.InfiniteSampler', shuffle=True),
+    sampler=dict(type='genseg_mm.RatioInfiniteSampler'),
     dataset=dict(
         type='genseg_mm.ShapesDataset',
         num_scenes=10000,

@@ -5,7 +5,7 @@ _base_ = ['./shapes_instance.py']
 grounds = ('plain', 'textured')
 train = _base_.train_dataloader.dataset
 train_dataloader = dict(
-    sampler=dict(_delete_=True, type='genseg_mm.RatioInfiniteSampler', ratio=[1, 1], seed=0),
+    sampler=dict(ratio=[1, 1], seed=0),
     dataset=dict(
         _delete_=True,
         type='genseg_mm.MixedDataset',

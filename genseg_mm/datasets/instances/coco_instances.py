@@ -12,6 +12,7 @@ from mmengine.logging import print_log
 
 from genseg_mm.datasets.annotation_files import read_json, where_configs_look
 from genseg_mm.datasets.instances.class_subsets import class_list
+from genseg_mm.datasets.seeded_access import SeededAccess
 from genseg_mm.registry import DATASETS
 
 # COCO's own bounds, on `area` of the annotation in pixels of the original picture
@@ -25,7 +26,7 @@ _KEYS = dict(
 
 
 @DATASETS.register_module()
-class CocoInstanceDataset(BaseDataset):
+class CocoInstanceDataset(SeededAccess, BaseDataset):
     """Instances of a COCO-format json, all of one class 'object'; it says what it leaves out.
 
     Items are those of ``mmdet.CocoDataset`` (img_path, img_id, height, width, instances with bbox xyxy, bbox_label,

@@ -11,13 +11,14 @@ from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
 from genseg_mm.datasets.counted_warning import warn_counted
+from genseg_mm.datasets.seeded_access import SeededAccess
 
 MISSING = ('error', 'skip')
 EMPTY = ('keep', 'redraw', 'error')
 NUM_NAMED = 3  # examples in a message
 
 
-class InstanceMapDataset(BaseDataset):
+class InstanceMapDataset(SeededAccess, BaseDataset):
     """Images, each with a file of instance ids; a dataset says how its folder lists them.
 
     Items (before the pipeline): ``img_path``, ``instance_map_path`` (read by ``LoadInstanceMap``) or ``instances`` in

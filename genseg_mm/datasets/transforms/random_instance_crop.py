@@ -23,7 +23,7 @@ class RandomInstanceCrop(BaseTransform):
     reference does after its 1000 tries; such samples are counted in ``num_empty`` of each process and announced when
     that is 1, 10, 100, ...
 
-    Draws from numpy's global generator, as the transforms of MMCV do.
+    Draws from numpy's global generator, as the transforms of MMCV do; ``SeededAccess`` sets it for each sample.
 
     Required keys: img, gt_instance_map. Modified: img, img_shape and the maps in seg_fields. Points are not moved:
     draw them afterwards.

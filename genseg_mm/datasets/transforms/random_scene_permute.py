@@ -11,8 +11,8 @@ from genseg_mm.registry import TRANSFORMS
 class RandomScenePermute(BaseTransform):
     """Transposes a scene and permutes its colour channels at random, for the instance task.
 
-    Draws from numpy's global generator, which MMEngine seeds per worker, as the transforms of MMCV
-    do.
+    Draws from numpy's global generator, as the transforms of MMCV do; ``SeededAccess`` sets it for
+    each sample.
 
     Required key: img. Modified: img, the maps in seg_fields, gt_instance_map, gt_seg_map and points
     where present.
