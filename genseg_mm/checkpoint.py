@@ -24,7 +24,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-_STALE = ('*.pth*.tmp', 'last_checkpoint.tmp')
+# What SafeCheckpointHook writes to; nothing that a user has made is called so.
+_STALE = re.compile(r'(?:best_.+_)?(?:iter|epoch)_\d+\.pth(?:\.stream)?\.tmp|last_(?:checkpoint|validation)\.tmp')
 _OLDER_FORMAT = bytes.fromhex('80028a0a6cfc9c46f9206aa85019')  # the pickled magic number
 # What zipfile raises on damaged bytes; EOFError and RuntimeError of parts that seem encrypted or cut short.
 _DAMAGED_ARCHIVE = (
@@ -193,9 +194,10 @@ def find_resumable(work_dir: str) -> str | None:
         ValueError: If there are checkpoints, but not one of them is whole.
     """
     folders = _checkpoint_folders(Path(work_dir))
-    for leftover in (
-        file for folder in folders for pattern in _STALE for file in folder.glob(pattern)
-    ):
+    leftovers = [
+        file for folder in folders for file in folder.glob('*.tmp') if _STALE.fullmatch(file.name)
+    ]
+    for leftover in leftovers:
         print_log(f'Deleting {leftover}, left by an interrupted save.', 'current')
         leftover.unlink(missing_ok=True)
     ages, broken = {}, []

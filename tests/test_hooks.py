@@ -99,6 +99,41 @@ class TestSafeCheckpointHook:
         assert (tmp_path / 'last_checkpoint').read_text().endswith('iter_5.pth')
         assert load_weights_only(str(tmp_path / 'iter_5.pth'))['meta']['iter'] == 5
 
+    def test_what_a_kill_left_is_deleted_at_resume_and_nothing_of_the_user(self, tmp_path) -> None:
+        keep = {'default_hooks.checkpoint.max_keep_ckpts': 1, 'default_hooks.visualization': None}
+        toy_runner(tmp_path, {**keep, 'train_cfg.max_iters': 10}).train()
+        best = 'best_toy_oIoU_iter_10.pth'
+        leaked = ['iter_5.pth', 'iter_9.pth', 'best_toy_oIoU_iter_5.pth']
+        partial = [
+            'iter_15.pth.tmp', 'iter_15.pth.stream.tmp', f'{best}.stream.tmp', 'last_checkpoint.tmp',
+        ]  # fmt: skip
+        of_user = [
+            'iter_5_copy.pth', 'my_iter_5.pth', 'iter_05.pth', 'iter_5.pth.bak', 'best.pth', 'notes.tmp',
+            'best_of_all_iter_5.pth', 'best_toy_oIoU_iter_5-0123abcd.pth', 'iter_25.pth', 'model.pth.tmp',
+        ]  # fmt: skip
+        for name in (*leaked, *of_user):
+            (tmp_path / name).write_bytes((tmp_path / best).read_bytes())
+        for name in partial:
+            (tmp_path / name).write_bytes(b'PK')
+        runner = toy_runner(tmp_path, {**keep, 'train_cfg.max_iters': 12}, resume='auto')
+        said = []
+        runner.logger.info = said.append
+        runner.train()
+        there = names(tmp_path, '*')
+        assert [name for name in (*leaked, *partial) if name in there] == []
+        assert [name for name in of_user if name not in there] == []
+        lines = [line for line in said if line.startswith('Deleted from ')]
+        assert lines == [
+            f'Deleted from {tmp_path}, left by a killed run: '
+            'best_toy_oIoU_iter_5.pth, iter_5.pth, iter_9.pth'
+        ]
+
+    def test_all_checkpoints_stay_where_all_are_kept(self, tmp_path) -> None:
+        keep = {'default_hooks.checkpoint.max_keep_ckpts': -1, 'default_hooks.visualization': None}
+        toy_runner(tmp_path, {**keep, 'train_cfg.max_iters': 10}).train()
+        toy_runner(tmp_path, {**keep, 'train_cfg.max_iters': 11}, resume='auto').train()
+        assert names(tmp_path, 'iter*') == ['iter_10.pth', 'iter_11.pth', 'iter_5.pth']
+
     def test_several_best_metrics_have_a_file_each(self, tmp_path: Path) -> None:
         options = {'default_hooks.checkpoint.save_best': ['toy/oIoU', 'toy/num_samples']}
         options['default_hooks.checkpoint.rule'] = 'greater'

@@ -77,6 +77,7 @@ def main() -> None:
     try:
         command_line.refuse_wrong_words(suite, args)
         command_line.connect(args.launcher)
+        processes.on_main_process(lambda: command_line.lock_out(suite, args))
         processes.on_main_process(lambda: command_line.make_data(suite))
         code = command_line.run(suite, args)
     except KeyboardInterrupt:

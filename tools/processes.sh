@@ -11,6 +11,10 @@ if [ -z "${PYTHON:-}" ]; then
     fi
 fi
 
+# How the script was called: a training that is stopped says how to go on.
+GENSEG_COMMAND="$(printf '%q ' "$0" "$@")"
+export GENSEG_COMMAND
+
 # Prints the comment at the top of the calling script and ends it.
 usage() {
     sed -n '2,/^[^#]/{/^#/s/^# \{0,1\}//p}' "$0" >&2

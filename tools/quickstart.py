@@ -14,6 +14,8 @@ from mmengine.config import Config
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from genseg_mm.launch import ToolParser, run_tool  # noqa: E402
+from genseg_mm.stopping import end_with_parent  # noqa: E402
+from genseg_mm.write_lock import WriteLock  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = {
@@ -42,7 +44,10 @@ SHOWN = re.compile(r'Iter\((train|val|test)\)|Predictions drawn|error:')
 
 
 def run(command: list[str], log: Path) -> float:
-    """Runs a tool, shows its progress lines, keeps all of its output in ``log``; returns seconds."""
+    """Runs a tool, shows its progress lines, keeps all of its output in ``log``; returns seconds.
+
+    The tool ends with this process, whatever ends that.
+    """
     start = time.monotonic()
     environment = {'OMP_NUM_THREADS': '1', **os.environ, 'PYTHON': sys.executable}
     environment['PYTHONUNBUFFERED'] = '1'
@@ -54,14 +59,21 @@ def run(command: list[str], log: Path) -> float:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            preexec_fn=end_with_parent,
         )
-        for line in process.stdout:
-            file.write(line)
-            if SHOWN.search(line):
-                print('  ' + line.split(' - INFO - ')[-1].rstrip()[:150], flush=True)
+        try:
+            for line in process.stdout:
+                file.write(line)
+                if SHOWN.search(line):
+                    print('  ' + line.split(' - INFO - ')[-1].rstrip()[:150], flush=True)
+        except KeyboardInterrupt:
+            process.terminate()
+            process.communicate()
+            raise
     if process.wait():
-        tail = ''.join(log.read_text().splitlines(keepends=True)[-15:])
-        sys.exit(f'{tail}\nerror: {" ".join(command)} failed; its whole output is in {log}')
+        lines = [line for line in log.read_text().splitlines() if line.strip()] or ['no output']
+        last = next((line for line in reversed(lines) if line.startswith('error')), lines[-1])
+        sys.exit(f'error: {" ".join(command)} failed: {last}; its whole output is in {log}')
     return time.monotonic() - start
 
 
@@ -93,6 +105,7 @@ def train_and_test(name: str, out: Path, seed: int) -> tuple[dict, dict]:
     """Metrics on held-out scenes and seconds of each stage of one model."""
     work_dir = out / name
     if work_dir.exists():
+        WriteLock(work_dir, 'end it, or wait for it').release()  # nobody trains in it
         shutil.rmtree(work_dir)
     work_dir.mkdir(parents=True)
     common = ['--work-dir', str(work_dir), '--cfg-options', f'randomness.seed={seed}']
@@ -195,7 +208,7 @@ def main() -> None:
     parser.add_argument('--seed', type=int, default=0)
     args = parser.parse_args()
     out = ROOT / 'work_dirs/quickstart'
-    out.mkdir(parents=True, exist_ok=True)
+    WriteLock(out, 'wait for it, or end it')
     metrics, seconds = {}, {}
     for name in (name for name, (paper, *_) in SHIPPED.items() if args.only in (None, paper)):
         metrics[name], own_seconds = test_shipped(name, out)

@@ -31,6 +31,7 @@ from genseg_mm.launch.config import check_writable
 from genseg_mm.launch.processes import connect_processes, on_main_process
 from genseg_mm.launch.user_errors import user_message
 from genseg_mm.leaderboard import Record
+from genseg_mm.write_lock import WriteLock
 
 _SIGNALS: list[int] = []  # received
 
@@ -48,6 +49,16 @@ def refuse_wrong_words(suite: Suite, args: argparse.Namespace) -> None:
     check_tables(suite)
     if not args.list:
         check_writable(_out(suite, args), '--out')
+
+
+def lock_out(suite: Suite, args: argparse.Namespace) -> None:
+    """Makes the folder of results of this process alone, until it ends; listing needs no lock.
+
+    Raises:
+        ValueError: If another run writes there.
+    """
+    if not args.list:
+        WriteLock(_out(suite, args), 'wait for it, end it, or choose another --out', reentrant=True)
 
 
 def _out(suite: Suite, args: argparse.Namespace) -> Path:
@@ -82,6 +93,13 @@ def make_data(suite: Suite) -> None:
     if not suite.make_data or Path(suite.data_root).exists():
         return
     root = Path(suite.data_root)
+    # Runs of several suites, or into several folders, share the data.
+    with WriteLock(root, 'wait for it', folder=False, wait=True):
+        if not root.exists():
+            _write_data(suite, root)
+
+
+def _write_data(suite: Suite, root: Path) -> None:
     unfinished = root.with_name(f'{root.name}.unfinished')
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.parent.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ from reprlib import repr as short_repr
 import numpy as np
 
 from genseg_mm.npz_files import read_npz
+from genseg_mm.whole_files import whole_file
 
 _TEXTS = 'texts'
 _INDEX = 'index'
@@ -121,6 +122,9 @@ class SampleResults:
         """Writes a compressed ``.npz`` without pickles: either the whole file is there afterwards, or the old one.
 
         Whole numbers take the smallest type that holds them, a group's texts are stored once each.
+
+        Raises:
+            WriteError: If it cannot be written.
         """
         arrays, names = {_INDEX: _smallest(self.index)}, {}
         for key, own in self.values.items():
@@ -131,18 +135,8 @@ class SampleResults:
             arrays[_GROUP + key] = _smallest(np.array([place[text] for text in texts], np.int64))
         texts = dict(schema=1, items=self.items, groups=names, aggregates=self.aggregates)
         arrays[_TEXTS] = np.frombuffer(json.dumps(texts).encode(), np.uint8)
-        path = os.fspath(path)
-        os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
-        part = f'{path}.{os.getpid()}.part'
-        try:
-            with open(part, 'wb') as file:
-                np.savez_compressed(file, **arrays)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(part, path)
-        finally:
-            if os.path.exists(part):
-                os.remove(part)
+        with whole_file(path) as part, open(part, 'wb') as file:
+            np.savez_compressed(file, **arrays)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> 'SampleResults':

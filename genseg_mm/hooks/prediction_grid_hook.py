@@ -13,6 +13,7 @@ from PIL import Image
 
 from genseg_mm.hooks import pictures
 from genseg_mm.registry import HOOKS
+from genseg_mm.whole_files import whole_file
 
 _COLUMNS = ('image', 'ground truth', 'prediction', 'colour map')
 _ROWS_PER_PAGE = 8
@@ -133,8 +134,8 @@ class PredictionGridHook(Hook):
         if stage == 'val' and self._page > 1:
             name += f'_page{self._page}'
         path = os.path.join(runner.work_dir, self.out_dir, stage, f'{name}.png')
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        Image.fromarray(table).save(path)
+        with whole_file(path, durable=False) as temporary:
+            Image.fromarray(table).save(temporary, 'PNG')
         runner.logger.info(f'Predictions drawn to {path}')
         if self.show:
             runner.visualizer.show(table, win_name=name, wait_time=self.wait_time)

@@ -1,7 +1,9 @@
 """Checkpoints that survive a kill at any moment."""
 
 import os
+import re
 from collections import deque
+from collections.abc import Iterator
 
 import torch
 from mmengine.dist import is_main_process
@@ -11,6 +13,7 @@ from mmengine.optim import OptimWrapperDict
 from mmengine.runner import Runner
 
 from genseg_mm.registry import HOOKS
+from genseg_mm.whole_files import explained, publish, whole_file
 
 
 @HOOKS.register_module()
@@ -19,10 +22,11 @@ class SafeCheckpointHook(CheckpointHook):
 
     A file appears under its name only when it is whole and on disk; an old checkpoint is deleted
     only after the new one and ``last_checkpoint`` are in place. The disk therefore holds one
-    checkpoint more than ``max_keep_ckpts`` for a moment. Tensors go straight to the file instead of
-    through a copy of the whole checkpoint in memory. Where gradients are accumulated, which no file
-    holds, a checkpoint that falls between two updates waits for the end of the iterations that make
-    up the next one.
+    checkpoint more than ``max_keep_ckpts`` for a moment; what a kill left of such a moment is
+    deleted when the training is resumed. Tensors go straight to the file instead of through a copy
+    of the whole checkpoint in memory. A disk that is full is an error of one line, which leaves the
+    old checkpoint as it is. Where gradients are accumulated, which no file holds, a checkpoint that
+    falls between two updates waits for the end of the iterations that make up the next one.
 
     The arguments are those of ``CheckpointHook``; ``save_best`` also knows that more is better for
     the metrics of this package. Remote storage (``backend_args``) is left to MMEngine.
@@ -42,6 +46,55 @@ class SafeCheckpointHook(CheckpointHook):
 
     # Where `before_save_checkpoint` writes; set only while this hook saves.
     _stream: str | None = None
+    _needed: int | None = None  # bytes of the tensors that are being saved
+
+    def before_train(self, runner: Runner) -> None:
+        """Takes up a resumed training: its last checkpoint, and what a kill left behind."""
+        super().before_train(runner)
+        last = runner.message_hub.runtime_info.get('last_ckpt')
+        if not runner._resume or last is None or not isinstance(self.file_backend, LocalBackend):
+            return
+        name = os.path.basename(last)
+        here = os.path.realpath(self.out_dir)
+        # A training that goes on in another folder has left nothing here.
+        if os.path.realpath(os.path.dirname(str(runner._load_from))) != here:
+            return
+        if os.path.exists(os.path.join(self.out_dir, name)):
+            self.last_ckpt = os.path.join(self.out_dir, name)
+        if is_main_process():
+            leaked = sorted(self._leaked(runner))
+            for name in leaked:
+                self._remove(os.path.join(self.out_dir, name))
+            if leaked:
+                runner.logger.info(f'Deleted from {self.out_dir}, left by a killed run: {", ".join(leaked)}')
+
+    def _leaked(self, runner: Runner) -> Iterator[str]:
+        """Files of this hook that it would have deleted, or finished, had the run not been killed.
+
+        Names that it does not make are never among them, nor what lies ahead of the resumed iteration.
+        """
+        info = runner.message_hub.runtime_info
+        step = runner.epoch if self.by_epoch else runner.iter
+        kept = info.get('keep_ckpt_ids') if self.max_keep_ckpts > 0 else None
+        best = {
+            self._best_start(key): os.path.basename(str(info.get(self._info_name('best_ckpt', key))))
+            for key in (self.key_indicators if self.save_best else ())
+            if key != 'auto' and info.get(self._info_name('best_ckpt', key))
+        }
+        for name in os.listdir(self.out_dir):
+            whole = re.sub(r'(\.stream)?\.tmp$', '', name)
+            start = next((own for own in best if whole.startswith(own)), '')
+            found = self._step_of(whole.removeprefix(start))
+            if name == 'last_checkpoint.tmp' or (found is not None and name != whole):
+                yield name
+            elif found is None or found >= step:
+                continue
+            elif best[start] != name if start else kept is not None and found not in kept:
+                yield name
+
+    def _step_of(self, name: str) -> int | None:
+        numbers = map(int, re.findall(r'\d+', name))
+        return next((own for own in numbers if self.filename_tmpl.format(own) == name), None)
 
     # A checkpoint that waits for an update, and whether that was announced.
     _is_due = _said_so = False
@@ -78,6 +131,7 @@ class SafeCheckpointHook(CheckpointHook):
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Writes the finished checkpoint to its file and leaves the runner nothing to serialise."""
+        self._needed = sum(own.nbytes for own in _tensors(checkpoint))
         if self._stream is not None:
             torch.save(checkpoint, self._stream)
             checkpoint.clear()
@@ -102,7 +156,9 @@ class SafeCheckpointHook(CheckpointHook):
             **self.args,
         )
         if is_main_process():
-            _write_text(os.path.join(runner.work_dir, 'last_checkpoint'), self.last_ckpt)
+            pointer = os.path.join(runner.work_dir, 'last_checkpoint')
+            with whole_file(pointer, f'{pointer}.tmp') as temporary:
+                temporary.write_text(self.last_ckpt)
             for old in outdated:
                 name = self.filename_tmpl.format(old)
                 self._remove(self.file_backend.join_path(self.out_dir, name))
@@ -121,7 +177,7 @@ class SafeCheckpointHook(CheckpointHook):
         ]
         outdated = []
         for key in improved:
-            name = f'best_{key}_{self.filename_tmpl.format(step)}'.replace('/', '_')
+            name = self._best_start(key) + self.filename_tmpl.format(step)
             outdated.append(self._replace_best(runner, key, name))
             self._save(
                 runner,
@@ -168,6 +224,10 @@ class SafeCheckpointHook(CheckpointHook):
         runner.message_hub.update_info(self._info_name('best_ckpt', key), path)
         return None if old == path else old
 
+    def _best_start(self, key: str) -> str:
+        """How the names of a metric's best checkpoints begin."""
+        return f'best_{key}_'.replace('/', '_')
+
     def _info_name(self, name: str, key: str) -> str:
         return name if len(self.key_indicators) == 1 else f'{name}_{key}'
 
@@ -185,13 +245,15 @@ class SafeCheckpointHook(CheckpointHook):
         path = os.path.join(self.out_dir, name)
         partial, stream = f'{path}.tmp', f'{path}.stream.tmp'
         self._stream = stream if self._writes_last(runner) else None
+        self._needed = None
         try:
-            os.makedirs(self.out_dir, exist_ok=True)
-            runner.save_checkpoint(
-                self.out_dir, f'{name}.tmp', backend_args=self.backend_args, **options
-            )
-            if is_main_process():
-                _publish(partial if self._stream is None else stream, path)
+            with explained(path, stream, lambda: self._needed):
+                os.makedirs(self.out_dir, exist_ok=True)
+                runner.save_checkpoint(
+                    self.out_dir, f'{name}.tmp', backend_args=self.backend_args, **options
+                )
+                if is_main_process():
+                    publish(partial if self._stream is None else stream, path)
         finally:
             self._stream = None
             if is_main_process():
@@ -223,22 +285,11 @@ def ends_update(runner: Runner) -> bool:
     return all(own.should_update() for own in wrappers)
 
 
-def _write_text(path: str, text: str) -> None:
-    with open(f'{path}.tmp', 'w') as file:
-        file.write(text)
-    _publish(f'{path}.tmp', path)
 
-
-def _publish(partial: str, path: str) -> None:
-    """Gives a finished file its name, with the contents on disk first, in case of a power cut."""
-    _sync(partial)
-    os.replace(partial, path)
-    _sync(os.path.dirname(os.path.abspath(path)))
-
-
-def _sync(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _tensors(value: object) -> Iterator[torch.Tensor]:
+    """All tensors in dicts and lists."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for own in value.values() if isinstance(value, dict) else value:
+            yield from _tensors(own)

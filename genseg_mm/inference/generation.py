@@ -16,6 +16,7 @@ from genseg_mm.inference.results import check_display, draw_picture, save_pictur
 from genseg_mm.models import GenMask
 from genseg_mm.models.picture_generation import SETTINGS, checked_texts, pictures_to_bytes
 from genseg_mm.models.seeded_noise import seeded_generator
+from genseg_mm.whole_files import whole_file
 
 _CAPTION_DATASETS = ('CocoCaptionsDataset', 'ImageTextDataset')
 
@@ -184,4 +185,5 @@ def save_generated(prediction: dict, settings: dict, path: Path) -> None:
     save_picture(prediction['image'], path.with_suffix('.png'))
     content = {key: value for key, value in prediction.items() if key != 'image'}
     text = json.dumps({**content, 'settings': settings}, ensure_ascii=False)
-    path.with_suffix('.json').write_text(text, encoding='utf-8')
+    with whole_file(path.with_suffix('.json'), durable=False) as temporary:
+        temporary.write_text(text, encoding='utf-8')

@@ -12,6 +12,7 @@ from PIL import Image
 from genseg_mm.hooks import pictures
 from genseg_mm.inference.jobs import Job
 from genseg_mm.inference.prompts import Prompts
+from genseg_mm.whole_files import whole_file
 
 _SMALLEST = 256  # longer side of a picture, in pixels: smaller images are enlarged, or points would cover them
 
@@ -84,8 +85,9 @@ def check_display() -> None:
 
 def save_picture(picture: np.ndarray, path: Path) -> None:
     """Writes an RGB picture and makes its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture).save(path)
+    kind = Image.registered_extensions().get(path.suffix.lower(), 'PNG')
+    with whole_file(path, durable=False) as temporary:
+        Image.fromarray(picture).save(temporary, kind)
 
 
 def save_prediction(prediction: dict, job: Job, folder: Path) -> None:
@@ -98,7 +100,6 @@ def save_prediction(prediction: dict, job: Job, folder: Path) -> None:
     """
     from pycocotools import mask as coco_mask
 
-    folder.mkdir(parents=True, exist_ok=True)
     masks = prediction['masks']
     encoded = coco_mask.encode(np.asfortranarray(masks.transpose(1, 2, 0).astype(np.uint8)))
     given = {
@@ -117,8 +118,7 @@ def save_prediction(prediction: dict, job: Job, folder: Path) -> None:
     )
     if 'descriptions' in prediction:
         content['descriptions'] = prediction['descriptions']
-    (folder / f'{job.source.stem}.json').write_text(
-        json.dumps(content, ensure_ascii=False), encoding='utf-8'
-    )
+    with whole_file(folder / f'{job.source.stem}.json', durable=False) as temporary:
+        temporary.write_text(json.dumps(content, ensure_ascii=False), encoding='utf-8')
     if 'color_map' in prediction:
         save_picture(bytes_of(prediction['color_map']), folder / f'{job.source.stem}.png')

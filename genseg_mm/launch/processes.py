@@ -1,11 +1,9 @@
 """Several processes: GPUs through MMEngine, CPUs through gloo."""
 
-import ctypes
 import datetime
 import os
 import signal
 import subprocess
-import sys
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -15,8 +13,9 @@ import torch.distributed as dist
 from mmengine.config import Config, ConfigDict
 from mmengine.dist import broadcast_object_list, get_rank
 
+from genseg_mm.stopping import end_with_parent
+
 _SLURM = dict(RANK='SLURM_PROCID', WORLD_SIZE='SLURM_NTASKS', LOCAL_RANK='SLURM_LOCALID')
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _MPI = dict(
     RANK='OMPI_COMM_WORLD_RANK',
     WORLD_SIZE='OMPI_COMM_WORLD_SIZE',
@@ -102,5 +101,5 @@ def _end_with_torchrun() -> None:
 
     Otherwise it would train on unseen, into the same folder as the run that is resumed next.
     """
-    if sys.platform == 'linux' and 'TORCHELASTIC_RUN_ID' in os.environ:
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if 'TORCHELASTIC_RUN_ID' in os.environ:
+        end_with_parent(signal.SIGKILL)

@@ -1,11 +1,14 @@
 """The runner of tools/train.py and tools/test.py."""
 
+import logging
 import re
+import sys
 from collections.abc import Callable
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.hooks import Hook
+from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import BaseLoop, Runner
@@ -18,18 +21,36 @@ from genseg_mm.checkpoint import (
     some_of,
     use_safe_loading,
 )
+from genseg_mm.hooks.stop_on_signal_hook import StopOnSignalHook
 from genseg_mm.launch.expected_items import warn_if_incomplete
 from genseg_mm.launch.processes import connect_processes, on_main_process
 from genseg_mm.launch.seeded_dataloader import seed_samples
+from genseg_mm.whole_files import WriteError, explained
+from genseg_mm.write_lock import WriteLock
+
+_MMENGINE_HOOKS = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')
 
 
 def build_runner(cfg: Config) -> Any:
-    """The runner of the config (``runner_type``), else a ``SafeRunner``."""
+    """The runner of the config (``runner_type``), else a ``SafeRunner``.
+
+    Until this process ends, no other one can write to the work dir.
+
+    Raises:
+        ValueError: If another one does.
+    """
     use_safe_loading()
     connect_processes(cfg)
+    on_main_process(lambda: lock_work_dir(cfg.work_dir))
     if 'runner_type' in cfg:
         return RUNNERS.build(cfg)
     return SafeRunner.from_cfg(cfg)
+
+
+def lock_work_dir(work_dir: str) -> None:
+    """Makes the work dir of this process alone, until it ends."""
+    with explained(work_dir):
+        WriteLock(work_dir, 'wait for it, end it, or choose another --work-dir', reentrant=True)
 
 
 class SafeRunner(Runner):
@@ -45,28 +66,62 @@ class SafeRunner(Runner):
     _must_fit = False
     _found = False
 
-    def register_default_hooks(self, hooks: dict[str, Hook | dict] | None = None) -> None:
-        """Registers MMEngine's hooks and ``IterationSeedHook``."""
-        hooks = dict(iteration_seed=dict(type='genseg_mm.IterationSeedHook')) | (hooks or {})
-        if hooks['iteration_seed'] is None:
-            del hooks['iteration_seed']
-        super().register_default_hooks(hooks)
-
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
         """Builds the training loop over seeded samples."""
         if isinstance(self._train_dataloader, dict):
             self._train_dataloader = seed_samples(self._train_dataloader)
         return super().build_train_loop(loop)
 
+    def register_default_hooks(self, hooks: dict[str, Hook | dict] | None = None) -> None:
+        """Registers MMEngine's hooks and those that a training needs to be interrupted and resumed exactly.
+
+        ``default_hooks.NAME=None`` leaves any of them out.
+        """
+        own = dict(
+            iteration_seed=dict(type='genseg_mm.IterationSeedHook'),
+            stop_on_signal=dict(type='genseg_mm.StopOnSignalHook'),
+            missed_validation=dict(type='genseg_mm.MissedValidationHook'),
+        )
+        hooks = {**own, **(hooks or {})}
+        # MMEngine leaves out, where the config says None, only hooks of its own.
+        super().register_default_hooks(
+            {name: hook for name, hook in hooks.items() if hook is not None or name in _MMENGINE_HOOKS}
+        )
+
+    def build_logger(self, log_level: int | str = 'INFO', **kwargs: Any) -> MMLogger:
+        """MMEngine's logger, that says once, in one line, if its file cannot be written any more."""
+        logger = super().build_logger(log_level=log_level, **kwargs)
+        for handler in logger.handlers:
+            if hasattr(handler, 'baseFilename'):
+                handler.handleError = _LogFailure(handler.baseFilename)
+        return logger
+
     def train(self) -> nn.Module:
-        """Trains; a resumed training has the seed of its first run, also where that was drawn at random."""
+        """Trains; a resumed training has the seed of its first run, also where that was drawn at random.
+
+        Ctrl-C, SIGTERM and SIGUSR1 end it after the running iteration, with a checkpoint.
+
+        Raises:
+            StoppedBySignal: If a signal ended it.
+        """
         self._find_checkpoint()
         if self._resume and '://' not in self._load_from:
             seed = load_weights_only(self._load_from, mmap=True).get('meta', {}).get('seed')
             if seed is not None and self._randomness_cfg.get('seed') is None:
                 self._randomness_cfg.update(seed=seed)
                 self.set_randomness(**self._randomness_cfg)
-        return super().train()
+        hooks = [hook for hook in self.hooks if isinstance(hook, StopOnSignalHook)]
+        try:
+            return super().train()
+        except RuntimeError as error:
+            for hook in hooks:
+                stopped = hook.stopped_by_lost_workers(self, error)
+                if stopped is not None:
+                    raise stopped from error
+            raise
+        finally:
+            for hook in hooks:
+                hook.restore()
 
     def load_or_resume(self) -> None:
         """Finds the checkpoint to resume from before MMEngine loads it."""
@@ -141,6 +196,24 @@ class SafeRunner(Runner):
         """Validates the model, whose checkpoint has to fit."""
         self._must_fit = True
         return super().val()
+
+
+class _LogFailure:
+    """What a log handler calls if it cannot write: one line, once; the training is worth more than its log."""
+
+    def __init__(self, path: str) -> None:
+        self.path, self.told = path, False
+
+    def __call__(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if self.told or error is None:
+            return
+        self.told = True
+        try:
+            with explained(self.path):
+                raise error
+        except WriteError as own:
+            print(f'warning: {own}; until then the run goes on without its log', file=sys.stderr)
 
 
 def _mismatch(filename: str, report: str) -> str:

@@ -9,10 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from genseg_mm.hub_files import hub_message
+from genseg_mm.stopping import exit_code, terminable
+from genseg_mm.whole_files import FULL, WriteError
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _TOOLS = _PACKAGE.parent / 'tools'
 _BUILDER = os.path.join('mmengine', 'registry', 'build_functions.py')
+_ELSEWHERE = 'another process has stopped; its error is the one to look at'
 _LOST_PEER = ('Connection closed by peer', 'Connection reset by peer')
 _MISSING_FILE = (
     FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError,
@@ -32,16 +35,21 @@ def run_tool(main: Callable[[], None]) -> None:
 
     ``GENSEG_TRACEBACK=1`` in the environment shows the traceback as well. With several processes,
     an error that all of them meet before they are connected (a missing config, say) is printed
-    once.
+    once. Ctrl-C and SIGTERM end it with a line and exit codes 130 and 143.
     """
     try:
-        main()
+        with terminable():
+            main()
+    except KeyboardInterrupt as error:
+        if int(os.environ.get('RANK', 0)) == 0:
+            print(str(error) or 'interrupted', file=sys.stderr)
+        _leave(exit_code(error))
     except Exception as error:
         message = user_message(error)
         if message is None or os.environ.get('GENSEG_TRACEBACK', '0') not in ('', '0'):
             raise
         rank = int(os.environ.get('RANK', 0))
-        if rank == 0 or _is_distributed():
+        if rank == 0 or (_is_distributed() and message != _ELSEWHERE):
             where = f' (process {rank})' if rank else ''
             print(f'error{where}: {message}', file=sys.stderr)
         _leave(2)
@@ -91,7 +99,13 @@ def user_message(error: BaseException) -> str | None:
     frames = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
     raised_in = frames[-1] if frames else ''
     if _is_distributed() and any(sign in text for sign in _LOST_PEER):
-        return 'another process has stopped; its error is the one to look at'
+        return _ELSEWHERE
+    if isinstance(error, RuntimeError) and text.startswith('the main process failed'):
+        return _ELSEWHERE
+    if isinstance(error, WriteError):
+        return text
+    if getattr(error, 'filename', None) is None and getattr(error, 'errno', None) in FULL:
+        return f'a file could not be written: {_one_line(text)}'
     if isinstance(error, ImportError):
         return _missing_package(error)
     of_hub = hub_message(error)

@@ -157,7 +157,7 @@ def test_another_encoder_or_dtype_is_refused_and_pipelines_add_up(tmp_path):
 
 def test_only_one_process_writes(tmp_path):
     first = writer(tmp_path)
-    with pytest.raises(ValueError, match='another process is writing'):
+    with pytest.raises(ValueError, match='is being written by this very process'):
         writer(tmp_path)
     first.close()
     writer(tmp_path).close()

@@ -9,6 +9,8 @@ changed: only what is missing is encoded.
 
 import argparse
 import itertools
+import os
+import signal
 import sys
 import time
 from collections import defaultdict
@@ -16,6 +18,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+if __name__ == '__main__':
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # while the imports run
 
 import torch  # noqa: E402
 from mmengine.config import Config  # noqa: E402
@@ -48,6 +52,7 @@ from genseg_mm.launch.dataset_parts import (  # noqa: E402
 from genseg_mm.models.cached_inputs import encoder_manifest  # noqa: E402
 from genseg_mm.models.mask_head import GenerativeMaskHead  # noqa: E402
 from genseg_mm.registry import MODELS  # noqa: E402
+from genseg_mm.stopping import StoppedBySignal  # noqa: E402
 
 DTYPES = dict(bfloat16=torch.bfloat16, float16=torch.float16, float32=torch.float32)
 SAVE_EVERY = 120.0  # seconds: what a kill can cost at most, beside a full shard
@@ -268,6 +273,19 @@ def run(args: argparse.Namespace) -> None:
         pipelines={own.pipeline: own.transforms for own in items.values()},
     )
     cache = EncodingCacheWriter(args.out, manifest, int(args.shard_size * 2**20))
+    try:
+        _encode(args, encoders, cache, items)
+    except KeyboardInterrupt as error:
+        cache.close()
+        raise StoppedBySignal(
+            getattr(error, 'number', signal.SIGINT),
+            f'stopped; what is encoded stays in {args.out}, and the same command encodes the rest',
+        ) from error
+
+
+def _encode(
+    args: argparse.Namespace, encoders: nn.Module, cache: EncodingCacheWriter, items: dict[str, ItemsToEncode]
+) -> None:
     encoding = Encoding(encoders, cache, args.what, DTYPES[args.dtype], args.batch_size)
     before = {kind: cache.count(kind) for kind in KINDS}
     start = time.perf_counter()

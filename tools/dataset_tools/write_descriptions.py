@@ -34,6 +34,7 @@ from genseg_mm.launch.dataset_parts import (  # noqa: E402
     read_dataset_config,
 )
 from genseg_mm.registry import MODELS  # noqa: E402
+from genseg_mm.write_lock import WriteLock  # noqa: E402
 
 SECONDS_BETWEEN_SAVES = 10
 
@@ -143,6 +144,7 @@ def main() -> None:
             "type='transformers.Qwen2_5_VLForConditionalGeneration.from_pretrained', ...), processor=...)"
         )
     parts = dataset_parts(cfg, tuple(args.split))
+    WriteLock(args.out, 'wait for it, end it, or choose another OUT.json', folder=False)
     writer = MODELS.build(cfg.description_writer).to(args.device)
     file = DescriptionFile.resume(args.out, writer.settings())
     known = len(file)

@@ -4,7 +4,6 @@ python tools/model_converters/publish_model.py CHECKPOINT OUT.safetensors [--hal
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from safetensors.torch import save_file  # noqa: E402
 
 from genseg_mm import __version__, launch  # noqa: E402
 from genseg_mm.checkpoint import load_weights_only, model_weights  # noqa: E402
+from genseg_mm.whole_files import whole_file  # noqa: E402
 
 
 def parse_args() -> argparse.Namespace:
@@ -52,10 +52,9 @@ def main() -> None:
     weights = weights_of(checkpoint, args.checkpoint, args.half)
     meta = checkpoint.get('meta') or {}
     facts = {key: str(meta[key]) for key in ('experiment_name', 'iter', 'seed') if key in meta}
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = args.out.with_name(args.out.name + '.tmp')
-    save_file(weights, unfinished, metadata={'genseg_mm': __version__, **facts})
-    os.replace(unfinished, args.out)
+    needed = sum(value.nbytes for value in weights.values())
+    with whole_file(args.out, needed=needed) as unfinished:
+        save_file(weights, unfinished, metadata={'genseg_mm': __version__, **facts})
     numbers = sum(value.numel() for value in weights.values())
     print(f'{args.out}: {numbers} numbers, {args.out.stat().st_size / 2**20:.1f} MiB, {facts}')
 

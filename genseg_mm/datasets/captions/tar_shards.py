@@ -17,6 +17,8 @@ from typing import NamedTuple
 
 from mmengine.fileio.backends import BaseStorageBackend, register_backend
 
+from genseg_mm.whole_files import whole_file
+
 IMAGE_ENDINGS = ('jpg', 'jpeg', 'png', 'webp')
 TEXT_ENDINGS = ('txt', 'json')
 _ADDRESS = re.compile(r'tar://(.+?\.tar)#(\d+)\+(\d+)/(.*)', re.DOTALL | re.IGNORECASE)
@@ -129,11 +131,9 @@ def read_index(shard: str, text_key: str, index_dir: str | None = None) -> Shard
             pictures = [Picture(*picture) for picture in content['pictures']]
             return ShardIndex(pictures, [tuple(entry) for entry in content['left_out']])
     index = _scan(shard, text_key)
-    path.parent.mkdir(parents=True, exist_ok=True)
     # Processes that start together may all write it: each writes a file of its own, and the last one stays.
-    part = path.with_suffix(f'.{os.getpid()}.part')
-    part.write_text(json.dumps(dict(key=key, **index._asdict())), encoding='utf-8')
-    os.replace(part, path)
+    with whole_file(path) as part:
+        part.write_text(json.dumps(dict(key=key, **index._asdict())), encoding='utf-8')
     return index
 
 

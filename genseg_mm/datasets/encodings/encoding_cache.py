@@ -28,6 +28,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from genseg_mm.whole_files import explained, whole_file
+from genseg_mm.write_lock import WriteLock
+
 KINDS = ('image', 'mask', 'prompt')
 FORMAT = 1
 _TOOL = 'python tools/dataset_tools/cache_encodings.py'
@@ -194,15 +197,20 @@ class EncodingCacheWriter(EncodingCache):
     def __init__(
         self, folder: str | os.PathLike, manifest: dict, shard_bytes: int = 256 * 2**20
     ) -> None:
-        import fcntl  # only writing needs it, and Windows has none
-
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        self._lock = (folder / '.lock').open('w')
+        with explained(folder):
+            self._lock = WriteLock(folder, 'wait for it, end it, or choose another --out')
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ValueError(f'another process is writing to the cache {folder}') from error
+            self._open(folder, manifest)
+        except BaseException:
+            self._lock.release()
+            raise
+        self.shard_bytes = shard_bytes
+        self._waiting: dict[str, dict[str, dict[str, Tensor]]] = {kind: {} for kind in KINDS}
+        self._waiting_bytes = dict.fromkeys(KINDS, 0)
+        self._waiting_items: dict[str, dict] = {}
+
+    def _open(self, folder: Path, manifest: dict) -> None:
         if not (folder / 'manifest.json').is_file():
             _write_whole(folder / 'manifest.json', json.dumps({'format': FORMAT}))
         for left in folder.glob('*.tmp'):
@@ -210,10 +218,6 @@ class EncodingCacheWriter(EncodingCache):
         super().__init__(folder, remove_torn=True)
         self._join_manifest(manifest)
         self._drop_torn_line()
-        self.shard_bytes = shard_bytes
-        self._waiting: dict[str, dict[str, dict[str, Tensor]]] = {kind: {} for kind in KINDS}
-        self._waiting_bytes = dict.fromkeys(KINDS, 0)
-        self._waiting_items: dict[str, dict] = {}
 
     def has(self, kind: str, content: str) -> bool:
         """Whether the encoding is stored or waits to be."""
@@ -239,18 +243,19 @@ class EncodingCacheWriter(EncodingCache):
             numbers = [int(path.stem.rpartition('-')[2]) for path in self._shards]
             path = self.folder / f'{kind}-{max(numbers, default=-1) + 1:05d}.safetensors'
             temporary = path.with_suffix('.tmp')
-            save_file(
-                {f'{key}.{part}': own[part] for key, own in contents.items() for part in own},
-                temporary,
-            )
-            # safetensors keeps its files to their owner; they are as open as the folder's other files.
-            temporary.chmod((self.folder / '.lock').stat().st_mode)
-            _publish(temporary, path)
+            with whole_file(path, temporary, needed=self._waiting_bytes[kind]):
+                save_file(
+                    {f'{key}.{part}': own[part] for key, own in contents.items() for part in own},
+                    temporary,
+                )
+                # safetensors keeps its files to their owner; they are as open as the folder's other files.
+                temporary.chmod((self.folder / '.lock').stat().st_mode)
             self._add_shard(path)
             contents.clear()
             self._waiting_bytes[kind] = 0
         if self._waiting_items:
-            with (self.folder / 'items.jsonl').open('a') as file:
+            path = self.folder / 'items.jsonl'
+            with explained(path), path.open('a') as file:
                 for item, record in self._waiting_items.items():
                     file.write(json.dumps({'item': item, **record}) + '\n')
                 file.flush()
@@ -261,7 +266,7 @@ class EncodingCacheWriter(EncodingCache):
     def close(self) -> None:
         """Writes what waits and lets other processes write."""
         self.flush()
-        self._lock.close()
+        self._lock.release()
 
     def _join_manifest(self, manifest: dict) -> None:
         old = self.manifest
@@ -294,16 +299,5 @@ class EncodingCacheWriter(EncodingCache):
 
 
 def _write_whole(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + '.tmp')
-    temporary.write_text(text)
-    _publish(temporary, path)
-
-
-def _publish(temporary: Path, path: Path) -> None:
-    """Gives a finished file its name, once it is on disk."""
-    for moment in ('before', 'after'):
-        handle = os.open(temporary if moment == 'before' else path.parent, os.O_RDONLY)
-        os.fsync(handle)
-        os.close(handle)
-        if moment == 'before':
-            os.replace(temporary, path)
+    with whole_file(path, path.with_name(path.name + '.tmp')) as temporary:
+        temporary.write_text(text)

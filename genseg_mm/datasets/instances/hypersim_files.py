@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from genseg_mm.whole_files import whole_file
+
 LAYOUTS = ('auto', 'official', 'converted')
 SPLIT_COLUMNS = (
     'scene_name',
@@ -166,13 +168,11 @@ def write_index(
             :func:`read_index` gives back.
     """
     path = Path(path)
-    partial = path.with_name(path.name + '.tmp')
-    with partial.open('w', newline='') as file:
+    with whole_file(path) as partial, partial.open('w', newline='') as file:
         file.write('# ' + ' '.join(f'{name}={value}' for name, value in settings.items()) + '\n')
         writer = csv.writer(file, lineterminator='\n')
         writer.writerow(INDEX_COLUMNS)
         writer.writerows((*frame, *own) for frame, own in sorted(counts.items()))
-    os.replace(partial, path)
 
 
 def read_index(path: str | Path) -> tuple[dict[Frame, Counts], dict[str, str]]:

@@ -11,6 +11,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from genseg_mm.whole_files import whole_file
+
 TOOL = 'tools/dataset_tools/write_descriptions.py CONFIG'
 
 
@@ -84,11 +86,9 @@ class DescriptionFile:
 
     def save(self) -> None:
         """Writes the file whole or not at all."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        part = self.path.with_name(f'.{self.path.name}.{os.getpid()}.part')
         content = dict(writer=self.writer, descriptions=self.descriptions)
-        part.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding='utf-8')
-        os.replace(part, self.path)
+        with whole_file(self.path) as part:
+            part.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding='utf-8')
 
 
 def picture_name(item: Mapping) -> str:

@@ -1,0 +1,162 @@
+"""Files that are there whole or not at all, and one line on why one could not be written (stdlib only)."""
+
+import errno
+import os
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what a write may say without naming its file
+_FULL = 'make room, then go on'
+_FORBIDDEN = 'get the permission, or choose another folder'
+_REMEDIES = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EFBIG: 'raise `ulimit -f`, then go on',
+    errno.EROFS: _FORBIDDEN,
+    errno.EACCES: _FORBIDDEN,
+    errno.EPERM: _FORBIDDEN,
+    errno.EIO: 'check the disk',
+}
+# Libraries that write in C++ or Rust say it in their own words, with other types.
+_WORDS = re.compile(r'PytorchStreamWriter|inline_container|requested and \d+ written|IoError\(|I/O error')
+
+
+class WriteError(OSError):
+    """A file could not be written: one line with path, reason, bytes needed and bytes free."""
+
+
+@contextmanager
+def whole_file(
+    path: str | os.PathLike,
+    temporary: str | os.PathLike | None = None,
+    needed: int | None = None,
+    durable: bool = True,
+) -> Iterator[Path]:
+    """Gives a path to write to; what is written appears under its name at the end, once it is on disk.
+
+    If anything goes wrong, also the disk being full, an earlier file stays as it was and nothing else is left.
+
+    Args:
+        path: The file; its folder is made.
+        temporary: What to write to (default: a hidden file beside it).
+        needed: Bytes that it will have, for the message.
+        durable: Wait until it is on disk; without, a power cut may leave an empty file.
+
+    Raises:
+        WriteError: If it cannot be written.
+    """
+    path = Path(path)
+    if temporary is None:
+        _remove_leftovers(path)
+        temporary = path.with_name(f'.{path.name}.{os.getpid()}.part')
+    temporary = Path(temporary)
+    with explained(path, temporary, lambda: needed):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            publish(temporary, path) if durable else os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def explained(
+    path: str | os.PathLike,
+    temporary: str | os.PathLike | None = None,
+    needed: Callable[[], int | None] = lambda: None,
+) -> Iterator[None]:
+    """Turns errors of writing a file into a ``WriteError``.
+
+    Args:
+        path: The file.
+        temporary: What is written to, if it is another one.
+        needed: Bytes that the file will have, as far as is known when it has failed.
+    """
+    try:
+        yield
+    except WriteError:
+        raise
+    except Exception as error:
+        failure = write_failure(error)
+        if failure is None:
+            raise
+        text = _message(Path(path), Path(temporary or path), failure, needed())
+        raise WriteError(text) from error
+
+
+def write_failure(error: Exception) -> tuple[str, str] | None:
+    """Why a file could not be written and what to do; None if an error is of another kind."""
+    code = getattr(error, 'errno', None)
+    if code is None:
+        of_library = isinstance(error, OSError | RuntimeError)
+        if not of_library and type(error).__name__ != 'SafetensorError':
+            return None
+        if not _WORDS.search(str(error)):
+            return None
+        named = re.search(r'(?:code: |os error )(\d+)', str(error))
+        if named is None:
+            return 'it could not be written whole', _FULL
+        code = int(named.group(1))
+    return (os.strerror(code), _REMEDIES[code]) if code in _REMEDIES else None
+
+
+def _message(path: Path, temporary: Path, failure: tuple[str, str], needed: int | None) -> str:
+    folder = next(own for own in path.absolute().parents if own.exists())
+    free = shutil.disk_usage(folder).free
+    parts = [f'{free:,} bytes are free in {folder}']
+    if needed is not None:
+        parts.insert(0, f'it needs {needed:,} bytes')
+    elif temporary.is_file():
+        parts.insert(0, f'{temporary.stat().st_size:,} bytes were written')
+    limit = _size_limit()
+    if limit is not None:
+        parts.append(f'files may have {limit:,}')
+    stays = 'the old one is untouched' if path.exists() else 'nothing of it is left'
+    reason, remedy = failure
+    return f'{path} could not be written: {reason} ({", ".join(parts)}); {stays}: {remedy}'
+
+
+def _size_limit() -> int | None:
+    if sys.platform == 'win32':
+        return None
+    import resource
+
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    return None if limit == resource.RLIM_INFINITY else limit
+
+
+def publish(temporary: str | os.PathLike, path: str | os.PathLike) -> None:
+    """Gives a finished file its name, with the contents on disk first, in case of a power cut."""
+    _sync(temporary)
+    os.replace(temporary, path)
+    _sync(os.path.dirname(os.path.abspath(path)))
+
+
+def _sync(path: str | os.PathLike) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Removes what killed processes have left of earlier attempts at this file."""
+    for leftover in path.parent.glob(f'.{path.name}.*.part'):
+        pid = leftover.name.split('.')[-2]
+        if pid.isdigit() and int(pid) != os.getpid() and not _is_alive(int(pid)):
+            leftover.unlink(missing_ok=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,320 @@
+"""Kills trainings, benchmarks and encoders over and over, and counts what that costs.
+
+    PYTHONPATH=. python tests/kill_campaign.py [training benchmark encodings] [--kills 60] [--out FOLDER]
+
+Everything heavy is imported once; each attempt is a fork that runs the tool's own functions, and gets a SIGKILL: every
+second one at a random moment, the others as soon as a temporary file shows that something is being saved, or a few
+milliseconds later. Then the next attempt goes on (``--resume``, or the same command) until one comes to the end, which
+is compared, bit by bit, with an uninterrupted run; then it starts anew. Prints one line per campaign:
+
+kills       SIGKILLs that hit a run
+in a save   those that left a temporary file, or a new file beside the one that it replaces
+lost        whole files with results (checkpoints, measurements, shards) gone after a kill or after going on, or torn
+leaked      files at an end that an uninterrupted run does not leave
+identical   ends whose results are those of the uninterrupted run, of all ends
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+for _folder in ('', 'models', 'benchmarking'):
+    sys.path.insert(0, str(Path(__file__).parent / _folder))
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from safetensors.torch import load_file  # noqa: E402
+from test_benchmark_tool import run as measure  # noqa: E402
+from test_benchmark_tool import write_suite  # noqa: E402
+from test_cached_inputs import make_cache, make_tiny_refcoco, write_config  # noqa: E402
+from toy_parts import toy_runner  # noqa: E402
+
+from genseg_mm.checkpoint import load_weights_only  # noqa: E402
+
+_POLL = 0.0005  # seconds
+
+
+@dataclass
+class Campaign:
+    """One kind of work that is killed.
+
+    Args:
+        name: Of the campaign.
+        work: Does the work in a folder, from where it is to the end.
+        whole: The files with results in a folder; raises if one is torn.
+        outcome: What is there at the end, comparable with ``same``.
+        saving: Pattern of the temporary files that exist during a save.
+    """
+
+    name: str
+    work: Callable[[Path], None]
+    whole: Callable[[Path], set[str]]
+    outcome: Callable[[Path], Any]
+    saving: tuple[str, ...]
+    superseded: Callable[[set[str]], set[str]] = lambda files: set()
+    kills: int = 0
+    in_a_save: int = 0
+    lost: list[str] = field(default_factory=list)
+    leaked: list[str] = field(default_factory=list)
+    ends: int = 0
+    identical: int = 0
+
+    def run(self, folder: Path, kills: int, rng: random.Random) -> None:
+        """Kills so many times."""
+        plain = folder / 'uninterrupted'
+        start = time.monotonic()
+        _wait(self._fork(plain))
+        seconds = time.monotonic() - start
+        expected, files = self.outcome(plain), _names(plain)
+        number = 0
+        while self.kills < kills:
+            number += 1
+            own = folder / f'run{number}'
+            own.mkdir()
+            while not self._attempt(own, seconds, kills, rng):
+                pass
+            self.ends += 1
+            self.identical += _same(self.outcome(own), expected)
+            self.leaked += [f'{own.name}/{name}' for name in sorted(_names(own) - files)]
+
+    def _attempt(self, folder: Path, seconds: float, kills: int, rng: random.Random) -> bool:
+        """Whether the work has come to its end."""
+        before, seen = self.whole(folder), set()
+        child = self._fork(folder)
+        aimed = self.kills % 2 == 1
+        skip, delay = rng.randrange(4), rng.choice((0, 0, 0.002, 0.01, 0.03))
+        deadline = time.monotonic() + (3600 if aimed else rng.uniform(0.05, 0.8) * seconds)
+        saves, was_saving = 0, False
+        while time.monotonic() < deadline:
+            if os.waitpid(child, os.WNOHANG)[0]:
+                return True
+            saving = self._is_saving(folder)
+            saves += saving and not was_saving
+            was_saving = saving
+            if aimed and saving and saves > skip:
+                time.sleep(delay)
+                break
+            seen |= self._published(folder)
+            time.sleep(_POLL)
+        if self.kills >= kills:
+            _wait(child)
+            return True
+        os.kill(child, signal.SIGKILL)
+        if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != -signal.SIGKILL:
+            return True
+        self.kills += 1
+        there = self.whole(folder)
+        self.in_a_save += self._is_saving(folder) or bool(self.superseded(there))
+        gone = (before | seen) - there
+        newest = self.superseded(before | seen | there)
+        self.lost += [f'{folder.name}/{name}' for name in sorted(gone - newest)]
+        return False
+
+    def _published(self, folder: Path) -> set[str]:
+        """Names of files with results, as far as a glance shows."""
+        return {name for name in _names(folder) if name.endswith(('.pth', '.safetensors', 'result.json'))}
+
+    def _is_saving(self, folder: Path) -> bool:
+        return any(next(folder.glob(pattern), None) is not None for pattern in self.saving)
+
+    def _fork(self, folder: Path) -> int:
+        folder.mkdir(exist_ok=True)
+        child = os.fork()
+        if child:
+            return child
+        code = 1
+        try:
+            with open(folder.parent / f'{folder.name}.log', 'a') as log:
+                os.dup2(log.fileno(), 1)
+                os.dup2(log.fileno(), 2)
+            self.work(folder)
+            code = 0
+        finally:
+            if code:
+                import traceback
+
+                traceback.print_exc()
+            sys.stdout.flush()
+            os._exit(code)
+
+    def line(self) -> str:
+        """The numbers."""
+        return (
+            f'{self.name:22} kills {self.kills:3}   in a save {self.in_a_save:3}   lost {len(self.lost)}   '
+            f'leaked {len(self.leaked)}   identical {self.identical} of {self.ends}'
+            + ''.join(f'\n    {name}' for name in [*self.lost, *self.leaked])
+        )
+
+
+def training(max_keep_ckpts: int, ballast: int = 1_000_000) -> Campaign:
+    """Of a toy model for 20 iterations, with 4 checkpoints, 2 validations, 2 best checkpoints."""
+    options = {
+        'model.ballast': ballast,
+        'default_hooks.checkpoint.max_keep_ckpts': max_keep_ckpts,
+        'default_hooks.logger.interval': 5,
+        'default_hooks.visualization': None,
+    }
+
+    def superseded(files: set[str]) -> set[str]:
+        """Those that a run may delete, since newer ones are there."""
+        regular = sorted((_step(name) for name in files if name.startswith('iter_')), reverse=True)
+        best = sorted((_step(name) for name in files if name.startswith('best_')), reverse=True)
+        return {f'iter_{step}.pth' for step in regular[max_keep_ckpts:]} | {
+            f'best_toy_oIoU_iter_{step}.pth' for step in best[1:]
+        }
+
+    return Campaign(
+        f'training, keep {max_keep_ckpts}',
+        lambda folder: toy_runner(folder, options, resume='auto').train() and None,
+        _whole_checkpoints,
+        _training_outcome,
+        ('*.tmp',),
+        superseded,
+    )
+
+
+def _step(name: str) -> int:
+    return int(name.removesuffix('.pth').rpartition('_')[2])
+
+
+def _whole_checkpoints(folder: Path) -> set[str]:
+    names = set()
+    for path in folder.glob('*.pth'):
+        with zipfile.ZipFile(path) as archive:
+            assert archive.testzip() is None, f'{path} is torn'
+        names.add(path.name)
+    return names
+
+
+def _training_outcome(folder: Path) -> dict:
+    outcome = {}
+    for path in sorted(folder.glob('*.pth')):
+        saved = load_weights_only(str(path))
+        outcome[path.name] = {
+            key: saved.get(key) for key in ('state_dict', 'optimizer', 'param_schedulers')
+        }
+        info = saved['message_hub']['runtime_info']
+        outcome[path.name]['info'] = {
+            key: info.get(key) for key in ('best_score', 'keep_ckpt_ids', 'iter', 'toy/oIoU')
+        }
+    outcome['pointer'] = Path((folder / 'last_checkpoint').read_text()).name
+    return outcome
+
+
+def benchmark(folder: Path) -> Campaign:
+    """Two controls on one benchmark of 24 procedural scenes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    suite = write_suite(folder, num=24)
+
+    def whole(out: Path) -> set[str]:
+        found = set()
+        for path in out.glob('*/*/result.json'):
+            json.loads(path.read_text())
+            found.add(str(path.relative_to(out)))
+        return found
+
+    def outcome(out: Path) -> dict:
+        found = {}
+        for path in sorted(out.glob('*/*/result.json')):
+            with np.load(path.with_name('samples.npz')) as samples:
+                found[str(path.relative_to(out))] = {
+                    'metrics': json.loads(path.read_text())['metrics'],
+                    'samples': {name: torch.from_numpy(samples[name].copy()) for name in samples.files},
+                }
+        return found
+
+    def work(out: Path) -> None:
+        command_line_code = measure(suite, out, no_examples=True)
+        assert command_line_code == 0
+
+    return Campaign('benchmark', work, whole, outcome, ('*/*.unfinished', '.*.part', '*/*/.*.part'))
+
+
+def encodings(folder: Path) -> Campaign:
+    """Of pictures, masks and texts of a tiny RefCOCO, a shard for each."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = write_config(folder / 'c.py', make_tiny_refcoco(folder / 'coco'), 'sana')
+
+    def tensors(out: Path) -> dict:
+        found = {}
+        for path in sorted(out.glob('*.safetensors')):
+            found.update(load_file(path))
+        return found
+
+    def outcome(out: Path) -> dict:
+        with open(out / 'items.jsonl') as lines:
+            items = {line['item']: line['content'] for line in map(json.loads, lines)}
+        return dict(tensors=tensors(out), items=items)
+
+    def whole(out: Path) -> set[str]:
+        tensors(out)  # raises for a torn one
+        return {path.name for path in out.glob('*.safetensors')}
+
+    def work(out: Path) -> None:
+        make_cache(config, out, shard_size=1e-6, batch_size=1)
+
+    return Campaign('encodings', work, whole, outcome, ('*.tmp',))
+
+
+def _wait(child: int) -> None:
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if code:
+        raise RuntimeError(f'the run to its end failed with exit code {code}')
+
+
+def _names(folder: Path) -> set[str]:
+    """Files, without those named after the time of a start."""
+    names = {str(path.relative_to(folder)) for path in folder.rglob('*') if path.is_file()}
+    return {name for name in names if not name.startswith('20')}
+
+
+def _same(first: Any, second: Any) -> bool:
+    if isinstance(first, torch.Tensor):
+        return first.dtype == second.dtype and torch.equal(first, second)
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(_same(own, second[key]) for key, own in first.items())
+    if isinstance(first, list | tuple):
+        return len(first) == len(second) and all(map(_same, first, second))
+    return first == second
+
+
+def main() -> None:
+    kinds = ('training', 'benchmark', 'encodings')
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('kinds', nargs='*', metavar='KIND', help=f'of {", ".join(kinds)} (default: all)')
+    parser.add_argument('--kills', type=int, default=60, help='for trainings, half with each max_keep_ckpts')
+    parser.add_argument('--other-kills', type=int, default=20, help='for each of the others')
+    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--out', type=Path, help='folder for the runs (default: a temporary one)')
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    with contextlib.ExitStack() as stack:
+        out = args.out or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix='kills')))
+        chosen = args.kinds or kinds
+        jobs: list[tuple[Campaign, int]] = []
+        if 'training' in chosen:
+            jobs += [(training(keep), args.kills // 2) for keep in (1, 2)]
+        if 'benchmark' in chosen:
+            jobs.append((benchmark(out / 'suite'), args.other_kills))
+        if 'encodings' in chosen:
+            jobs.append((encodings(out / 'pictures'), args.other_kills))
+        for number, (campaign, kills) in enumerate(jobs):
+            folder = out / str(number)
+            folder.mkdir(parents=True)
+            campaign.run(folder, kills, random.Random(args.seed))
+            print(campaign.line(), flush=True)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,179 @@
+"""A full disk, over all that writes results: one line, the old file stays, nothing else is left."""
+
+import errno
+import os
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from toy_parts import toy_runner
+
+from genseg_mm.datasets.encodings.encoding_cache import EncodingCacheWriter
+from genseg_mm.datasets.instances.hypersim_files import write_index
+from genseg_mm.datasets.transforms.description_file import DescriptionFile
+from genseg_mm.evaluation.sample_results import SampleResults
+from genseg_mm.hooks import PredictionGridHook
+from genseg_mm.inference.results import save_picture
+from genseg_mm.launch import user_message
+from genseg_mm.leaderboard.text_files import write_text
+from genseg_mm.whole_files import WriteError, explained, whole_file
+
+LIMIT = 16 * 1024
+
+
+@contextmanager
+def small_files() -> Iterator[None]:
+    """Files of this process may not grow beyond ``LIMIT`` bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def noise(seed: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 255, shape, dtype=np.uint8)
+
+
+def samples(folder: Path, seed: int) -> None:
+    values = {'iou': np.random.default_rng(seed).random(9000)}
+    items = [f'{row}.jpg' for row in range(9000)]
+    SampleResults(items, np.arange(9000), values, {}, {'mIoU': ('mean', 'iou')}).save(folder / 'samples.npz')
+
+
+def picture(folder: Path, seed: int) -> None:
+    save_picture(noise(seed, 200, 200, 3), folder / 'picture.png')
+
+
+def grid(folder: Path, seed: int) -> None:
+    hook = PredictionGridHook()
+    hook._rows, hook._captions = [{'image': noise(seed, 200, 200, 3)}], ['']
+    hook._page = 1
+    logger = SimpleNamespace(info=lambda text: None)
+    hook._write(SimpleNamespace(iter=1, work_dir=str(folder), logger=logger), 'val')
+
+
+def shard(folder: Path, seed: int) -> None:
+    cache = EncodingCacheWriter(folder, dict(encoders={}, pipelines={}, dtype='float32'))
+    try:
+        cache.put('image', f'c{seed}', {'latents': torch.zeros(20_000)})
+        cache.flush()
+    finally:
+        cache._lock.release()
+
+
+def descriptions(folder: Path, seed: int) -> None:
+    DescriptionFile(folder / 'd.json', {}, {'p': {'t': f'{seed}' * 40_000}}).save()
+
+
+def leaderboard(folder: Path, seed: int) -> None:
+    write_text(folder / 'leaderboard.md', f'{seed}' * 40_000)
+
+
+def index(folder: Path, seed: int) -> None:
+    facts = {f'f{number}': seed for number in range(4000)}
+    write_index(folder / 'index.csv', {}, facts)
+
+
+WRITERS = [samples, picture, grid, shard, descriptions, leaderboard, index]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob('*') if path.is_file() and path.name != '.lock'}
+
+
+@pytest.mark.parametrize('write', WRITERS, ids=lambda write: write.__name__)
+def test_a_full_disk_is_one_line_and_the_old_file_stays(tmp_path: Path, write: Callable):
+    write(tmp_path, 1)
+    before = contents(tmp_path)
+    with small_files(), pytest.raises(OSError) as failed:
+        write(tmp_path, 2)
+    assert contents(tmp_path) == before
+    line = user_message(failed.value)
+    assert str(tmp_path) in line and '\n' not in line
+    assert 'bytes are free in' in line and f'files may have {LIMIT:,}' in line
+    assert f'could not be written: {os.strerror(errno.EFBIG)} (' in line
+    write(tmp_path, 2)  # there is room again
+    assert contents(tmp_path) != before
+
+
+def test_a_checkpoint_that_does_not_fit_leaves_the_old_one(tmp_path: Path):
+    options = {
+        'default_hooks.checkpoint.max_keep_ckpts': 1,
+        'default_hooks.checkpoint.save_best': None,
+        'default_hooks.visualization': None,
+        'train_cfg.val_interval': 1000,
+    }
+    toy_runner(tmp_path, {**options, 'train_cfg.max_iters': 5}).train()
+    old = (tmp_path / 'iter_5.pth').read_bytes()
+    runner = toy_runner(tmp_path, options, resume='auto')
+    runner.model.register_buffer('large', torch.zeros(100_000), persistent=False)
+    runner.load_or_resume()
+    runner.model._non_persistent_buffers_set.discard('large')
+    with small_files(), pytest.raises(WriteError) as failed:
+        runner.train()
+    line = user_message(failed.value)
+    assert line.startswith(f'{tmp_path}/iter_10.pth could not be written: ')
+    needed = int(line.partition('it needs ')[2].partition(' bytes')[0].replace(',', ''))
+    assert 400_000 < needed < 403_000 and '\n' not in line
+    assert (tmp_path / 'iter_5.pth').read_bytes() == old
+    assert [path.name for path in tmp_path.glob('*.pth*')] == ['iter_5.pth']
+    assert (tmp_path / 'last_checkpoint').read_text() == str(tmp_path / 'iter_5.pth')
+
+
+@pytest.mark.parametrize(
+    ('code', 'remedy'),
+    [
+        (errno.ENOSPC, 'make room, then go on'),
+        (errno.EDQUOT, 'make room, then go on'),
+        (errno.EROFS, 'choose another folder'),
+        (errno.EACCES, 'choose another folder'),
+    ],
+)
+def test_the_reason_and_the_remedy_are_those_of_the_system(tmp_path: Path, code: int, remedy: str):
+    with pytest.raises(WriteError) as failed, whole_file(tmp_path / 'new', needed=1234567) as part:
+        part.write_text('x')
+        raise OSError(code, os.strerror(code))
+    line = str(failed.value)
+    assert line.startswith(f'{tmp_path}/new could not be written: {os.strerror(code)} (it needs 1,234,567 bytes, ')
+    assert line.endswith(remedy) and 'nothing of it is left' in line
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(FileNotFoundError), explained(tmp_path / 'new'):
+        raise FileNotFoundError(errno.ENOENT, 'another kind of error')
+
+
+def test_what_killed_writers_left_goes_with_the_next_attempt(tmp_path: Path):
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+    left, running = tmp_path / f'.x.json.{child}.part', tmp_path / f'.x.json.{os.getppid()}.part'
+    other = tmp_path / f'.y.json.{child}.part'
+    for path in (left, running, other):
+        path.touch()
+    with whole_file(tmp_path / 'x.json') as part:
+        part.write_text('{}')
+    assert sorted(tmp_path.iterdir()) == sorted([running, other, tmp_path / 'x.json'])
+
+
+def test_a_log_that_cannot_be_written_is_said_once_and_the_run_goes_on(tmp_path: Path, capfd):
+    runner = toy_runner(tmp_path)
+    handler = next(own for own in runner.logger.handlers if hasattr(own, 'baseFilename'))
+
+    def full(text: str) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    runner.logger.setLevel('INFO')
+    handler.setLevel('INFO')
+    handler.stream.write = full
+    for number in range(3):
+        runner.logger.info(f'iteration {number}')
+    said = capfd.readouterr().err
+    assert said.count('could not be written: No space left on device') == 1
+    assert handler.baseFilename in said and 'goes on without its log' in said and 'Traceback' not in said
