@@ -93,7 +93,7 @@ def test_a_training_set_of_one_part_is_refused(args):
 def write_log(folder: Path, losses: list[float], val: bool = True) -> None:
     """A log as the trainer writes it; a loss of 0 is an image step."""
     lines = [
-        dict(loss=loss or 5.0, loss_mask=loss, loss_image=0.0 if loss else 5.0, step=step)
+        dict(loss=loss or 5.0, step=step, **(dict(loss_mask=loss) if loss else dict(loss_image=5.0)))
         for step, loss in enumerate(losses, 1)
     ]
     if val:

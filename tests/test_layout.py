@@ -113,6 +113,7 @@ NAMES = {
     'LoadBoundaries '
     'KeepClasses RandomInstanceCrop RandomScenePermute UseDescriptions RandomReferringFlip NetworkResize',
     'METRICS': 'ReferringMetric EdgeMetric PointPromptMetric ClassAgnosticCocoMetric',
+    'LOG_PROCESSORS': 'TaskLogProcessor',
     'LOOPS': 'BenchmarkLoop',
     'HOOKS': 'IterationSeedHook SafeCheckpointHook PredictionGridHook',
     'OPTIM_WRAPPERS': 'AutocastOptimWrapper',

@@ -25,7 +25,7 @@ env_cfg = dict(
 )
 
 visualizer = dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')])
-log_processor = dict(by_epoch=False, window_size=20)
+log_processor = dict(type='genseg_mm.TaskLogProcessor', by_epoch=False, window_size=20)
 log_level = 'INFO'
 
 load_from = None

@@ -6,6 +6,7 @@ from genseg_mm.hooks.missed_validation_hook import MissedValidationHook
 from genseg_mm.hooks.prediction_grid_hook import PredictionGridHook
 from genseg_mm.hooks.safe_checkpoint_hook import SafeCheckpointHook
 from genseg_mm.hooks.stop_on_signal_hook import StopOnSignalHook
+from genseg_mm.hooks.task_log_processor import TaskLogProcessor
 
 __all__ = [
     'FiniteLossHook',
@@ -14,4 +15,5 @@ __all__ = [
     'PredictionGridHook',
     'SafeCheckpointHook',
     'StopOnSignalHook',
+    'TaskLogProcessor',
 ]

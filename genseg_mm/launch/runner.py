@@ -11,7 +11,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
 from mmengine.registry import RUNNERS
-from mmengine.runner import BaseLoop, Runner
+from mmengine.runner import BaseLoop, LogProcessor, Runner
 from torch import nn
 
 from genseg_mm.checkpoint import (
@@ -65,6 +65,12 @@ class SafeRunner(Runner):
 
     _must_fit = False
     _found = False
+
+    def build_log_processor(self, log_processor: LogProcessor | dict) -> LogProcessor:
+        """Builds the log processor, by default a ``TaskLogProcessor``."""
+        if isinstance(log_processor, dict):
+            log_processor = dict(type='genseg_mm.TaskLogProcessor') | log_processor
+        return super().build_log_processor(log_processor)
 
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
         """Builds the training loop over seeded samples."""

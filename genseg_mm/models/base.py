@@ -22,14 +22,23 @@ class GenSegModel(MMSegApiMixin, BaseModel):
 
         Args:
             losses: Scalars or lists of scalars by name; names with 'loss' in them are summed. Every rank must give the
-                same names.
+                same names. With ``num_samples_<task>``, the samples of each task in the batch of this rank, the
+                ``TaskLogProcessor`` logs ``loss_<task>`` as a mean over them.
 
         Returns:
-            The loss of this rank, and the values to log (detached, the same on every rank).
+            The loss of this rank, and the values to log (detached, the same on every rank): means over all samples,
+            and sums of ``num_samples_<task>``.
         """
         loss, log_vars = super().parse_losses(losses)
         values = torch.stack([value.detach().float() for value in log_vars.values()])
-        all_reduce(values, op='mean')
+        is_count = torch.tensor([name.startswith('num_samples_') for name in log_vars])
+        if not is_count.any():
+            all_reduce(values, op='mean')
+            return loss, OrderedDict(zip(log_vars, values, strict=True))
+        is_count = is_count.to(values.device)
+        weighted = torch.where(is_count, values, values * values[is_count].sum())
+        all_reduce(weighted, op='sum')
+        values = torch.where(is_count, weighted, weighted / weighted[is_count].sum())
         return loss, OrderedDict(zip(log_vars, values, strict=True))
 
 

@@ -122,7 +122,10 @@ class GenMask(GenSegModel):
         raise ValueError(f"mode must be 'loss', 'predict' or 'tensor', but got {mode!r}")
 
     def loss(self, inputs: Tensor, data_samples: list[BaseDataElement]) -> dict[str, Tensor]:
-        """Losses ``loss_mask`` and ``loss_image`` (see :meth:`GenerativeMaskHead.loss`)."""
+        """Losses ``loss_mask`` and ``loss_image`` (see :meth:`GenerativeMaskHead.loss`), and their numbers of samples.
+
+        The numbers are ``num_samples_mask`` and ``num_samples_image``, for the log.
+        """
         generators = training_generators(len(inputs))
         tasks, texts = [_task(sample) for sample in data_samples], _texts(data_samples)
         for index, (task, generator) in enumerate(zip(tasks, generators, strict=True)):
@@ -142,7 +145,9 @@ class GenMask(GenSegModel):
             data[is_mask] = mask_latents
         prompt = cached_inputs.encode_prompts(self, texts, inputs, data_samples, is_mask)
         velocity_fn = self._velocity_fn(prompt, image_latents, is_mask)
-        return self.mask_head.loss(velocity_fn, data, tasks, generators, masks, self.codec)
+        losses = self.mask_head.loss(velocity_fn, data, tasks, generators, masks, self.codec)
+        counts = is_mask.sum().float(), (~is_mask).sum().float()
+        return dict(losses, num_samples_mask=counts[0], num_samples_image=counts[1])
 
     @torch.no_grad()
     def generate(

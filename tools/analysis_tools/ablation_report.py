@@ -16,7 +16,7 @@ def read_scalars(run_dir: Path) -> dict[str, float]:
     """What a finished training logged: val oIoU and mIoU in percent, final loss of the mask task, steps of each task.
 
     The training must have logged every iteration by itself (``default_hooks.logger.interval=1``,
-    ``log_processor.window_size=1``) and have batches of one task, so that a mask step is one whose mask loss is not 0.
+    ``log_processor.window_size=1``) and have batches of one task, so that a mask step is one that has a mask loss.
 
     Raises:
         FileNotFoundError: If there is no log.
@@ -26,21 +26,21 @@ def read_scalars(run_dir: Path) -> dict[str, float]:
     if not logs:
         raise FileNotFoundError(f'expected {run_dir}/*/vis_data/scalars.json, but there is none')
     lines = [json.loads(line) for line in logs[-1].read_text().splitlines()]
-    train = [line for line in lines if 'loss_mask' in line]
+    train = [line for line in lines if 'loss' in line]
     val = [line for line in lines if 'oIoU' in line]
     if not train or not val:
         raise ValueError(
             f'{logs[-1]}: expected training losses and a validation, but got {len(train)} and {len(val)} lines of '
             'them: remove the folder and run it again'
         )
-    mask_losses = [line['loss_mask'] for line in train if line['loss_mask'] != 0]
+    mask_losses = [line['loss_mask'] for line in train if line.get('loss_mask')]
     tail = mask_losses[-max(1, round(TAIL * len(mask_losses))) :]
     return dict(
         oIoU=val[-1]['oIoU'],
         mIoU=val[-1]['mIoU'],
         mask_loss=statistics.fmean(tail),
         mask_steps=len(mask_losses),
-        image_steps=sum(line['loss_image'] != 0 for line in train),
+        image_steps=sum(bool(line.get('loss_image')) for line in train),
     )
 
 
