@@ -1,13 +1,16 @@
 """Whatever draws, averages or accumulates in a training, a resumed one ends with the same bits."""
 
+import runpy
 from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 from toy_parts import toy_runner
 
 from genseg_mm.checkpoint import load_weights_only
 
+ROOT = Path(__file__).parents[1]
 FOREIGN = {
     'train_dataloader.dataset': dict(type='ToyDataset', jitter=True, _delete_=True),
     'train_dataloader.sampler': dict(type='InfiniteSampler', _delete_=True),
@@ -98,3 +101,62 @@ def test_checkpoints_wait_for_the_end_of_an_update(
     assert all(step % counts == 0 or step == 20 for step in saved)
     waits = [text for text in messages if 'lies between two updates' in text]
     assert len(waits) == (counts > 1) and all(text.startswith('Iteration 5 ') for text in waits)
+
+
+EMA = {'custom_hooks': [dict(type='EMAHook', momentum=0.1)]}
+FEW = {f'train_dataloader.dataset.datasets.{part}.num_scenes': 40 for part in (0, 1)}
+# One config of each kind, with what its training may have switched on; all of them: the slow tests of configs.
+KINDS = {
+    'gen2seg/gen2seg_unet_shapes_tiny': {
+        **EMA,
+        'train_dataloader.dataset.num_scenes': 40,
+        'optim_wrapper.accumulative_counts': 2,
+    },
+    'gen2seg/gen2seg_vit_shapes_tiny': {
+        'train_dataloader.dataset.num_scenes': 40,
+        'model.backbone.drop_rate': 0.1,
+        'model.backbone.drop_path_rate': 0.5,
+    },
+    'gen2seg/gen2seg_mae_pretrain_shapes_tiny': FEW,
+    'genmask/genmask_sana_shapes_tiny': {
+        **EMA,
+        **FEW,
+        'model.prompt_encoder.encoder.dropout_rate': 0.3,
+    },
+}
+
+
+@pytest.mark.parametrize('name', KINDS)
+def test_each_kind_of_config_resumes_exactly(name, tmp_path, monkeypatch) -> None:
+    # The config goes into each checkpoint; formatting it takes longer than this training.
+    monkeypatch.setattr(Config, 'pretty_text', 'formatted = False')
+    tool = runpy.run_path(str(ROOT / 'tools/analysis_tools/check_resume.py'))
+    workers = {'train_dataloader.num_workers': 1}
+    found = tool['check_resume'](
+        ROOT / f'configs/{name}.py', tmp_path, 5, 2, KINDS[name], resumed_options=workers
+    )
+    parts = {'state_dict', 'optimizer', 'param_schedulers', 'log'}
+    parts |= {'ema_state_dict'} if 'custom_hooks' in KINDS[name] else set()
+    assert {part.split('.')[0] for part in found} == parts
+    assert {part: value for part, value in found.items() if value} == {}
+    assert tool['largest'](found) == 0
+
+
+def test_the_comparison_sees_a_difference(tmp_path) -> None:
+    tool = runpy.run_path(str(ROOT / 'tools/analysis_tools/check_resume.py'))
+    for name, shift in (('first', 0.0), ('second', 0.25)):
+        state = dict(weight=torch.tensor([1.0, 2.0 + shift]), bias=torch.zeros(0))
+        optimizer = dict(state={0: dict(step=torch.tensor(3.0 + 2 * shift))}, groups=[dict(lr=0.1)])
+        checkpoint = dict(
+            state_dict=state, optimizer=optimizer, message_hub=dict(log_scalars={}), meta={}
+        )
+        if shift:
+            state['added'] = torch.zeros(1)
+        torch.save(checkpoint, tmp_path / name)
+    found = tool['differences'](tmp_path / 'first', tmp_path / 'second')
+    assert {name: value for name, value in found.items() if value} == {
+        'state_dict.weight': 0.25,
+        'optimizer.state.0.step': 0.5,
+        'state_dict.added': float('inf'),
+    }
+    assert tool['largest'](found, 'optimizer') == 0.5 and found['optimizer.groups.0.lr'] == 0

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.logging import HistoryBuffer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -23,17 +22,8 @@ from genseg_mm.checkpoint import load_weights_only  # noqa: E402
 from genseg_mm.config_file import read_config_file  # noqa: E402
 from genseg_mm.launch.config import CfgOptions, override_config  # noqa: E402
 
-# What a checkpoint holds of clocks, paths and names, which differ between any two runs.
-_OF_THE_RUN = (
-    'time',
-    'data_time',
-    'eta',
-    'cfg',
-    'experiment_name',
-    'last_ckpt',
-    'best_ckpt',
-    'config',
-)
+_PARTS = ('state_dict', 'ema_state_dict', 'optimizer', 'param_schedulers')
+_CLOCKS = ('train/time', 'train/data_time')
 _numbers = itertools.count()
 
 
@@ -71,7 +61,7 @@ def train(
     cfg.train_cfg.pop('val_interval', None)
     cfg.update(val_dataloader=None, val_cfg=None, val_evaluator=None)
     cfg.update(test_dataloader=None, test_cfg=None, test_evaluator=None)
-    cfg.default_hooks.checkpoint.interval = interval
+    cfg.default_hooks.checkpoint.update(interval=interval, max_keep_ckpts=-1)
     cfg.default_hooks.logger.interval = 1
     # Message hubs are global and found by name, which has a resolution of one second.
     cfg.update(experiment_name=f'{Path(path).stem}_{next(_numbers)}', log_level='WARNING')
@@ -84,27 +74,38 @@ def train(
     return runner.message_hub.get_info('last_ckpt')
 
 
-def differences(first: str, second: str) -> dict[str, float]:
-    """Largest difference of each number of two checkpoints, by name; infinite where one has no counterpart."""
-    states = [dict(_numbers_of(load_weights_only(str(file)))) for file in (first, second)]
+def differences(first: str | Path, second: str | Path) -> dict[str, float]:
+    """Largest difference of each number of two checkpoints, by name; infinite where one has no counterpart.
+
+    Compared are weights, their moving average, optimizer, schedules and every logged loss.
+    """
+    states = [
+        dict(_numbers_of(_compared(load_weights_only(str(file))))) for file in (first, second)
+    ]
     return {
         name: _difference(states[0].get(name), states[1].get(name))
         for name in sorted(states[0].keys() | states[1].keys())
     }
 
 
+def _compared(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    scalars = checkpoint['message_hub']['log_scalars']
+    log = {
+        name: np.stack(buffer.data)
+        for name, buffer in scalars.items()
+        if name.startswith('train/') and name not in _CLOCKS
+    }
+    return {part: checkpoint[part] for part in _PARTS if part in checkpoint} | dict(log=log)
+
+
 def _numbers_of(value: Any, name: str = '') -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping):
-        for key, part in value.items():
-            if str(key).removeprefix('train/') not in _OF_THE_RUN:
-                yield from _numbers_of(part, f'{name}.{key}' if name else str(key))
-    elif isinstance(value, HistoryBuffer):
-        yield name, np.stack(value.data)
-    elif isinstance(value, (list, tuple)):
-        for index, part in enumerate(value):
-            yield from _numbers_of(part, f'{name}.{index}')
-    else:
+    if isinstance(value, (list, tuple)):
+        value = dict(enumerate(value))
+    if not isinstance(value, Mapping):
         yield name, value
+        return
+    for key, part in value.items():
+        yield from _numbers_of(part, f'{name}.{key}' if name else str(key))
 
 
 def _difference(first: Any, second: Any) -> float:
