@@ -12,6 +12,7 @@ from genseg_mm.models.base import is_pretrained_config
 from genseg_mm.models.dit_families import FAMILIES
 from genseg_mm.models.dit_families.text_inputs import replace_text_projection
 from genseg_mm.models.dit_lora import add_lora, load_lora, save_lora
+from genseg_mm.models.pretrained_parts import build_part
 from genseg_mm.models.prompt_encoders import PromptEmbeddings
 from genseg_mm.registry import MODELS
 
@@ -58,13 +59,19 @@ class DiTBackbone(BaseModule):
         expected = self.family.transformer_class
         transformer = _with_dtype({'type': f'diffusers.{expected}', **transformer})
         self.has_source = is_pretrained_config(transformer)
-        self.transformer: nn.Module = MODELS.build(transformer)
+        self.transformer: nn.Module = build_part(transformer)
         if type(self.transformer).__name__ != expected:
             raise ValueError(
                 f'family {family!r} expects a {expected}, but got a {type(self.transformer).__name__}'
             )
         # Layers that are not the released ones any more.
         self.new_layers: list[str] = self.family.prepare(self.transformer)
+        if self.has_source and self.new_layers:
+            print_log(
+                f'{expected}: {", ".join(self.new_layers)} widened for the latents of the image; the new channels '
+                'start at zero',
+                'current',
+            )
         if not self.has_source:
             self.family.start_from_scratch(self.transformer)
         if prompt_dims is not None and prompt_dims != self.prompt_dims:

@@ -141,7 +141,9 @@ class GenMask(GenSegModel):
             mask_latents = cached_inputs.mask_latents(self, masked, image_latents)
             if mask_latents is None:
                 masks = _mask_targets(masked, inputs)  # (M, H, W)
-                mask_latents = self.codec.encode(self.mask_head.masks_to_images(masks))
+                checked = [bool(sample.get('mask_values_checked')) for sample in masked]
+                drawn = self.mask_head.masks_to_images(masks, checked)
+                mask_latents = self.codec.encode(drawn)
             data[is_mask] = mask_latents
         prompt = cached_inputs.encode_prompts(self, texts, inputs, data_samples, is_mask)
         velocity_fn = self._velocity_fn(prompt, image_latents, is_mask)

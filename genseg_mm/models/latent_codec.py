@@ -7,6 +7,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from genseg_mm.models.base import FrozenPartsMixin, freeze, frozen_pass, is_pretrained_config
+from genseg_mm.models.pretrained_parts import build_part
 from genseg_mm.registry import MODELS
 
 
@@ -30,7 +31,7 @@ class LatentCodec(FrozenPartsMixin, BaseModule):
         self, autoencoder: dict, max_batch: int | None = None, init_cfg: dict | None = None
     ) -> None:
         super().__init__(init_cfg)
-        module = MODELS.build(autoencoder)
+        module = build_part(autoencoder)
         has_source = is_pretrained_config(autoencoder) or getattr(module, 'has_source', False)
         self.autoencoder = freeze(module, has_source)
         self.max_batch = max_batch

@@ -124,11 +124,26 @@ class GenerativeMaskHead(BaseModule):
             freeze(self.probe, has_source=True)
 
     @staticmethod
-    def masks_to_images(masks: Tensor) -> Tensor:
+    def masks_to_images(masks: Tensor, checked: Sequence[bool] | None = None) -> Tensor:
         """Draws masks (N, H, W) in {0, 1, 255 = ignore} as images (N, 3, H, W): 1 white, all else -1 black.
 
         GenMask has no ignore in its loss; in training LISA, too, counts ignored pixels as background.
+
+        Args:
+            masks: The masks.
+            checked: For each, whether its loader has seen that it is no black-and-white picture (a crop or padding may
+                leave 255 and no 1 of a sound mask); default: none.
+
+        Raises:
+            ValueError: If one that is not checked holds 255 and no 1.
         """
+        ambiguous = (masks == 255).flatten(1).any(1) & ~(masks == 1).flatten(1).any(1)
+        for place in ambiguous.nonzero().flatten().tolist():
+            if checked is None or not checked[place]:
+                raise ValueError(
+                    f'mask {place} of the batch: expected 1 on the object, but got 255 and no 1; 255 means ignored: a '
+                    'black-and-white mask is read by LoadReferringMask(white=255), or written as 0 and 1'
+                )
         white = (masks == 1).float() * 2 - 1
         return white[:, None].expand(-1, 3, -1, -1)
 

@@ -217,7 +217,8 @@ class Encoding:
             return
         masks = torch.stack([item['mask'] for item in items])
         contents = [content_key('mask', mask.numpy()) for mask in masks]
-        drawn = GenerativeMaskHead.masks_to_images(masks.to(self.device))
+        checked = [item['mask_values_checked'] for item in items]
+        drawn = GenerativeMaskHead.masks_to_images(masks.to(self.device), checked)
         self._put_latents('mask', contents, drawn)
         for item, content in zip(items, contents, strict=True):
             self.cache.note(item['keys']['mask'], {'content': content})

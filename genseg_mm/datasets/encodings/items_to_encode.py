@@ -88,6 +88,7 @@ class ItemsToEncode(Dataset):
             mask=None if mask is None else torch.from_numpy(np.ascontiguousarray(mask)),
             text=results['text'],
             task='mask' if is_mask else 'image',
+            mask_values_checked=bool(results.get('mask_values_checked')),
             name=results.get('img_path') or f'image {results.get("img_id", "?")}',
             ori_shape=tuple(results.get('ori_shape', image.shape))[:2],
             img_shape=tuple(results.get('img_shape', image.shape))[:2],

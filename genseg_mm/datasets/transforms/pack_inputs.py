@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
 
+from genseg_mm.datasets.transforms.mask_values import CHECKED, check_mask_values, mask_file
 from genseg_mm.registry import TRANSFORMS
 
 
@@ -66,6 +67,9 @@ class PackGenSegInputs(BaseTransform):
         from mmengine.structures import PixelData
         from mmseg.structures import SegDataSample
 
+        is_referring = 'text' in results and results.get('task', 'mask') == 'mask'
+        if is_referring and 'gt_seg_map' in results and not results.get(CHECKED):
+            check_mask_values(np.asarray(results['gt_seg_map']), mask_file(results))
         sample = SegDataSample()
         for source, name, dtype in (
             ('gt_seg_map', 'gt_sem_seg', torch.uint8),
@@ -77,7 +81,7 @@ class PackGenSegInputs(BaseTransform):
                 data = data if data.ndim == 3 else data[None]
                 sample.set_data({name: PixelData(data=data)})
         sample.set_data({key: results[key] for key in self.CACHED_KEYS if key in results})
-        meta_keys = (*self.meta_keys, 'encoder_fingerprints', 'cached_text')
+        meta_keys = (*self.meta_keys, 'encoder_fingerprints', 'cached_text', CHECKED)
         sample.set_metainfo({key: results[key] for key in meta_keys if key in results})
         return dict(inputs=_pixels(results), data_samples=sample)
 

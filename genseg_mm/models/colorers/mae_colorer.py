@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genseg_mm.models.colorers.patches import check_patches
-from genseg_mm.models.colorers.released_folder import find_mae, reading
+from genseg_mm.models.colorers.released_folder import find_mae
+from genseg_mm.models.pretrained_parts import load_part
 from genseg_mm.registry import MODELS
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -192,18 +193,8 @@ def _pretrained_mae(source: str) -> nn.Module:
     from transformers import ViTMAEForPreTraining
 
     source = find_mae(source)
-    with reading(source):
-        # The library would take the precision of the file, and training half precision fails.
-        mae, report = ViTMAEForPreTraining.from_pretrained(
-            source, output_loading_info=True, dtype=torch.float32
-        )
-    missing = sorted(report['missing_keys'])
-    if missing:
-        raise ValueError(
-            f'{source} is not a whole ViTMAEForPreTraining: expected encoder and decoder, '
-            f'but got no weights for {len(missing)} keys such as {missing[0]}'
-        )
-    return mae
+    # The library would take the precision of the file, and training half precision fails.
+    return load_part(ViTMAEForPreTraining.from_pretrained, source, dtype=torch.float32)
 
 
 def _check_square_rgb(config: Any) -> None:

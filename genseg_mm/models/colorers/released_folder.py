@@ -7,18 +7,18 @@ part) and a ``ViTMAEForPreTraining`` of transformers (``config.json`` and its we
 import json
 import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
+
+from genseg_mm.models.pretrained_parts import load_part, reading, variants_of
 
 PIPELINE_PARTS = ('unet', 'vae', 'text_encoder', 'tokenizer', 'scheduler')
 # Copies of the weights in other precisions and formats, which nothing here reads.
 _LEFT_OUT = ('*.bin', '*.ckpt', '*.msgpack', '*.h5', '*.onnx', '*.fp16.*', '*.non_ema.*')
+_ignored = shutil.ignore_patterns(*_LEFT_OUT)
 _WEIGHT_FILES = ('.pth', '.pt', '.ckpt', '.safetensors')
 _TOKENIZER_FILES = ({'tokenizer.json'}, {'vocab.json', 'merges.txt'})
 
@@ -113,6 +113,11 @@ def find_pipeline(source: str) -> Path:
                     ignore_patterns=list(_LEFT_OUT),
                 )
             )
+            if (folder / 'unet').is_dir() and not any((folder / 'unet').glob('*.safetensors')):
+                # A repository of half precision only.
+                snapshot_download(
+                    source, allow_patterns=[f'{part}/*.fp16.*' for part in PIPELINE_PARTS]
+                )
     else:
         folder = Path(source).expanduser().resolve()
     if not (folder / 'model_index.json').is_file():
@@ -138,15 +143,7 @@ def part_from_pretrained(owner: type[nn.Module], folder: str | Path, name: str) 
     """
     place = Path(folder) / name
     _check_files(place, 'config.json', '*.safetensors')
-    with reading(str(place)):
-        module, report = owner.from_pretrained(
-            str(place),
-            use_safetensors=True,
-            torch_dtype=torch.float32,
-            output_loading_info=True,
-        )
-    _check_complete(place, report)
-    return module
+    return load_part(owner.from_pretrained, place, use_safetensors=True, torch_dtype=torch.float32)
 
 
 def empty_prompt(folder: Path) -> Tensor:
@@ -174,11 +171,9 @@ def empty_prompt(folder: Path) -> Tensor:
         tokenizer = CLIPTokenizer.from_pretrained(str(place))
     place = folder / 'text_encoder'
     _check_files(place, 'config.json', '*.safetensors')
-    with reading(str(place)):
-        encoder, report = CLIPTextModel.from_pretrained(
-            str(place), use_safetensors=True, output_loading_info=True, dtype=torch.float32
-        )
-    _check_complete(place, report)
+    encoder = load_part(
+        CLIPTextModel.from_pretrained, place, use_safetensors=True, dtype=torch.float32
+    )
     length = encoder.config.max_position_embeddings
     ids = tokenizer('', padding='max_length', max_length=length, truncation=True).input_ids
     if tokenizer('').input_ids != ids[:2] or max(ids) >= encoder.config.vocab_size:
@@ -216,8 +211,9 @@ def copy_frozen_parts(source: Path, target: Path) -> None:
             source / part,
             target / part,
             dirs_exist_ok=True,
-            ignore=shutil.ignore_patterns(*_LEFT_OUT),
+            ignore=_ignored if part == 'tokenizer' or None in variants_of(source / part) else None,
         )
+        _drop_variant(target / part)
     index = _read_json(source / 'model_index.json')
     for key, value in index.items():
         if isinstance(value, list) and key not in PIPELINE_PARTS:
@@ -225,6 +221,15 @@ def copy_frozen_parts(source: Path, target: Path) -> None:
     if 'safety_checker' in index:
         index['requires_safety_checker'] = False
     (target / 'model_index.json').write_text(json.dumps(index, indent=2) + '\n')
+
+
+def _drop_variant(place: Path) -> None:
+    """Names weights of a single variant as the plain ones, which need no word to be opened."""
+    found = variants_of(place)
+    if None in found or len(found) != 1 or len(own := next(iter(found.values()))) != 1:
+        return
+    (variant,) = found
+    own[0].rename(own[0].with_name(own[0].name.replace(f'.{variant}.', '.')))
 
 
 def find_mae(source: str) -> str:
@@ -238,26 +243,13 @@ def find_mae(source: str) -> str:
         return source  # transformers tells for itself what it fetches
     place = Path(source).expanduser()
     _check_files(place, 'config.json')
-    if not any(place.glob('*.safetensors')) and not any(place.glob('pytorch_model*.bin')):
+    if not variants_of(place):
         raise FileNotFoundError(f'{place} has no weights: expected model.safetensors')
     if (kind := _read_json(place / 'config.json').get('model_type')) != 'vit_mae':
         raise ValueError(
             f"{place} is not a ViT-MAE: expected model_type 'vit_mae', but got {kind!r}"
         )
     return str(place)
-
-
-@contextmanager
-def reading(place: str) -> Iterator[None]:
-    """Turns what the libraries raise for damaged or missing files into a ValueError with the place."""
-    try:
-        yield
-    except (SafetensorError, OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-        if isinstance(error, torch.OutOfMemoryError):
-            raise
-        kind = 'truncated or damaged' if 'safetensor' in repr(error).lower() else 'unreadable'
-        text = ' '.join(str(error).split())[:300]
-        raise ValueError(f'{place} is {kind}: {type(error).__name__}: {text}') from error
 
 
 def _hub_file(source: str, name: str) -> Path | None:
@@ -292,14 +284,6 @@ def _check_files(place: Path, *patterns: str) -> None:
         if not any(place.glob(pattern)):
             names = sorted(path.name for path in place.iterdir()) if place.is_dir() else 'no folder'
             raise FileNotFoundError(f'{place}: expected {pattern}, but got {names}')
-
-
-def _check_complete(place: Path, report: dict[str, Any]) -> None:
-    missing = sorted(report['missing_keys'])
-    if missing:
-        raise ValueError(
-            f'{place} lacks weights of {len(missing)} keys such as {missing[0]}; is it whole?'
-        )
 
 
 def _read_json(file: Path) -> dict[str, Any]:

@@ -14,9 +14,9 @@ from genseg_mm.models.colorers.released_folder import (
     find_pipeline,
     part_from_pretrained,
     read_scheduler,
-    reading,
 )
 from genseg_mm.models.latent_codec import LatentCodec
+from genseg_mm.models.pretrained_parts import reading
 from genseg_mm.registry import MODELS
 
 PREDICTION_TYPES = ('v_prediction', 'epsilon', 'sample')

@@ -8,6 +8,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from genseg_mm.models.base import FrozenPartsMixin, freeze, frozen_pass, is_pretrained_config
+from genseg_mm.models.pretrained_parts import build_part
 from genseg_mm.models.prompt_encoders.prompt_embeddings import PromptEmbeddings
 from genseg_mm.models.prompt_encoders.qwen_vl_chat import QwenVLChat
 from genseg_mm.models.prompt_encoders.qwen_vl_images import QwenVLImages
@@ -236,7 +237,7 @@ def build_qwen_vl(config: dict) -> nn.Module:
         ValueError: If it is no Qwen-VL, or the config has neither key.
     """
     if 'type' in config:
-        model = MODELS.build(config)
+        model = build_part(config)
     else:
         from transformers import AutoConfig, AutoModelForImageTextToText
 

@@ -8,6 +8,7 @@ from mmengine.model import BaseModule
 from torch import Tensor
 
 from genseg_mm.models.base import FrozenPartsMixin, freeze, frozen_pass, is_pretrained_config
+from genseg_mm.models.pretrained_parts import build_part
 from genseg_mm.models.prompt_encoders.prompt_embeddings import PromptEmbeddings
 from genseg_mm.registry import MODELS
 
@@ -50,7 +51,7 @@ class T5PromptEncoder(FrozenPartsMixin, BaseModule):
         if padding not in ('longest', 'max_length'):
             raise ValueError(f"padding must be 'longest' or 'max_length', but got {padding!r}")
         pretrained = 'type' in encoder and is_pretrained_config(encoder)
-        self.encoder = MODELS.build(encoder) if 'type' in encoder else _t5_from_scratch(encoder)
+        self.encoder = build_part(encoder) if 'type' in encoder else _t5_from_scratch(encoder)
         self.tokenizer = (
             ByT5Tokenizer()
             if tokenizer == 'byt5'

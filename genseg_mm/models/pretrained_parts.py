@@ -1,0 +1,217 @@
+"""Pretrained parts of diffusers and transformers: whole, or an error that names the folder and the tensor.
+
+Both libraries draw at random, or leave out, what a folder lacks or has too much of. All parts that are built from a
+folder or hub id pass here, whatever the family.
+"""
+
+import logging
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from mmengine.logging import print_log
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from genseg_mm.registry import MODELS
+
+LIBRARIES = ('diffusers', 'transformers')
+_WEIGHTS = re.compile(
+    r'(?:diffusion_pytorch_model|pytorch_model|model)'
+    r'(?:\.(?P<variant>[A-Za-z]\w*))?(?:-\d{5}-of-\d{5})?\.(?:safetensors|bin)'
+)
+# Saved by older versions of the libraries, and computed by today's.
+_COMPUTED = ('position_ids', 'attn.masked_bias', 'rotary_emb.inv_freq')
+
+
+def build_part(config: dict) -> nn.Module:
+    """Builds a part of a model from its config; a pretrained one of diffusers or transformers has to be whole.
+
+    Args:
+        config: With a ``type``, such as ``'diffusers.AutoencoderKL.from_pretrained'``; its other keys are arguments,
+            e.g. ``variant='fp16'``.
+
+    Raises:
+        FileNotFoundError: If a local folder has no weights.
+        ValueError: If the folder is damaged, or its tensors are not those of the model.
+    """
+    loader = config['type']
+    if isinstance(loader, str) and loader.startswith(LIBRARIES):
+        loader = MODELS.get(loader)
+    owner = getattr(loader, '__self__', None)
+    is_library = getattr(owner, '__module__', '').startswith(LIBRARIES)
+    if not is_library or loader.__name__ != 'from_pretrained':
+        return _on_device(MODELS.build(config), str(config['type']))
+    arguments = {key: value for key, value in config.items() if key not in ('type', '_scope_')}
+    source = arguments.pop('pretrained_model_name_or_path', None)
+    if source is None:
+        raise ValueError(
+            f'{config["type"]} needs pretrained_model_name_or_path=FOLDER or hub id, but got {sorted(arguments)}'
+        )
+    return load_part(loader, source, **arguments)
+
+
+def load_part(loader: Callable, source: str | Path, **arguments: Any) -> nn.Module:
+    """A model of diffusers or transformers from a folder or hub id, all of whose tensors have to be there and to fit.
+
+    A local folder that has weights of one variant only (``*.fp16.safetensors``) is taken as such.
+
+    Args:
+        loader: ``from_pretrained`` of its class.
+        source: Folder or hub id.
+        arguments: Of the loader.
+
+    Raises:
+        FileNotFoundError: If a local folder has no weights.
+        ValueError: If something is damaged, missing, left over or of another shape; with the place and the key.
+    """
+    place = Path(source).expanduser() / (arguments.get('subfolder') or '')
+    name = (
+        str(place)
+        if place.is_dir()
+        else '/'.join(filter(None, (str(source), arguments.get('subfolder'))))
+    )
+    if place.is_dir():
+        arguments['variant'] = _variant(place, arguments.get('variant'))
+        source = str(Path(source).expanduser())
+    arguments = {
+        key: value for key, value in arguments.items() if (key, value) != ('variant', None)
+    }
+    if loader.__self__.__module__.startswith('transformers'):
+        # Told by key below; the library's own error leaves the keys to a table in the log.
+        arguments['ignore_mismatched_sizes'] = True
+    with reading(name), _quiet():
+        module, report = loader(str(source), output_loading_info=True, **arguments)
+    _check_report(name, report)
+    return _on_device(module, name)
+
+
+@contextmanager
+def reading(place: str) -> Iterator[None]:
+    """Turns what the libraries raise for damaged or missing files into a ValueError with the place."""
+    try:
+        yield
+    except _UNREADABLE as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        kind = 'truncated or damaged' if 'safetensor' in repr(error).lower() else 'unreadable'
+        text = ' '.join(str(error).split())[:300]
+        raise ValueError(f'{place} is {kind}: {type(error).__name__}: {text}') from error
+
+
+_UNREADABLE = (
+    SafetensorError,
+    UnpicklingError,
+    OSError,
+    ValueError,
+    RuntimeError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    EOFError,
+)
+
+
+def variants_of(place: Path) -> dict[str | None, list[Path]]:
+    """Files of weights in a folder by their variant; None is the plain one."""
+    found: dict[str | None, list[Path]] = {}
+    for path in sorted(place.iterdir()):
+        match = _WEIGHTS.fullmatch(path.name)
+        if match is not None:
+            found.setdefault(match['variant'], []).append(path)
+    return found
+
+
+def _variant(place: Path, asked: str | None) -> str | None:
+    """The variant to load: the one asked for, the plain one, or the only one there is."""
+    found = variants_of(place)
+    if not found:
+        names = sorted(path.name for path in place.iterdir())
+        raise FileNotFoundError(
+            f'{place}: expected weights (*.safetensors or *.bin), but got {names[:6]}'
+        )
+    known = sorted(filter(None, found))
+    if asked is not None and asked not in found:
+        raise FileNotFoundError(
+            f'{place}: no weights of variant={asked!r}, but of {known or "none"}'
+        )
+    chosen = asked
+    if asked is None and None not in found:
+        if len(known) > 1:
+            raise ValueError(
+                f'{place} has weights of several variants: set variant to one of {known}'
+            )
+        chosen = known[0]
+        print_log(f'{place}: taking its only weights, variant={chosen!r}', 'current', logging.INFO)
+    for path in found[chosen]:
+        if path.suffix == '.safetensors':
+            _check_whole(path)
+    return chosen
+
+
+def _check_whole(path: Path) -> None:
+    try:
+        with safe_open(path, 'pt'):
+            pass
+    except (SafetensorError, OSError) as error:
+        raise ValueError(
+            f'{path} is truncated or damaged ({path.stat().st_size} bytes): {error}; fetch it again'
+        ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Holds back the libraries' tables of keys: what they warn of is an error here."""
+    names = ('transformers.modeling_utils', 'diffusers.models.modeling_utils')
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [own.level for own in loggers]
+    for own in loggers:
+        own.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for own, level in zip(loggers, levels, strict=True):
+            own.setLevel(level)
+
+
+def _check_report(name: str, report: dict[str, Any]) -> None:
+    """Refuses a model that is not what its folder says, by the library's own account of loading it."""
+    keys = {
+        'lacks weights of': _keys(report, 'missing_keys'),
+        'has weights that the model of its config.json does not have,': _keys(
+            report, 'unexpected_keys'
+        ),
+        'has weights of other shapes than the model of its config.json,': _keys(
+            report, 'mismatched_keys'
+        ),
+    }
+    problems = [f'{text} {len(own)} keys such as {own[0]}' for text, own in keys.items() if own]
+    problems += [str(error) for error in report.get('error_msgs') or ()][:1]
+    if problems:
+        raise ValueError(
+            f'{name} {" and ".join(" ".join(own.split()) for own in problems)}; is it whole?'
+        )
+
+
+def _keys(report: dict[str, Any], kind: str) -> list[str]:
+    keys = []
+    for key in report.get(kind) or ():
+        if isinstance(key, (tuple, list)):  # with its shapes in the file and in the model
+            shapes = [f'{tuple(shape)}' for shape in key[1:3]]
+            key = f'{key[0]} ({" in place of ".join(shapes)})'
+        if not str(key).endswith(_COMPUTED):
+            keys.append(str(key))
+    return sorted(keys)
+
+
+def _on_device(module: nn.Module, name: str) -> nn.Module:
+    empty = [key for key, value in module.state_dict().items() if value.is_meta]
+    if empty:
+        raise ValueError(
+            f'{name} lacks weights of {len(empty)} keys such as {empty[0]}; is it whole?'
+        )
+    return module

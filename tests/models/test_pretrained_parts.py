@@ -1,0 +1,186 @@
+"""Every pretrained part has to be whole: all families of transformers, autoencoders, text encoders and colorers."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny_codecs import AUTOENCODERS
+from tiny_models import TRANSFORMERS
+from tiny_qwen_vl import CLASSES, pretrained, save_tiny_qwen_vl
+from tiny_released import make_mae_folder, make_sd_folder
+from torch import nn
+
+from genseg_mm.models import pretrained_parts
+from genseg_mm.models.colorers import MAEColorer, SDColorer
+from genseg_mm.models.dit_backbone import DiTBackbone
+from genseg_mm.models.dit_families import FAMILIES
+from genseg_mm.models.latent_codec import LatentCodec
+from genseg_mm.models.prompt_encoders import QwenVLPromptEncoder, T5PromptEncoder
+from genseg_mm.models.released_weights import load_released
+from genseg_mm.registry import MODELS
+
+PARTS = [
+    *(f'dit {family}' for family in FAMILIES),
+    *(f'codec {name}' for name, own in AUTOENCODERS.items() if 'diffusers' in str(own['type'])),
+    *(f'qwen {kind}' for kind in CLASSES),
+    't5 T5', 't5 UMT5', 'sd unet', 'sd vae', 'sd text_encoder', 'mae -',
+]  # fmt: skip
+
+
+def make(part: str, folder: Path) -> tuple[Path, object]:
+    """Writes a tiny folder; the place of the weights, and what builds the owner from it and gives the part."""
+    kind, name = part.split(' ')
+    torch.manual_seed(0)
+    if kind == 'dit':
+        expected = FAMILIES[name]().transformer_class
+        MODELS.build({'type': f'diffusers.{expected}', **TRANSFORMERS[name]}).save_pretrained(
+            folder
+        )
+        source = of(f'diffusers.{expected}', folder)
+        return folder, lambda **own: DiTBackbone(name, {**source, **own}).transformer
+    if kind == 'codec':
+        MODELS.build(AUTOENCODERS[name]).save_pretrained(folder)
+        source = of(AUTOENCODERS[name]['type'], folder)
+        return folder, lambda **own: LatentCodec({**source, **own}).autoencoder
+    if kind == 'qwen':
+        save_tiny_qwen_vl(folder, name)
+        source = pretrained(str(folder), name)
+        return folder, lambda **own: QwenVLPromptEncoder({**source, **own}, str(folder)).encoder
+    if kind == 't5':
+        import transformers
+
+        config = getattr(transformers, f'{name}Config')(
+            vocab_size=384, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4
+        )
+        getattr(transformers, f'{name}EncoderModel')(config).save_pretrained(folder)
+        source = of(f'transformers.{name}EncoderModel', folder)
+        return folder, lambda **own: T5PromptEncoder({**source, **own}).encoder
+    if kind == 'mae':
+        make_mae_folder(folder)
+        return folder, lambda: MAEColorer(pretrained=str(folder)).mae
+    make_sd_folder(folder)
+    taken = dict(
+        unet=lambda own: own.unet,
+        vae=lambda own: own.codec.autoencoder,
+        text_encoder=lambda own: own.text,
+    )
+    return folder / name, lambda: taken[name](SDColorer(pretrained=str(folder)))
+
+
+def of(kind: str, folder: Path) -> dict:
+    return dict(type=f'{kind}.from_pretrained', pretrained_model_name_or_path=str(folder))
+
+
+def weights_file(place: Path) -> Path:
+    (path,) = place.glob('*.safetensors')
+    return path
+
+
+def values(part: nn.Module | torch.Tensor) -> list[torch.Tensor]:
+    tensors = [part] if isinstance(part, torch.Tensor) else list(part.state_dict().values())
+    return [own.detach().float() for own in tensors]
+
+
+@pytest.mark.parametrize('part', PARTS)
+def test_a_part_is_whole_or_refused_by_key(part, tmp_path):
+    place, build = make(part, tmp_path / 'part')
+    path, before = weights_file(place), values(build())
+    whole, content = path.read_bytes(), load_file(path)
+    matrices = sorted(key for key, own in content.items() if own.ndim > 1)
+    key = matrices[len(matrices) // 2]
+    shape = content[key].shape
+    cut = {name: own for name, own in content.items() if name != key}
+    spoilt = {
+        'lacks weights of 1 keys such as .*': cut,
+        'has weights that .* does not have, 1 keys such as .*': {
+            **content, f'{key}_more': torch.zeros(2)
+        },
+        '(has weights of other shapes|truncated|unreadable|size|shape).*': {
+            **cut, key: torch.zeros(shape[0] + 1, *shape[1:])
+        },
+    }  # fmt: skip
+    for message, state in spoilt.items():
+        save_file(state, path, metadata={'format': 'pt'})
+        with pytest.raises(ValueError, match=message) as error:
+            build()
+        text = str(error.value)
+        assert str(place) in text and '\n' not in text
+        assert key.rpartition('.')[2] in text and key.split('.')[-2] in text, text
+    path.write_bytes(whole[: len(whole) * 2 // 3])
+    with pytest.raises(ValueError, match=f'{path} is truncated or damaged'):
+        build()
+    # Half precision only, as variant='fp16' downloads it.
+    path.unlink()
+    half = {name: own.half() if own.is_floating_point() else own for name, own in content.items()}
+    save_file(half, path.with_name(f'{path.stem}.fp16.safetensors'), metadata={'format': 'pt'})
+    for one, other in zip(values(build()), before, strict=True):
+        torch.testing.assert_close(one, other, rtol=5e-3, atol=5e-3)
+
+
+def test_variants_are_told_apart(tmp_path):
+    place, build = make('codec kl', tmp_path / 'part')
+    path = weights_file(place)
+    content = load_file(path)
+    save_file({k: own * 2 for k, own in content.items()}, place / f'{path.stem}.twice.safetensors')
+    key = next(iter(content))
+    assert torch.equal(build().state_dict()[key], content[key])
+    assert torch.equal(build(variant='twice').state_dict()[key], content[key] * 2)
+    with pytest.raises(
+        FileNotFoundError, match=r"no weights of variant='fp16', but of \['twice'\]"
+    ):
+        build(variant='fp16')
+    path.rename(place / f'{path.stem}.fp16.safetensors')
+    with pytest.raises(ValueError, match=r"set variant to one of \['fp16', 'twice'\]"):
+        build()
+    for own in place.glob('*.safetensors'):
+        own.unlink()
+    with pytest.raises(FileNotFoundError, match=r'expected weights .* but got \[.config'):
+        build()
+
+
+def test_a_pickle_that_runs_code_is_refused(tmp_path):
+    for part in ('codec kl', 't5 T5', 'mae -'):
+        place, build = make(part, tmp_path / part)
+        path = weights_file(place)
+        before, content = values(build()), load_file(path)
+        path.unlink()
+        target = place / f'{"pytorch_" if part[:5] != "codec" else "diffusion_pytorch_"}model.bin'
+        torch.save(content, target)
+        assert all(torch.equal(*pair) for pair in zip(values(build()), before, strict=True))
+        torch.save({**content, 'more': Touch(tmp_path / 'trace')}, target)
+        with pytest.raises(ValueError, match=f'{place} is unreadable') as error:
+            build()
+        assert '\n' not in str(error.value) and not (tmp_path / 'trace').exists()
+
+
+class Touch:
+    """Unpickles by writing a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (self.path,)
+
+
+def test_a_pipeline_of_half_precision_is_opened_and_written_whole(tmp_path):
+    folder = make_sd_folder(tmp_path / 'sd')
+    for path in list(folder.rglob('*.safetensors')):
+        path.rename(path.with_name(f'{path.stem}.fp16.safetensors'))
+    model = load_released(str(folder))
+    model.colorer.save_pretrained(tmp_path / 'out')
+    again = load_released(str(tmp_path / 'out'))
+    for one, other in zip(values(again), values(model), strict=True):
+        assert torch.equal(one, other)
+    assert not list((tmp_path / 'out').rglob('*.fp16.*'))
+
+
+def test_all_parts_are_built_at_one_place():
+    """No other file of the models calls from_pretrained of a model, or builds a part past the checks."""
+    root = Path(pretrained_parts.__file__).parent
+    tokenizers = ('Tokenizer', 'Processor', 'LoraConfig')
+    for path in root.rglob('*.py'):
+        for line in path.read_text().splitlines():
+            if '.from_pretrained(' in line and path.name != 'pretrained_parts.py':
+                assert any(name in line for name in tokenizers), f'{path}: {line}'
