@@ -14,9 +14,9 @@ from genseg_mm.datasets import (
     IShapeDataset,
     PIDRayDataset,
     RefCOCODataset,
+    published_counts,
 )
 from genseg_mm.launch import expected_items as module
-from genseg_mm.launch import published_counts
 from genseg_mm.launch.expected_items import (
     Count,
     _speaks_against,
@@ -196,3 +196,24 @@ def test_the_warning(made, monkeypatch):
     assert (logger, level) == ('current', 30)
     assert warn_if_incomplete(build_dram(made / 'dram', movement='realism')) == []
     assert len(logged) == 1
+
+
+def test_a_subclass_keeps_the_answers_and_a_new_dataset_gives_its_own(made):
+    class Mine(RefCOCODataset):
+        pass
+
+    class Own(CocoInstanceDataset):
+        def published_items(self):
+            return 7
+
+        def published_counts(self):
+            yield Count(self.num_pictures, 'drawings', 7)
+
+    mine = Mine(str(made / 'refcoco'), split='val', test_mode=True, serialize_data=False)
+    assert expected_items(mine) == expected_items(refcoco(made)) == 10_834
+    assert differences(mine) == differences(refcoco(made)) != []
+    own = Own(
+        str(made / 'coco'), 'annotations/instances_val2017.json', dict(img='val2017/'), serialize_data=False
+    )
+    assert expected_items(own) == 7
+    assert differences(own) == ['3 drawings fewer than the 7 of the complete dataset']

@@ -144,3 +144,39 @@ def test_files_stay_readable(path):
         if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno > 90
     ]
     assert long == []
+
+
+# Who may read text, JSON, tables or pickles without genseg_mm/files.py and datasets/safe_pickle.py, and why.
+READERS = {
+    'genseg_mm/files.py': 'the one place',
+    'genseg_mm/datasets/safe_pickle.py': 'the one place for pickles',
+    'genseg_mm/datasets/encodings/encoding_cache.py': 'lines of its own, of which a killed writer may leave half a one',
+    'genseg_mm/leaderboard/reported_rows.py': 'tables of the package itself',
+    'genseg_mm/leaderboard/page/document.py': 'files of the package itself',
+}
+RAW = {'load', 'loads', 'reader', 'DictReader', 'read_text'}
+
+
+def raw_readings(path: Path) -> list[str]:
+    """Calls of json, csv and pickle that read, and of ``read_text``."""
+    return [
+        f'{path.relative_to(ROOT)}:{node.lineno}'
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in RAW
+        and (node.func.attr == 'read_text' or getattr(node.func.value, 'id', '') in ('json', 'csv', 'pickle'))
+    ]
+
+
+def test_files_are_read_in_one_way():
+    found = [
+        place
+        for room in ('datasets', 'leaderboard', 'models', 'comparing', 'evaluation', 'inference')
+        for file in sorted((PACKAGE / room).rglob('*.py'))
+        if file.relative_to(ROOT).as_posix() not in READERS
+        for place in raw_readings(file)
+    ]
+    # What goes through JSON to become plain values, without a file.
+    assert [place.partition(':')[0] for place in found] == ['genseg_mm/datasets/transforms/description_file.py']
+    assert raw_readings(PACKAGE / 'leaderboard' / 'reported_rows.py') != []

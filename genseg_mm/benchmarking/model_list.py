@@ -9,16 +9,10 @@ from typing import Any
 import genseg_mm
 from genseg_mm.benchmarking.suite import TASKS, Suite, check_folder_name, nearest
 from genseg_mm.inference.build_model import is_config
+from genseg_mm.registry import MODELS
 
 KINDS = ('model', 'control')
 _PACKAGE = Path(genseg_mm.__file__).resolve().parent
-_COLORER_TASKS = ('points', 'edges', 'instances')
-# Type of a model -> what it can do, where neither the suite nor --tasks says so.
-_TASKS_OF = {
-    'GenMask': ('referring',),
-    'Gen2Seg': _COLORER_TASKS,
-    'ControlMap': ('points', 'edges'),
-}
 
 
 @dataclass(frozen=True)
@@ -180,7 +174,9 @@ def find_file(path: str) -> str:
 
 
 def tasks_of(entry: ModelEntry, model: dict) -> tuple[str, ...]:
-    """What a model can do.
+    """What a model can do: what the suite or --tasks says, else what its class, or that of its head, answers.
+
+    A class answers by a class method ``benchmark_tasks(config)``, so that a subclass keeps the answer.
 
     Args:
         entry: The model.
@@ -191,17 +187,13 @@ def tasks_of(entry: ModelEntry, model: dict) -> tuple[str, ...]:
     """
     if entry.tasks:
         return entry.tasks
-    name = type_name(model)
-    if (
-        name == 'ControlMap' and model.get('kind') == 'oracle'
-    ):  # needs the instances of the ground truth
-        return ('points',)
-    if name in _TASKS_OF:
-        return _TASKS_OF[name]
-    if type_name(model.get('decode_head') or {}) == 'InstanceColoringHead':
-        return ('points', 'edges')
+    part = model.get('decode_head') or model  # of mmseg's models the head knows
+    kind = part.get('type', '') if isinstance(part, dict) else ''
+    ask = getattr(MODELS.get(kind) if isinstance(kind, str) else kind, 'benchmark_tasks', None)
+    if ask is not None:
+        return ask(part)
     raise ValueError(
-        f'{entry.name}: what can a {name} do? name it with --tasks {" ".join(TASKS)} (some of these), '
+        f'{entry.name}: what can a {type_name(model)} do? name it with --tasks {" ".join(TASKS)} (some of these), '
         "or as tasks=(...) in the suite's models"
     )
 

@@ -1,12 +1,17 @@
-"""Datasets that show one of several texts: which, and how often each item was handed out before."""
+"""Datasets that show one of several texts: which, how often each was handed out before, and which are none."""
 
+import logging
 from collections.abc import Sequence
+from reprlib import repr as short_repr
+from typing import Any
 
 import numpy as np
 import torch
 from mmengine.dataset import BaseDataset
+from mmengine.logging import print_log
 
 from genseg_mm.datasets.seeded_access import SeededAccess, current_visit
+from genseg_mm.files import usable_text
 
 _CHOICES = ('all', 'random', 'first')
 
@@ -30,7 +35,42 @@ class CountedVisits(SeededAccess, BaseDataset):
 
     The visit comes with the index if the sampler hands out ``genseg_mm.Visit``, or is that of the dataset around this
     one; otherwise the dataset counts its accesses itself, over all workers of this process, from 0 in a new run.
+
+    ``left_out`` names what of the files is no text or no item, by reason; its counts are logged. A text that is null,
+    NaN or missing, of blanks alone, or with a lone surrogate is left out so by every reader; a number is an error.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.left_out: dict[str, list[str]] = {}
+        super().__init__(*args, **kwargs)
+
+    def leave_out(self, reason: str, name: str) -> None:
+        """Counts and names what is no item."""
+        self.left_out.setdefault(reason, []).append(name)
+
+    def usable_text(self, value: object, where: str, name: str = '') -> str:
+        """The text, or ``''`` for what is none and is left out; see :func:`genseg_mm.files.usable_text`.
+
+        Args:
+            value: What the file has.
+            where: File and place, for the message of an error.
+            name: Under which it is left out; ``where`` by default.
+
+        Raises:
+            ValueError: If the value is of another type.
+        """
+        text, reason = usable_text(value, where)
+        if reason:
+            self.leave_out(reason, name or where)
+        return text
+
+    def log_left_out(self) -> None:
+        """Logs how much was left out, and why."""
+        for reason, names in self.left_out.items():
+            self._log(f'left out {len(names)} {reason}: {short_repr(sorted(names))}', logging.WARNING)
+
+    def _log(self, message: str, level: int = logging.INFO) -> None:
+        print_log(f'{type(self).__name__}: {message}', 'current', level)
 
     def full_init(self) -> None:
         """See ``BaseDataset``."""

@@ -1,9 +1,9 @@
 """COCO segmentations -> masks."""
 
-import math
-
 import numpy as np
 from pycocotools import mask as mask_utils
+
+from genseg_mm.datasets.annotation_files import is_number
 
 # Polygons are rasterised along their outline: one that reaches to the moon takes memory without end.
 MAX_REACH = 10  # in longer sides of the image
@@ -108,7 +108,7 @@ def _run_lengths(counts: str | bytes) -> list[int] | None:
     the fourth run on, the difference to the run before last.
     """
     runs, value, shift = [], 0, 0
-    for code in counts.encode() if isinstance(counts, str) else counts:
+    for code in counts.encode('utf-8', 'surrogatepass') if isinstance(counts, str) else counts:
         bits = code - 48
         if not 0 <= bits < 64 or shift > 30:
             return None
@@ -124,6 +124,6 @@ def _run_lengths(counts: str | bytes) -> list[int] | None:
 
 
 def _number(value: object, where: str) -> float:
-    if isinstance(value, (int, float, np.number)) and math.isfinite(value):
+    if is_number(value) or (isinstance(value, np.number) and np.isfinite(value)):
         return float(value)
-    raise ValueError(f'{where}: expected finite numbers as coordinates, but got {value!r}')
+    raise ValueError(f'{where}: expected finite numbers as coordinates, but got {str(value)[:80]!r}')

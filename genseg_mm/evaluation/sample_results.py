@@ -9,6 +9,7 @@ from reprlib import repr as short_repr
 
 import numpy as np
 
+from genseg_mm.files import parse_json
 from genseg_mm.npz_files import read_npz
 from genseg_mm.whole_files import whole_file
 
@@ -162,7 +163,7 @@ class SampleResults:
 
 
 def _from_arrays(cls: type[SampleResults], arrays: Mapping[str, np.ndarray]) -> SampleResults:
-    texts = json.loads(arrays[_TEXTS].tobytes().decode())
+    texts = parse_json(arrays[_TEXTS].tobytes(), 'its texts', 'are no JSON')
     if texts.get('schema') != 1:
         raise ValueError(f'schema must be 1, but got {texts.get("schema")!r}')
     groups = {}

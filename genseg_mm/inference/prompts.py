@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from genseg_mm.files import check_texts
 from genseg_mm.functional.prompt_checks import check_boxes, check_prompts
 
 
@@ -206,6 +207,7 @@ def _strings(name: str, texts: Any) -> tuple[str, ...] | None:
         raise ValueError(
             f'{name}: texts: expected a string or a list of strings, but got {texts!r}'
         )
+    check_texts(texts, f'{name}: texts')
     return tuple(texts)
 
 

@@ -1,47 +1,16 @@
 """How many items the complete datasets have, and by how much a copy differs, in what its publication counts.
 
-The published numbers are in ``genseg_mm/launch/published_counts.py``.
+Every dataset answers for itself: see ``genseg_mm/datasets/published_counts.py``.
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from mmengine.logging import print_log
 
-from genseg_mm.launch.published_counts import (
-    COCO_IMAGES,
-    DRAM_IMAGES,
-    EGOHOS_IMAGES,
-    GREFCOCO_IMAGES,
-    HYPERSIM_FRAMES,
-    ISHAPE_TOTALS,
-    PIDRAY_IMAGES,
-    REASONSEG_IMAGES,
-    REFER_COUNTS,
-    UNCONFIRMED,
-    VKITTI2_FRAMES,
-    VKITTI2_SCENES,
-)
-
-
-class Count(NamedTuple):
-    """One number of a copy beside the published one.
-
-    Attributes:
-        found: In the copy.
-        what: Of what: 'pictures', 'sentences', 'instances', ...
-        published: Of the complete dataset.
-        confirmed: Whether we have read the published number in its source.
-        note: Added to the message in brackets.
-    """
-
-    found: int
-    what: str
-    published: int
-    confirmed: bool = True
-    note: str = ''
+from genseg_mm.datasets.published_counts import COCO_IMAGES, Count
 
 
 def expected_items(dataset: Any) -> int | None:
@@ -53,25 +22,12 @@ def expected_items(dataset: Any) -> int | None:
     if parts:
         counts = [expected_items(part) for part in parts]
         return sum(counts) if None not in counts else None
-    name = type(dataset).__name__
     if getattr(dataset, '_indices', None) is not None:
         return None
-    if name in ('CocoDataset', 'CocoInstanceDataset'):  # before filter_cfg: see what was left out
+    if hasattr(dataset, 'published_items'):
+        return dataset.published_items()
+    if any(base.__name__ == 'CocoDataset' for base in type(dataset).__mro__):  # mmdet's, not ours to ask
         return COCO_IMAGES.get(Path(dataset.ann_file).name)
-    if name == 'RefCOCODataset':
-        return _references(dataset)
-    if name == 'ReasonSegDataset' and dataset.sentence == 'all':
-        return None
-    if name == 'HypersimDataset':
-        known = dataset.split_file and not dataset.index_file
-        return HYPERSIM_FRAMES[dataset.partition] if known else None
-    if name == 'VirtualKITTI2Dataset':
-        known = len(set(dataset.scenes)) == VKITTI2_SCENES
-        return VKITTI2_FRAMES * len(dataset.variations) * len(dataset.cameras) if known else None
-    if name == 'IShapeDataset':
-        return ISHAPE_TOTALS[dataset.subset][0] if dataset.split is None else None
-    if name == 'GRefCOCODataset':
-        return None
     counts = published_counts(dataset)
     return counts[0].published if counts else None
 
@@ -102,10 +58,9 @@ def differences(dataset: Any) -> list[str]:
 
 def published_counts(dataset: Any) -> list[Count]:
     """What a single dataset has beside what is published of it; empty where nothing is."""
-    counter = _COUNTERS.get(type(dataset).__name__)
-    if counter is None or getattr(dataset, '_indices', None) is not None:
+    if not hasattr(dataset, 'published_counts') or getattr(dataset, '_indices', None) is not None:
         return []
-    return list(counter(dataset))
+    return list(dataset.published_counts())
 
 
 def shortage(dataset: Any) -> str | None:
@@ -173,102 +128,3 @@ def _line(count: Count) -> str:
         f'dataset{sure}{note}'
     )
 
-
-def _refcoco(dataset: Any) -> Iterator[Count]:
-    published = _references(dataset)
-    if published is not None:
-        what = 'sentences' if dataset.sentence == 'all' else 'references'
-        yield Count(len(dataset), what, published, note=_excluded(dataset))
-
-
-def _grefcoco(dataset: Any) -> Iterator[Count]:
-    if dataset.split in GREFCOCO_IMAGES:
-        published = GREFCOCO_IMAGES[dataset.split]
-        yield Count(_num_pictures(dataset), 'pictures', published, note=_excluded(dataset))
-
-
-def _reason_seg(dataset: Any) -> Iterator[Count]:
-    published = sum(REASONSEG_IMAGES[split] for split in dataset.split.split('_'))
-    found = _num_pictures(dataset) if dataset.sentence == 'all' else len(dataset)
-    yield Count(found, 'pictures', published, note=_excluded(dataset))
-
-
-def _coco(dataset: Any) -> Iterator[Count]:
-    name = Path(dataset.ann_file).name
-    if name == 'instances_val2017.json':  # train is often used in part on purpose
-        yield Count(dataset.num_pictures, 'pictures', COCO_IMAGES[name])
-
-
-def _dram(dataset: Any) -> Iterator[Count]:
-    if dataset.movement in DRAM_IMAGES:
-        sure = ('DRAMDataset', dataset.movement) not in UNCONFIRMED
-        yield Count(len(dataset), 'pictures', DRAM_IMAGES[dataset.movement], sure)
-
-
-def _egohos(dataset: Any) -> Iterator[Count]:
-    sure = ('EgoHOSDataset', dataset.split) not in UNCONFIRMED
-    yield Count(len(dataset), 'pictures', EGOHOS_IMAGES[dataset.split], sure)
-
-
-def _ishape(dataset: Any) -> Iterator[Count]:
-    pictures, instances = ISHAPE_TOTALS[dataset.subset]
-    if dataset.split is None:
-        yield Count(len(dataset), 'pictures', pictures)
-        if dataset.source == 'coco':
-            items = map(dataset.get_data_info, range(len(dataset)))
-            yield Count(sum(len(item['instances']) for item in items), 'instances', instances)
-        return
-    folder = Path(dataset.data_root, dataset.subset)
-    found = [_num_files(folder / split / 'image') for split in ('train', 'val')]
-    if 0 not in found:  # a copy of val alone cannot be checked: only the sum is published
-        yield Count(sum(found), 'pictures', pictures, note='train and val together')
-
-
-def _pidray(dataset: Any) -> Iterator[Count]:
-    sure = ('PIDRayDataset', dataset.version, dataset.split) not in UNCONFIRMED
-    published = PIDRAY_IMAGES[dataset.version][dataset.split]
-    yield Count(dataset.num_pictures, 'pictures', published, sure)
-
-
-def _bsds500(dataset: Any) -> Iterator[Count]:
-    from genseg_mm.datasets.edges.bsds500 import NUM_IMAGES
-
-    yield Count(len(dataset), 'pictures', NUM_IMAGES[dataset.split])
-
-
-_COUNTERS: dict[str, Callable[[Any], Iterator[Count]]] = dict(
-    RefCOCODataset=_refcoco,
-    GRefCOCODataset=_grefcoco,
-    ReasonSegDataset=_reason_seg,
-    CocoInstanceDataset=_coco,
-    DRAMDataset=_dram,
-    EgoHOSDataset=_egohos,
-    IShapeDataset=_ishape,
-    PIDRayDataset=_pidray,
-    BSDS500Dataset=_bsds500,
-)
-
-
-def _references(dataset: Any) -> int | None:
-    path = Path(dataset.split_file)
-    splits = REFER_COUNTS.get(f'{path.parent.name}/{path.name}', {})
-    names = [dataset.split]
-    if dataset.split == 'test' and 'test' not in splits:
-        names = [name for name in splits if name.startswith('test')]
-    counts = [splits[name][dataset.sentence == 'all'] for name in names if name in splits]
-    return sum(counts) if counts and None not in counts else None
-
-
-def _excluded(dataset: Any) -> str:
-    left_out = getattr(dataset, 'exclude_images', None)
-    return 'exclude_images leaves some out' if left_out else ''
-
-
-def _num_pictures(dataset: Any) -> int:
-    return len({dataset.get_data_info(index)['img_id'] for index in range(len(dataset))})
-
-
-def _num_files(folder: Path) -> int:
-    if not folder.is_dir():
-        return 0
-    return sum(not path.name.startswith('.') for path in folder.iterdir())

@@ -4,6 +4,7 @@ import csv
 import io
 from collections.abc import Iterable, Iterator
 
+from genseg_mm.files import csv_cell
 from genseg_mm.leaderboard.tables import Cell, Row, Table
 
 FIELDS = (
@@ -15,7 +16,8 @@ FIELDS = (
 def csv_text(tables: Iterable[Table]) -> str:
     """Lines of all tables, with the header `FIELDS`.
 
-    `value` is not rounded; `origin` is measured or reported; `ranked` is yes if the number takes part in the ranking of
+    Texts that a spreadsheet would run as a formula get an apostrophe (:func:`genseg_mm.files.csv_cell`). `value` is not
+    rounded; `origin` is measured or reported; `ranked` is yes if the number takes part in the ranking of
     its column; `items` and what follows are of measured numbers.
     """
     text = io.StringIO()
@@ -23,7 +25,8 @@ def csv_text(tables: Iterable[Table]) -> str:
     writer.writeheader()
     for table in tables:
         for row in table.rows:
-            writer.writerows(_lines(table, row))
+            for line in _lines(table, row):
+                writer.writerow({name: csv_cell(cell) for name, cell in line.items()})
     return text.getvalue()
 
 

@@ -7,9 +7,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from genseg_mm.files import read_json
 from genseg_mm.leaderboard import record_schema
 from genseg_mm.leaderboard.record_schema import SCHEMA
-from genseg_mm.leaderboard.text_files import read_json, write_text
+from genseg_mm.leaderboard.text_files import write_text
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ class Record:
             ValueError: If it is no JSON or no valid record; names the file and what is wrong.
         """
         path = Path(path)
-        return cls.from_dict(read_json(path), path, path.parent)
+        return cls.from_dict(_content(path), path, path.parent)
 
     def write(self, path: str | Path) -> None:
         """Writes a result.json at once: a reader or a killed run never sees half of it.
@@ -120,6 +121,12 @@ class Record:
         data = self.to_dict()
         self.from_dict(data, path)
         write_text(path, json.dumps(data, indent=1, allow_nan=False, ensure_ascii=False) + '\n')
+
+
+def _content(path: Path) -> Any:
+    if not path.is_file():
+        raise FileNotFoundError(f'{path}: expected a result.json or leaderboard.json')
+    return read_json(path)
 
 
 def read_records(path: str | Path) -> list[Record]:
@@ -141,7 +148,7 @@ def read_records(path: str | Path) -> list[Record]:
             )
         records = [Record.read(file) for file in files]
     else:
-        data = read_json(path)
+        data = _content(path)
         if isinstance(data, dict) and 'records' in data:
             records = _records_of_leaderboard(data, path)
         else:

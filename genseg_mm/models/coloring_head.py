@@ -1,6 +1,6 @@
 """The instance-coloring loss behind any mmseg backbone: a decode head with three output colours."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -44,6 +44,11 @@ class InstanceColoringHead(BaseModule):
 
     num_classes = 3
     out_channels = 3
+
+    @classmethod
+    def benchmark_tasks(cls, config: Mapping) -> tuple[str, ...]:
+        """What a benchmark can measure of a model of this config."""
+        return ('points', 'edges')
 
     def __init__(
         self,

@@ -1,5 +1,6 @@
 """Models that know nothing of instances, for rows of their own beside a point-prompt score."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -34,6 +35,13 @@ class ControlMap(BaseModel):
     Raises:
         ValueError: If the kind is not known.
     """
+
+    @classmethod
+    def benchmark_tasks(cls, config: Mapping) -> tuple[str, ...]:
+        """What a benchmark can measure of a model of this config."""
+        if config.get('kind') == 'oracle':  # needs the instances of the ground truth
+            return ('points',)
+        return ('points', 'edges')
 
     def __init__(
         self,

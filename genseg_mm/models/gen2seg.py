@@ -1,5 +1,6 @@
 """gen2seg (arXiv 2505.15263): a generative model made an instance colorer, prompted or not."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -60,6 +61,11 @@ class Gen2Seg(GenSegModel):
         ValueError: If the colour scale, the stretch or a setting of ``automatic`` is not known, or
             gamma is not positive.
     """
+
+    @classmethod
+    def benchmark_tasks(cls, config: Mapping) -> tuple[str, ...]:
+        """What a benchmark can measure of a model of this config."""
+        return ('points', 'edges', 'instances')
 
     def __init__(
         self,

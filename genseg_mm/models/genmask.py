@@ -1,6 +1,6 @@
 """GenMask (arXiv 2603.23906): a text-to-image DiT that generates segmentation masks in one forward pass."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from mmengine.structures import BaseDataElement, PixelData
@@ -51,6 +51,11 @@ class GenMask(GenSegModel):
     """
 
     takes_texts = True
+
+    @classmethod
+    def benchmark_tasks(cls, config: Mapping) -> tuple[str, ...]:
+        """What a benchmark can measure of a model of this config."""
+        return ('referring',)
 
     def __init__(
         self,

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from genseg_mm.files import check_texts
 from genseg_mm.functional.flow_matching import guided_velocity
 from genseg_mm.models.prompt_encoders import PromptEmbeddings
 
@@ -77,6 +78,7 @@ def checked_texts(texts: Sequence[str]) -> list[str]:
         raise ValueError(
             f'generation needs texts, a list of at least one string, but got {texts!r}'
         )
+    check_texts(texts, 'generation')
     return list(texts)
 
 

@@ -146,6 +146,15 @@ def test_tasks_by_type(model, tasks):
     assert tasks_of(ModelEntry('m', 'm', 'c.py', tasks=('edges',)), model) == ('edges',)
 
 
+def test_a_subclass_keeps_what_its_class_can_do():
+    from genseg_mm.models import Gen2Seg
+
+    class Mine(Gen2Seg):
+        pass
+
+    assert tasks_of(ModelEntry('m', 'm', 'c.py'), dict(type=Mine)) == ('points', 'edges', 'instances')
+
+
 def test_tasks_of_an_unknown_type_have_to_be_named():
     with pytest.raises(ValueError, match='m: what can a MaskRCNN do. name it with --tasks'):
         tasks_of(ModelEntry('m', 'm', 'c.py'), dict(type='mmdet.MaskRCNN'))

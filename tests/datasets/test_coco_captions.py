@@ -207,13 +207,13 @@ def test_what_is_no_item_is_counted_and_named(own, monkeypatch):
     )
     dataset = build(own)
     assert dataset.left_out == {
-        'empty captions': ['1431'],
+        'empty texts': ['1431'],
         'pictures without a caption': ['000000000108.jpg'],
     }
     assert dataset.get_data_info(-1)['captions'] == ['Two words', 'There is a green circle']
     warnings = [line for level, line in lines if level == logging.WARNING]
     assert warnings[0].startswith('1 of 5 pictures are missing, the first is ')
-    assert warnings[1] == "left out 1 empty captions: ['1431']"
+    assert warnings[1] == "left out 1 empty texts: ['1431']"
     with pytest.raises(FileNotFoundError, match=r'1 of 5 pictures are missing.*000000000136\.jpg'):
         build(own, check_images=True)
 
@@ -223,15 +223,15 @@ def test_what_is_no_item_is_counted_and_named(own, monkeypatch):
     [
         (
             lambda c: c['annotations'][0].update(image_id=7),
-            'no image 7, asked for by its annotation 1010',
+            'annotation 1010 is of image 7, which is not in the file',
         ),
         (
-            lambda c: c['annotations'][2].update(caption=None),
-            r'annotations\[2\]: caption must be str, but got None',
+            lambda c: c['annotations'][2].update(caption=3),
+            r'annotations\[2\]: caption of id \d+: expected a string, but got 3',
         ),
         (lambda c: c['images'][1].pop('height'), r"images\[1\] lacks the key 'height'"),
-        (lambda c: c['images'].append(c['images'][0]), 'lists an image id twice'),
-        (lambda c: c.pop('annotations'), 'expected a dict with lists'),
+        (lambda c: c['images'].append(c['images'][0]), 'two images have the same id 101'),
+        (lambda c: c.pop('annotations'), 'expected a dict with the lists'),
         (lambda c: c.update(annotations=[]), 'no picture with a caption is left'),
     ],
 )

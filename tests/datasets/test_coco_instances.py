@@ -222,17 +222,17 @@ def test_prompts_lie_in_their_instances_at_the_original_size(tiny):
     ('change', 'message'),
     [
         (lambda c: c.pop('annotations'), "lists .'images', 'annotations', 'categories'"),
-        (lambda c: c['images'][0].pop('height'), "entry 1015 of images lacks a valid 'height'"),
+        (lambda c: c['images'][0].pop('height'), r"images\[0\] lacks the key 'height'.* \(id 1015\)"),
         (
             lambda c: c['annotations'][0].pop('area'),
-            "entry 7000 of annotations lacks a valid 'area'",
+            r"annotations\[0\] lacks the key 'area'.* \(id 7000\)",
         ),
         (lambda c: c['annotations'][0].update(image_id=5), 'annotation 7000 is of image 5'),
         (lambda c: c['annotations'][0].update(category_id=12), '7000 has the category 12'),
         (lambda c: c['annotations'][0].update(id=7001), 'two annotations have the same id'),
         (
             lambda c: c['annotations'][0].update(bbox=[1, 2, 3]),
-            r'7000: expected a bbox .*\[1, 2, 3\]',
+            r'annotations\[0\]: bbox must be .*, but got \[1, 2, 3\] \(id 7000\)',
         ),
         (lambda c: c['images'].append(c['images'][0]), 'two images have the same id'),
         (lambda c: c['annotations'].clear(), 'nothing is left to learn from'),

@@ -134,7 +134,7 @@ def test_bad_lists_and_arguments(root, tmp_path):
         with pytest.raises(ValueError, match=message):
             build_dram(root)
     path.write_bytes('realism/édouard/été\n'.encode('latin-1'))
-    with pytest.raises(ValueError, match='dram_with_unseen.txt: expected UTF-8.*convert the list'):
+    with pytest.raises(ValueError, match='dram_with_unseen.txt, line 1: expected UTF-8.*0xe9.*save it as UTF-8'):
         build_dram(root)
     path.write_bytes(lines.encode('utf-8-sig'))  # as Windows writes it
     assert len(build_dram(root)) == 6

@@ -176,5 +176,55 @@ def test_damaged_files_are_named(tmp_path):
     with pytest.raises(ValueError, match='expected format 1, but got 0'):
         EncodingCache(tmp_path)
     (tmp_path / 'manifest.json').write_text('{')
-    with pytest.raises(ValueError, match='is no JSON'):
+    with pytest.raises(ValueError, match='manifest.json is not a whole JSON file.*delete the cache'):
         EncodingCache(tmp_path)
+
+
+def test_a_flipped_byte_names_the_shard(tmp_path):
+    cache = writer(tmp_path)
+    fill(cache, range(3))
+    cache.put('image', 'c3', {'latents': torch.ones(2, 3).bfloat16(), 'extra': torch.tensor(True)})
+    cache.note('i3', {'content': 'c3'})
+    cache.close()
+    shard = tmp_path / 'image-00000.safetensors'
+    whole = shard.read_bytes()
+    start = 8 + int.from_bytes(whole[:8], 'little')
+    expected = {key: EncodingCache(tmp_path).get('image', key) for key in ('c0', 'c1', 'c2', 'c3')}
+    assert sorted(expected['c3']) == ['extra', 'latents'] and expected['c3']['extra'].shape == ()
+    for place in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1
+        shard.write_bytes(damaged)
+        found, errors = {}, []
+        try:
+            read = EncodingCache(tmp_path)
+            for key in expected:
+                try:
+                    found[key] = read.get('image', key) if read.has('image', key) else None
+                except ValueError as error:
+                    errors.append(str(error))
+        except ValueError as error:
+            errors.append(str(error))
+        assert all('image-00000.safetensors' in error for error in errors), place
+        assert all('cache_encodings.py c.py --out' in error for error in errors), place
+        if place >= start:
+            assert len(errors) == 1 and 'another checksum' in errors[0], place
+        for key, own in found.items():
+            if own is not None:
+                assert all(torch.equal(own[part], expected[key][part]) for part in expected[key])
+
+
+def test_shards_of_an_older_version_are_made_anew(tmp_path):
+    from safetensors.torch import save_file
+
+    cache = writer(tmp_path)
+    fill(cache, (0,))
+    cache.close()
+    save_file({'c0.latents': torch.zeros(2, 4)}, tmp_path / 'image-00000.safetensors')
+    with pytest.raises(ValueError, match=r'image-00000.*no checksums .*: .*cache_encodings.py c.py --out'):
+        EncodingCache(tmp_path)
+    cache = writer(tmp_path)
+    assert not cache.has('image', 'c0')
+    fill(cache, (0,))
+    cache.close()
+    assert values(tmp_path) == {'i0': 0.0}

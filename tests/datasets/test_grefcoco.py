@@ -149,11 +149,11 @@ def test_leakage_from_refcoco_plus(root):
         (GREFS, lambda refs: refs[0].update(ann_id=[5001, -1]), 'has no annotation -1, asked for by'),
         (GREFS, lambda refs: refs[0].update(ann_id='5001'), "ann_id must be int or list, but got '5001'"),
         (GREFS, lambda refs: refs[0].update(ann_id=[5001, 5008]), 'annotation 5008 lies in image 122'),
-        (GREFS, lambda refs: refs[0]['sentences'][0].pop('raw'), "sentence 0 lacks the key 'raw'"),
+        (GREFS, lambda refs: refs[0]['sentences'][0].update(raw=7), 'sentence 0: raw: expected a string, but got 7'),
         (
             INSTANCES,
             lambda content: content['annotations'][0].update(segmentation=[5]),
-            r'annotation 5001: expected polygons, but got \[5\]',
+            r'annotations\[0\]: segmentation must be a list of polygons .*got \[5\] \(id 5001\)',
         ),
         (
             INSTANCES,

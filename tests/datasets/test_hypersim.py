@@ -208,7 +208,7 @@ def test_index_that_does_not_fit_says_how_to_make_it(own):
     assert len(HypersimDataset(str(own), SPLIT, 'train', index_file='index.csv')) == 12
     (own / 'index.csv').write_text('a,b\n1,2\n')
     with pytest.raises(
-        ValueError, match=r"index.csv: expected the columns .* but got \['a', 'b'\]"
+        ValueError, match=r"index.csv, line 1: expected the columns .* but got \['a', 'b'\]"
     ):
         HypersimDataset(str(own), index_file='index.csv')
 

@@ -132,7 +132,7 @@ def test_samples_that_are_not_whole_are_counted_and_named(tmp_path, monkeypatch)
             '4.png': b'no picture',
             '4.txt': b'four',
             '5.png': good,
-            '5.txt': b'\xff\xfe',
+            '5.txt': b'caf\xe9',
             '6.png': good,
             '6.json': b'{"title": "six"}',
             '7.PNG': good,
@@ -172,7 +172,7 @@ def test_samples_that_are_not_whole_are_counted_and_named(tmp_path, monkeypatch)
         'pictures without a text': ['2'],
         'texts without a picture': ['3'],
         'damaged pictures': ['4.png'],
-        'empty texts': ['8.txt'],
+        'empty texts': ['7.json', '8.txt'],
     }
     assert any(line.startswith('left out 3 unreadable texts: ') for line in lines)
     title = build(tmp_path, 'a.tar', text_key='title', test_mode=True)
@@ -253,11 +253,16 @@ def test_lists_merge_lines_of_one_picture(own):
         'empty texts': [f'{own}/own.jsonl, line 5'],
         'pictures that do not exist': [f'{own}/none.png'],
     }
-    (own / 'own.tsv').write_text('text\timage\n"two, words"\t0003.png\n')
-    moved = build(own, 'own.tsv', data_prefix=dict(img_path='folder'))
-    assert [(info['img_path'], info['text']) for info in infos(moved)] == [
-        (str(own / 'folder/0003.png'), 'two, words')
-    ]
+    # A csv has quoting, a tsv has none.
+    for name, text in (('own.csv', 'two, "words"'), ('own.tsv', '"two, ""words"""')):
+        cells = ['"two, ""words"""', '0003.png']
+        row = (',' if name == 'own.csv' else '\t').join(cells)
+        head = row.replace(cells[0], 'text').replace(cells[1], 'image')
+        (own / name).write_text(f'{head}\n{row}\n')
+        moved = build(own, name, data_prefix=dict(img_path='folder'))
+        assert [(info['img_path'], info['text']) for info in infos(moved)] == [
+            (str(own / 'folder/0003.png'), text)
+        ]
 
 
 @pytest.mark.parametrize(
@@ -268,7 +273,9 @@ def test_lists_merge_lines_of_one_picture(own):
         ('a.jsonl', '{"image": "x.png"}', r"line 1: expected 'image' and 'text' \(image_key, text_key\)"),
         ('a.jsonl', '{"image": "x.png", "text": 3}', 'line 1: expected a string or a list of strings'),
         ('a.csv', 'image,words\nx.png,a\n', "line 2: expected 'image' and 'text'"),
-        ('a.csv', 'image,text\nx.png\n', 'line 2: expected a string or a list of strings, but got None'),
+        ('a.csv', 'image,text\nx.png,a,b\n', 'line 2: expected 2 cells, but got 3'),
+        ('a.csv', 'image,image\nx.png,a\n', "line 1: expected .* but got 'image' twice"),
+        ('a.tsv', 'image\ttext\nx.png\ta\n/etc/hostname\tb\n', "line 3: .*'/etc/hostname', which leads elsewhere"),
         ('a.csv', 'image,text\nx.png,"a\n', 'unexpected end of data'),
         ('a.parquet', '', r'must be a folder or a file that ends with \.jsonl'),
         ('a.tar', 'no tar at all', r'a\.tar is no uncompressed tar'),

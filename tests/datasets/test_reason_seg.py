@@ -179,7 +179,7 @@ def test_answers(root, log_lines):
     [
         (dict(text='one'), r'1000\.json: expected a dict with text .* but text is .one.'),
         (dict(text=[]), r'1000\.json: text must be a list of sentences, but got \[\]'),
-        (dict(text=['a', ' ']), r'text must be a list of sentences, but got'),
+        (dict(text=['a', 3]), r'1000\.json, text 1: expected a string, but got 3'),
         (dict(is_sentence=None), r'but is_sentence is None'),
         (dict(shapes=[dict(points=[[1, 2]])]), r'shape 0: expected a dict with a label'),
         (

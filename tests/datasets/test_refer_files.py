@@ -77,7 +77,11 @@ def test_wrong_arguments(own_root, kwargs, message):
         (lambda refs: refs[4].update(image_id='8'), "4: image_id must be int, but got '8'"),
         (lambda refs: refs[4].update(ann_id=[1.5]), r'reference 4: ann_id must be of int.*1\.5'),
         (lambda refs: refs[4].update(sentences=[]), r'reference 4 \(ref_id 4\) has no sentence'),
-        (lambda refs: refs[4]['sentences'][1].pop('sent'), "sentence 1 lacks the key 'sent'"),
+        (lambda refs: refs[4]['sentences'][1].update(sent=7), 'sentence 1: sent: expected a string, but got 7'),
+        (
+            lambda refs: [own.pop('sent') for ref in refs for own in ref['sentences']],
+            "reference 0, sentence 0 lacks the key 'sent', as all others do",
+        ),
         (lambda refs: refs.__setitem__(4, 'ref'), "reference 4: expected a dict .* but got 'ref'"),
         (lambda refs: refs.clear(), r'expected a list of references, but got \[\]'),
         (
@@ -104,7 +108,7 @@ def test_wrong_refs(own_root, change, message):
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
-        (lambda found: found.pop('images'), "lacks the key 'images'"),
+        (lambda found: found.pop('images'), 'but images is missing or no list'),
         (lambda found: found['images'][0].pop('height'), r"images\[0\] lacks the key 'height'"),
         (lambda found: found['annotations'][0].pop('id'), r"annotations\[0\] lacks the key 'id'"),
         (

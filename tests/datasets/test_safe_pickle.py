@@ -9,7 +9,7 @@ import pytest
 from genseg_mm.datasets.safe_pickle import load_plain_pickle
 
 PLAIN = [
-    dict(ref_id=3, sent='two words', ratio=0.5, tokens=['a', 'b'], box=(1, 2), flag=None, big=2**70)
+    dict(ref_id=3, sent='two words', ratio=0.5, tokens=['a', 'b'], box=[1, 2], flag=None, big=2**70)
 ]
 
 
@@ -95,3 +95,30 @@ def test_no_pickle_at_all(tmp_path):
         load_plain_pickle(path)
     with pytest.raises(FileNotFoundError):
         load_plain_pickle(tmp_path / 'absent.p')
+
+
+def doubling(start: bytes, join: bytes) -> bytes:
+    """45 containers, each of which holds the one before twice."""
+    return start + b'q\x00' + b''.join(
+        join.replace(b'?', bytes([number])) + b'q' + bytes([number + 1]) for number in range(45)
+    )
+
+
+@pytest.mark.parametrize(
+    'content, reason',
+    [
+        (b'\x80\x02' + doubling(b')', b'h?h?\x86') + b'}h\x2dK\x01s.', 'a tuple or frozenset at byte 2'),
+        (b'\x80\x02]' + doubling(b']', b'(h?h?l') + b'.', 'written out has no end'),
+        (b'})' + b'\x85' * 200_000 + b'K\x01s.', 'a tuple or frozenset at byte 1'),
+        (b']' * 20_000 + b'a' * 19_999 + b'.', 'nested deeper than 100'),
+        (b'\x80\x02]q\x00h\x00a.', 'holds itself'),
+        (b']' * 1_000_000 + b'.', 'far more containers than content'),
+        (b'\x80\x02]\x8b\xe8\x03\x00\x00' + b'\x7f' * 1000 + b'a.', 'a number of 7999 bits'),
+    ],
+)
+def test_little_files_that_would_never_end_are_refused(tmp_path, content, reason):
+    path = tmp_path / 'refs.p'
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf'refs\.p is not a whole pickle of plain data .*{reason}') as caught:
+        load_plain_pickle(path)
+    assert '\n' not in str(caught.value)

@@ -71,7 +71,7 @@ def test_another_writer_does_not_go_on_with_the_file(written):
 def test_files_of_another_form_are_refused(tmp_path, content):
     path = tmp_path / 'other.json'
     path.write_text(content)
-    with pytest.raises(ValueError, match='other.json: expected JSON of {"writer"'):
+    with pytest.raises(ValueError, match=r'other\.json(: expected JSON of {"writer"| is not a whole JSON file)'):
         UseDescriptions(str(path))
 
 

@@ -297,5 +297,5 @@ def test_an_empty_folder_gives_the_published_rows(tmp_path):
 
 def test_a_broken_result_is_named(out):
     (out / 'ours/dram/result.json').write_text('{')
-    with pytest.raises(ValueError, match=r'dram.result\.json: expected JSON'):
+    with pytest.raises(ValueError, match=r'dram.result\.json is not a whole JSON file'):
         build(out, make_suite(), CREATED)

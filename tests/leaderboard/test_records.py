@@ -142,7 +142,7 @@ def test_bad_files_are_named(tmp_path):
         read_records(tmp_path / 'none.json')
     path = tmp_path / 'half.json'
     path.write_text('{"schema": 1')
-    with pytest.raises(ValueError, match=r'half\.json: expected JSON, but'):
+    with pytest.raises(ValueError, match=r'half\.json is not a whole JSON file'):
         read_records(path)
     path.write_text('{"schema": 1, "records": 3}')
     with pytest.raises(ValueError, match='a list of records, but got schema 1 and int'):

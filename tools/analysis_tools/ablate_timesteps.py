@@ -34,6 +34,7 @@ from ablation_report import JOINT, read_scalars, write_report  # noqa: E402
 from mmengine.config import Config  # noqa: E402
 
 from genseg_mm import launch  # noqa: E402
+from genseg_mm.files import read_json  # noqa: E402
 
 LAWS = {
     'long-tail a=0.05': dict(type='genseg_mm.LongTailTimesteps', a=0.05),
@@ -169,7 +170,7 @@ def run(args: argparse.Namespace, cfg: Config, law: str, joint: bool, seed: int)
     settings = dict(options=given, config=hashlib.sha256(cfg.pretty_text.encode()).hexdigest())
     result_file = folder / 'result.json'
     if result_file.is_file():
-        result = json.loads(result_file.read_text())
+        result = read_json(result_file)
         if result['settings'] != settings:
             raise ValueError(
                 f'{result_file} is of a run with other settings ({_difference(result["settings"], settings)}): give '

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from genseg_mm.files import csv_cell, read_json_lines
+
 TAIL = 0.2  # the final training loss is the mean over the last fifth of the mask steps
 JOINT = {False: 'without generation', True: 'with generation'}
 
@@ -25,7 +27,7 @@ def read_scalars(run_dir: Path) -> dict[str, float]:
     logs = sorted(run_dir.glob('*/vis_data/scalars.json'))
     if not logs:
         raise FileNotFoundError(f'expected {run_dir}/*/vis_data/scalars.json, but there is none')
-    lines = [json.loads(line) for line in logs[-1].read_text().splitlines()]
+    lines = [line for _, line in read_json_lines(logs[-1])]
     train = [line for line in lines if 'loss' in line]
     val = [line for line in lines if 'oIoU' in line]
     if not train or not val:
@@ -125,7 +127,7 @@ def write_csv(runs: list[dict], path: Path) -> None:
             file, [*keys, 'seconds'], extrasaction='ignore', lineterminator='\n'
         )
         writer.writeheader()
-        writer.writerows(runs)
+        writer.writerows({key: csv_cell(own) for key, own in run.items()} for run in runs)
 
 
 def plot(rows: list[dict], title: str, path: Path) -> None:

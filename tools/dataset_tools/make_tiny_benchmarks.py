@@ -18,6 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from genseg_mm.files import read_json  # noqa: E402
 from genseg_mm.launch import ToolParser, run_tool  # noqa: E402
 
 # name of the maker -> subfolder that it writes into
@@ -93,8 +94,8 @@ def _version() -> str:
 def _written(data_root: Path) -> str | None:
     """Version that a folder was written by, None if not from here."""
     try:
-        return json.loads((data_root / MARK).read_text())['version']
-    except (FileNotFoundError, NotADirectoryError):
+        return read_json(data_root / MARK)['version']
+    except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f'{data_root / MARK} is damaged ({error}): delete {data_root}') from error

@@ -33,6 +33,7 @@ from genseg_mm.datasets.instances.hypersim_files import (  # noqa: E402
     write_index,
 )
 from genseg_mm.datasets.instances.instance_map_files import read_instance_map  # noqa: E402
+from genseg_mm.files import parse_json, read_lines  # noqa: E402
 from genseg_mm.launch import ToolParser, run_tool  # noqa: E402
 
 NUM_NAMED = 20  # damaged files in the summary
@@ -118,12 +119,14 @@ def _map(folder: HypersimFolder, scenes: list[list[Frame]], workers: int) -> Ite
 def _read_partial(partial: Path, key: dict) -> list[dict]:
     if not partial.is_file():
         return []
-    lines = partial.read_text().splitlines(keepends=True)
-    if not lines or not lines[0].endswith('\n') or json.loads(lines[0]) != key:
+    lines = [line for _, line in read_lines(partial)]
+    where = f'{partial}, line'
+    if not lines or not lines[0].endswith('\n') or parse_json(lines[0], f'{where} 1') != key:
         raise ValueError(
             f'{partial} is not of {key["root"]} in the {key["layout"]} layout: delete it to count from the beginning'
         )
-    return [json.loads(line) for line in lines[1:] if line.endswith('\n')]  # the last may be cut
+    whole = [line for line in lines[1:] if line.endswith('\n')]  # the last may be cut
+    return [parse_json(line, f'{where} {number}') for number, line in enumerate(whole, start=2)]
 
 
 def summary(

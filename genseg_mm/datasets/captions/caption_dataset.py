@@ -3,7 +3,6 @@
 import logging
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from reprlib import repr as short_repr
 
 from mmengine.logging import print_log
 
@@ -30,13 +29,15 @@ class CaptionDataset(CountedVisits):
         dict(type='mmcv.Resize', scale=(512, 10**6), keep_ratio=True, interpolation='area'),
         dict(type='mmseg.RandomCrop', crop_size=(512, 512)),     # in test: dict(type='mmcv.CenterCrop', crop_size=512)
 
-    ``left_out`` names what was left out, by reason; its counts are logged.
+    ``left_out`` names what was left out, by reason; its counts are logged. That is every text that is none (null, NaN,
+    missing, empty, or with a lone surrogate, which stops a tokenizer); a text of another type is an error.
 
     Args:
         caption: ``'all'`` (default in test), ``'random'`` (default in training) or ``'first'``, one item per picture.
         exclude_images: Pictures to leave out of training, since they are test pictures of other data sets: as
             ``sources`` of :func:`genseg_mm.datasets.referring.leakage.evaluation_image_ids`. COCO's ids are the same in
             2014 and 2017, and are read from file names where a source has no ids.
+        allow_outside: Whether the paths of pictures may leave data_root and the folder of the pictures.
         seed: Seed of the drawn captions.
         subset: Name of the items' part in an evaluation of several.
         test_mode: See above.
@@ -55,6 +56,7 @@ class CaptionDataset(CountedVisits):
         self,
         caption: str | None = None,
         exclude_images: str | int | Sequence[str | int] | None = None,
+        allow_outside: bool = False,
         seed: int = 0,
         subset: str | None = None,
         test_mode: bool = False,
@@ -69,7 +71,7 @@ class CaptionDataset(CountedVisits):
             raise ValueError('exclude_images is for training, but got test_mode=True')
         self.caption, self.seed, self.subset = caption, seed, subset
         self.exclude_images = tuple(exclude_images or ())
-        self.left_out: dict[str, list[str]] = {}
+        self.allow_outside = allow_outside
         super().__init__(test_mode=test_mode, pipeline=list(pipeline), **kwargs)
 
     @abstractmethod
@@ -80,10 +82,7 @@ class CaptionDataset(CountedVisits):
         """Reads the source and leaves out pictures of evaluation sets."""
         self.left_out.clear()
         pictures = self._drop_excluded(self.read_pictures())
-        for reason, names in self.left_out.items():
-            self._log(
-                f'left out {len(names)} {reason}: {short_repr(sorted(names))}', logging.WARNING
-            )
+        self.log_left_out()
         if not pictures:
             raise ValueError(f'{self._name}: no picture with a caption is left')
         common = dict(task='image', **({'subset': self.subset} if self.subset else {}))
@@ -97,10 +96,6 @@ class CaptionDataset(CountedVisits):
         return [
             dict(picture, text=text) for picture in pictures for text in picture['captions'][:shown]
         ]
-
-    def leave_out(self, reason: str, name: str) -> None:
-        """Counts and names what is no item."""
-        self.left_out.setdefault(reason, []).append(name)
 
     def _drop_excluded(self, pictures: list[dict]) -> list[dict]:
         if not self.exclude_images:

@@ -3,22 +3,17 @@
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from reprlib import repr as short_repr
 
 from genseg_mm.datasets.annotation_files import (
-    check_keys,
     missing_pictures,
-    read_json,
+    picture_path,
     where_configs_look,
 )
 from genseg_mm.datasets.captions.caption_dataset import CaptionDataset
+from genseg_mm.datasets.coco_annotations import CAPTION, IMAGE, read_coco
 from genseg_mm.registry import DATASETS
 
 LAYOUT = '<data_root>/annotations/captions_train2017.json and <data_root>/train2017/*.jpg'
-_KEYS = dict(
-    images=dict(id=int, file_name=str, height=int, width=int),
-    annotations=dict(id=int, image_id=int, caption=str),
-)
 
 
 @DATASETS.register_module()
@@ -26,8 +21,8 @@ class CocoCaptionsDataset(CaptionDataset):
     """Pictures of COCO with about five captions each, for text-to-image generation; see :class:`CaptionDataset`.
 
     It reads ``captions_{train,val}{2014,2017}.json`` (mmdet's ``COCOCaptionDataset`` reads another format). Pictures
-    without a caption and empty captions are left out and counted. An item also has ``height, width`` as annotated and
-    ``caption_ids``.
+    without a caption and captions that are none (see :class:`CaptionDataset`) are left out and counted. An item also
+    has ``height, width`` as annotated and ``caption_ids``.
 
     Args:
         data_root: Folder that the other paths are relative to.
@@ -61,27 +56,27 @@ class CocoCaptionsDataset(CaptionDataset):
         captions: dict[int, list[tuple[int, str]]] = {
             image['id']: [] for image in content['images']
         }
-        if len(captions) != len(content['images']):
-            raise ValueError(f'{self.ann_file} lists an image id twice')
-        for entry in content['annotations']:
-            text = ' '.join(entry['caption'].split())
-            if entry['image_id'] not in captions:
-                raise ValueError(
-                    f'{self.ann_file} has no image {entry["image_id"]}, asked for by its annotation {entry["id"]}'
-                )
+        for index, entry in enumerate(content['annotations']):
+            where = f'{self.ann_file}, annotations[{index}]: caption of id {entry["id"]}'
+            text = self.usable_text(entry.get('caption'), where, str(entry['id']))
             if text:
-                captions[entry['image_id']].append((entry['id'], text))
-            else:
-                self.leave_out('empty captions', str(entry['id']))
+                captions[entry['image_id']].append((entry['id'], ' '.join(text.split())))
         pictures = []
         for image in content['images']:
             own = captions[image['id']]
             if not own:
                 self.leave_out('pictures without a caption', image['file_name'])
                 continue
+            path = picture_path(
+                self.data_prefix['img_path'],
+                image['file_name'],
+                self.data_root,
+                f'{self.ann_file}, image {image["id"]}',
+                self.allow_outside,
+            )
             pictures.append(
                 dict(
-                    img_path=os.path.join(self.data_prefix['img_path'], image['file_name']),
+                    img_path=path,
                     img_id=image['id'],
                     height=image['height'],
                     width=image['width'],
@@ -97,17 +92,13 @@ class CocoCaptionsDataset(CaptionDataset):
             raise FileNotFoundError(
                 f'ann_file: no file {self.ann_file!r}, expected {LAYOUT}. {where_configs_look()}'
             )
-        content = read_json(self.ann_file)
-        if not isinstance(content, dict) or not all(
-            isinstance(content.get(key), list) for key in _KEYS
-        ):
+        content = read_coco(self.ann_file, dict(images=IMAGE, annotations=CAPTION))
+        captions = content['annotations']
+        if captions and not any('caption' in entry for entry in captions):
             raise ValueError(
-                f'{self.ann_file}: expected a dict with lists {list(_KEYS)} (official captions), but got '
-                f'{short_repr(content)}'
+                f"{self.ann_file}, annotations[0] lacks the key 'caption', it has {sorted(captions[0])}: is it a "
+                'file of captions?'
             )
-        for key, fields in _KEYS.items():
-            for index, entry in enumerate(content[key]):
-                check_keys(entry, fields, f'{self.ann_file}, {key}[{index}]')
         return content
 
     def _check_image_files(self, paths: Sequence[str]) -> None:

@@ -1,15 +1,15 @@
 """Pictures with texts from a folder, a list or tar shards."""
 
-import csv
 import glob
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from reprlib import repr as short_repr
 
+from genseg_mm.datasets.annotation_files import picture_path
 from genseg_mm.datasets.captions.caption_dataset import CaptionDataset
 from genseg_mm.datasets.captions.tar_shards import (
     IMAGE_ENDINGS,
+    MAX_TEXT_BYTES,
     TEXT_ENDINGS,
     address,
     clean_captions,
@@ -17,9 +17,10 @@ from genseg_mm.datasets.captions.tar_shards import (
     texts_of,
 )
 from genseg_mm.datasets.transforms.load_image import LoadImage
+from genseg_mm.files import has_lone_surrogate, read_bytes, read_json_lines, read_table
 from genseg_mm.registry import DATASETS
 
-_SEPARATORS = {'.csv': ',', '.tsv': '\t'}
+_TABLES = ('.csv', '.tsv')
 
 
 @DATASETS.register_module()
@@ -29,16 +30,17 @@ class ImageTextDataset(CaptionDataset):
     A source is one of these:
 
     - a folder: pictures (.jpg, .jpeg, .png, .webp) at any depth, with a ``.txt`` or ``.json`` of the same name;
-    - a list: ``.jsonl`` (a dict in each line), ``.csv`` or ``.tsv`` (columns with names) with the path of a picture
-      and its text; several lines of one picture are its captions;
+    - a list: ``.jsonl`` (a dict in each line), ``.csv`` or ``.tsv`` (columns with names; a tsv has no quoting) with the
+      path of a picture and its text; several lines of one picture are its captions;
     - tar shards of WebDataset's layout, uncompressed (see ``tar_shards.py``): their index is built once, and members
       are read at their offset, in any order and by any number of workers. ``img_path`` is an address that
       ``LoadImage`` takes.
 
     A ``.txt`` is one caption; a ``.json`` and a list may also hold several. What is no whole sample (a picture without
     a text, an empty or unreadable text, a shard that was cut short, ...) is left out, counted in a warning and named in
-    ``left_out``. Pictures that turn out to be damaged when they are read are an error that names them, unless
-    ``check_images`` found them before.
+    ``left_out``; so is a row of a list whose text is null, NaN, empty or missing. A row with another type, or a damaged
+    list, is an error that names the line. Texts are UTF-8, or what their byte order mark says. Pictures that turn out
+    to be damaged when they are read are an error that names them, unless ``check_images`` found them before.
 
     Args:
         sources: Folder, list or shard, or several, also as patterns: ``'shards/*.tar'``.
@@ -104,8 +106,8 @@ class ImageTextDataset(CaptionDataset):
             return self._read_folder(path)
         if ending == '.tar':
             return self._read_shard(path)
-        if ending == '.jsonl' or ending in _SEPARATORS:
-            rows = self._json_rows(path) if ending == '.jsonl' else self._table_rows(path)
+        if ending == '.jsonl' or ending in _TABLES:
+            rows = read_json_lines(path) if ending == '.jsonl' else read_table(path)
             return self._merged(path, rows)
         raise ValueError(
             f'source {path!r} must be a folder or a file that ends with .jsonl, .csv, .tsv or .tar'
@@ -122,6 +124,9 @@ class ImageTextDataset(CaptionDataset):
                 path = os.path.join(folder, stem)
                 images = [ending for ending in own if ending[1:].lower() in IMAGE_ENDINGS]
                 texts = [f'.{kind}' for kind in TEXT_ENDINGS if f'.{kind}' in own]
+                if has_lone_surrogate(path) and (images or texts):
+                    self.leave_out('files with a name that is no UTF-8', path)
+                    continue
                 if not images:
                     if texts:
                         self.leave_out('texts without a picture', path + texts[0])
@@ -137,15 +142,14 @@ class ImageTextDataset(CaptionDataset):
                     yield dict(img_path=path + images[0], img_id=name, captions=captions)
 
     def _captions(self, path: str) -> list[str]:
-        with open(path, 'rb') as file:
-            data = file.read()
         try:
-            captions = texts_of(data, path.rpartition('.')[2], self.text_key)
+            data = read_bytes(path, MAX_TEXT_BYTES)
+            captions, reasons = texts_of(data, path.rpartition('.')[2], self.text_key)
         except ValueError as error:
             self.leave_out('unreadable texts', f'{path} ({error})')
             return []
-        if not captions:
-            self.leave_out('empty texts', path)
+        for reason in reasons:
+            self.leave_out(reason, path)
         return captions
 
     def _read_shard(self, path: str) -> Iterator[dict]:
@@ -161,59 +165,44 @@ class ImageTextDataset(CaptionDataset):
                 captions=picture.captions,
             )
 
-    def _json_rows(self, path: str) -> Iterator[tuple[int, dict]]:
-        with open(path, encoding='utf-8-sig') as file:
-            for number, line in enumerate(file, start=1):
-                if not line.strip():
-                    continue
-                try:
-                    row = json.loads(line)
-                except ValueError as error:
-                    raise ValueError(f'{path}, line {number} is no JSON: {error}') from error
-                if not isinstance(row, dict):
-                    raise ValueError(
-                        f'{path}, line {number}: expected a dict, but got {short_repr(row)}'
-                    )
-                yield number, row
-
-    def _table_rows(self, path: str) -> Iterator[tuple[int, dict]]:
-        separator = _SEPARATORS[os.path.splitext(path)[1].lower()]
-        with open(path, encoding='utf-8-sig', newline='') as file:
-            reader = csv.DictReader(file, delimiter=separator, strict=True)
-            try:
-                for row in reader:
-                    yield reader.line_num, row
-            except csv.Error as error:
-                raise ValueError(f'{path}, line {reader.line_num}: {error}') from error
-
     def _merged(self, path: str, rows: Iterator[tuple[int, dict]]) -> Iterator[dict]:
         """One picture for each path of a list, in the order of their first lines."""
         captions: dict[str, list[str]] = {}
+        ids: dict[str, str] = {}
+        lacking, has_texts = '', False
         for number, row in rows:
             where = f'{path}, line {number}'
             image = row.get(self.image_key)
-            if not isinstance(image, str) or not image or self.text_key not in row:
-                raise ValueError(
-                    f'{where}: expected {self.image_key!r} and {self.text_key!r} (image_key, text_key), but got '
-                    f'{short_repr(row)}'
-                )
-            try:
-                own = clean_captions(row[self.text_key])
-            except ValueError as error:
-                raise ValueError(f'{where}: {error}') from error
-            if not own:
-                self.leave_out('empty texts', where)
-            captions.setdefault(image, []).extend(own)
+            if not isinstance(image, str) or not image:
+                raise ValueError(self._expected(where, row))
+            has_texts = has_texts or self.text_key in row
+            if not has_texts:  # the key is wrong, unless a later row has it
+                lacking = lacking or self._expected(where, row)
+            own, reasons = clean_captions(row.get(self.text_key), where)
+            for reason in reasons:
+                self.leave_out(reason, where)
+            full = picture_path(
+                self.data_prefix['img_path'], image, self.data_root, where, self.allow_outside
+            )
+            captions.setdefault(full, []).extend(own)
+            ids.setdefault(full, os.path.splitext(image)[0])
+        if not has_texts and lacking:
+            raise ValueError(lacking)
         listings: dict[str, set[str]] = {}
-        for image, own in captions.items():
-            full = os.path.join(self.data_prefix['img_path'], image)
+        for full, own in captions.items():
             folder, name = os.path.split(full)
             if folder not in listings:  # one listing is faster than a question for every file
                 listings[folder] = set(os.listdir(folder)) if os.path.isdir(folder) else set()
             if name not in listings[folder]:
                 self.leave_out('pictures that do not exist', full)
             elif own:
-                yield dict(img_path=full, img_id=os.path.splitext(image)[0], captions=own)
+                yield dict(img_path=full, img_id=ids[full], captions=own)
+
+    def _expected(self, where: str, row: Mapping) -> str:
+        return (
+            f'{where}: expected {self.image_key!r} and {self.text_key!r} (image_key, text_key), but got '
+            f'{short_repr(row)}'
+        )
 
     def _decodable(self, pictures: list[dict]) -> list[dict]:
         load, whole = LoadImage(), []

@@ -6,23 +6,40 @@ A shard is an uncompressed tar whose members are grouped by their name up to the
 A member has the address ``tar://<shard>#<offset>+<size>/<member>``, which MMEngine's file client reads once this module
 is imported: ``LoadImage``, mmcv's ``LoadImageFromFile`` and ``mmengine.fileio.get`` take it like a path. Each reading
 opens the shard anew, so loader workers share no file position.
+
+A shard that was cut short or damaged keeps the samples before that place; members whose names lead out of the shard or
+are no UTF-8 are left out.
 """
 
 import json
+import math
 import os
 import re
+import struct
 import tarfile
 from pathlib import Path
-from typing import NamedTuple
+from reprlib import repr as short_repr
+from typing import Any, NamedTuple
 
 from mmengine.fileio.backends import BaseStorageBackend, register_backend
 
+from genseg_mm.files import (
+    EMPTY_TEXT,
+    decode_text,
+    has_lone_surrogate,
+    parse_json,
+    read_json,
+    usable_text,
+)
 from genseg_mm.whole_files import whole_file
 
 IMAGE_ENDINGS = ('jpg', 'jpeg', 'png', 'webp')
 TEXT_ENDINGS = ('txt', 'json')
+MAX_TEXT_BYTES = 2**24  # of one text
 _ADDRESS = re.compile(r'tar://(.+?\.tar)#(\d+)\+(\d+)/(.*)', re.DOTALL | re.IGNORECASE)
-_INDEX_VERSION = 1
+_INDEX_VERSION = 2
+# What tarfile raises at damaged headers: numbers that are none, chains of long names without end, ...
+_DAMAGE = (tarfile.TarError, ValueError, ArithmeticError, EOFError, LookupError, RecursionError, struct.error)
 
 
 class Picture(NamedTuple):
@@ -75,30 +92,47 @@ def address(shard: str, picture: Picture) -> str:
     return f'tar://{shard}#{picture.offset}+{picture.size}/{picture.member}'
 
 
-def texts_of(data: bytes, ending: str, text_key: str) -> list[str]:
+def texts_of(data: bytes, ending: str, text_key: str) -> tuple[list[str], list[str]]:
     """Captions of the bytes of a text file: one in ``.txt``, one or a list of them in ``.json``.
 
     Returns:
-        Captions without runs of blanks; none that is empty.
+        See :func:`clean_captions`.
 
     Raises:
         ValueError: If the bytes are no text, or the json has no such key.
     """
-    text = data.decode('utf-8-sig')  # its error is a ValueError
+    text: Any = decode_text(data, 'the text')
     if ending == 'json':
-        content = json.loads(text)
+        content = parse_json(text, 'the text')
         if not isinstance(content, dict) or text_key not in content:
             raise ValueError(f'no key {text_key!r}')
         text = content[text_key]
-    return clean_captions(text)
+    return clean_captions(text, 'the text')
 
 
-def clean_captions(text: object) -> list[str]:
-    """Captions of a string or a list of strings, without runs of blanks and empty ones; ValueError otherwise."""
-    texts = text if isinstance(text, list) else [text]
-    if not all(isinstance(one, str) for one in texts):
-        raise ValueError(f'expected a string or a list of strings, but got {text!r}')
-    return [' '.join(one.split()) for one in texts if one.strip()]
+def clean_captions(text: object, where: str) -> tuple[list[str], list[str]]:
+    """Captions of a string or a list of strings.
+
+    Returns:
+        Captions without runs of blanks, and the reason why each of the others is none
+        (:func:`genseg_mm.files.usable_text`).
+
+    Raises:
+        ValueError: If it is neither; names ``where``.
+    """
+    captions, reasons = [], []
+    for one in text if isinstance(text, list) else [text]:
+        is_nan = isinstance(one, float) and math.isnan(one)
+        if not (one is None or is_nan or isinstance(one, str)):
+            raise ValueError(
+                f'{where}: expected a string or a list of strings, but got {short_repr(text)}'
+            )
+        usable, reason = usable_text(one, where)
+        if reason:
+            reasons.append(reason)
+        else:
+            captions.append(' '.join(usable.split()))
+    return captions, reasons or ([] if captions else [EMPTY_TEXT])
 
 
 def read_index(shard: str, text_key: str, index_dir: str | None = None) -> ShardIndex:
@@ -123,18 +157,34 @@ def read_index(shard: str, text_key: str, index_dir: str | None = None) -> Shard
     )
     path = Path(index_dir, f'{os.path.abspath(shard).replace(os.sep, "_")}.json')
     if path.is_file():
-        try:
-            content = json.loads(path.read_text(encoding='utf-8'))
-        except ValueError as error:
-            raise ValueError(f'index {path} is damaged ({error}): delete it') from error
-        if content['key'] == key:
-            pictures = [Picture(*picture) for picture in content['pictures']]
-            return ShardIndex(pictures, [tuple(entry) for entry in content['left_out']])
+        kept = _kept_index(path, key)
+        if kept is not None:
+            return kept
     index = _scan(shard, text_key)
     # Processes that start together may all write it: each writes a file of its own, and the last one stays.
     with whole_file(path) as part:
         part.write_text(json.dumps(dict(key=key, **index._asdict())), encoding='utf-8')
     return index
+
+
+def _kept_index(path: Path, key: dict) -> ShardIndex | None:
+    """The index in a file, None if it is of the shard as it was before."""
+    try:
+        content = read_json(path)
+        if content['key'] != key:
+            return None
+        pictures = [Picture(*picture) for picture in content['pictures']]
+        left_out = [(reason, name) for reason, name in content['left_out']]
+        for member, offset, size, captions in pictures:
+            if min(offset, size) < 0 or offset + size > key['size'] or not captions:
+                raise ValueError(f'{member!r} lies outside of the shard or has no text')
+            if not all(isinstance(text, str) for text in (member, *captions)):
+                raise ValueError(f'{member!r} has a text that is none')
+        if not all(isinstance(text, str) for entry in left_out for text in entry):
+            raise ValueError('left_out holds other things than texts')
+    except (ValueError, TypeError, LookupError) as error:
+        raise ValueError(f'index {path} is damaged ({error}): delete it') from error
+    return ShardIndex(pictures, left_out)
 
 
 def _scan(shard: str, text_key: str) -> ShardIndex:
@@ -143,6 +193,8 @@ def _scan(shard: str, text_key: str) -> ShardIndex:
     with open(shard, 'rb') as file:
 
         def read(offset: int, size: int) -> bytes:
+            if size > MAX_TEXT_BYTES:
+                raise ValueError(f'expected at most {MAX_TEXT_BYTES} bytes, but got {size}')
             file.seek(offset)
             return file.read(size)
 
@@ -158,14 +210,13 @@ def _scan(shard: str, text_key: str) -> ShardIndex:
                 left_out.append(('damaged pictures', f'{shard}/{member}'))
                 continue
             try:
-                captions = texts_of(read(*group[text][1:]), text, text_key)
+                captions, reasons = texts_of(read(*group[text][1:]), text, text_key)
             except ValueError as error:
                 left_out.append(('unreadable texts', f'{shard}/{group[text][0]} ({error})'))
                 continue
+            left_out += [(reason, f'{shard}/{group[text][0]}') for reason in reasons]
             if captions:
                 pictures.append(Picture(member, offset, size, captions))
-            else:
-                left_out.append(('empty texts', f'{shard}/{group[text][0]}'))
     return ShardIndex(pictures, left_out)
 
 
@@ -177,10 +228,20 @@ def _members(shard: str) -> tuple[dict[str, dict[str, tuple]], list[tuple[str, s
     try:
         with tarfile.open(shard, 'r:') as tar:
             while (member := _next(tar)) is not None:
-                if member.offset_data + member.size > total:
+                if member.size < 0 or member.offset_data + member.size > total:
                     break
+                tar.members.clear()  # all headers of a shard are more than its index
+                if has_lone_surrogate(member.name) or '\0' in member.name:
+                    name = member.name.encode('utf-8', 'backslashreplace').decode()
+                    left_out.append(('members with a name that is no UTF-8', f'{shard}/{name}'))
+                    continue
                 last = member.name
                 if member.isdir():
+                    continue
+                if os.path.isabs(member.name) or '..' in member.name.split('/'):
+                    left_out.append(
+                        ('members whose name leads out of the shard', f'{shard}/{member.name}')
+                    )
                     continue
                 folder, name = os.path.split(member.name)
                 stem, _, ending = name.partition('.')
@@ -192,7 +253,7 @@ def _members(shard: str) -> tuple[dict[str, dict[str, tuple]], list[tuple[str, s
                 else:
                     groups[key][ending] = member.name, member.offset_data, member.size
             end = tar.offset
-    except tarfile.ReadError as error:
+    except _DAMAGE as error:
         raise ValueError(
             f'{shard} is no uncompressed tar ({error}): unpack a compressed one first, members of it cannot be reached '
             'by their offset'
@@ -208,7 +269,7 @@ def _members(shard: str) -> tuple[dict[str, dict[str, tuple]], list[tuple[str, s
 def _next(tar: tarfile.TarFile) -> tarfile.TarInfo | None:
     try:
         return tar.next()
-    except tarfile.ReadError:
+    except _DAMAGE:
         if tar.offset == 0:
             raise
         return None  # the end is looked at afterwards

@@ -1,12 +1,13 @@
 """BSDS500: photographs and the boundaries that several people saw in each."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmengine.dataset import BaseDataset
 
 from genseg_mm.datasets.annotation_files import where_configs_look
+from genseg_mm.datasets.published_counts import Count
 from genseg_mm.registry import DATASETS
 
 SPLITS = ('train', 'val', 'test')
@@ -73,6 +74,10 @@ class BSDS500Dataset(BaseDataset):
             )
             for name in sorted(pictures, key=_number)
         ]
+
+    def published_counts(self) -> Iterator[Count]:
+        """What a copy has beside what is published; see ``genseg_mm/datasets/published_counts.py``."""
+        yield Count(len(self), 'pictures', NUM_IMAGES[self.split])
 
     def _folder(self) -> Path:
         root = Path(self.data_root)

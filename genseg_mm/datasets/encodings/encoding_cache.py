@@ -5,7 +5,8 @@ file of the folder      what it holds
 ======================  ============================================================================
 manifest.json           config, dtype, fingerprints of the encoders, transforms of the pictures
 KIND-NNNNN.safetensors  tensors named '<content>.<part>'; KIND is image (part latents), mask
-                        (latents) or prompt (states, mask and, if any, pooled)
+                        (latents) or prompt (states, mask and, if any, pooled); and of each
+                        content 'crc32', the checksum of its parts, which every reading checks
 items.jsonl             one line per item, appended after its shard: item key, content, and of
                         pictures path, size, mtime_ns, ori_shape, img_shape
 ======================  ============================================================================
@@ -17,22 +18,26 @@ and items are appended after it, so a killed run leaves at most a last line that
 import hashlib
 import json
 import os
+import zlib
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from mmengine.logging import print_log
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from genseg_mm.files import read_json
 from genseg_mm.whole_files import explained, whole_file
 from genseg_mm.write_lock import WriteLock
 
 KINDS = ('image', 'mask', 'prompt')
 FORMAT = 1
+_CHECKSUM = 'crc32'  # a part of every content
 _TOOL = 'python tools/dataset_tools/cache_encodings.py'
 
 
@@ -113,13 +118,21 @@ class EncodingCache:
 
         Raises:
             KeyError: If it is not stored; see :meth:`has`.
+            ValueError: If it is damaged: its checksum is another than when it was written. Names the shard.
         """
         shard, parts = self._contents[kind][content]
         if shard not in self._handles:
             self._handles[shard] = safe_open(self._shards[shard], framework='pt')
         handle = self._handles[shard]
         # Copies: a view would take its whole shard along to the process of the training.
-        return {part: handle.get_tensor(f'{content}.{part}').clone() for part in parts}
+        tensors = {part: handle.get_tensor(f'{content}.{part}').clone() for part in parts}
+        checksum = tensors.pop(_CHECKSUM)
+        if checksum.numel() != 1 or int(checksum) != _checksum(content, tensors):
+            raise ValueError(
+                f'{self._shards[shard]} is damaged: {kind} {content[:16]} has another checksum than when it was '
+                f'written; delete this file, then {self.command}'
+            )
+        return tensors
 
     def _read_manifest(self) -> dict:
         path = self.folder / 'manifest.json'
@@ -129,11 +142,9 @@ class EncodingCache:
                 f'{_TOOL} CONFIG --out {self.folder}'
             )
         try:
-            manifest = json.loads(path.read_text())
-        except json.JSONDecodeError as error:
-            raise ValueError(
-                f'{path} is no JSON ({error}): delete the cache, make it anew'
-            ) from error
+            manifest = read_json(path)
+        except ValueError as error:
+            raise ValueError(f'{error}: delete the cache, make it anew') from error
         if not isinstance(manifest, dict) or manifest.get('format') != FORMAT:
             found = manifest.get('format') if isinstance(manifest, dict) else manifest
             raise ValueError(
@@ -160,6 +171,13 @@ class EncodingCache:
         for name in names:
             content, _, part = name.rpartition('.')
             parts[content].append(part)
+        if not all(_CHECKSUM in own and len(own) > 1 for own in parts.values()):
+            problem = 'has no checksums (an older version wrote it) or is damaged'
+            if not remove_torn:
+                raise ValueError(f'{path} {problem}: {self.command} makes it anew')
+            print_log(f'{path} {problem}: what it held is made anew', 'current', 30)
+            path.unlink()
+            return
         number = len(self._shards)
         self._shards.append(path)
         # One entry for all contents with the same parts: objects of their own would be most of the memory of a large
@@ -174,7 +192,7 @@ class EncodingCache:
             try:
                 record = json.loads(line)
                 self.items[record.pop('item')] = record
-            except (json.JSONDecodeError, UnicodeDecodeError, KeyError, AttributeError) as error:
+            except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
                 raise ValueError(
                     f'{path}, line {number} is damaged ({error!r}): delete this file, then {self.command}'
                 ) from error
@@ -226,6 +244,7 @@ class EncodingCacheWriter(EncodingCache):
     def put(self, kind: str, content: str, tensors: Mapping[str, Tensor]) -> None:
         """Takes the tensors of one content; they are on disk after the next :meth:`flush`."""
         own = {part: tensor.detach().cpu().contiguous() for part, tensor in tensors.items()}
+        own[_CHECKSUM] = torch.tensor([_checksum(content, own)])
         self._waiting[kind][content] = own
         self._waiting_bytes[kind] += sum(tensor.nbytes for tensor in own.values())
         if self._waiting_bytes[kind] >= self.shard_bytes:
@@ -296,6 +315,17 @@ class EncodingCacheWriter(EncodingCache):
             whole = path.read_bytes().rfind(b'\n') + 1
             if whole < path.stat().st_size:
                 os.truncate(path, whole)
+
+
+def _checksum(content: str, tensors: Mapping[str, Tensor]) -> int:
+    """CRC-32 of the parts of a content in the order of their names, with what their bytes mean."""
+    found = zlib.crc32(content.encode())
+    for part, tensor in sorted(tensors.items()):
+        found = zlib.crc32(f'{part}:{tensor.dtype}:{tuple(tensor.shape)}:'.encode(), found)
+        flat = tensor.reshape(-1).contiguous()
+        if flat.numel():
+            found = zlib.crc32(memoryview(flat.view(torch.uint8).numpy()), found)
+    return found
 
 
 def _write_whole(path: Path, text: str) -> None:

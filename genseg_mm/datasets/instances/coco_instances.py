@@ -4,25 +4,22 @@ import difflib
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from reprlib import repr as short_repr
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
-from genseg_mm.datasets.annotation_files import read_json, where_configs_look
+from genseg_mm.datasets.annotation_files import picture_path, where_configs_look
+from genseg_mm.datasets.coco_annotations import CATEGORY, IMAGE, INSTANCE, read_coco
 from genseg_mm.datasets.instances.class_subsets import class_list
+from genseg_mm.datasets.published_counts import COCO_IMAGES, Count
 from genseg_mm.datasets.seeded_access import SeededAccess
 from genseg_mm.registry import DATASETS
 
 # COCO's own bounds, on `area` of the annotation in pixels of the original picture
 SIZES = dict(small=(0, 32**2), medium=(32**2, 96**2), large=(96**2, float('inf')))
 FILTERS = ('filter_empty_gt', 'min_size')
-_KEYS = dict(
-    images=dict(id=int, file_name=str, height=int, width=int),
-    annotations=dict(id=int, image_id=int, category_id=int, bbox=list, area=(int, float)),
-    categories=dict(id=int, name=str),
-)
 
 
 @DATASETS.register_module()
@@ -56,6 +53,7 @@ class CocoInstanceDataset(SeededAccess, BaseDataset):
             pictures without an instance that is no crowd, and those whose shorter side is below min_size.
         ignore_background: Whether what has no id may still be an object (metainfo of the loss).
         subset: Name of the items' part in an evaluation of several.
+        allow_outside: Whether the paths of pictures may leave data_root and the folder of the pictures.
         pipeline: Transforms.
         test_mode: As for MMEngine's ``BaseDataset``.
         **kwargs: Further arguments of MMEngine's ``BaseDataset``.
@@ -78,6 +76,7 @@ class CocoInstanceDataset(SeededAccess, BaseDataset):
         filter_cfg: Mapping | None = None,
         ignore_background: bool = False,
         subset: str | None = None,
+        allow_outside: bool = False,
         pipeline: Sequence[dict | Callable] = (),
         test_mode: bool = False,
         **kwargs,
@@ -95,6 +94,7 @@ class CocoInstanceDataset(SeededAccess, BaseDataset):
         self._must_exist = not isinstance(classes, str)
         self.other_classes, self.size = other_classes, size
         self.ignore_background, self.subset = ignore_background, subset
+        self.allow_outside = allow_outside
         self.dropped: Counter[str] = Counter()
         self.skipped: dict[str, list[str]] = {}
         self.num_pictures = 0
@@ -115,15 +115,7 @@ class CocoInstanceDataset(SeededAccess, BaseDataset):
         names = {own['id']: own['name'] for own in content['categories']}
         wanted = self._wanted(names)
         annotations: dict[int, list[dict]] = {own['id']: [] for own in content['images']}
-        if len(annotations) < len(content['images']):
-            raise ValueError(f'{self.ann_file}: two images have the same id')
-        if len({own['id'] for own in content['annotations']}) < len(content['annotations']):
-            raise ValueError(f'{self.ann_file}: two annotations have the same id')
         for own in content['annotations']:
-            if own['image_id'] not in annotations:
-                raise ValueError(
-                    f'{self.ann_file}: annotation {own["id"]} is of image {own["image_id"]}, which is not in the file'
-                )
             if own['category_id'] not in names:
                 raise ValueError(
                     f'{self.ann_file}: annotation {own["id"]} has the category {own["category_id"]}, which is not in '
@@ -138,6 +130,16 @@ class CocoInstanceDataset(SeededAccess, BaseDataset):
         self._report(items, len(content['annotations']), names, wanted)
         return items
 
+    def published_items(self) -> int | None:
+        """Pictures of the complete file, before filter_cfg leaves any out."""
+        return COCO_IMAGES.get(Path(self.ann_file).name)
+
+    def published_counts(self) -> Iterator[Count]:
+        """What a copy has beside what is published; train is often used in part on purpose."""
+        name = Path(self.ann_file).name
+        if name == 'instances_val2017.json':
+            yield Count(self.num_pictures, 'pictures', COCO_IMAGES[name])
+
     def _read(self) -> dict:
         folder = self.data_prefix['img']
         for path, exists in ((self.ann_file, os.path.isfile), (folder, os.path.isdir)):
@@ -147,22 +149,9 @@ class CocoInstanceDataset(SeededAccess, BaseDataset):
                     f'{os.path.basename(self.ann_file)!r} and a folder of pictures {folder!r}. '
                     f'{where_configs_look()}'
                 )
-        content = read_json(self.ann_file)
-        for name, keys in _KEYS.items():
-            entries = content.get(name) if isinstance(content, dict) else None
-            if not isinstance(entries, list):
-                raise ValueError(
-                    f'{self.ann_file}: expected COCO instances with the lists {tuple(_KEYS)}, but got '
-                    f'{short_repr(content)}'
-                )
-            for entry in entries:
-                for key, kind in keys.items():
-                    if not isinstance(entry.get(key), kind):
-                        raise ValueError(
-                            f'{self.ann_file}: entry {entry.get("id", "?")} of {name} lacks a valid {key!r}, got '
-                            f'{entry.get(key)!r}'
-                        )
-        return content
+        return read_coco(
+            self.ann_file, dict(images=IMAGE, annotations=INSTANCE, categories=CATEGORY)
+        )
 
     def _wanted(self, names: Mapping[int, str]) -> set[int]:
         if self.classes == 'all':
@@ -196,8 +185,10 @@ class CocoInstanceDataset(SeededAccess, BaseDataset):
             if own.get('segmentation'):
                 instance['mask'] = own['segmentation']
             instances.append(instance)
+        folder, name = self.data_prefix['img'], image['file_name']
+        where = f'{self.ann_file}, image {image["id"]}'
         item = dict(
-            img_path=os.path.join(self.data_prefix['img'], image['file_name']),
+            img_path=picture_path(folder, name, self.data_root, where, self.allow_outside),
             img_id=image['id'],
             height=image['height'],
             width=image['width'],
@@ -210,10 +201,6 @@ class CocoInstanceDataset(SeededAccess, BaseDataset):
         """Reason to drop an annotation, and whether it is to be ignored, as a crowd."""
         if own.get('ignore', False):
             return 'marked ignore', False
-        if len(own['bbox']) != 4:
-            raise ValueError(
-                f'{self.ann_file}: annotation {own["id"]}: expected a bbox [x, y, width, height], but got {own["bbox"]}'
-            )
         x, y, width, height = own['bbox']
         inside_x = min(x + width, image['width']) - max(x, 0)
         inside_y = min(y + height, image['height']) - max(y, 0)

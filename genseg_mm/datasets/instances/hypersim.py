@@ -1,7 +1,7 @@
 """Hypersim: indoor renderings with an id of every object."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from genseg_mm.datasets.instances.hypersim_files import (
     read_split,
 )
 from genseg_mm.datasets.instances.instance_map_dataset import InstanceMapDataset
+from genseg_mm.datasets.published_counts import HYPERSIM_FRAMES
 from genseg_mm.registry import DATASETS
 
 PARTITIONS = ('train', 'val', 'test')
@@ -111,6 +112,11 @@ class HypersimDataset(InstanceMapDataset):
                 subset=self.partition or 'all',
             )
 
+    def published_items(self) -> int | None:
+        """Public frames of the partition; what an index leaves out is not published."""
+        known = self.split_file and not self.index_file
+        return HYPERSIM_FRAMES[self.partition] if known else None
+
     @staticmethod
     def _semantic_map(folder: HypersimFolder, frame: Frame) -> dict[str, str]:
         path = folder.semantic_map(frame)
@@ -152,7 +158,7 @@ class HypersimDataset(InstanceMapDataset):
             )
         for name in ('min_instances', 'min_scene_instances'):
             if getattr(self, name) is None:
-                setattr(self, name, int(settings.get(name, 1)))
+                setattr(self, name, _setting(settings, name, path))
         return counts
 
     def _reason_against(self, counts: Counts | None) -> str | None:
@@ -168,3 +174,10 @@ class HypersimDataset(InstanceMapDataset):
 
     def _path(self, path: str) -> Path:
         return Path(self.data_root) / path
+
+
+def _setting(settings: Mapping[str, str], name: str, path: Path) -> int:
+    text = settings.get(name, '1')
+    if not text.isdecimal() or len(text) > 9:
+        raise ValueError(f'{path}, line 1: expected {name} to be a whole number, but got {text!r}')
+    return int(text)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from genseg_mm.files import read_lines, read_table
 from genseg_mm.whole_files import whole_file
 
 LAYOUTS = ('auto', 'official', 'converted')
@@ -23,6 +24,7 @@ UNREADABLE = -1  # num_instances of a frame whose file is damaged
 MAKE_INDEX = 'python tools/dataset_tools/prepare_hypersim.py {root} --out {out}'
 
 _SCENE = re.compile(r'ai_\d{3}_\d{3}')
+_CAMERA_NAME = re.compile(r'cam_\d+')
 _CAMERA = re.compile(r'scene_(cam_\d+)_(?:final_preview|geometry_hdf5)')
 # Of a folder's many files only the tone-mapped picture, never diff.jpg or tonemap.jpg beside it, and the ids.
 _IMAGE = re.compile(r'frame\.(\d{4})\.color\.jpg')
@@ -143,12 +145,12 @@ def read_split(path: str | Path, partition: str | None) -> list[Frame]:
         ValueError: If it is another table, or has no frame of that partition.
     """
     frames, partitions = [], set()
-    for row in _rows(path, SPLIT_COLUMNS):
+    for number, row in _rows(path, SPLIT_COLUMNS):
         if row['included_in_public_release'].strip().lower() != 'true':
             continue
         partitions.add(row['split_partition_name'])
         if partition in (None, row['split_partition_name']):
-            frames.append(_frame(row, path))
+            frames.append(_frame(row, f'{path}, line {number}'))
     if not frames:
         raise ValueError(
             f'{path} has no public frame of partition {partition!r}; it has {sorted(partitions)}'
@@ -183,37 +185,33 @@ def read_index(path: str | Path) -> tuple[dict[Frame, Counts], dict[str, str]]:
         ValueError: If it is another table.
     """
     counts = {}
-    for row in _rows(path, INDEX_COLUMNS):
-        try:
-            own = Counts(int(row['num_instances']), int(row['scene_instances']))
-        except (TypeError, ValueError) as error:
-            raise ValueError(f'{path}: expected whole numbers, but got {row}') from error
-        counts[_frame(row, path)] = own
-    with Path(path).open(newline='') as file:
-        line = file.readline()
+    for number, row in _rows(path, INDEX_COLUMNS):
+        where = f'{path}, line {number}'
+        own = Counts(_whole(row, 'num_instances', where), _whole(row, 'scene_instances', where))
+        counts[_frame(row, where)] = own
+    _, line = next(read_lines(path))
     pairs = (word.partition('=')[::2] for word in line[1:].split()) if line[0] == '#' else ()
     return counts, dict(pairs)
 
 
-def _rows(path: str | Path, columns: tuple[str, ...]) -> Iterator[dict[str, str]]:
-    if not Path(path).is_file():
-        raise FileNotFoundError(f'no file {path}')
-    with Path(path).open(newline='') as file:
-        lines = (line for line in file if not line.startswith('#'))
-        reader = csv.DictReader(lines)
-        lacking = sorted(set(columns) - set(reader.fieldnames or ()))
-        if lacking:
-            raise ValueError(
-                f'{path}: expected the columns {columns}, but got {reader.fieldnames}, without {lacking}'
-            )
-        yield from reader
+def _rows(path: str | Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
+    return read_table(path, columns, whole=True, comment='#', ending='.csv')
 
 
-def _frame(row: Mapping[str, str], path: str | Path) -> Frame:
+def _frame(row: Mapping[str, str], where: str) -> Frame:
+    scene, camera = row['scene_name'], row['camera_name']
+    if not _SCENE.fullmatch(scene) or not _CAMERA_NAME.fullmatch(camera):
+        raise ValueError(
+            f'{where}: expected a scene ai_VVV_NNN and a camera cam_XX, but got {scene!r} and {camera!r}'
+        )
+    return Frame(scene, camera, _whole(row, 'frame_id', where))
+
+
+def _whole(row: Mapping[str, str], name: str, where: str) -> int:
     try:
-        return Frame(row['scene_name'], row['camera_name'], int(row['frame_id']))
-    except (TypeError, ValueError) as error:
-        raise ValueError(f'{path}: expected frame_id to be a whole number in {row}') from error
+        return int(row[name])
+    except ValueError as error:
+        raise ValueError(f'{where}: expected {name} to be a whole number, but got {row[name]!r}') from error
 
 
 def _names(folder: Path) -> list[str]:

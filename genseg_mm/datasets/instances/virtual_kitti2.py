@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from genseg_mm.datasets.instances.instance_map_dataset import InstanceMapDataset
+from genseg_mm.datasets.published_counts import VKITTI2_FRAMES, VKITTI2_SCENES
 from genseg_mm.registry import DATASETS
 
 # With both cameras the 21,260 pairs of the paper: no clone, no turned cameras.
@@ -70,6 +71,11 @@ class VirtualKITTI2Dataset(InstanceMapDataset):
             for variation in self.variations:
                 for camera in self.cameras:
                     yield from self._camera_pairs(scene, variation, camera)
+
+    def published_items(self) -> int | None:
+        """Pairs of all scenes with these variations and cameras; of single scenes no number is published."""
+        known = len(set(self.scenes)) == VKITTI2_SCENES
+        return VKITTI2_FRAMES * len(self.variations) * len(self.cameras) if known else None
 
     def _camera_pairs(self, scene: str, variation: str, camera: int) -> Iterator[dict]:
         frames = Path(self.data_root) / scene / variation / 'frames'

@@ -2,9 +2,15 @@
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from reprlib import repr as short_repr
 
+from genseg_mm.datasets.published_counts import (
+    GREFCOCO_IMAGES,
+    Count,
+    exclusion_note,
+    num_pictures,
+)
 from genseg_mm.datasets.referring.refcoco import RefCOCODataset
 from genseg_mm.datasets.referring.refer_files import parse_segmentation
 from genseg_mm.registry import DATASETS
@@ -88,6 +94,16 @@ class GRefCOCODataset(RefCOCODataset):
         if not self.no_target:
             items = [item for item in items if item['kind'] != KINDS[0]]
         return items
+
+    def published_items(self) -> None:
+        """Not known: sentences are published for all splits together."""
+        return None
+
+    def published_counts(self) -> Iterator[Count]:
+        """See :class:`RefCOCODataset`."""
+        if self.split in GREFCOCO_IMAGES:
+            published, note = GREFCOCO_IMAGES[self.split], exclusion_note(self)
+            yield Count(num_pictures(self), 'pictures', published, note=note)
 
     def _parse_ref(self, ref: dict, *files: Mapping) -> dict:
         item = super()._parse_ref(ref, *files)

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from functools import lru_cache
 from reprlib import repr as short_repr
 
-from genseg_mm.datasets.annotation_files import read_json
+from genseg_mm.datasets.annotation_files import is_integer
 from genseg_mm.datasets.safe_pickle import load_plain_pickle
+from genseg_mm.files import read_json, read_lines
 
 _UNC_UMD = ('refcoco/refs(unc).p', 'refcoco+/refs(unc).p', 'refcocog/refs(umd).p')
 _GOOGLE = 'refcocog/refs(google).p'
@@ -102,16 +103,13 @@ def _ids_of(path: str, mtime_ns: int, size: int) -> frozenset[int]:
             number for name in os.listdir(path) if (number := coco_image_id(name)) is not None
         )
     if path.endswith('.txt'):
-        with open(path, encoding='utf-8') as file:
-            lines = enumerate(map(str.strip, file), start=1)
-            return frozenset(
-                _number(line, f'{path}, line {count}') for count, line in lines if line
-            )
+        lines = ((number, line.strip()) for number, line in read_lines(path))
+        return frozenset(_number(line, f'{path}, line {number}') for number, line in lines if line)
     content = read_json(path) if path.endswith('.json') else load_plain_pickle(path)
     if isinstance(content, dict):
         images = content.get('images')
         if not isinstance(images, list):
-            raise ValueError(f'{path} lacks the list images, it has {short_repr(sorted(content))}')
+            raise ValueError(f'{path} lacks the list images, it has {short_repr(sorted(map(str, content)))}')
         return frozenset(_key(own, 'id', int, f'{path}, images') for own in images)
     if not isinstance(content, (list, set, frozenset)) or not content:
         raise ValueError(f'{path}: expected a list of references, but got {short_repr(content)}')
@@ -125,9 +123,9 @@ def _ids_of(path: str, mtime_ns: int, size: int) -> frozenset[int]:
 
 
 def _number(entry: object, where: str) -> int:
-    if isinstance(entry, int) and not isinstance(entry, bool):
+    if is_integer(entry):
         return entry
-    if isinstance(entry, str) and entry.isdecimal():
+    if isinstance(entry, str) and entry.isdecimal() and len(entry) < 19:
         return int(entry)
     number = coco_image_id(entry) if isinstance(entry, str) else None
     if number is None:
@@ -136,8 +134,9 @@ def _number(entry: object, where: str) -> int:
 
 
 def _key(entry: object, key: str, kind: type, where: str) -> object:
-    if not isinstance(entry, dict) or not isinstance(entry.get(key), kind):
+    value = entry.get(key) if isinstance(entry, dict) else None
+    if not isinstance(value, kind) or (kind is int and not is_integer(value)):
         raise ValueError(
             f'{where}: expected a dict with {key} ({kind.__name__}), but got {short_repr(entry)}'
         )
-    return entry[key]
+    return value

@@ -2,13 +2,19 @@
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from reprlib import repr as short_repr
 
 from mmengine.logging import print_log
 
 from genseg_mm.datasets.annotation_files import read_json, where_configs_look
 from genseg_mm.datasets.counted_visits import CountedVisits, checked_choice
+from genseg_mm.datasets.published_counts import (
+    REASONSEG_IMAGES,
+    Count,
+    exclusion_note,
+    num_pictures,
+)
 from genseg_mm.datasets.referring.leakage import coco_image_id, evaluation_image_ids
 from genseg_mm.datasets.referring.reason_seg_files import IGNORED, read_annotation
 from genseg_mm.registry import DATASETS
@@ -32,7 +38,9 @@ class ReasonSegDataset(CountedVisits):
     with ``explanatory`` also ``query, answer``, and in training ``visit``.
 
     Pictures without any target polygon (the published test split has two) stay, with an empty target; their number
-    and names are logged, also in ``without_target``.
+    and names are logged, also in ``without_target``. Wordings that are no text (null, NaN, empty, or with a lone
+    surrogate) are left out, and pictures without any other as well: ``left_out`` names them by reason, they are counted
+    in a warning.
 
     Args:
         data_root: Folder that ``data_prefix`` is relative to.
@@ -107,11 +115,16 @@ class ReasonSegDataset(CountedVisits):
                 f'data_prefix img_path: folder {folder!r} does not exist, expected {LAYOUT}. '
                 f'{where_configs_look()}'
             )
+        self.left_out.clear()
         answers = self._read_answers(folder)
         paths = [
             (path, split) for split in self.split.split('_') for path in _pictures(folder, split)
         ]
-        items = [self._item(path, split, answers) for path, split in self._not_excluded(paths)]
+        found = (self._item(path, split, answers) for path, split in self._not_excluded(paths))
+        items = [item for item in found if item is not None]
+        self.log_left_out()
+        if not items:
+            raise ValueError(f'{folder}: no picture of {self.split!r} has a text')
         self._report(items, answers)
         if self.sentence == 'random':
             return items
@@ -122,8 +135,23 @@ class ReasonSegDataset(CountedVisits):
             for number, text in enumerate(item['sentences'][:count])
         ]
 
-    def _item(self, path: str, split: str, answers: Mapping | None) -> dict:
-        found = read_annotation(f'{os.path.splitext(path)[0]}.json')
+    def published_items(self) -> int | None:
+        """Pictures of the complete split; of its wordings no number is published."""
+        if self.sentence == 'all':
+            return None
+        return sum(REASONSEG_IMAGES[split] for split in self.split.split('_'))
+
+    def published_counts(self) -> Iterator[Count]:
+        """What a copy has beside what is published; see ``genseg_mm/datasets/published_counts.py``."""
+        published = sum(REASONSEG_IMAGES[split] for split in self.split.split('_'))
+        found = num_pictures(self) if self.sentence == 'all' else len(self)
+        yield Count(found, 'pictures', published, note=exclusion_note(self))
+
+    def _item(self, path: str, split: str, answers: Mapping | None) -> dict | None:
+        found = read_annotation(f'{os.path.splitext(path)[0]}.json', self.usable_text)
+        if not found['sentences']:
+            self.leave_out('pictures without a text', path)
+            return None
         if all(shape['ignore'] for shape in found['shapes']):
             self.without_target.append(path)
         item = dict(

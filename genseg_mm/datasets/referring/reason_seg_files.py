@@ -1,34 +1,35 @@
 """Reading of ReasonSeg's annotation files, and the masks that their polygons mean."""
 
-import json
-import math
+from collections.abc import Callable
 from reprlib import repr as short_repr
 
 import cv2
 import numpy as np
+
+from genseg_mm.datasets.annotation_files import is_number
+from genseg_mm.files import read_json
 
 IGNORED = 255
 # In longer sides of the picture: OpenCV's fixed-point coordinates overflow far outside.
 _MAX_REACH = 10
 
 
-def read_annotation(path: str) -> dict:
+def read_annotation(path: str, usable: Callable[[object, str], str]) -> dict:
     """Reads one annotation file, UTF-8 or, as some are, Windows-1252.
 
+    Args:
+        path: The file.
+        usable: Takes a text and its place, and gives it back, or ``''`` for what is none and is left out.
+
     Returns:
-        ``sentences`` (at least one, all different ways to say the same), ``is_sentence`` (whether they are long
-        questions rather than names), ``shapes`` (dicts of ``points`` [[x, y], ...] and ``ignore``; a union, without
-        those labelled 'flag') and ``num_flags``.
+        ``sentences`` (all different ways to say the same, without those that are no text), ``is_sentence`` (whether
+        they are long questions), ``shapes`` (dicts of ``points`` [[x, y], ...] and ``ignore``; a union, without those
+        labelled 'flag') and ``num_flags``.
 
     Raises:
         ValueError: If the file is damaged or lacks something.
     """
-    with open(path, 'rb') as file:
-        data = file.read()
-    try:
-        content = json.loads(_text(data))
-    except ValueError as error:
-        raise ValueError(f'{path} is not a whole JSON file: {error}') from error
+    content = read_json(path, fallback='cp1252')
     kinds = dict(text=list, is_sentence=int, shapes=list)
     for key, kind in kinds.items():
         if not isinstance(content, dict) or not isinstance(content.get(key), kind):
@@ -37,14 +38,13 @@ def read_annotation(path: str) -> dict:
                 f'is {short_repr(content.get(key) if isinstance(content, dict) else content)}'
             )
     sentences = content['text']
-    if not sentences or not all(isinstance(text, str) and text.strip() for text in sentences):
-        raise ValueError(
-            f'{path}: text must be a list of sentences, but got {short_repr(sentences)}'
-        )
+    if not sentences:
+        raise ValueError(f'{path}: text must be a list of sentences, but got []')
+    usable_ones = [usable(text, f'{path}, text {index}') for index, text in enumerate(sentences)]
     shapes = [_shape(own, f'{path}, shape {index}') for index, own in enumerate(content['shapes'])]
     kept = [shape for shape in shapes if shape is not None]
     return dict(
-        sentences=[text.strip() for text in sentences],
+        sentences=[text.strip() for text in usable_ones if text],
         is_sentence=bool(content['is_sentence']),
         shapes=kept,
         num_flags=len(shapes) - len(kept),
@@ -97,13 +97,6 @@ def _paint(mask: np.ndarray, polygon: np.ndarray, value: int) -> np.ndarray:
     return mask
 
 
-def _text(data: bytes) -> str:
-    try:
-        return data.decode('utf-8-sig')
-    except UnicodeDecodeError:
-        return data.decode('cp1252')
-
-
 def _shape(shape: dict, where: str) -> dict | None:
     if not isinstance(shape, dict) or not isinstance(shape.get('label'), str):
         raise ValueError(f'{where}: expected a dict with a label, but got {short_repr(shape)}')
@@ -118,11 +111,4 @@ def _shape(shape: dict, where: str) -> dict | None:
 
 
 def _is_point(point: object) -> bool:
-    return (
-        isinstance(point, (list, tuple))
-        and len(point) == 2
-        and all(
-            isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-            for value in point
-        )
-    )
+    return isinstance(point, (list, tuple)) and len(point) == 2 and all(map(is_number, point))

@@ -3,12 +3,18 @@
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 from mmengine.logging import print_log
 
-from genseg_mm.datasets.annotation_files import missing_pictures, where_configs_look
+from genseg_mm.datasets.annotation_files import (
+    missing_pictures,
+    picture_path,
+    where_configs_look,
+)
 from genseg_mm.datasets.counted_visits import CountedVisits, checked_choice
+from genseg_mm.datasets.published_counts import REFER_COUNTS, Count, exclusion_note
 from genseg_mm.datasets.referring.leakage import evaluation_image_ids
 from genseg_mm.datasets.referring.refer_files import (
     LAYOUT,
@@ -44,6 +50,9 @@ class RefCOCODataset(CountedVisits):
     A file that lists several ``ann_id`` per expression is read as well: their union is the
     target, and ``[-1]`` means that nothing is referred to (no segmentations).
 
+    Sentences that are no text (null, NaN, missing, empty, or with a lone surrogate) are left out, and references
+    without any other as well: ``left_out`` names them by reason, and they are counted in a warning.
+
     Args:
         data_root: Folder that the other paths are relative to.
         ann_file: ``instances.json``, COCO format.
@@ -60,6 +69,7 @@ class RefCOCODataset(CountedVisits):
             than train are meant, id lists, or presets such as ``'unc+umd'``; all ``sources`` of
             :func:`genseg_mm.datasets.referring.leakage.evaluation_image_ids`, relative to ``data_root``.
         check_images: Missing picture files are an error. Otherwise they are counted in a warning.
+        allow_outside: Whether the paths of pictures may leave data_root and the folder of the pictures.
         seed: Seed of the drawn sentences.
         test_mode: See above.
         pipeline: Transforms.
@@ -67,7 +77,7 @@ class RefCOCODataset(CountedVisits):
 
     Raises:
         FileNotFoundError: If a file or folder is missing.
-        ValueError: If an argument or the content of a file is wrong. No entry is skipped.
+        ValueError: If an argument or the content of a file is wrong.
     """
 
     METAINFO = dict(classes=('background', 'target'), palette=[[0, 0, 0], [255, 255, 255]])
@@ -85,6 +95,7 @@ class RefCOCODataset(CountedVisits):
         sentence: str | None = None,
         exclude_images: str | int | Sequence[str | int] | None = None,
         check_images: bool = False,
+        allow_outside: bool = False,
         seed: int = 0,
         test_mode: bool = False,
         pipeline: Sequence[dict | Callable] = (),
@@ -103,7 +114,7 @@ class RefCOCODataset(CountedVisits):
             )
         self.split_file, self.split = split_file, split
         self.text_field, self.sentence, self.seed = text_field, sentence, seed
-        self.check_images = check_images
+        self.check_images, self.allow_outside = check_images, allow_outside
         if isinstance(exclude_images, (str, int)):
             exclude_images = (exclude_images,)
         self.exclude_images = tuple(exclude_images or ())
@@ -128,7 +139,12 @@ class RefCOCODataset(CountedVisits):
                 f'data_root {self.data_root!r} is not a folder, expected {self.LAYOUT}. '
                 f'{where_configs_look()}'
             )
-        refs = read_refs(existing_file(self.split_file, 'split_file', self.LAYOUT), self.text_field)
+        self.left_out.clear()
+        refs = read_refs(
+            existing_file(self.split_file, 'split_file', self.LAYOUT),
+            self.text_field,
+            self.usable_text,
+        )
         refs = self._drop_excluded(self._select_split(refs))
         images, annotations = read_instances(
             existing_file(self.ann_file, 'ann_file', self.LAYOUT),
@@ -137,6 +153,7 @@ class RefCOCODataset(CountedVisits):
         )
         outlines = {}
         items = [self._parse_ref(ref, images, annotations, outlines) for ref in refs]
+        self.log_left_out()
         for what, count in self.dropped.items():
             self._log(f'left out {count} {what}', logging.WARNING)
         self._check_image_files({item['img_path'] for item in items})
@@ -148,6 +165,23 @@ class RefCOCODataset(CountedVisits):
             ]
         self._log(f'{len(items)} items of {len(refs)} referred objects')
         return items
+
+    def published_items(self) -> int | None:
+        """Items of the complete split, None where no number is published."""
+        path = Path(self.split_file)
+        splits = REFER_COUNTS.get(f'{path.parent.name}/{path.name}', {})
+        names = [self.split]
+        if self.split == 'test' and 'test' not in splits:
+            names = [name for name in splits if name.startswith('test')]
+        counts = [splits[name][self.sentence == 'all'] for name in names if name in splits]
+        return sum(counts) if counts and None not in counts else None
+
+    def published_counts(self) -> Iterator[Count]:
+        """What a copy has beside what is published; see ``genseg_mm/datasets/published_counts.py``."""
+        published = self.published_items()
+        if published is not None:
+            what = 'sentences' if self.sentence == 'all' else 'references'
+            yield Count(len(self), what, published, note=exclusion_note(self))
 
     def _shown_sentences(self, item: dict) -> list[tuple[str, int]]:
         pairs = list(zip(item['sentences'], item['sent_ids'], strict=True))
@@ -213,8 +247,10 @@ class RefCOCODataset(CountedVisits):
             if ann_id not in outlines:
                 outlines[ann_id] = self._outline(annotation, image)
             segmentations += outlines[ann_id]
+        folder, name = self.data_prefix['img_path'], image['file_name']
+        place = f'{self.ann_file}, image {image["id"]}'
         return dict(
-            img_path=os.path.join(self.data_prefix['img_path'], image['file_name']),
+            img_path=picture_path(folder, name, self.data_root, place, self.allow_outside),
             img_id=image['id'],
             height=image['height'],
             width=image['width'],

@@ -5,12 +5,19 @@
 (https://github.com/lichengunc/refer, data/README.md). Every error names the file and the entry.
 """
 
-import math
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from reprlib import repr as short_repr
 
-from genseg_mm.datasets.annotation_files import check_keys, read_json
+from genseg_mm.datasets.annotation_files import check_keys, is_integer, is_number, read_json
+from genseg_mm.datasets.coco_annotations import (
+    FLAGS,
+    ID,
+    IMAGE,
+    SEGMENTATION,
+    check_entry,
+    read_lists,
+)
 from genseg_mm.datasets.safe_pickle import load_plain_pickle
 
 LAYOUT = (
@@ -18,9 +25,8 @@ LAYOUT = (
     '<data_root>/train2014/COCO_train2014_*.jpg'
 )
 _REF_KEYS = dict(ref_id=int, ann_id=(int, list), image_id=int, split=str, sentences=list)
-_ENTRY_KEYS = dict(
-    images=dict(id=int, file_name=str, height=int, width=int),
-    annotations=dict(id=int, image_id=int, segmentation=(list, dict)),
+_FIELDS = dict(
+    images=IMAGE, annotations=dict(id=ID, image_id=ID, segmentation=SEGMENTATION, **FLAGS)
 )
 
 
@@ -43,12 +49,16 @@ def as_list(ann_id: int | list[int]) -> list[int]:
     return list(ann_id) if isinstance(ann_id, list) else [ann_id]
 
 
-def read_refs(path: str, text_field: str) -> list[dict]:
+def read_refs(path: str, text_field: str, usable: Callable[[object, str], str]) -> list[dict]:
     """Reads a list of references (``.json``, else a pickle of plain data).
 
     Args:
         path: The existing file.
-        text_field: Key of the text that every sentence must have, ``'sent'`` or ``'raw'``.
+        text_field: Key of the text of a sentence, ``'sent'`` or ``'raw'``.
+        usable: Takes a text and its place, and gives it back, or ``''`` for what is none and is left out.
+
+    Returns:
+        The references with the sentences that have a text; those without any are left out.
 
     Raises:
         ValueError: If the file is refused, damaged, or lacks a key.
@@ -56,17 +66,32 @@ def read_refs(path: str, text_field: str) -> list[dict]:
     refs = read_json(path) if path.endswith('.json') else load_plain_pickle(path)
     if not isinstance(refs, list) or not refs:
         raise ValueError(f'{path}: expected a list of references, but got {short_repr(refs)}')
-    sentence_keys = {'sent_id': int, text_field: str}
+    kept, num_texts = [], 0
     for index, ref in enumerate(refs):
         where = f'{path}, reference {index}'
         check_keys(ref, _REF_KEYS, where)
-        if not all(isinstance(ann_id, int) for ann_id in as_list(ref['ann_id'])):
+        if not all(map(is_integer, as_list(ref['ann_id']))):
             raise ValueError(f'{where}: ann_id must be of int, but got {short_repr(ref["ann_id"])}')
         if not ref['sentences']:
             raise ValueError(f'{where} (ref_id {ref["ref_id"]}) has no sentence')
+        sentences = []
         for number, sentence in enumerate(ref['sentences']):
-            check_keys(sentence, sentence_keys, f'{where}, sentence {number}')
-    return refs
+            place = f'{where}, sentence {number}'
+            check_keys(sentence, dict(sent_id=int), place)
+            num_texts += text_field in sentence
+            if usable(sentence.get(text_field), f'{place}: {text_field}'):
+                sentences.append(sentence)
+        if sentences:
+            kept.append(dict(ref, sentences=sentences))
+    if not num_texts:
+        sentence = refs[0]['sentences'][0]
+        raise ValueError(
+            f'{path}, reference 0, sentence 0 lacks the key {text_field!r}, as all others do; it has '
+            f'{sorted(map(str, sentence))}'
+        )
+    if not kept:
+        raise ValueError(f'{path}: no reference has a text as {text_field!r}')
+    return kept
 
 
 def read_instances(
@@ -78,18 +103,20 @@ def read_instances(
         Pictures by id and annotations by id; ids that the file does not have are absent.
 
     Raises:
-        ValueError: If the file is damaged or one of the asked entries lacks a key.
+        ValueError: If the file is damaged, or one of the asked entries lacks a key, has a wrong value, or is there
+            twice with different content.
     """
-    content = read_json(path)
-    check_keys(content, dict(images=list, annotations=list), path)
+    content = read_lists(path, ('images', 'annotations'))
     found = {}
     for key, ids in (('images', image_ids), ('annotations', ann_ids)):
         found[key] = {}
         for index, entry in enumerate(content[key]):
-            check_keys(entry, dict(id=int), f'{path}, {key}[{index}]')
+            where = f'{path}, {key}[{index}]'
+            check_entry(entry, dict(id=ID), where)
             if entry['id'] in ids:
-                check_keys(entry, _ENTRY_KEYS[key], f'{path}, {key}[{index}]')
-                found[key][entry['id']] = entry
+                check_entry(entry, _FIELDS[key], where)
+                if found[key].setdefault(entry['id'], entry) != entry:
+                    raise ValueError(f'{path}: two {key} have the same id {entry["id"]}')
     return found['images'], found['annotations']
 
 
@@ -124,7 +151,7 @@ def parse_segmentation(annotation: dict, image: dict, path: str) -> tuple[list[l
         return list(parts), 0
     polygons = []
     for part in parts:
-        if not isinstance(part, list) or len(part) % 2 or not all(map(_is_finite, part)):
+        if not isinstance(part, list) or len(part) % 2 or not all(map(is_number, part)):
             raise ValueError(
                 f'{where}: expected polygons [x0, y0, x1, y1, x2, y2, ...], '
                 f'but got {short_repr(part)}'
@@ -137,7 +164,3 @@ def parse_segmentation(annotation: dict, image: dict, path: str) -> tuple[list[l
             f'but got {short_repr(segmentation)}'
         )
     return [polygons], len(parts) - len(polygons)
-
-
-def _is_finite(value: object) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(value)

@@ -11,6 +11,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from genseg_mm.files import has_lone_surrogate, read_json
 from genseg_mm.whole_files import whole_file
 
 TOOL = 'tools/dataset_tools/write_descriptions.py CONFIG'
@@ -41,10 +42,7 @@ class DescriptionFile:
         if not os.path.isfile(path):
             raise FileNotFoundError(f'no file of descriptions {path}: write it with {TOOL} {path}')
         expected = '{"writer": {...}, "descriptions": {picture: {text: description}}}'
-        try:
-            content = json.loads(Path(path).read_text(encoding='utf-8'))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f'{path}: expected JSON of {expected}, but got {error}') from None
+        content = read_json(path)
         if not _is_content(content):
             raise ValueError(f'{path}: expected JSON of {expected}, but got other entries')
         return cls(path, content['writer'], content['descriptions'])
@@ -110,6 +108,7 @@ def _is_content(content: object) -> bool:
         return False
     descriptions = content.get('descriptions')
     return isinstance(descriptions, dict) and all(
-        isinstance(own, dict) and all(isinstance(text, str) for text in own.values())
+        isinstance(own, dict)
+        and all(isinstance(text, str) and not has_lone_surrogate(text) for text in own.values())
         for own in descriptions.values()
     )

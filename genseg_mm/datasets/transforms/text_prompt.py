@@ -2,6 +2,7 @@
 
 from mmcv.transforms import BaseTransform
 
+from genseg_mm.files import check_texts
 from genseg_mm.registry import TRANSFORMS
 
 
@@ -28,6 +29,7 @@ class TextPrompt(BaseTransform):
             raise ValueError(
                 f"TextPrompt needs a string 'text' in the sample of {results.get('img_path', '?')!r}, but got {text!r}"
             )
+        check_texts([text], f'the text of {results.get("img_path", "?")!r}')
         text = text.strip().lower() if self.lower else text
         results['expression'] = text
         results['text'] = self.template.format(text)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from genseg_mm.files import read_json
 from genseg_mm.models.pretrained_parts import load_part, reading, variants_of
 
 PIPELINE_PARTS = ('unet', 'vae', 'text_encoder', 'tokenizer', 'scheduler')
@@ -287,10 +288,7 @@ def _check_files(place: Path, *patterns: str) -> None:
 
 
 def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text())
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f'{file} is no JSON file: {error}') from error
+    content = read_json(file)
     if not isinstance(content, dict):
         raise ValueError(f'{file} must hold a JSON object, but got {type(content).__name__}')
     return content

@@ -7,6 +7,7 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from genseg_mm.files import check_texts
 from genseg_mm.models.base import FrozenPartsMixin, freeze, frozen_pass, is_pretrained_config
 from genseg_mm.models.pretrained_parts import build_part
 from genseg_mm.models.prompt_encoders.prompt_embeddings import PromptEmbeddings
@@ -128,8 +129,10 @@ class QwenVLPromptEncoder(FrozenPartsMixin, BaseModule):
             Embeddings (N, L, D), zero at padding, and their mask (N, L).
 
         Raises:
-            ValueError: If an image's tokens do not fit into ``max_length``, or the numbers of texts and images differ.
+            ValueError: If an image's tokens do not fit into ``max_length``, the numbers of texts and images differ, or
+                a text holds half of a character.
         """
+        check_texts(texts, 'prompts')
         shown = self._shown(texts, images, has_image)
         device = next(self.encoder.parameters()).device
         inputs, num_image_tokens = dict(use_cache=False), 0

@@ -7,6 +7,7 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor
 
+from genseg_mm.files import check_texts
 from genseg_mm.models.base import FrozenPartsMixin, freeze, frozen_pass, is_pretrained_config
 from genseg_mm.models.pretrained_parts import build_part
 from genseg_mm.models.prompt_encoders.prompt_embeddings import PromptEmbeddings
@@ -92,7 +93,11 @@ class T5PromptEncoder(FrozenPartsMixin, BaseModule):
 
         Returns:
             Embeddings (N, L, D), zero at padding, and their mask (N, L).
+
+        Raises:
+            ValueError: If a text holds half of a character, which no tokenizer takes.
         """
+        check_texts(texts, 'prompts')
         tokens = self.tokenizer(
             list(texts),
             padding=self.padding,

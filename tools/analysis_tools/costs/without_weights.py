@@ -4,7 +4,6 @@ The sizes come from the ``config.json`` of a local folder or of the hub's cache,
 (families/configs.py).
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from families.configs import FROZEN, FULL
 from mmengine.config import ConfigDict
 from torch import nn
 
+from genseg_mm.files import read_json
 from genseg_mm.registry import MODELS
 
 # hub id -> parts -> keyword arguments; unet/config.json, vae/config.json and config.json of these repositories
@@ -186,7 +186,7 @@ def unloaded_from_pretrained(kind: str, sizes: dict) -> nn.Module:
 def _sizes(cfg: dict, path: str) -> dict:
     file = local_file(cfg)
     if file is not None:
-        return json.loads(file.read_text())
+        return read_json(file)
     source, subfolder = source_of(cfg)
     for model in FULL.values():
         if model['source'] == source and subfolder == 'transformer':
@@ -207,12 +207,12 @@ def _colorer_sizes(cfg: dict, path: str) -> dict:
     if str(cfg['type']).endswith('MAEColorer'):
         if file is None and source not in MAES:
             raise _unknown(path, cfg)
-        return MAES[source] if file is None else json.loads(file.read_text())
+        return MAES[source] if file is None else read_json(file)
     if file is None and source not in PIPELINES:
         raise _unknown(path, cfg)
     if file is None:
         return PIPELINES[source]
-    read = {part: json.loads((file.parent / part / 'config.json').read_text()) for part in SD2}
+    read = {part: read_json(file.parent / part / 'config.json') for part in SD2}
     return {part: {k: v for k, v in own.items() if k[0] != '_'} for part, own in read.items()}
 
 

@@ -113,7 +113,7 @@ def _lines(file: Path, log: TrainingLog) -> list[dict]:
     for text in file.read_text(encoding='utf-8', errors='replace').splitlines():
         try:
             values = json.loads(text)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             num_bad += bool(text.strip())
             continue
         if isinstance(values, dict) and isinstance(values.get('step'), int):

@@ -7,6 +7,8 @@ from typing import Any
 from genseg_mm.datasets.annotation_files import where_configs_look
 from genseg_mm.datasets.instances.instance_map_dataset import InstanceMapDataset
 from genseg_mm.datasets.instances.zero_shot.label_rules import label_rule
+from genseg_mm.datasets.published_counts import DRAM_IMAGES, UNCONFIRMED, Count
+from genseg_mm.files import read_lines
 from genseg_mm.registry import DATASETS
 
 MOVEMENTS = ('realism', 'impressionism', 'post_impressionism', 'expressionism')
@@ -83,24 +85,27 @@ class DRAMDataset(InstanceMapDataset):
                 f'DRAMDataset: there is no list {path}, expected <data_root>/test/{{{",".join(LISTS)}}}.txt. '
                 f'{where_configs_look()}'
             )
-        try:
-            lines = [line.strip() for line in path.read_text(encoding='utf-8-sig').splitlines()]
-        except UnicodeDecodeError as error:
-            raise ValueError(
-                f'{path}: expected UTF-8, as names of artists have accents, but got {error}; convert the list'
-            ) from error
         seen = set()
-        for name in filter(None, lines):
+        for number, line in read_lines(path):
+            name = line.strip()
+            if not name:
+                continue
             parts = name.split('/')
             if len(parts) != 3 + (parts[0] == 'unseen') or '..' in parts or '' in parts:
                 raise ValueError(
-                    f'{path}: expected lines <movement>/<artist>/<name> or unseen/<movement>/<artist>/<name>, but got '
-                    f'{name!r}'
+                    f'{path}, line {number}: expected <movement>/<artist>/<name> or '
+                    f'unseen/<movement>/<artist>/<name>, but got {name!r}'
                 )
             if name in seen:
-                raise ValueError(f'{path}: {name!r} is in it twice')
+                raise ValueError(f'{path}, line {number}: {name!r} is in it twice')
             seen.add(name)
             yield self._pair(name, *parts[-3:-1])
+
+    def published_counts(self) -> Iterator[Count]:
+        """What a copy has beside what is published; see ``genseg_mm/datasets/published_counts.py``."""
+        if self.movement in DRAM_IMAGES:
+            sure = ('DRAMDataset', self.movement) not in UNCONFIRMED
+            yield Count(len(self), 'pictures', DRAM_IMAGES[self.movement], sure)
 
     def _pair(self, name: str, movement: str, artist: str) -> dict:
         item = dict(

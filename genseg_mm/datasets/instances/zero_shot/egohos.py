@@ -6,6 +6,7 @@ from typing import Any
 
 from genseg_mm.datasets.instances.instance_map_dataset import InstanceMapDataset, named_files
 from genseg_mm.datasets.instances.zero_shot.label_rules import label_rule
+from genseg_mm.datasets.published_counts import EGOHOS_IMAGES, UNCONFIRMED, Count
 from genseg_mm.registry import DATASETS
 
 SPLITS = ('train', 'val', 'test_indomain', 'test_outdomain')
@@ -72,6 +73,11 @@ class EgoHOSDataset(InstanceMapDataset):
             min_area,
         )
         super().__init__(data_root=data_root, pipeline=pipeline, **kwargs)
+
+    def published_counts(self) -> Iterator[Count]:
+        """What a copy has beside what is published; see ``genseg_mm/datasets/published_counts.py``."""
+        sure = ('EgoHOSDataset', self.split) not in UNCONFIRMED
+        yield Count(len(self), 'pictures', EGOHOS_IMAGES[self.split], sure)
 
     def list_pairs(self) -> Iterator[dict]:
         """See ``InstanceMapDataset``."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from genseg_mm.datasets.instances.coco_instances import CocoInstanceDataset
 from genseg_mm.datasets.instances.instance_map_dataset import InstanceMapDataset, named_files
+from genseg_mm.datasets.published_counts import ISHAPE_TOTALS, Count
 from genseg_mm.registry import DATASETS
 
 SUBSETS = ('antenna', 'branch', 'fence', 'hanger', 'log', 'wire')
@@ -65,6 +66,24 @@ class IShapeDataset(InstanceMapDataset):
         self.subset, self.split, self.source = subset, split, source
         super().__init__(data_root=data_root, pipeline=pipeline, **kwargs)
 
+    def published_items(self) -> int | None:
+        """Pictures of train and val together; of each alone no number is published."""
+        return ISHAPE_TOTALS[self.subset][0] if self.split is None else None
+
+    def published_counts(self) -> Iterator[Count]:
+        """What a copy has beside what is published; see ``genseg_mm/datasets/published_counts.py``."""
+        pictures, instances = ISHAPE_TOTALS[self.subset]
+        if self.split is None:
+            yield Count(len(self), 'pictures', pictures)
+            if self.source == 'coco':
+                items = map(self.get_data_info, range(len(self)))
+                yield Count(sum(len(item['instances']) for item in items), 'instances', instances)
+            return
+        folder = Path(self.data_root, self.subset)
+        found = [_num_files(folder / split / 'image') for split in SPLITS]
+        if 0 not in found:  # a copy of val alone cannot be checked: only the sum is published
+            yield Count(sum(found), 'pictures', pictures, note='train and val together')
+
     def list_pairs(self) -> Iterator[dict]:
         """See ``InstanceMapDataset``."""
         for split in SPLITS if self.split is None else (self.split,):
@@ -102,3 +121,9 @@ class IShapeDataset(InstanceMapDataset):
         for index in range(len(dataset)):
             item = dataset.get_data_info(index)
             yield {key: item[key] for key in ('img_path', 'height', 'width', 'instances')}
+
+
+def _num_files(folder: Path) -> int:
+    if not folder.is_dir():
+        return 0
+    return sum(not path.name.startswith('.') for path in folder.iterdir())

@@ -2,11 +2,13 @@
 
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from genseg_mm.datasets.annotation_files import where_configs_look
 from genseg_mm.datasets.instances.coco_instances import CocoInstanceDataset
+from genseg_mm.datasets.published_counts import PIDRAY_IMAGES, UNCONFIRMED, Count
 from genseg_mm.registry import DATASETS
 
 SPLITS = ('train', 'easy', 'hard', 'hidden')
@@ -25,7 +27,7 @@ class PIDRayDataset(CocoInstanceDataset):
     archives have beside the others, are never read: only what the json names is.
 
     **Stated by the source**: easy is one prohibited item, hard several, hidden deliberately hidden ones; 12 classes;
-    the number of pictures (``genseg_mm/launch/expected_items.py``).
+    the number of pictures (``genseg_mm/datasets/published_counts.py``).
 
     **Ours**: ids of pictures restart in each file, so ``img_id`` is ``<split>/<id>``; masks may be polygons or RLE.
 
@@ -84,6 +86,15 @@ class PIDRayDataset(CocoInstanceDataset):
             subset=subset or split,
             **kwargs,
         )
+
+    def published_items(self) -> int:
+        """Pictures of the complete split."""
+        return PIDRAY_IMAGES[self.version][self.split]
+
+    def published_counts(self) -> Iterator[Count]:
+        """What a copy has beside what is published; see ``genseg_mm/datasets/published_counts.py``."""
+        sure = ('PIDRayDataset', self.version, self.split) not in UNCONFIRMED
+        yield Count(self.num_pictures, 'pictures', self.published_items(), sure)
 
     def _read(self) -> dict:
         content = super()._read()

@@ -1,8 +1,43 @@
 """How much the complete datasets have: published numbers, each with its source.
 
+A dataset answers for itself, so that a subclass keeps the answers: ``published_counts()`` yields what a copy has beside
+what is published (:class:`Count`), and ``published_items()``, where that is something else, how many items the complete
+dataset has. ``genseg_mm/launch/expected_items.py`` asks them; a dataset without these methods has no known counts.
+
 UNCONFIRMED marks those that we have from memory or from one weak source; they are in ``UNCONFIRMED`` by name of the
 table, so that messages can say so.
 """
+
+from typing import Any, NamedTuple
+
+
+class Count(NamedTuple):
+    """One number of a copy beside the published one.
+
+    Attributes:
+        found: In the copy.
+        what: Of what: 'pictures', 'sentences', 'instances', ...
+        published: Of the complete dataset.
+        confirmed: Whether we have read the published number in its source.
+        note: Added to the message in brackets.
+    """
+
+    found: int
+    what: str
+    published: int
+    confirmed: bool = True
+    note: str = ''
+
+
+def num_pictures(dataset: Any) -> int:
+    """Different pictures among the items."""
+    return len({dataset.get_data_info(index)['img_id'] for index in range(len(dataset))})
+
+
+def exclusion_note(dataset: Any) -> str:
+    """Note of a count where ``exclude_images`` leaves some out."""
+    return 'exclude_images leaves some out' if dataset.exclude_images else ''
+
 
 # cocodataset.org
 COCO_IMAGES = {'instances_train2017.json': 118_287, 'instances_val2017.json': 5_000}
