@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
+from genseg_mm.config_file import find_config
+from genseg_mm.launch import check_config
 from genseg_mm.launch.seeded_dataloader import seed_samples
 
 ROOT = Path(__file__).parents[1]
@@ -42,6 +44,35 @@ def test_config_parses_dumps_and_reloads(path, tmp_path, monkeypatch):
     if 'classes' in path.stem:
         transforms = [own.type for own in cfg.train_dataloader.dataset.datasets[0].pipeline]
         assert transforms.index('genseg_mm.KeepClasses') == 2  # before Resize
+
+
+TRAINED = [path for path in LEAVES if path.parent.name != 'benchmarks']
+
+
+@pytest.mark.parametrize('path', TRAINED, ids=lambda path: path.stem)
+def test_auto_scale_lr_is_1_at_the_batch_that_the_config_is_for(path):
+    cfg = Config.fromfile(path)
+    batch = cfg.train_dataloader.batch_size * cfg.optim_wrapper.get('accumulative_counts', 1)
+    paper = 1024 if 'genmask' in path.parts else 32  # on 8 and 4 GPUs
+    assert cfg.auto_scale_lr == dict(enable=False, base_batch_size=batch if path in TINY else paper)
+    assert paper == batch * (8 if 'genmask' in path.parts else 4) or path in TINY
+
+
+@pytest.mark.parametrize('path', TRAINED, ids=lambda path: path.stem)
+def test_the_check_of_a_config_finds_nothing(path):
+    cfg = Config.fromfile(path)
+    for stage in ('train', 'test'):
+        if cfg.get(f'{stage}_cfg') is not None:
+            check_config(cfg, str(path), stage)
+
+
+@pytest.mark.parametrize('path', LEAVES, ids=lambda path: path.stem)
+def test_every_config_can_be_named(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in (path.stem, path.name, f'{path.parent.name}/{path.name}', f'configs/{path.parent.name}/{path.name}'):
+        if name == path.stem and '.' in path.stem:
+            continue
+        assert Path(find_config(name)).samefile(path), name
 
 
 @pytest.mark.parametrize('path', LEAVES, ids=lambda path: path.stem)

@@ -165,6 +165,9 @@ class TestSwitches:
         wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
         runner.scale_lr(wrapper, runner.auto_scale_lr)
         assert wrapper.get_lr()['lr'] == [0.01 * 4 / 8]
+        wrapper = runner.build_optim_wrapper(dict(runner.optim_wrapper, accumulative_counts=4))
+        runner.scale_lr(wrapper, runner.auto_scale_lr)  # accumulated iterations belong to the batch
+        assert wrapper.get_lr()['lr'] == [0.01 * 4 * 4 / 8]
         with pytest.raises(ValueError, match='needs auto_scale_lr=dict'):
             launch.enable_lr_scaling(Config(dict()))
 

@@ -39,7 +39,8 @@ class ToolParser(argparse.ArgumentParser):
         self.exit(2, f'error: {line} (--help lists what {self.prog} takes)\n')
 
     def _checked(self, found: argparse.Namespace) -> argparse.Namespace:
-        for action in self._actions:
+        parts = [own for action in self._actions for own in _parsers_of(action)]
+        for action in (action for parser in (self, *parts) for action in parser._actions):
             if action.type not in (int, float):
                 continue
             values = getattr(found, action.dest, None)
@@ -56,6 +57,11 @@ class ToolParser(argparse.ArgumentParser):
             except ValueError as error:
                 self.error(f'argument --device: {error}')
         return found
+
+
+def _parsers_of(action: argparse.Action) -> list[argparse.ArgumentParser]:
+    """Those of the tasks that a tool has, such as ``analyze_logs.py plot_curve``."""
+    return list(action.choices.values()) if isinstance(action.choices, dict) else []
 
 
 def _expected(action: argparse.Action, value: float) -> str | None:

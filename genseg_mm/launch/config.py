@@ -93,9 +93,11 @@ def override_config(cfg: Config, options: dict) -> None:
     check_options(cfg, options)
     try:
         cfg.merge_from_dict(options)
-    except (KeyError, TypeError) as error:
-        message = error.args[0] if error.args else error
-        raise ValueError(f'--cfg-options does not fit the config: {message}') from error
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        message = ' '.join(str(error.args[0] if error.args else error).split())
+        raise ValueError(
+            f'--cfg-options {", ".join(options)}: does not fit the config: {message}'
+        ) from error
 
 
 def check_writable(folder: str | os.PathLike, what: str) -> None:

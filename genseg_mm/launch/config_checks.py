@@ -221,7 +221,7 @@ def _check_optim_wrapper(wrapper: Mapping) -> None:
         sizes = dict(max_norm=_number(0, above=True), clip_value=_number(0, above=True))
         _apply({**sizes, 'norm_type': _number(0, above=True)}, clip, 'optim_wrapper.clip_grad')
     optimizer = wrapper.get('optimizer')
-    if optimizer is None and 'constructor' in wrapper:
+    if 'optimizer' not in wrapper and 'constructor' in wrapper:
         return
     if not isinstance(optimizer, Mapping) or 'type' not in optimizer:
         raise ValueError(

@@ -107,7 +107,7 @@ def user_message(error: BaseException) -> str | None:
     if getattr(error, 'filename', None) is None and getattr(error, 'errno', None) in FULL:
         return f'a file could not be written: {_one_line(text)}'
     if isinstance(error, ImportError):
-        return _missing_package(error)
+        return _missing_package(error, raised_in)
     of_hub = hub_message(error)
     if of_hub is not None:
         return of_hub
@@ -140,7 +140,7 @@ def _network_errors() -> tuple[type, ...]:
     return (URLError, ConnectionError, TimeoutError)
 
 
-def _missing_package(error: ImportError) -> str | None:
+def _missing_package(error: ImportError, raised_in: str) -> str | None:
     """One line for a package that is not installed; None for an import that is a fault of ours."""
     package = (error.name or '').partition('.')[0]
     if isinstance(error, ModuleNotFoundError) and package not in ('', 'genseg_mm'):
@@ -150,7 +150,8 @@ def _missing_package(error: ImportError) -> str | None:
         )
     if package == 'genseg_mm':
         return None
-    return _one_line(str(error)) if 'install' in str(error) else None
+    said_by_us = error.name is None and _is_ours(raised_in)
+    return _one_line(str(error)) if said_by_us or 'install' in str(error) else None
 
 
 def _refused_by(error: BaseException, text: str) -> str:

@@ -133,5 +133,5 @@ def test_an_interrupted_run_goes_on(root, capsys):
 def test_a_folder_of_something_else_is_said_so(tmp_path):
     command = [sys.executable, str(TOOLS / 'prepare_hypersim.py'), str(tmp_path)]
     result = subprocess.run([*command, '--out', 'a.csv'], capture_output=True, text=True)
-    assert result.returncode == 1 and 'Traceback' not in result.stderr
+    assert result.returncode == 2 and 'Traceback' not in result.stderr
     assert f'{tmp_path}: expected Hypersim as ai_VVV_NNN/images/' in result.stderr

@@ -3,7 +3,6 @@
 python tools/analysis_tools/check_resume.py CONFIG... [--iters 6] [--at 3] [--batch-size 2] [--cfg-options ...]
 """
 
-import argparse
 import itertools
 import sys
 import tempfile
@@ -156,7 +155,7 @@ def check_resume(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints a line per config; exit code 1 if any number differs."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = launch.ToolParser(description=__doc__)
     parser.add_argument('configs', nargs='+', metavar='CONFIG')
     parser.add_argument('--iters', type=int, default=6)
     parser.add_argument('--at', type=int, default=3, help='iteration to resume from')

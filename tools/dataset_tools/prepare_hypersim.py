@@ -221,10 +221,7 @@ def main() -> None:
     parser.add_argument('--layout', choices=LAYOUTS, default='auto')
     parser.add_argument('--workers', type=int, default=1, help='processes (default: 1)')
     args = parser.parse_args()
-    try:
-        text, whole = prepare_hypersim(**vars(args))
-    except (FileNotFoundError, ValueError) as error:
-        sys.exit(f'{parser.prog}: {error}')
+    text, whole = prepare_hypersim(**vars(args))
     print(f'{text}\nwrote {args.out}')
     sys.exit(0 if whole else 1)
 

@@ -1,0 +1,252 @@
+"""The bad inputs of tests/bad_inputs.py, as data. ``{}`` is the folder of the files that ``make_files`` writes."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY = 'genmask_sana_shapes_tiny'
+
+_SOURCE = 'pretrained_model_name_or_path'
+_HUB = "_base_ = './gen2seg.py'\nmodel = dict(colorer=dict("
+CONFIGS = {
+    'syntax': 'model = dict(',
+    'name_error': 'a = 1\nmodel = undefined_name\n',
+    'division': 'model = 1 / 0\n',
+    'raises': 'raise RuntimeError("two\\nlines")\n',
+    'asserts': 'assert 1 == 2\n',
+    'exits': 'import sys\nsys.exit(3)\n',
+    'no_base': "_base_ = './nowhere.py'\n",
+    'own_base': "_base_ = './own_base.py'\n",
+    'heir': "_base_ = './division.py'\n",
+    'no_mmseg_file': "_base_ = 'mmseg::_base_/models/nowhere.py'\n",
+    'no_package': "_base_ = 'mmnothing::a.py'\n",
+    'custom_import': "custom_imports = dict(imports=['no_such_module'])\n",
+    'twice': "_base_ = ['./one.py', './other.py']\n",
+    'one': 'x = 1\n',
+    'other': 'x = 2\n',
+    'merges': "_base_ = './one.py'\nx = dict(a=1)\n",
+    'reserved': 'filename = 3\n',
+    'null_bytes': 'a = 1\0\n',
+    'no_model': 'x = 1\n',
+    'only_model': "model = dict(type='genseg_mm.Gen2Seg')\n",
+    'reads_file': "text = open('/no/such/file.txt').read()\n",
+    'colorer': "_base_ = './gen2seg.py'\nmodel = dict(colorer=dict(type='torch.nn.Conv2d', in_channels=3, "
+    'out_channels=3, kernel_size=1, bias=False))\n',
+    'hub': f"{_HUB}type='diffusers.AutoencoderKL.from_pretrained', {_SOURCE}='owner/nothing', subfolder='vae'))\n",
+    'hub_text': f"{_HUB}type='transformers.T5EncoderModel.from_pretrained', {_SOURCE}='owner/nothing'))\n",
+    'no_folder': f"{_HUB}type='diffusers.AutoencoderKL.from_pretrained', {_SOURCE}='/no/such/folder'))\n",
+    'gen2seg': "default_scope = 'genseg_mm'\nmodel = dict(type='genseg_mm.Gen2Seg')\n",
+}
+_TRAIN = f'{TINY} --work-dir {{}}/run --cfg-options '
+_SIDE = 'train_dataloader.dataset.datasets.0.'
+
+# What --cfg-options set -> what the line must hold.
+_OPTIONS = {
+    'train_dataloader.batch_size=0': 'train_dataloader.batch_size: expected an integer of at least 1, but got 0',
+    'train_dataloader.batch_size=-3': 'but got -3',
+    'train_dataloader.batch_size=many': "but got 'many'",
+    'train_dataloader.batch_size=1.5': 'but got 1.5',
+    'train_dataloader.batch_size=True': 'but got True',
+    'val_dataloader.batch_size=0': 'val_dataloader.batch_size: expected an integer',
+    'train_dataloader.num_workers=-1': 'train_dataloader.num_workers: expected an integer of at least 0, but got -1',
+    'train_dataloader.num_workers=two': "but got 'two'",
+    'train_dataloader.persistent_workers=True': 'expected num_workers of at least 1 with it',
+    'train_dataloader.sampler=None': 'train_dataloader.sampler: expected a dict with a',
+    'train_dataloader.sampler.type=RatioSampler': "did you mean 'RatioInfiniteSampler'",
+    'train_dataloader.dataset=3': 'train_dataloader.dataset: expected a dict with a',
+    'train_dataloader.dataset.datasets=[]': 'expected a list of at least one dataset, but got []',
+    _SIDE + 'pipeline=[]': 'pipeline: expected a list of at least one transform, but got []',
+    _SIDE + 'pipeline=None': 'pipeline: expected a list of at least one transform, but got None',
+    _SIDE + 'pipeline.0=3': 'does not fit the config',
+    _SIDE + 'pipeline.0.type=genseg_mm.TextPromt': "did you mean 'TextPrompt'",
+    _SIDE + 'type=genseg_mm.ShapeDataset': "did you mean 'ShapesDataset'",
+    _SIDE + 'image_size=0': 'image_size: expected (height, width), two integers of at least 1, but got 0',
+    _SIDE + 'image_size=big': "but got 'big'",
+    _SIDE + 'num_scene=3': "did you mean 'num_scenes'",
+    'train_cfg.max_iters=0': 'train_cfg.max_iters: expected an integer of at least 1, but got 0',
+    'train_cfg.max_iters=1e3': 'but got 1000.0',
+    'train_cfg.max_iters=long': "but got 'long'",
+    'train_cfg.val_interval=0': 'train_cfg.val_interval: expected an integer of at least 1, but got 0',
+    'train_cfg.val_interval=-1': 'but got -1',
+    'train_cfg.type=IterBasedLoop': 'train_cfg.type: there is no',
+    'train_cfg=None': 'has no train_cfg',
+    'model=None': 'has no model',
+    'val_evaluator=None': 'val_evaluator is missing (None)',
+    'val_evaluator=[]': 'val_evaluator: expected at least one metric, but got []',
+    'val_evaluator.type=genseg_mm.ReferingMetric': "did you mean 'ReferringMetric'",
+    'optim_wrapper.optimizer.lr=fast': "optim_wrapper.optimizer.lr: expected a number of at least 0, but got 'fast'",
+    'optim_wrapper.optimizer.lr=-0.1': 'but got -0.1',
+    'optim_wrapper.optimizer.weight_decay=-1': 'weight_decay: expected a number of at least 0, but got -1',
+    'optim_wrapper.optimizer.betas=0.9': 'betas: expected two numbers from 0 up to, without, 1, but got 0.9',
+    'optim_wrapper.optimizer.betas=(0.9,1.5)': 'betas: expected two numbers',
+    'optim_wrapper.optimizer.type=Adamm': "did you mean 'Adam'",
+    'optim_wrapper.optimizer=None': 'optim_wrapper.optimizer: expected a dict',
+    'optim_wrapper.type=AmpOptimWraper': "did you mean 'AmpOptimWrapper'",
+    'optim_wrapper.type=AmpOptimWrapper': 'needs a GPU, and none is visible',
+    'optim_wrapper.accumulative_counts=0': 'accumulative_counts: expected an integer of at least 1, but got 0',
+    'optim_wrapper.accumulative_counts=2.5': 'but got 2.5',
+    'optim_wrapper.clip_grad=1.0': 'clip_grad: expected dict(max_norm=1.0), or None, but got 1.0',
+    'optim_wrapper.clip_grad.max_norm=-1': 'clip_grad.max_norm: expected a number above 0, but got -1',
+    'optim_wrapper.clip_grad.max_nrom=1': "did you mean 'max_norm'",
+    'param_scheduler=3': 'param_scheduler: expected a list of dicts, but got 3',
+    'param_scheduler.0.end=-1': 'end: expected an integer of at least 0, but got -1',
+    'param_scheduler.0.type=LinearLr': "did you mean 'LinearLR'",
+    'param_scheduler.9.end=3': 'is a list of',
+    'default_hooks.checkpoint.interval=0': 'checkpoint.interval: expected an integer of at least 1 or -1, but got 0',
+    'default_hooks.checkpoint.interval=often': "but got 'often'",
+    'default_hooks.checkpoint.max_keep_ckpts=0': 'max_keep_ckpts: expected an integer of at least 1 or -1, but got 0',
+    'default_hooks.checkpoint.save_best=3': 'save_best: expected names of metrics, but got 3',
+    'default_hooks.checkpoint.type=genseg_mm.SafeCheckpoint': "did you mean 'SafeCheckpointHook'",
+    'default_hooks.checkpoint.intervall=3': "did you mean 'interval'",
+    'default_hooks.logger.interval=0': 'default_hooks.logger.interval: expected an integer of at least 1',
+    'default_hooks.checkpoint=3': 'default_hooks.checkpoint',
+    'custom_hooks=3': 'custom_hooks: expected a list of dicts, but got 3',
+    'custom_hooks=[3]': "custom_hooks.0: expected a dict with a 'type', but got 3",
+    'log_processor.window_size=0': 'log_processor.window_size: expected an integer of at least 1, but got 0',
+    'log_level=LOUD': "INFO, DEBUG, NOTSET, but got 'LOUD'",
+    'randomness.seed=-1': 'randomness.seed: expected an integer from 0 to 2**32 - 1, or None, but got -1',
+    'randomness.seed=lucky': "but got 'lucky'",
+    'randomness.seed=4294967296': 'but got 4294967296',
+    'randomness=3': 'randomness: expected a dict, but got 3',
+    'auto_scale_lr.base_batch_size=0': 'auto_scale_lr.base_batch_size: expected an integer of at least 1',
+    'env_cfg=3': 'env_cfg: expected a dict, but got 3',
+    'load_from={}/none.pth': 'none.pth does not exist',
+    'load_from=3': 'load_from: expected a text, but got 3',
+    'model.type=genseg_mm.GenMsk': "did you mean 'GenMask'",
+    'model.backbone.type=genseg_mm.DitBackbone': "did you mean 'DiTBackbone'",
+    'model.seeed=3': "nothing reads 'seeed' in model (genseg_mm.GenMask); did you mean 'seed'",
+    'accumulate=32': "the config has no 'accumulate'",
+    'qwen=x': "the config has no 'qwen'",
+    'image_size=[64,64]': "the config has no 'image_size'",
+    'max_iters=5': "'max_iters' is a variable that only the code of the config file reads",
+    'train_pipeline=[]': "'train_pipeline' is a variable that only the code of the config file reads",
+    'trian_cfg.max_iters=3': "did you mean 'train_cfg'",
+    'train_cfg.max_iter=3': "did you mean 'max_iters'",
+    'randomness.sed=3': "did you mean 'seed'",
+    'visualizer.vis_backends.0.type=TensorbordVisBackend': "did you mean 'TensorboardVisBackend'",
+}  # fmt: skip
+
+_BAD_FILES = {
+    'syntax': 'syntax.py is not a valid config: line 1: ',
+    'name_error': "line 2: NameError: name 'undefined_name' is not defined",
+    'division': 'line 1: ZeroDivisionError: division by zero',
+    'raises': 'line 1: RuntimeError: two lines',
+    'asserts': 'line 1: AssertionError',
+    'exits': 'it ends the program (exit 3)',
+    'no_base': 'nowhere.py does not exist, which this config reads or inherits from (_base_)',
+    'own_base': 'it inherits from itself (_base_)',
+    'heir': 'heir.py inherits from it) is not a valid config: line 1: ZeroDivisionError',
+    'no_mmseg_file': 'nowhere.py does not exist',
+    'no_package': 'specify the package name',
+    'custom_import': "Failed to import custom modules from {'imports': ['no_such_module']}",
+    'twice': "Duplicate keys: {'x'}",
+    'merges': 'in child config cannot inherit from base',
+    'reserved': 'filename is reserved for config file',
+    'null_bytes': 'null bytes',
+    'no_model': 'no_model.py has no model, which training needs',
+    'only_model': 'only_model.py has no train_dataloader',
+    'reads_file': '/no/such/file.txt does not exist',
+}
+
+# (tool, arguments, what the line must hold)
+TOOL_CASES = [
+    *[('train.py', _TRAIN + option, expected) for option, expected in _OPTIONS.items()],
+    *[('train.py', f'{{}}/{name}.py', expected) for name, expected in _BAD_FILES.items()],
+    ('train.py', '{}/list.yml', 'expected keys with values at its top'),
+    ('train.py', '{}/cut.json', 'cut.json is not a valid config: '),
+    ('train.py', '{}/file.txt', 'file.txt is not a config (.py, .yml, .yaml or .json)'),
+    ('train.py', '{}', 'is a folder'),
+    ('train.py', 'genmask_sana_shapes_tiy', 'did you mean genmask_sana_shapes_tiny'),
+    ('train.py', 'configs/genmask/refcoc.py', 'did you mean genmask/refcoco'),
+    ('train.py', f'{TINY} --work-dir {{}}/file.txt', 'is a file, expected a folder'),
+    ('train.py', f'{TINY} --work-dir {{}}/file.txt/run', 'is a file, expected a folder'),
+    ('train.py', f'{TINY} --work-dir {{}}/run --resume {{}}/none.pth', 'none.pth does not exist'),
+    ('train.py', f'{TINY} --work-dir {{}}/run --launcher pytorch', 'expects the variable RANK'),
+    ('train.py', f'{TINY} --resum', 'argument --resume'),
+    ('test.py', f'{TINY} {{}}/none.pth --work-dir {{}}/run', 'none.pth does not exist'),
+    ('test.py', f'{TINY} {{}}/none.pth --out a.json --work-dir {{}}/run', 'does not exist'),
+    ('test.py', f'{TINY} {{}}/file.txt --out a.json --work-dir {{}}/run', '--out writes a .pkl file, but got a.json'),
+    ('test.py', f'{TINY} {{}}/file.txt --tta --work-dir {{}}/run', '--tta needs tta_model and tta_pipeline'),
+    ('test.py', f'{TINY} {{}}/file.txt --wait-time nan --work-dir {{}}/run', 'expected a finite number, but got nan'),
+    ('benchmark.py', 'tinny', 'config tinny does not exist'),
+    ('benchmark.py', 'tiny --only nothing', "has no benchmark 'nothing'"),
+    ('benchmark.py', 'tiny nothing', "but got 'nothing'"),
+    ('benchmark.py', 'tiny --out {}/file.txt', 'is a file, expected a folder'),
+    ('benchmark.py', f'{TINY}', 'is not a suite'),
+    ('image_demo.py', '{}/none.png {}/colorer.py --weights {}/weights.pth', 'none.png'),
+    ('image_demo.py', '{}/picture.png {}/colorer.py', 'expected its trained --weights, but got none'),
+    ('image_demo.py', '{}/picture.png {}/colorer.py --weights {}/none.pth --device cpu', 'none.pth does not exist'),
+    ('image_demo.py', '{}/picture.png {}/colorer.py --weights {}/file.txt --device cpu', 'file.txt'),
+    ('image_demo.py', '{}/picture.png {}/colorer.py --weights {}/other.pth --device cpu', 'do not fit the model'),
+    ('image_demo.py', '{}/picture.png {}/colorer.py --weights {}/weights.pth --points 5', 'expected X,Y or X,Y,LABEL'),
+    ('image_demo.py', '{}/picture.png {}/colorer.py --weights {}/weights.pth --boxes 1,2', 'expected X0,Y0,X1,Y1'),
+    ('image_demo.py', '{}/file.txt {}/colorer.py --weights {}/weights.pth --device cpu --out-dir {}/out', 'file.txt'),
+    ('image_demo.py', '{}/picture.png owner/nothing', 'owner/nothing'),
+    ('image_demo.py', '{}/picture.png {}/hub.py --weights {}/weights.pth --device cpu', 'hf download owner/nothing'),
+    ('analysis_tools/print_config.py', f'{TINY} --get model.seeed', "did you mean 'seed'"),
+    ('analysis_tools/print_config.py', f'{TINY} --save-path a.txt', '--save-path must end in'),
+    ('model_converters/publish_model.py', '{}/weights.pth {}/out.pth', 'OUT must end in .safetensors'),
+    ('model_converters/publish_model.py', '{}/file.txt {}/out.safetensors', 'file.txt is truncated, or not a file'),
+    ('dataset_tools/verify_dataset.py', '{}/no_model.py', 'has no dataset'),
+    ('dataset_tools/verify_dataset.py', 'genmask/refcoco', 'no_data'),
+]
+
+_INFER = "GenSegInferencer(folder + '/colorer.py', folder + '/weights.pth', device='cpu')"
+_GONE = "data_root='/nowhere', ann_file='a.json'"
+# (code, what the line must hold)
+PYTHON_CASES = [
+    ("GenSegInferencer('none.py')", 'none.py'),
+    ('GenSegInferencer(3)', 'model must be'),
+    ("GenSegInferencer(folder + '/syntax.py')", 'is not a valid config: line 1'),
+    ("GenSegInferencer(folder + '/no_model.py')", "has no key 'model'"),
+    ("GenSegInferencer(folder + '/colorer.py', 'none.pth')", 'none.pth does not exist'),
+    ("GenSegInferencer(folder + '/colorer.py', 'https://a.b/c.pth')", 'download them first'),
+    ("GenSegInferencer(folder + '/colorer.py', folder + '/other.pth')", 'do not fit the model'),
+    ("GenSegInferencer(folder + '/colorer.py', folder + '/file.txt')", 'file.txt'),
+    ("GenSegInferencer(folder + '/colorer.py', folder + '/weights.pth', device='cuda')", 'device cuda is not here'),
+    ("GenSegInferencer(folder + '/colorer.py', folder + '/weights.pth', device='gpu')", "but got 'gpu'"),
+    ("GenSegInferencer(folder + '/hub.py')", 'hf download owner/nothing --include "vae/*" --local-dir FOLDER'),
+    ("GenSegInferencer(folder + '/hub_text.py')", 'owner/nothing (config.json) is neither here nor in the cache'),
+    ("GenSegInferencer(folder + '/no_folder.py')", 'expected a folder or a hub id (owner/name)'),
+    ("GenSegInferencer.from_pretrained('no/such/folder')", 'no such folder'),
+    ('GenSegInferencer.from_pretrained(folder)', 'is not a released colorer'),
+    (f"{_INFER}('none.png')", 'none.png'),
+    (f"{_INFER}(folder + '/file.txt')", 'file.txt'),
+    (f"{_INFER}(folder + '/picture.png', points=[[500, 1]])", 'points'),
+    (f"{_INFER}(folder + '/picture.png', points=[[1, 2, 3]])", 'points'),
+    (f"{_INFER}(folder + '/picture.png', boxes=[[1, 2]])", 'boxes'),
+    (f"{_INFER}(folder + '/picture.png', texts='a circle')", 'texts'),
+    (f"{_INFER}(folder + '/picture.png', batch_size=0)", 'batch_size'),
+    (f"{_INFER}(folder + '/picture.png', image_size=0)", 'image_size'),
+    (f"{_INFER}(folder + '/picture.png', task='paint')", "task must be 'segment' or 'generate'"),
+    ('read_config_file(folder)', 'is a folder'),
+    (f"DATASETS.build(dict(type='genseg_mm.CocoCaptionsDataset', {_GONE}))", '/nowhere/a.json'),
+    (f"DATASETS.build(dict(type='genseg_mm.RefCOCODataset', {_GONE}, split_file='b'))", '/nowhere/'),
+    (f"DATASETS.build(dict(type='genseg_mm.CocoInstanceDataset', {_GONE}))", '/nowhere/a.json'),
+]  # fmt: skip
+
+
+def make_files(folder: Path) -> None:
+    """Writes the files that the cases name."""
+    import torch
+    from PIL import Image
+
+    for name, text in CONFIGS.items():
+        (folder / f'{name}.py').write_text(text)
+    (folder / 'list.yml').write_text('- 1\n- 2\n')
+    (folder / 'cut.json').write_text('{"model": ')
+    (folder / 'file.txt').write_text('no picture, no checkpoint\n')
+    Image.new('RGB', (20, 12), (200, 30, 30)).save(folder / 'picture.png')
+    torch.save({'colorer.weight': torch.eye(3).reshape(3, 3, 1, 1)}, folder / 'weights.pth')
+    torch.save({'colorer.weight': torch.zeros(5, 3, 1, 1)}, folder / 'other.pth')
+
+
+def names(folder: Path) -> dict:
+    """What the lines of Python use."""
+    from mmengine.registry import DATASETS
+
+    from genseg_mm.config_file import read_config_file
+    from genseg_mm.inferencers import GenSegInferencer
+
+    return dict(
+        folder=str(folder), DATASETS=DATASETS, GenSegInferencer=GenSegInferencer, read_config_file=read_config_file
+    )
