@@ -110,6 +110,8 @@ _OPTIONS = {
     'auto_scale_lr.base_batch_size=0': 'auto_scale_lr.base_batch_size: expected an integer of at least 1',
     'env_cfg=3': 'env_cfg: expected a dict, but got 3',
     'load_from={}/none.pth': 'none.pth does not exist',
+    'load_from=http://127.0.0.1:9/a.pth': 'checkpoint http://127.0.0.1:9/a.pth cannot be reached: [Errno 111]',
+    'default_hooks.checkpoint.save_best=oIuU': 'expected metrics of the evaluation, whose names hold one of',
     'load_from=3': 'load_from: expected a text, but got 3',
     'model.type=genseg_mm.GenMsk': "did you mean 'GenMask'",
     'model.backbone.type=genseg_mm.DitBackbone': "did you mean 'DiTBackbone'",
@@ -161,7 +163,6 @@ TOOL_CASES = [
     ('train.py', f'{TINY} --work-dir {{}}/file.txt/run', 'is a file, expected a folder'),
     ('train.py', f'{TINY} --work-dir {{}}/run --resume {{}}/none.pth', 'none.pth does not exist'),
     ('train.py', f'{TINY} --work-dir {{}}/run --launcher pytorch', 'expects the variable RANK'),
-    ('train.py', f'{TINY} --resum', 'argument --resume'),
     ('test.py', f'{TINY} {{}}/none.pth --work-dir {{}}/run', 'none.pth does not exist'),
     ('test.py', f'{TINY} {{}}/none.pth --out a.json --work-dir {{}}/run', 'does not exist'),
     ('test.py', f'{TINY} {{}}/file.txt --out a.json --work-dir {{}}/run', '--out writes a .pkl file, but got a.json'),
@@ -182,12 +183,11 @@ TOOL_CASES = [
     ('image_demo.py', '{}/file.txt {}/colorer.py --weights {}/weights.pth --device cpu --out-dir {}/out', 'file.txt'),
     ('image_demo.py', '{}/picture.png owner/nothing', 'owner/nothing'),
     ('image_demo.py', '{}/picture.png {}/hub.py --weights {}/weights.pth --device cpu', 'hf download owner/nothing'),
-    ('analysis_tools/print_config.py', f'{TINY} --get model.seeed', "did you mean 'seed'"),
+    ('analysis_tools/print_config.py', f'{TINY} --get model.generatoin', "did you mean 'generation'"),
     ('analysis_tools/print_config.py', f'{TINY} --save-path a.txt', '--save-path must end in'),
     ('model_converters/publish_model.py', '{}/weights.pth {}/out.pth', 'OUT must end in .safetensors'),
     ('model_converters/publish_model.py', '{}/file.txt {}/out.safetensors', 'file.txt is truncated, or not a file'),
     ('dataset_tools/verify_dataset.py', '{}/no_model.py', 'has no dataset'),
-    ('dataset_tools/verify_dataset.py', 'genmask/refcoco', 'no_data'),
 ]
 
 _INFER = "GenSegInferencer(folder + '/colorer.py', folder + '/weights.pth', device='cpu')"
@@ -220,7 +220,7 @@ PYTHON_CASES = [
     (f"{_INFER}(folder + '/picture.png', task='paint')", "task must be 'segment' or 'generate'"),
     ('read_config_file(folder)', 'is a folder'),
     (f"DATASETS.build(dict(type='genseg_mm.CocoCaptionsDataset', {_GONE}))", '/nowhere/a.json'),
-    (f"DATASETS.build(dict(type='genseg_mm.RefCOCODataset', {_GONE}, split_file='b'))", '/nowhere/'),
+    (f"DATASETS.build(dict(type='genseg_mm.RefCOCODataset', {_GONE}, split_file='b'))", "'/nowhere' is not a folder"),
     (f"DATASETS.build(dict(type='genseg_mm.CocoInstanceDataset', {_GONE}))", '/nowhere/a.json'),
 ]  # fmt: skip
 

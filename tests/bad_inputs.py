@@ -154,11 +154,11 @@ def _needed(parser: ToolParser, folder: Path) -> Iterator[str]:
             yield str(folder / f'no_such_{action.dest}.py')
 
 
-def all_cases(folder: Path, only: str = '') -> Iterator[tuple[str, Outcome, str]]:
+def all_cases(folder: Path, only: str = '', listed: bool = False) -> Iterator[tuple[str, Outcome, str]]:
     """(input, outcome, what the line must hold) of all cases, run one after the other."""
     cases.make_files(folder)
     os.environ.update(GENSEG_DATA=str(folder / 'no_data'), HF_HUB_OFFLINE='1')
-    for tool in TOOLS:
+    for tool in () if listed else TOOLS:
         name = tool.relative_to(ROOT / 'tools').as_posix()
         if not only or only in name:
             for arguments, expected in shared_cases(tool, folder):
@@ -167,8 +167,9 @@ def all_cases(folder: Path, only: str = '') -> Iterator[tuple[str, Outcome, str]
         arguments = [word.replace('{}', str(folder)) for word in text.split(' ')]
         if not only or only in f'{name} {text}':
             yield f'{name} {text}', run_tool_with(ROOT / 'tools' / name, arguments), expected
-    names = cases.names(folder) if not only or 'python' in only else {}
-    for code, expected in cases.PYTHON_CASES if names else ():
+    chosen = [case for case in cases.PYTHON_CASES if only in case[0]]
+    names = cases.names(folder) if chosen else {}
+    for code, expected in chosen:
         yield code.replace('\n', '; '), run_code(code, names), expected
 
 
@@ -180,12 +181,13 @@ def main() -> None:
     parser = ToolParser(description=__doc__.split('\n', maxsplit=1)[0])
     parser.add_argument('--table', action='store_true', help='Markdown instead of one word per case')
     parser.add_argument('--only', default='', metavar='TEXT', help='cases whose input has this in it')
+    parser.add_argument('--listed', action='store_true', help='only the listed cases')
     args = parser.parse_args()
     count, wrong = 0, 0
     with tempfile.TemporaryDirectory() as folder:
         if args.table:
             print('| input | exit code or error | line |\n|---|---|---|')
-        for shown, outcome, expected in all_cases(Path(folder), args.only):
+        for shown, outcome, expected in all_cases(Path(folder), args.only, args.listed):
             count += 1
             good = outcome.is_one_line and expected in outcome.text
             wrong += not good

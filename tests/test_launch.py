@@ -4,6 +4,7 @@ import argparse
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from torch.utils.data import DataLoader
 from toy_parts import CONFIG, toy_runner
 
 from genseg_mm import launch
-from genseg_mm.launch import SafeRunner, processes, user_message
+from genseg_mm.launch import SafeRunner, processes, switches, user_message
 from genseg_mm.launch import config as config_module
 
 TOOLS = Path(__file__).parents[1] / 'tools'
@@ -171,7 +172,7 @@ class TestSwitches:
         with pytest.raises(ValueError, match='needs auto_scale_lr=dict'):
             launch.enable_lr_scaling(Config(dict()))
 
-    def test_resume(self, cfg: Config, tmp_path: Path) -> None:
+    def test_resume(self, cfg: Config, tmp_path: Path, monkeypatch) -> None:
         cfg.load_from = str(tmp_path / 'weights.pth')
         with pytest.raises(FileNotFoundError, match=r'weights\.pth does not exist'):
             launch.set_resume(cfg, None)
@@ -180,6 +181,7 @@ class TestSwitches:
         assert (cfg.resume, cfg.load_from) == ('auto', str(tmp_path / 'weights.pth'))
         launch.set_resume(cfg, str(tmp_path / 'weights.pth'))
         assert cfg.resume is True
+        monkeypatch.setattr(switches, 'urlopen', lambda *_, **__: nullcontext())
         launch.set_checkpoint(cfg, 'https://a.b/c.pth')
         assert (cfg.resume, cfg.load_from) == (False, 'https://a.b/c.pth')
 

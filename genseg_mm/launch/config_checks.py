@@ -40,6 +40,8 @@ def check_config(cfg: Config, path: str, stage: str) -> None:
         used = _used_keys(cfg, stage)
         check_values(cfg, used)
         check_types(cfg, used)
+        if stage == 'train':
+            check_save_best(cfg)
     except ValueError as error:
         raise ValueError(f'{path}: {error}') from error
 
@@ -303,6 +305,28 @@ def check_types(cfg: Config, used: list[str]) -> None:
             if find_type(cfg, path, node) is None:
                 near = did_you_mean_types(cfg, path, kind)
                 raise ValueError(f'{_dotted(path)}.type: there is no {kind!r} in any registry{near}')
+
+
+def check_save_best(cfg: Config) -> None:
+    """Has the checkpoint hook of the config say now whether it knows if more of a metric is better.
+
+    Raises:
+        ValueError: If it cannot tell, as for most misspelt names; a name that the evaluation then does not give is
+            an error of the first validation, which lists those it gives.
+    """
+    hook = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+    if not hook.get('save_best'):
+        return
+    owner = find_type(cfg, ('default_hooks', 'checkpoint'), hook)
+    settings = {key: value for key, value in hook.items() if key not in ('type', '_scope_', 'priority')}
+    try:
+        owner(**settings)
+    except (ValueError, TypeError, AssertionError, NotImplementedError) as error:
+        greater = ', '.join(getattr(owner, '_default_greater_keys', ()))
+        raise ValueError(
+            f'default_hooks.checkpoint.save_best: expected metrics of the evaluation, whose names hold one of '
+            f"{greater} (else rule='greater' or 'less'), but got {hook['save_best']!r} ({error})"
+        ) from error
 
 
 def did_you_mean_types(cfg: Config, path: tuple, kind: str) -> str:

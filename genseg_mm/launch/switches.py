@@ -2,6 +2,8 @@
 
 import os
 import sys
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import torch
 from mmengine.config import Config, ConfigDict
@@ -31,12 +33,28 @@ def set_checkpoint(cfg: Config, checkpoint: str) -> None:
 
 
 def _check_exists(checkpoint: str | None) -> None:
-    if (
-        checkpoint
-        and '://' not in checkpoint
-        and not os.path.isfile(os.path.expanduser(checkpoint))
-    ):
+    if not checkpoint:
+        return
+    if checkpoint.startswith(('http://', 'https://')):
+        _check_reachable(checkpoint)
+    elif '://' not in checkpoint and not os.path.isfile(os.path.expanduser(checkpoint)):
         raise FileNotFoundError(f'checkpoint {checkpoint} does not exist')
+
+
+def _check_reachable(url: str) -> None:
+    """Asks for the head of a file that will be downloaded once model and data are built."""
+    try:
+        with urlopen(Request(url, method='HEAD'), timeout=30):
+            return
+    except HTTPError as error:
+        if error.code in (401, 403, 405, 501):  # servers that do not answer this question
+            return
+        reason = f'HTTP {error.code} {error.reason}'
+    except (OSError, ValueError) as error:
+        reason = getattr(error, 'reason', error)
+    raise FileNotFoundError(
+        f'checkpoint {url} cannot be reached: {reason}; download it where it can, and name the file'
+    )
 
 
 def enable_amp(cfg: Config) -> None:
