@@ -153,7 +153,7 @@ def test_folders_of_something_else(tmp_path: Path):
     with pytest.raises(ValueError, match='but got a config.json of model_type None'):
         load_released(str(tmp_path))
     (tmp_path / 'config.json').write_text('{"model_type"')
-    with pytest.raises(ValueError, match='config.json is no JSON file'):
+    with pytest.raises(ValueError, match='config.json is not a whole JSON file'):
         load_released(str(tmp_path))
 
 
