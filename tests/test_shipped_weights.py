@@ -8,6 +8,7 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 
 from genseg_mm.datasets import ShapesDataset
+from genseg_mm.datasets.shapes.shape_scenes import COLORS, SEEN_SHAPES
 from genseg_mm.evaluation import PointPromptMetric, ReferringMetric
 from genseg_mm.inferencers import init_model
 
@@ -52,10 +53,49 @@ def test_masks_beat_the_oracle_without_grouping(name):
     assert scores['plain_seen_mIoU'] > scores['plain_seen_control_rgb'] + 40
 
 
-def test_genmask_understands_every_kind_of_expression():
+@pytest.fixture(scope='module')
+def genmask():
     config = Config.fromfile(ROOT / 'configs/genmask/genmask_sana_shapes_long_tiny.py')
     weights = ROOT / 'genseg_mm/weights/genmask_sana_shapes.safetensors'
-    model = init_model(config, str(weights), 'cpu')
+    return init_model(config, str(weights), 'cpu')
+
+
+def color_shares(pictures: torch.Tensor) -> dict[str, float]:
+    """Shares of the strongly coloured pixels whose nearest palette colour by hue is each of the six.
+
+    Args:
+        pictures: RGB in [-1, 1], (N, 3, H, W).
+    """
+    pixels = pictures.permute(0, 2, 3, 1).reshape(-1, 3)
+    chroma = pixels - pixels.mean(1, keepdim=True)
+    palette = torch.tensor(list(COLORS.values())) / 127.5 - 1
+    hues = torch.nn.functional.normalize(palette - palette.mean(1, keepdim=True))
+    nearest = (chroma @ hues.T).argmax(1)[chroma.norm(dim=1) > 0.6]
+    counts = torch.bincount(nearest, minlength=len(COLORS)) / max(1, len(nearest))
+    return dict(zip(COLORS, counts.tolist(), strict=True))
+
+
+def test_genmask_pictures_follow_the_text_at_the_default_settings(genmask):
+    pictures = {
+        color: genmask.generate(
+            [f'a scene with a large {color} {shape}' for shape in SEEN_SHAPES],
+            image_size=(64, 64),
+            **genmask.generation,
+        )
+        for color in COLORS
+    }
+    for color, own in pictures.items():
+        assert ((own.mean((1, 2, 3)) + 1) * 127.5 - 128).abs().max() < 108, (
+            f'{color}: black or white'
+        )
+        assert own.flatten(1).std(1).min() > 0.05, f'{color}: flat'
+        shares = color_shares(own)
+        assert max(shares, key=shares.get) == color, (color, shares)
+    redness, blueness = pictures['red'].mean((0, 2, 3)), pictures['blue'].mean((0, 2, 3))
+    assert redness[0] - redness[2] > blueness[0] - blueness[2] + 0.1
+
+
+def test_genmask_understands_every_kind_of_expression(genmask):
     pipeline = [dict(type='genseg_mm.TextPrompt'), dict(type='genseg_mm.PackGenSegInputs')]
     dataset = ShapesDataset(
         num_scenes=60,
@@ -69,7 +109,7 @@ def test_genmask_understands_every_kind_of_expression():
     for start in range(0, len(dataset), 100):
         batch = pseudo_collate([dataset[index] for index in range(start, start + 100)])
         with torch.no_grad():
-            outputs = model.test_step(batch)
+            outputs = genmask.test_step(batch)
         metric.process(batch, [sample.to_dict() for sample in outputs])
     scores = metric.evaluate(len(dataset))
     assert scores['oIoU'] > 80

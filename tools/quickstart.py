@@ -112,7 +112,8 @@ def train_and_test(name: str, out: Path, seed: int) -> tuple[dict, dict]:
     print(f'{name}: training {CONFIGS[name]}', flush=True)
     command = training_command(CONFIGS[name], common)
     seconds = {f'{name}.train': run(command, work_dir / 'train.txt')}
-    checkpoint = newest(work_dir, '*.pth')
+    best = sorted(work_dir.glob('best_*.pth'))  # of the configs that keep one, chosen on validation scenes
+    checkpoint = best[0] if best else newest(work_dir, '*.pth')
     metrics, seconds[f'{name}.test'] = test(name, CONFIGS[name], checkpoint, out, common)
     return metrics, seconds
 

@@ -1,10 +1,11 @@
 """GenMask on procedural scenes with the tiny Sana model, all kinds of expressions, single step.
 
 Paper: arXiv 2603.23906, joint timestep sampling with the long-tail law, joint with text-to-image generation.
-The paper's a is 0.05; in so short a training a shorter tail, a = 0.02, learns faster (57.9 with a = 0.05).
+Masks are trained on nearly pure noise (a = 0.0005): with a = 0.02 the mask shows through its own noise, the network
+reads it there instead of the text, and ends at 64.5 (57.9 with the paper's a = 0.05, see *_a0.05.py).
 Command: ``python tools/train.py configs/genmask/genmask_sana_shapes_tiny.py``
 Hardware: 2 CPU cores, 5 minutes in two processes of one thread (tools/quickstart.sh); longer in one.
-Expected: oIoU 64.5 on held-out scenes (seed 0, tools/quickstart.sh).
+Expected: oIoU 79.0 on held-out scenes (seed 0, tools/quickstart.sh).
 """
 
 _base_ = [
@@ -15,7 +16,9 @@ _base_ = [
 ]
 
 max_iters = 2800
-train_cfg = dict(max_iters=max_iters, val_interval=max_iters)
+train_cfg = dict(max_iters=max_iters, val_interval=max_iters // 4)
+# The training loss does not rank models (README, timestep ablation): the single-step mask does.
+default_hooks = dict(checkpoint=dict(save_best='oIoU'))
 optim_wrapper = dict(
     _delete_=True,
     type='OptimWrapper',
@@ -31,4 +34,4 @@ param_scheduler = [
     ),
 ]
 # The mask is a posterior mean: where overall IoU is about 0.6, pixels above J / (1 + J) raise it. Chosen on val.
-model = dict(mask_head=dict(threshold=0.4, timesteps=dict(mask=dict(a=0.02))))
+model = dict(mask_head=dict(threshold=0.4))

@@ -21,5 +21,6 @@ val_dataloader = dict(
     )
 )
 test_dataloader = val_dataloader
+default_hooks = dict(checkpoint=dict(save_best='gIoU'))
 val_evaluator = dict(protocol='reasonseg')
 test_evaluator = val_evaluator

@@ -33,6 +33,7 @@ captions = dict(
 
 max_iters = 600
 train_cfg = dict(max_iters=max_iters, val_interval=200)
+default_hooks = dict(checkpoint=dict(save_best='oIoU'))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=100),
     dict(type='CosineAnnealingLR', by_epoch=False, begin=100, end=max_iters),

@@ -37,6 +37,10 @@ from genseg_mm import launch  # noqa: E402
 from genseg_mm.files import read_json  # noqa: E402
 
 LAWS = {
+    **{
+        f'long-tail a={a}': dict(type='genseg_mm.LongTailTimesteps', a=a)
+        for a in (0.0005, 0.002, 0.005, 0.02)
+    },
     'long-tail a=0.05': dict(type='genseg_mm.LongTailTimesteps', a=0.05),
     'long-tail a=0.1': dict(type='genseg_mm.LongTailTimesteps', a=0.1),
     'long-tail a=0.5': dict(type='genseg_mm.LongTailTimesteps', a=0.5),

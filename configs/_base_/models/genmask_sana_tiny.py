@@ -37,7 +37,9 @@ model = dict(
         type='genseg_mm.GenerativeMaskHead',
         timesteps=dict(
             type='genseg_mm.JointTimesteps',
-            mask=dict(type='genseg_mm.LongTailTimesteps', a=0.05),
+            # As good as pure noise. How far from it a mask shows through depends on codec and resolution; the paper's
+            # 0.05 belongs to Wan's VAE.
+            mask=dict(type='genseg_mm.LongTailTimesteps', a=0.0005),
             image=dict(type='genseg_mm.LogitNormalTimesteps'),
         ),
     ),

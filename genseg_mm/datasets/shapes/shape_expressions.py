@@ -48,9 +48,14 @@ def expressions(scene: Scene, kinds: Sequence[str] = KINDS) -> list[Expression]:
     return found
 
 
-def caption(scene: Scene) -> str:
-    """Lists the objects that show most: 'a scene with a large red circle, a small blue cross'."""
-    largest = sorted(scene.objects, key=lambda obj: obj.visible, reverse=True)[:CAPTION_OBJECTS]
+def caption(scene: Scene, num_objects: int = CAPTION_OBJECTS) -> str:
+    """Lists the objects that show most: 'a scene with a large red circle, a small blue cross'.
+
+    Args:
+        scene: A scene of coloured shapes.
+        num_objects: How many at most, at least 1.
+    """
+    largest = sorted(scene.objects, key=lambda obj: obj.visible, reverse=True)[:num_objects]
     return 'a scene with ' + ', '.join(f'a {obj.size} {obj.color} {obj.shape}' for obj in largest)
 
 

@@ -6,7 +6,13 @@ from typing import Any
 import numpy as np
 
 from genseg_mm.datasets.counted_visits import CountedVisits
-from genseg_mm.datasets.shapes.shape_expressions import KINDS, Expression, caption, expressions
+from genseg_mm.datasets.shapes.shape_expressions import (
+    CAPTION_OBJECTS,
+    KINDS,
+    Expression,
+    caption,
+    expressions,
+)
 from genseg_mm.datasets.shapes.shape_scenes import (
     SEEN_SHAPES,
     UNSEEN_SHAPES,
@@ -61,7 +67,8 @@ class ShapesDataset(CountedVisits):
 
     - referring: text, kind, task = 'mask', gt_seg_map (uint8, 1 where the referred object shows),
       gt_instance_map;
-    - text_to_image: text (a caption), task = 'image';
+    - text_to_image: text (a caption of the one to three objects that show most: three, or in the training split as
+      many as are drawn from (seed, scene, visit), since nobody lists everything), task = 'image';
     - instance: gt_instance_map (int32, 0 is the ground); in test mode also one random pixel of each
       instance: points (K, 1, 2) float32 (x, y), point_labels (K, 1), point_ids (K,).
 
@@ -212,7 +219,7 @@ class ShapesDataset(CountedVisits):
 
     @property
     def _is_drawn(self) -> bool:
-        return self.task == 'referring' and self.expressions == 'random'
+        return self.task != 'instance' and self.expressions == 'random'
 
     def scene(self, index: int) -> Scene:
         """Image, instance ids and objects of a scene (shared with the cache: leave unchanged)."""
@@ -238,7 +245,7 @@ class ShapesDataset(CountedVisits):
             seg_fields=[],
         )
         if self.task == 'text_to_image':
-            return dict(info, text=caption(scene), task='image')
+            return dict(info, text=self._caption(item), task='image')
         info['gt_instance_map'] = scene.ids.astype(np.int32)
         if self.task == 'referring':
             chosen = item if 'text' in item else self._random_expression(item)._asdict()
@@ -251,6 +258,12 @@ class ShapesDataset(CountedVisits):
         if not self.test_mode:
             info['seg_fields'] = [key for key in ('gt_seg_map', 'gt_instance_map') if key in info]
         return info
+
+    def _caption(self, item: dict) -> str:
+        if not self._is_drawn:
+            return caption(self.scene(item['scene']))
+        generator = np.random.default_rng([self.seed, item['scene'], item['visit']])
+        return caption(self.scene(item['scene']), int(generator.integers(1, CAPTION_OBJECTS + 1)))
 
     def _random_expression(self, item: dict) -> Expression:
         found = self.scene_expressions(item['scene'])
