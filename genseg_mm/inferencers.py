@@ -41,7 +41,9 @@ from genseg_mm.inference.results import (
     save_prediction,
     show_picture,
 )
-from genseg_mm.models import Gen2Seg, GenMask
+from genseg_mm.models import GenMask
+from genseg_mm.models.coloring_segmentor import as_predictor
+from genseg_mm.models.network_size import checked_processing_size
 
 
 class GenSegInferencer(InteractivePrompting, PictureGeneration, BaseInferencer):
@@ -61,16 +63,20 @@ class GenSegInferencer(InteractivePrompting, PictureGeneration, BaseInferencer):
         inferencer('street.jpg', texts='what to stop at?', describe=True)         # two-stage reasoning
         inferencer(texts='a red car', task='generate')['predictions'][0]['image'] # (H, W, 3) RGB
 
-    The network sees an image at ``image_size``; else as ``Resize`` of the config's test pipeline makes it; else at the
-    size that its colorer prefers (the square of its training for the MAE, the nearest multiples of the stride for the
-    others), resized bilinearly by PIL, that is with antialiasing where it shrinks. Results have the size of the image.
+    The network sees an image at ``image_size`` of the call; else at ``processing_size``; else as ``Resize`` of the
+    config's test pipeline makes it; else as the model asks (``network_resize()``: the longer side of 768 for released
+    Stable Diffusion weights, the square of the MAE, the size of its training for a tiny model), always with
+    antialiasing. Results have the size of the image.
 
     Args:
-        model: Path of a config, name of a model in a metafile, config, or a built ``Gen2Seg`` or ``GenMask``.
+        model: Path of a config, name of a model in a metafile, config, or a built model: ``Gen2Seg``, ``GenMask``, or a
+            segmentor of mmseg behind ``InstanceColoringHead``, whose colour maps take the same prompts.
         weights: Trained weights (.pth, .safetensors), all of which have to fit. A config in a checkpoint is not used.
         device: Such as 'cuda:0'; None takes the best there is, and leaves a built model where it is.
         scope: In which the types of the config are found; default: its ``default_scope``.
         show_progress: Whether calls with several images show a progress bar.
+        processing_size: Size that the network works at, whatever config and model say: the longer side, (height,
+            width), or 0 for the own size of an image.
 
     Raises:
         FileNotFoundError: If config or weights do not exist.
@@ -89,6 +95,7 @@ class GenSegInferencer(InteractivePrompting, PictureGeneration, BaseInferencer):
         device: str | torch.device | None = None,
         scope: str | None = None,
         show_progress: bool = True,
+        processing_size: int | Sequence[int] | None = None,
     ) -> None:
         if isinstance(model, nn.Module):
             if weights is not None:
@@ -100,14 +107,13 @@ class GenSegInferencer(InteractivePrompting, PictureGeneration, BaseInferencer):
         else:
             self.cfg, own_weights = read_config(model)
             self.model = build_model(self.cfg, weights or own_weights, device, scope)
-        if not isinstance(self.model, (Gen2Seg, GenMask)):
-            raise ValueError(
-                f'GenSegInferencer runs Gen2Seg and GenMask, but got {type(self.model).__name__}; '
-                "other segmentors have mmseg's MMSegInferencer and mmdet's DetInferencer"
-            )
+        self.model = as_predictor(self.model)
+        if processing_size is not None:
+            self.model.processing_size = checked_processing_size(processing_size)
         self.scope = scope or self.cfg.get('default_scope') or 'genseg_mm'
         self.show_progress = show_progress
         self.pipeline = self._init_pipeline(self.cfg)
+        self.pipeline.size_by_hand = processing_size is not None
         self.collate_fn = pseudo_collate
         # Built from the config when it is first asked for.
         self.description_writer: Callable | None = None
@@ -122,7 +128,8 @@ class GenSegInferencer(InteractivePrompting, PictureGeneration, BaseInferencer):
             source: Folder or hub id of a Stable Diffusion pipeline (``reachomk/gen2seg-sd``) or of a
                 ``ViTMAEForPreTraining`` (``reachomk/gen2seg-mae-h``).
             device: Such as 'cuda:0'; None takes the best there is.
-            **overrides: Settings of the model, see :func:`genseg_mm.models.released_weights.load_released`.
+            **overrides: Settings of the model over those of the public code (the preset 'as_published'), such as
+                ``processing_size=0`` or ``output='float'``: :func:`genseg_mm.models.released_weights.load_released`.
         """
         from genseg_mm.models.released_weights import load_released
 
@@ -219,8 +226,10 @@ class GenSegInferencer(InteractivePrompting, PictureGeneration, BaseInferencer):
         names = [source.name for source in sources]
         prompts = split_prompts(names, is_single, points, point_labels, boxes, texts)
         preprocess, forward, visualize, postprocess = self._dispatch_kwargs(**kwargs)
-        if preprocess.get('describe') and isinstance(self.model, Gen2Seg):
-            raise ValueError('describe is for the texts of GenMask, but got Gen2Seg')
+        if preprocess.get('describe') and not isinstance(self.model, GenMask):
+            raise ValueError(
+                f'describe is for the texts of GenMask, but got {type(self.model).__name__}'
+            )
         check_kinds(prompts, isinstance(self.model, GenMask), any(map(is_set, forward.values())))
         if visualize.get('show'):
             check_display()
@@ -253,7 +262,7 @@ class GenSegInferencer(InteractivePrompting, PictureGeneration, BaseInferencer):
         """The packed network inputs of one image: one, or one for each text of GenMask."""
         if job.image is None:
             return
-        texts = (None,) if isinstance(self.model, Gen2Seg) else job.prompts.texts
+        texts = job.prompts.texts if isinstance(self.model, GenMask) else (None,)
         if describe:
             texts = job.descriptions = self._describe(job.image, texts)
         for text in texts:
@@ -273,8 +282,9 @@ class GenSegInferencer(InteractivePrompting, PictureGeneration, BaseInferencer):
             else:
                 colors = sample.pred_color_map.data
                 found = instances_of(
-                    self.model, colors, job.prompts, job.source.name, automatic, prompting or {}
-                )
+                    self.model, colors, sample.pred_network_map.data, job.prompts, job.source.name,
+                    automatic, prompting or {},
+                )  # fmt: skip
                 job.outputs.append((colors.cpu(), found))
 
     def visualize(
@@ -331,9 +341,9 @@ class GenSegInferencer(InteractivePrompting, PictureGeneration, BaseInferencer):
         return self.model.test_step(self.collate_fn(batch))
 
     def _sample(self, job: Job) -> SegDataSample:
-        if isinstance(self.model, Gen2Seg):
-            return colored_sample(job)
-        return generated_sample(job, self.model.mask_head.threshold)
+        if isinstance(self.model, GenMask):
+            return generated_sample(job, self.model.mask_head.threshold)
+        return colored_sample(job)
 
 
 def init_model(

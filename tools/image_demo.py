@@ -82,6 +82,19 @@ def parse_args() -> argparse.Namespace:
         help='size that the network sees',
     )
     parser.add_argument(
+        '--processing-size',
+        type=int,
+        metavar='PIXELS',
+        help='longer side that images are brought to for the network; 0: their own size (default: as the model says, '
+        'for released weights as published)',
+    )
+    parser.add_argument(
+        '--output',
+        choices=['float', 'picture'],
+        help='colour map of Gen2Seg with fractions, or cut to 8 bits and resized by Lanczos as published (default: as '
+        'the model says)',
+    )
+    parser.add_argument(
         '--out-dir', default='outputs', help='folder of vis/ and preds/ (default: %(default)s)'
     )
     parser.add_argument('--show', action='store_true', help='show the pictures in windows')
@@ -220,11 +233,23 @@ def _inferencer(args: argparse.Namespace) -> 'GenSegInferencer':
     from genseg_mm.inference.build_model import is_config
     from genseg_mm.inferencers import GenSegInferencer
 
+    size = args.processing_size
     if args.weights is not None:
-        return GenSegInferencer(args.model, args.weights, device=args.device)
+        inferencer = GenSegInferencer(
+            args.model, args.weights, device=args.device, processing_size=size
+        )
+        if args.output is not None:
+            if not hasattr(inferencer.model, 'output'):
+                raise ValueError(
+                    f'--output is for Gen2Seg, but {args.model} is a {type(inferencer.model).__name__}'
+                )
+            inferencer.model.output = args.output
+        return inferencer
     if is_config(args.model):
         raise ValueError(f'{args.model} is a config: expected its trained --weights, but got none')
-    return GenSegInferencer.from_pretrained(args.model, device=args.device)
+    given = dict(processing_size=size, output=args.output)
+    given = {key: value for key, value in given.items() if value is not None}
+    return GenSegInferencer.from_pretrained(args.model, device=args.device, **given)
 
 
 if __name__ == '__main__':

@@ -13,6 +13,7 @@ from torch import nn
 from genseg_mm.benchmarking.model_list import ModelEntry, type_name
 from genseg_mm.inference.build_model import read_config
 from genseg_mm.launch.dataset_parts import MODEL_PLACES
+from genseg_mm.launch.network_size import fill_network_resize
 
 _NETWORK_RESIZE = dict(
     type='genseg_mm.NetworkResize'
@@ -96,7 +97,7 @@ def model_transforms(model_cfg: Config) -> dict[str, dict]:
     for pipeline in _pipelines(model_cfg):
         for transform in pipeline:
             name = type_name(transform)
-            if name == 'NetworkResize':
+            if name in ('NetworkResize', 'AntialiasedResize'):
                 name = 'Resize'
             if name not in ('Resize', 'TextPrompt', 'UseDescriptions'):
                 continue
@@ -149,37 +150,14 @@ def _with_model_transforms(dataset: Any, model_cfg: Config) -> Any:
 def fill_network_size(cfg: Config, model: nn.Module | None) -> None:
     """Gives the pictures the size that the network prefers, in place, where its config says none.
 
-    The size is that of ``GenSegInferencer``: the square of the ViT-MAE, the nearest multiples of the stride of others.
-    Without a model, or for one of any size (controls, segmentors of mmseg), nothing is resized.
+    The size is that of ``GenSegInferencer`` and of tools/test.py: ``network_resize()`` of the model. Without a model,
+    or for one that takes pictures as they are (controls), nothing is resized.
 
     Args:
         cfg: Of :func:`effective_config`.
         model: The built model.
     """
-    wanted = None if model is None else _preferred(model)
-
-    def fill(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: fill(inner) for key, inner in value.items()}
-        if not isinstance(value, list | tuple):
-            return value
-        filled = [
-            dict(inner, **wanted or {}) if inner == _NETWORK_RESIZE else inner for inner in value
-        ]
-        return type(value)(fill(inner) for inner in filled if inner != _NETWORK_RESIZE)
-
-    cfg.test_dataloader.dataset = ConfigDict(fill(cfg.test_dataloader.dataset))
-
-
-def _preferred(model: nn.Module) -> dict | None:
-    if hasattr(model, 'codec') and hasattr(model, 'backbone'):
-        sides = getattr(model.backbone, 'patch_size', (1, 1))
-        return dict(multiples=tuple(int(model.codec.downsample * side) for side in sides))
-    preferred = getattr(getattr(model, 'colorer', None), 'preferred_size', None)
-    if preferred is None:
-        return None
-    least, large = (tuple(map(int, preferred(side, side))) for side in (1, 10_000))
-    return dict(size=least) if least == large else dict(multiples=least)
+    cfg.test_dataloader.dataset = fill_network_resize(cfg.test_dataloader.dataset, model)
 
 
 def _with_sample_file(evaluator: Any, sample_file: str | None) -> Any:

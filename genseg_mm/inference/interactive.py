@@ -16,7 +16,7 @@ from genseg_mm.models import GenMask
 class InteractivePrompting:
     """The part of :class:`GenSegInferencer` that keeps the colour map of an image."""
 
-    _current: tuple[Job, Tensor] | None = None  # of set_image
+    _current: tuple[Job, Tensor, Tensor] | None = None  # of set_image
 
     def set_image(self, image: Any, image_size: int | Sequence[int] | None = None) -> np.ndarray:
         """Computes the colour map of one image, for :meth:`prompt`.
@@ -34,8 +34,9 @@ class InteractivePrompting:
             what = 'GenMask, which has no colour map' if is_single else 'a list or folder'
             raise ValueError(f'set_image takes one image and a Gen2Seg model, but got {what}')
         job = Job(sources[0], Prompts(), read_image(sources[0]))
-        colors = self._predict(list(self.preprocess(job, image_size)))[0].pred_color_map.data
-        self._current = job, colors
+        sample = self._predict(list(self.preprocess(job, image_size)))[0]
+        colors = sample.pred_color_map.data
+        self._current = job, colors, sample.pred_network_map.data
         return color_array(colors)
 
     def prompt(
@@ -60,10 +61,12 @@ class InteractivePrompting:
         """
         if self._current is None:
             raise ValueError('prompt needs an image: call set_image before')
-        job, colors = self._current
+        job, colors, network_map = self._current
         prompts = split_prompts([job.source.name], True, points, point_labels, boxes)[0]
         if prompts.has_geometry == is_set(automatic):
             raise ValueError('prompt needs either points or boxes, or automatic=True')
         prompts.check_inside(job.source.name, *job.image.shape[:2])
-        found = instances_of(self.model, colors, prompts, job.source.name, automatic, prompting)
+        found = instances_of(
+            self.model, colors, network_map, prompts, job.source.name, automatic, prompting
+        )
         return arrays_of(found)

@@ -5,22 +5,24 @@ from collections.abc import Sequence
 import numpy as np
 from mmengine.config import Config
 from mmengine.registry import TRANSFORMS, DefaultScope
-from PIL import Image
 from torch import nn
 
 from genseg_mm.datasets import PackGenSegInputs
-from genseg_mm.models import GenMask
-from genseg_mm.models.colorers.patches import nearest_multiples
+from genseg_mm.datasets.transforms import NetworkResize
+from genseg_mm.models.network_size import network_resize_of
+
+RESIZES = ('Resize', 'AntialiasedResize', 'NetworkResize')
 
 
 class NetworkPipeline:
     """Resizes images for the network, and puts texts into the instruction that the model was trained with.
 
     ``Resize`` and ``TextPrompt`` of the config's test pipeline are used where it has them; its other transforms load
-    files and annotations.
+    files and annotations. Without a Resize, or with ``NetworkResize`` without settings, the model says the size
+    (``network_resize_of``), and so it does where its ``processing_size`` was set by hand.
 
     Args:
-        model: ``Gen2Seg`` or ``GenMask``.
+        model: The model.
         cfg: Its config; may be empty.
         scope: In which the types of the config are found.
     """
@@ -28,12 +30,18 @@ class NetworkPipeline:
     def __init__(self, model: nn.Module, cfg: Config, scope: str) -> None:
         self.model = model
         self.pack = PackGenSegInputs()
-        pipeline = _test_pipeline(cfg)
+        # NetworkResize without settings means the size that the model asks for.
+        pipeline = [
+            one
+            for one in _test_pipeline(cfg)
+            if class_name(one['type']) != 'NetworkResize' or len(one) > 1
+        ]
         with DefaultScope.overwrite_default_scope(scope):
             self.resize, self.instruct = (
-                [TRANSFORMS.build(one) for one in pipeline if class_name(one['type']) == kind]
-                for kind in ('Resize', 'TextPrompt')
+                [TRANSFORMS.build(one) for one in pipeline if class_name(one['type']) in kinds]
+                for kinds in (RESIZES, ('TextPrompt',))
             )
+        self.size_by_hand = False
 
     def __call__(
         self, image: np.ndarray, path: str, text: str | None, image_size: int | Sequence[int] | None
@@ -52,30 +60,20 @@ class NetworkPipeline:
         shape = image.shape[:2]
         # The noise of GenMask depends on sample_idx: an image and a text give one mask, wherever they stand in a list.
         results = dict(img=image, img_path=path, img_shape=shape, ori_shape=shape, sample_idx=0)
-        if image_size is None and self.resize:
-            for transform in self.resize:
-                results = transform(results)
+        if image_size is not None:
+            resizes = [NetworkResize(size=_checked_size(image_size))]
+        elif self.resize and not self.size_by_hand:
+            resizes = self.resize
         else:
-            size = self._preferred_size(*shape) if image_size is None else _checked_size(image_size)
-            if size != shape:
-                resized = Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR)
-                results.update(img=np.asarray(resized), img_shape=size)
+            wanted = network_resize_of(self.model, shape)
+            resizes = [] if wanted is None else [NetworkResize(**wanted)]
+        for transform in resizes:
+            results = transform(results)
         if text is not None:
             results.update(text=text, task='mask')
             for transform in self.instruct:
                 results = transform(results)
         return self.pack(results)
-
-    def _preferred_size(self, height: int, width: int) -> tuple[int, int]:
-        if isinstance(self.model, GenMask):
-            strides = [
-                self.model.codec.downsample * side for side in self.model.backbone.patch_size
-            ]
-            return nearest_multiples(height, width, strides)
-        preferred = getattr(
-            self.model.colorer, 'preferred_size', None
-        )  # any module may be a colorer
-        return (height, width) if preferred is None else tuple(map(int, preferred(height, width)))
 
 
 def _checked_size(image_size: int | Sequence[int]) -> tuple[int, int]:

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from genseg_mm.inference.jobs import Job
 from genseg_mm.inference.prompts import Prompts
-from genseg_mm.models import Gen2Seg
 from genseg_mm.models.automatic_instances import as_instances
+from genseg_mm.models.map_prompting import MapPrompting
 
 
 def colored_sample(job: Job) -> SegDataSample:
@@ -53,8 +53,9 @@ def _sample(job: Job) -> SegDataSample:
 
 
 def instances_of(
-    model: Gen2Seg,
+    model: MapPrompting,
     colors: Tensor,
+    network_map: Tensor,
     prompts: Prompts,
     name: str,
     automatic: bool | dict | None,
@@ -64,7 +65,8 @@ def instances_of(
 
     Args:
         model: That made the map.
-        colors: Colour map, (3, H, W).
+        colors: Colour map at the size of the image, (3, H, W), for prompts.
+        network_map: The same at the network's size, for instances without prompts.
         prompts: Points and boxes; there may be none.
         name: Of the image, for messages.
         automatic: Instances without prompts, with these settings; None does as the model's own ``automatic`` says.
@@ -77,7 +79,9 @@ def instances_of(
             return model.prompt(colors, **given, **prompting).cpu()
         if is_set(model.automatic if automatic is None else automatic):
             settings = automatic if isinstance(automatic, dict) else {}
-            return model.automatic_instances(colors, **settings).cpu()
+            if network_map.shape != colors.shape:
+                settings = dict(settings, size=tuple(colors.shape[-2:]))
+            return model.automatic_instances(network_map, **settings).cpu()
     except ValueError as error:
         raise ValueError(f'{name}: {error}') from error
     return as_instances(torch.zeros(0, *colors.shape[1:], dtype=torch.bool), torch.zeros(0))

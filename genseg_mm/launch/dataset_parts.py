@@ -16,6 +16,7 @@ from genseg_mm.datasets.transforms import LoadReferringMask
 from genseg_mm.datasets.transforms.load_image import LoadImage
 from genseg_mm.datasets.transforms.load_instance_map import LoadInstanceMap
 from genseg_mm.launch.config import override_config
+from genseg_mm.launch.network_size import is_network_resize
 
 SPLITS = ('train', 'val', 'test')
 TRUTHS = ('gt_instance_map', 'gt_masks', 'gt_seg_map', 'gt_boundaries')
@@ -165,7 +166,11 @@ def _leaves(cfg: dict) -> Iterator[dict]:
     elif isinstance(cfg.get('dataset'), Mapping):
         yield from _leaves(cfg['dataset'])
     else:
-        pipeline = [own for own in cfg.get('pipeline', ()) if own.get('type') not in MODEL_PLACES]
+        pipeline = [
+            own
+            for own in cfg.get('pipeline', ())
+            if own.get('type') not in MODEL_PLACES and not is_network_resize(own)
+        ]
         yield dict(cfg, pipeline=pipeline) if 'pipeline' in cfg else cfg
 
 

@@ -23,6 +23,7 @@ from genseg_mm.checkpoint import (
 )
 from genseg_mm.hooks.stop_on_signal_hook import StopOnSignalHook
 from genseg_mm.launch.expected_items import warn_if_incomplete
+from genseg_mm.launch.network_size import fill_network_resize
 from genseg_mm.launch.processes import connect_processes, on_main_process
 from genseg_mm.launch.seeded_dataloader import seed_samples
 from genseg_mm.whole_files import WriteError, explained
@@ -191,6 +192,22 @@ class SafeRunner(Runner):
             base = auto_scale_lr['base_batch_size'] / counts
             auto_scale_lr = dict(auto_scale_lr, base_batch_size=base)
         super().scale_lr(optim_wrapper, auto_scale_lr)
+
+    def build_val_loop(self, loop: Any) -> Any:
+        """The loop, whose pictures have the size that the model asks for."""
+        self._val_dataloader = self._at_network_size(self._val_dataloader)
+        return super().build_val_loop(loop)
+
+    def build_test_loop(self, loop: Any) -> Any:
+        """The loop, whose pictures have the size that the model asks for."""
+        self._test_dataloader = self._at_network_size(self._test_dataloader)
+        return super().build_test_loop(loop)
+
+    def _at_network_size(self, loader: Any) -> Any:
+        if not isinstance(loader, dict):
+            return loader
+        model = self.model.module if is_model_wrapper(self.model) else self.model
+        return fill_network_resize(loader, model)
 
     def test(self) -> dict:
         """Tests the model, whose checkpoint has to fit; warns if an evaluation set is not complete."""

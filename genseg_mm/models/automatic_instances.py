@@ -21,6 +21,7 @@ def automatic_instances(
     min_flatness: float = 0.1,
     split_components: bool = True,
     max_instances: int = 100,
+    size: tuple[int, int] | None = None,
 ) -> InstanceData:
     """Groups a colour map into instances, the most certain first.
 
@@ -38,6 +39,7 @@ def automatic_instances(
         split_components: Every connected part is an instance; otherwise every colour is one, in
             however many parts.
         max_instances: The number of instances to keep, by score.
+        size: (height, width) that the masks are brought to, each pixel as the map's nearest; None: the map's own.
 
     Returns:
         ``masks`` (K, H, W) bool, which do not overlap; ``scores`` (K,) in [0, 1), descending, see
@@ -53,6 +55,12 @@ def automatic_instances(
     ids = group_colors(color_map, background, bandwidth, min_area, min_flatness, split_components)
     scores, order = instance_scores(color_map, ids).sort(descending=True, stable=True)
     masks = ids == order[:max_instances, None, None] + 1
+    if size is not None and tuple(size) != tuple(ids.shape):
+        rows, columns = (
+            ((torch.arange(new, device=ids.device) + 0.5) * (old / new)).long().clamp(max=old - 1)
+            for new, old in zip(size, ids.shape, strict=True)
+        )
+        masks = masks[:, rows][:, :, columns]
     return as_instances(masks, scores[:max_instances])
 
 
@@ -120,7 +128,7 @@ def settings_of(automatic: Any) -> dict[str, Any] | None:
     if automatic is not True and not isinstance(automatic, dict):
         raise ValueError(f'automatic: expected settings, True or None, but got {automatic!r}')
     settings = {} if automatic is True else dict(automatic)
-    known = list(inspect.signature(automatic_instances).parameters)[1:]
+    known = list(inspect.signature(automatic_instances).parameters)[1:-1]  # less the map and the size
     unknown = sorted(set(settings) - set(known))
     if unknown:
         raise ValueError(

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 COLOR_SCALES = ('batch', 'image', 'sigmoid', 'none')
-STRETCHES = ('image', 'batch')
+STRETCHES = ('image', 'padded', 'batch')
 
 
 def normalize_colors(raw: Tensor, normalize: str, bias: float = 0.0) -> Tensor:

@@ -3,19 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
-from mmengine.structures import BaseDataElement, InstanceData, PixelData
+from mmengine.structures import BaseDataElement, PixelData
 from mmseg.structures import SegDataSample
-from torch import Tensor
+from PIL import Image
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from genseg_mm.functional.point_prompting import masks_from_points, prompt_settings
-from genseg_mm.models.automatic_instances import (
-    as_instances,
-    automatic_instances,
-    flatness,
-    settings_of,
-)
+from genseg_mm.models.automatic_instances import settings_of
 from genseg_mm.models.base import GenSegModel
 from genseg_mm.models.color_scale import (
     check_color_scale,
@@ -26,40 +22,55 @@ from genseg_mm.models.color_scale import (
 )
 from genseg_mm.models.losses import coloring_losses
 from genseg_mm.models.mmseg_api import refuse_mmseg_settings
+from genseg_mm.models.map_prompting import MapPrompting
+from genseg_mm.models.network_size import (
+    NetworkSizeMixin,
+    checked_processing_size,
+    network_resize_of,
+)
+from genseg_mm.models.presets import settings_for
 from genseg_mm.registry import MODELS
+
+OUTPUTS = ('float', 'picture')
 
 
 @MODELS.register_module()
-class Gen2Seg(GenSegModel):
+class Gen2Seg(NetworkSizeMixin, MapPrompting, GenSegModel):
     """Colours every instance of an image in one flat colour.
 
     Masks are read off the map: those of point and box prompts, or all instances without a prompt.
 
     Args:
-        colorer: Config of a module with ``forward(images (N, 3, H, W) in [-1, 1]) -> (N, 3, H,
-            W)``.
+        colorer: Config of a module with ``forward(images (N, 3, H, W) in [-1, 1]) -> (N, 3, h, w)``, in any size: one
+            of ours, or a segmentor of mmseg whose decode head gives three channels.
         loss: Config of the coloring loss.
         data_preprocessor: Config of the data preprocessor.
         normalize: Colour scale of the raw maps, see
             :func:`genseg_mm.models.color_scale.normalize_colors`. ``'sigmoid'`` for models trained
-            from scratch; the released weights and the paper's recipe need ``'batch'``.
+            from scratch; the released weights and the paper's recipe need ``'batch'`` (default).
         bias: Added before the sigmoid.
-        gamma: Exponent on the stretched map at inference; the reference uses 0.7 for the MAE.
+        gamma: Exponent on the stretched map at inference (default 1); the reference uses 0.7 for the MAE.
         prompting: Keyword arguments of
             :func:`genseg_mm.functional.point_prompting.masks_from_points` (rule and its settings).
         automatic: Settings of
             :func:`genseg_mm.models.automatic_instances.automatic_instances`, or True for its
             defaults: samples without prompts then get instances too, as mmdet's ``CocoMetric``
             needs them. None: they get none.
-        stretch: What a map is stretched over at inference: ``'image'``, itself, so that no map
-            depends on others; ``'batch'``, all maps of its batch, as the released Stable Diffusion
-            pipeline does.
+        stretch: What a map is stretched over at inference: ``'image'`` (default), itself, so that no map
+            depends on others; ``'padded'``, itself with the padding of the network's input, as the released Stable
+            Diffusion pipeline does; ``'batch'``, all maps of its batch.
+        output: ``'float'`` (default): the map is resized to the image bilinearly. ``'picture'``: it is cut to 8 bits,
+            and that picture resized by PIL's Lanczos, as the public scripts do.
+        preset: ``'as_published'``: what is not given of ``normalize``, ``gamma``, ``stretch`` and ``output`` is as the
+            public code has it for this colorer, see :mod:`genseg_mm.models.presets`.
+        processing_size: Size that pictures are brought to for the network, by everything that feeds it: the longer
+            side, (height, width), or 0 for their own; None: as the colorer asks (:meth:`network_resize`).
         init_cfg: MMEngine's.
         pretrained: None, as ``mmseg.apis.init_model`` sets it; so ``train_cfg``.
 
     Raises:
-        ValueError: If the colour scale, the stretch or a setting of ``automatic`` is not known, or
-            gamma is not positive.
+        ValueError: If the colour scale, the stretch, the output, the preset or a setting of ``automatic`` is not
+            known, gamma is not positive, or the colorer gives no colour map.
     """
 
     @classmethod
@@ -72,12 +83,15 @@ class Gen2Seg(GenSegModel):
         colorer: dict[str, Any],
         loss: dict[str, Any] | None = None,
         data_preprocessor: dict[str, Any] | None = None,
-        normalize: str = 'batch',
+        normalize: str | None = None,
         bias: float = 0.0,
-        gamma: float = 1.0,
+        gamma: float | None = None,
         prompting: dict[str, Any] | None = None,
         automatic: dict[str, Any] | bool | None = None,
-        stretch: str = 'image',
+        stretch: str | None = None,
+        output: str | None = None,
+        preset: str | None = None,
+        processing_size: int | tuple[int, int] | None = None,
         init_cfg: dict[str, Any] | None = None,
         pretrained: None = None,
         train_cfg: None = None,
@@ -87,11 +101,22 @@ class Gen2Seg(GenSegModel):
             init_cfg=init_cfg,
         )
         refuse_mmseg_settings('Gen2Seg', pretrained=pretrained, train_cfg=train_cfg)
+        self.colorer = MODELS.build(colorer)
+        settings = settings_for(
+            preset,
+            type(self.colorer).__name__,
+            normalize=normalize, gamma=gamma, stretch=stretch, output=output,
+        )  # fmt: skip
+        normalize, gamma, stretch, output = (
+            settings[key] for key in ('normalize', 'gamma', 'stretch', 'output')
+        )
         check_color_scale(normalize)
         check_stretch(stretch)
         if gamma <= 0:
             raise ValueError(f'gamma must be positive, but got {gamma}')
-        self.colorer = MODELS.build(colorer)
+        if output not in OUTPUTS:
+            raise ValueError(f'output must be one of {", ".join(OUTPUTS)}, but got {output!r}')
+        _check_colorer(self.colorer)
         self.coloring_loss = MODELS.build(loss or {'type': 'genseg_mm.InstanceColoringLoss'})
         self.normalize = normalize
         self.bias = bias
@@ -99,6 +124,42 @@ class Gen2Seg(GenSegModel):
         self.prompting = dict(prompting or {})
         self.automatic = settings_of(automatic)
         self.stretch = stretch
+        self.output = output
+        self.processing_size = checked_processing_size(processing_size)
+
+    def network_resize(self) -> dict[str, Any]:
+        """How pictures are brought to the size that the network works at, as ``NetworkResize`` takes it.
+
+        ``processing_size`` decides; without it the colorer.
+
+        Raises:
+            ValueError: If there is a processing size, but the colorer cannot say of what its sides are multiples.
+        """
+        size = self.processing_size
+        if size is None:
+            return network_resize_of(self.colorer) or dict(longer_side=0)
+        if hasattr(self.colorer, 'network_resize'):
+            return self.colorer.network_resize(size)
+        if not isinstance(size, int):
+            return dict(size=size)
+        multiples = (network_resize_of(self.colorer) or {}).get('multiples', (1, 1))
+        return dict(longer_side=size, multiples=multiples)
+
+    def raw_maps(self, inputs: Tensor) -> Tensor:
+        """Raw maps of the colorer at the size of the inputs, (N, 3, H, W).
+
+        Raises:
+            ValueError: If it gives something else.
+        """
+        raw = self.colorer(inputs)
+        if not isinstance(raw, Tensor) or raw.ndim != 4 or raw.shape[1] != 3:
+            form = tuple(raw.shape) if isinstance(raw, Tensor) else f'{type(raw).__name__} of {len(raw)}'
+            raise ValueError(
+                f'the colorer {type(self.colorer).__name__} must give maps (N, 3, h, w), but got {form}; {_HEAD}'
+            )
+        if raw.shape[-2:] != inputs.shape[-2:]:
+            raw = F.interpolate(raw, size=inputs.shape[-2:], mode='bilinear', align_corners=False)
+        return raw
 
     def forward(
         self,
@@ -120,7 +181,7 @@ class Gen2Seg(GenSegModel):
             ValueError: If the mode is not known.
         """
         if mode == 'tensor':
-            return self.colorer(inputs)
+            return self.raw_maps(inputs)
         if mode == 'loss':
             return self.loss(inputs, data_samples)
         if mode == 'predict':
@@ -138,7 +199,7 @@ class Gen2Seg(GenSegModel):
         Returns:
             ``loss_variance``, ``loss_separation``, ``loss_means``.
         """
-        colors = normalize_colors(self.colorer(inputs), self.normalize, self.bias)
+        colors = normalize_colors(self.raw_maps(inputs), self.normalize, self.bias)
         return coloring_losses(self.coloring_loss, colors, data_samples)
 
     @torch.no_grad()
@@ -149,7 +210,8 @@ class Gen2Seg(GenSegModel):
 
         A map is stretched to [0, 255] over its own valid area (without padding), whatever scale it
         was trained with, so that a prediction does not depend on its batch, unless ``stretch`` says
-        so. Then it is resized to the original image.
+        so. Then it is resized to the original image. Instances without prompts are grouped on the network's own map
+        and resized after that: its edges are what tells them apart.
 
         Args:
             inputs: RGB in [-1, 1], (N, 3, H, W).
@@ -160,94 +222,66 @@ class Gen2Seg(GenSegModel):
         Returns:
             The samples with ``pred_color_map`` (3, H, W) and, given prompts or ``automatic``,
             ``pred_instances`` with ``masks`` (K, H, W), ``scores``, ``labels`` (zeros) and
-            ``bboxes`` (xyxy); all at the original size.
+            ``bboxes`` (xyxy); all at the original size. ``pred_network_map`` (3, h, w) is the map at the network's.
         """
-        raw = self.colorer(inputs)
+        raw = self.raw_maps(inputs)
         if data_samples is None:
             data_samples = [SegDataSample() for _ in raw]
         # Extremes of the batch or image only shift and scale a map, which the stretch undoes.
         scale = 'none' if self.normalize in ('batch', 'image') else self.normalize
+        whole = normalize_colors(raw, scale, self.bias)
         maps = []
-        for colors, sample in zip(
-            normalize_colors(raw, scale, self.bias), data_samples, strict=True
-        ):
+        for colors, sample in zip(whole, data_samples, strict=True):
             height, width = sample.metainfo.get('img_shape', colors.shape[-2:])[:2]
             maps.append(colors[:, :height, :width])  # (3, h, w)
         extremes = extremes_of(maps) if self.stretch == 'batch' else None
-        for colors, sample in zip(maps, data_samples, strict=True):
+        for colors, padded, sample in zip(maps, whole, data_samples, strict=True):
             size = sample.metainfo.get('ori_shape', colors.shape[-2:])[:2]
-            colors = resize_map(stretch_colors(colors, self.gamma, extremes), size)
+            if self.stretch == 'padded':
+                extremes = extremes_of([padded])
+            small = stretch_colors(colors, self.gamma, extremes)
+            resize = resize_picture if self.output == 'picture' else resize_map
+            colors = resize(small, tuple(size))
+            sample.pred_network_map = PixelData(data=small)
             sample.pred_color_map = PixelData(data=colors)
             prompts = {key: sample.metainfo.get(key) for key in ('points', 'point_labels', 'boxes')}
             if prompts['points'] is not None or prompts['boxes'] is not None:
                 sample.pred_instances = self.prompt(colors, **prompts)
             elif self.automatic is not None:
-                sample.pred_instances = self.automatic_instances(colors)
+                sample.pred_instances = self.automatic_instances(small, size=tuple(size))
         return data_samples
 
-    def prompt(
-        self,
-        colors: Tensor,
-        points: Any = None,
-        point_labels: Any = None,
-        boxes: Any = None,
-        **prompting: Any,
-    ) -> InstanceData:
-        """Masks of one colour map for points, boxes or both.
 
-        Args:
-            colors: Colours in [0, 255], (3, H, W).
-            points: (K, P, 2) or (K, 2) as (x, y) in pixels of the map; array or tensor.
-            point_labels: (K, P), 1 positive, 0 negative, -1 no point; all positive by default.
-            boxes: (K, 4) xyxy in pixels of the map, right and bottom exclusive.
-            prompting: Settings of
-                :func:`genseg_mm.functional.point_prompting.masks_from_points` that replace those of
-                the model.
+_HEAD = (
+    'put a head behind it: colorer=dict(type="mmseg.EncoderDecoder", backbone=dict(...), '
+    'decode_head=dict(type="genseg_mm.InstanceColoringHead", in_channels=[...], in_index=[...]))'
+)
 
-        Returns:
-            ``masks`` (K, H, W) bool, ``scores`` (K,) in [0, 1]: 1 / (1 + d) with d the mean
-            distance of a mask's colours to their mean, 0 for an empty mask; ``labels`` (K,) zeros;
-            ``bboxes`` (K, 4) xyxy. The metainfo ``prompted`` holds the prompts and all settings, so
-            that a metric need not make the same masks again.
 
-        Raises:
-            ValueError: If a prompt or setting is wrong.
-        """
-
-        def tensor(values: Any, dtype: torch.dtype | None = None) -> Tensor | None:
-            return (
-                None if values is None else torch.as_tensor(values, dtype=dtype).to(colors.device)
-            )
-
-        settings = prompt_settings(**{**self.prompting, **prompting})
-        masks = masks_from_points(
-            colors,
-            tensor(points, torch.float32),
-            tensor(point_labels),
-            tensor(boxes, torch.float32),
-            **settings,
+def _check_colorer(colorer: nn.Module) -> None:
+    """Refuses what is known to give no colour map: bare backbones, and segmentors of another number of channels."""
+    head = getattr(colorer, 'decode_head', None)
+    if head is None and hasattr(colorer, 'out_indices'):
+        raise ValueError(
+            f'the colorer {type(colorer).__name__} is a backbone, which gives feature maps: expected one map of three '
+            f'channels; {_HEAD}'
         )
-        instances = as_instances(masks, flatness(colors, masks))
-        prompts = dict(points=points, point_labels=point_labels, boxes=boxes)
-        instances.set_metainfo(dict(prompted=dict(prompts, settings=settings)))
-        return instances
+    head = head[-1] if isinstance(head, nn.ModuleList) else head
+    channels = getattr(head, 'out_channels', 3)
+    if channels != 3:
+        raise ValueError(
+            f'the decode head {type(head).__name__} of the colorer {type(colorer).__name__} gives {channels} channels: '
+            f'expected the three of a colour map; {_HEAD}'
+        )
 
-    def automatic_instances(self, colors: Tensor, **settings: Any) -> InstanceData:
-        """Instances of one colour map without prompts.
 
-        Args:
-            colors: Colours in [0, 255], (3, H, W).
-            settings: Of :func:`genseg_mm.models.automatic_instances.automatic_instances`; they
-                replace those of the model.
-
-        Returns:
-            ``masks`` (K, H, W) bool, ``scores`` (K,) in [0, 1), descending, ``labels`` (K,) zeros,
-            ``bboxes`` (K, 4) xyxy.
-
-        Raises:
-            ValueError: If a setting is wrong.
-        """
-        return automatic_instances(colors, **settings_of({**(self.automatic or {}), **settings}))
+def resize_picture(colors: Tensor, size: tuple[int, int]) -> Tensor:
+    """The map cut to 8 bits, and that picture resized by PIL's Lanczos: (3, h, w) to (3, H, W), whole float32."""
+    picture = colors.clamp(0, 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+    resized = Image.fromarray(np.ascontiguousarray(picture))
+    if tuple(size) != picture.shape[:2]:
+        resized = resized.resize(tuple(size)[::-1], Image.Resampling.LANCZOS)
+    return torch.from_numpy(np.array(resized)).permute(2, 0, 1).to(colors.device, torch.float32).contiguous()
 
 
 def resize_map(colors: Tensor, size: tuple[int, int]) -> Tensor:

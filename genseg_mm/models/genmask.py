@@ -1,6 +1,7 @@
 """GenMask (arXiv 2603.23906): a text-to-image DiT that generates segmentation masks in one forward pass."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from mmengine.structures import BaseDataElement, PixelData
@@ -10,6 +11,12 @@ from genseg_mm.functional.flow_matching import euler_solve
 from genseg_mm.models import cached_inputs
 from genseg_mm.models.base import GenSegModel
 from genseg_mm.models.mmseg_api import refuse_mmseg_settings
+from genseg_mm.models.network_size import (
+    NATIVE,
+    NetworkSizeMixin,
+    checked_processing_size,
+    resize_to,
+)
 from genseg_mm.models.picture_generation import (
     check_guidance,
     checked_settings,
@@ -24,7 +31,7 @@ from genseg_mm.registry import MODELS
 
 
 @MODELS.register_module()
-class GenMask(GenSegModel):
+class GenMask(NetworkSizeMixin, GenSegModel):
     """Generates a black-and-white mask from image and text, trained jointly with text-to-image generation.
 
     A sample's task comes from its metainfo: 'mask' (referring segmentation: the image is a condition, the
@@ -43,6 +50,8 @@ class GenMask(GenSegModel):
             noise from (seed, ``sample_idx``), so a result does not depend on batch size, rank or order.
         generation: Settings of :meth:`generate` for samples of task 'image' in prediction, and defaults of the
             inferencer, e.g. ``dict(num_steps=28, guidance_scale=5.0, image_size=(512, 512))``.
+        processing_size: Size that pictures are brought to where a test pipeline has no Resize: the longer side,
+            (height, width), or 0 (default), the nearest multiples of the stride to their own.
         data_preprocessor: Config; default :class:`GenSegDataPreprocessor`.
         pretrained: None, as ``mmseg.apis.init_model`` sets it; so ``train_cfg``.
 
@@ -67,6 +76,7 @@ class GenMask(GenSegModel):
         image_condition: bool = True,
         seed: int = 0,
         generation: dict | None = None,
+        processing_size: int | tuple[int, int] | None = None,
         data_preprocessor: dict | None = None,
         init_cfg: dict | None = None,
         pretrained: None = None,
@@ -97,6 +107,12 @@ class GenMask(GenSegModel):
         self.image_prompt_drop_prob = image_prompt_drop_prob
         self.image_condition, self.seed = image_condition, seed
         self.generation = checked_settings(generation)
+        self.processing_size = checked_processing_size(processing_size)
+
+    def network_resize(self) -> dict[str, Any]:
+        """How pictures are brought to the size that the network works at, as ``NetworkResize`` takes it."""
+        strides = [self.codec.downsample * side for side in self.backbone.patch_size]
+        return resize_to(NATIVE if self.processing_size is None else self.processing_size, strides)
 
     def forward(
         self,

@@ -5,14 +5,12 @@ from typing import Any
 from genseg_mm.models.colorers.released_folder import released_kind
 from genseg_mm.models.gen2seg import Gen2Seg
 
-# What the weights were trained and are run with in the public code. Its SD pipeline stretches the decoded maps of a
-# batch together, its MAE pipeline each map and then takes it to the power of 0.7; Gen2Seg stretches each map unless
-# told otherwise, which is the same for one image at a time.
+# What is settled by the kind of folder; all else is the preset's (genseg_mm/models/presets.py).
 SETTINGS = {
     'sd': dict(
-        colorer=dict(type='genseg_mm.SDColorer', parity='released'), normalize='batch', gamma=1.0
+        colorer=dict(type='genseg_mm.SDColorer', parity='released'), preset='as_published'
     ),
-    'mae': dict(colorer=dict(type='genseg_mm.MAEColorer'), normalize='batch', gamma=0.7),
+    'mae': dict(colorer=dict(type='genseg_mm.MAEColorer'), preset='as_published'),
 }
 
 
@@ -26,9 +24,9 @@ def load_released(source: str, device: str = 'cpu', **overrides: Any) -> Gen2Seg
     Args:
         source: Folder or hub id.
         device: Device of the model.
-        overrides: Arguments of :class:`~genseg_mm.models.gen2seg.Gen2Seg` in place of what the
-            released weights need; ``colorer`` is a dict that adds to the colorer's arguments, such
-            as ``dict(parity='training')``.
+        overrides: Arguments of :class:`~genseg_mm.models.gen2seg.Gen2Seg` in place of the preset's, such as
+            ``processing_size=0`` (the own size of a picture) and ``output='float'`` (no 8 bits); ``colorer`` is a dict
+            that adds to the colorer's arguments, such as ``dict(parity='training')``.
 
     Returns:
         The model, in eval mode.

@@ -147,6 +147,9 @@ def test_without_a_resize_the_network_says_its_size(model, expected):
         (dict(size=(4, 6)), (10, 10), (4, 6)),
         (dict(multiples=(8, 8)), (12, 27), (16, 24)),  # 12 is half way, upwards; 27 is nearer to 24
         (dict(multiples=(8, 8)), (3, 8), (8, 8)),
+        (dict(longer_side=64, multiples=(2, 2)), (4000, 6000), (42, 64)),
+        (dict(longer_side=64), (8, 20), (25, 64)),
+        (dict(longer_side=0), (8, 20), (8, 20)),
     ],
 )
 def test_network_resize(settings, shape, expected):
@@ -158,6 +161,13 @@ def test_network_resize(settings, shape, expected):
 
 
 def test_network_resize_takes_one_setting():
-    for settings in ({}, dict(size=(4, 4), multiples=(2, 2)), dict(size=(0, 4))):
-        with pytest.raises(ValueError, match='either size or multiples'):
+    for settings, message in (
+        (dict(size=(4, 4), multiples=(2, 2)), 'either size, or longer_side and multiples'),
+        (dict(size=(0, 4)), 'of at least 1, but got size=.0, 4.'),
+        (dict(longer_side=-1), 'longer_side must be a whole number of pixels, or 0, but got -1'),
+        (dict(longer_side=8, method='area'), "method must be one of .* but got 'area'"),
+    ):
+        with pytest.raises(ValueError, match=message):
             NetworkResize(**settings)
+    with pytest.raises(ValueError, match='the size that the model asks for, which only the tools'):
+        NetworkResize()(dict(img=np.zeros((4, 4, 3), np.uint8)))

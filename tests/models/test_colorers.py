@@ -120,8 +120,13 @@ def test_nearest_multiples_round_halves_up():
 
 
 def test_unet_preferred_size():
-    assert UNetColorer(UNET).preferred_size(63, 1) == (64, 2)
-    assert UNetColorer(UNET, patch_size=4).preferred_size(61, 98) == (60, 100)
+    """The longer side to the size of the training (sample_size patches); without one, the picture's own."""
+    assert UNET['sample_size'] == 16
+    assert UNetColorer(UNET).preferred_size(64, 32) == (32, 16)
+    assert UNetColorer(UNET).preferred_size(8, 21) == (12, 32)
+    native = UNetColorer({**UNET, 'sample_size': None}, patch_size=4)
+    assert native.preferred_size(61, 98) == (60, 100)
+    assert UNetColorer(UNET).network_resize(0) == dict(longer_side=0, multiples=(2, 2))
     with pytest.raises(ValueError, match=r'must be positive, but got \(0, 4\)'):
         UNetColorer(UNET).preferred_size(0, 4)
 

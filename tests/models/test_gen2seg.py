@@ -224,7 +224,7 @@ def test_stretch_over_the_batch():
     model = identity_model(normalize='none', stretch='batch', gamma=0.5)
     for one, result in zip(raw, model(raw, given, mode='predict'), strict=True):
         assert_close(result.pred_color_map.data, (one[:, :, :2] / 4).sqrt() * 255)
-    with pytest.raises(ValueError, match="stretch must be one of image, batch, but got 'x'"):
+    with pytest.raises(ValueError, match="stretch must be one of image, padded, batch, but got 'x'"):
         identity_model(stretch='x')
 
 

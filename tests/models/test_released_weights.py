@@ -64,7 +64,7 @@ def test_home_folder_is_understood(folders: dict[str, Path], monkeypatch: pytest
 def test_maps_span_the_range_and_do_not_depend_on_the_batch(folders: dict[str, Path]):
     batch = images(64, 64, 2) * torch.tensor([1.0, 0.2]).view(2, 1, 1, 1)
     for folder in folders.values():
-        model = load_released(str(folder))
+        model = load_released(str(folder), output='float')  # whole levels would jump at a rounding
         together = [sample.pred_color_map.data for sample in model.predict(batch)]
         alone = model.predict(batch[1:])[0].pred_color_map.data
         assert (together[1] - alone).abs().max() < 0.05
@@ -265,11 +265,15 @@ def test_converted_checkpoint_loads_bit_by_bit(
         assert all(torch.equal(state[name], value) for name, value in expected.items())
         assert [path.name for path in out.parent.iterdir() if path.name.startswith('.')] == []
     printed = capsys.readouterr().out
-    assert f"load_released('{tmp_path}/new/sd', colorer={{'parity': None}}) loads it" in printed
-    assert f"load_released('{tmp_path}/new/mae', gamma=1.0) loads it" in printed
+    given = "stretch='image', output='float', colorer={'parity': None}"
+    assert f"load_released('{tmp_path}/new/sd', {given}) loads it" in printed
+    assert f"load_released('{tmp_path}/new/mae', gamma=1.0, output='float') loads it" in printed
     options = ['--cfg-options', 'model.automatic.min_area=5']
     assert convert(monkeypatch, *trained['mae'], tmp_path / 'other', *options) == 0
-    assert "gamma=1.0, automatic={'min_area': 5}) loads it" in capsys.readouterr().out
+    assert "output='float', automatic={'min_area': 5}) loads it" in capsys.readouterr().out
+    options = ['--cfg-options', 'model.preset=as_published', 'model.processing_size=0']
+    assert convert(monkeypatch, *trained['mae'], tmp_path / 'preset', *options) == 0
+    assert f"load_released('{tmp_path}/preset', processing_size=0) loads it" in capsys.readouterr().out
 
 
 def test_converter_overwrites_only_a_released_folder_and_only_with_force(

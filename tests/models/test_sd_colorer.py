@@ -222,9 +222,9 @@ def test_another_autoencoder():
 
 def test_preferred_size_and_wrong_size(folder: Path):
     colorer = SDColorer(str(folder))
-    assert colorer.preferred_size(480, 640) == (480, 640)  # as the released weights were trained
-    assert colorer.preferred_size(427, 636) == (424, 640)
-    assert colorer.preferred_size(3, 20) == (8, 24)
+    assert colorer.preferred_size(480, 640) == (576, 768)  # no key in model_index.json
+    assert colorer.preferred_size(427, 636) == (520, 768)  # 515 rows and 5 of padding
+    assert colorer.preferred_size(4000, 3000) == (768, 576)
     with pytest.raises(ValueError, match=r'multiples of 8 .* got \(64, 60\)'):
         colorer(images(64, 60))
 

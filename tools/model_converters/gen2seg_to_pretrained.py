@@ -24,7 +24,7 @@ from genseg_mm.inference.build_model import load_weights  # noqa: E402
 from genseg_mm.launch.config import CfgOptions, override_config  # noqa: E402
 from genseg_mm.models import Gen2Seg, MAEColorer, SDColorer  # noqa: E402
 from genseg_mm.models.colorers.released_folder import released_kind  # noqa: E402
-from genseg_mm.models.released_weights import SETTINGS  # noqa: E402
+from genseg_mm.models.presets import AS_PUBLISHED, settings_for  # noqa: E402
 from genseg_mm.registry import MODELS  # noqa: E402
 
 
@@ -85,19 +85,19 @@ def build_model(config: str, options: dict[str, Any] | None) -> tuple[Gen2Seg, C
 def loading_call(out: Path, config: ConfigDict) -> str:
     """The call that gives the trained model back: the folder formats hold weights alone."""
     kind = released_kind(str(out))
-    arguments = {}
+    name = {'sd': 'SDColorer', 'mae': 'MAEColorer'}[kind]
+    published = AS_PUBLISHED[name]
+    used = settings_for(config.get('preset'), name, **{key: config.get(key) for key in published})
+    arguments = {key: value for key, value in used.items() if value != published[key]}
     for key, default in (
-        ('normalize', 'batch'),
         ('bias', 0.0),
-        ('gamma', 1.0),
-        ('stretch', 'image'),
+        ('processing_size', None),
         ('prompting', {}),
         ('automatic', None),
         ('data_preprocessor', None),
     ):
-        value = config.get(key, default)
-        if value != SETTINGS[kind].get(key, default):
-            arguments[key] = value
+        if config.get(key, default) != default:
+            arguments[key] = config[key]
     own = ('type', 'pretrained', 'config', 'gradient_checkpointing')
     colorer = {key: value for key, value in config.colorer.items() if key not in own}
     if kind == 'sd':

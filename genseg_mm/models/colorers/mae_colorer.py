@@ -1,15 +1,19 @@
 """A ViT-MAE, encoder and decoder, as instance colorer; its position embeddings done right."""
 
+import json
 import math
+from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.model import BaseModule
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genseg_mm.models.colorers.patches import check_patches
-from genseg_mm.models.colorers.released_folder import find_mae
+from genseg_mm.models.colorers.released_folder import find_mae, read_preprocessor
+from genseg_mm.models.network_size import NetworkSizeMixin, resize_to
 from genseg_mm.models.pretrained_parts import load_part
 from genseg_mm.registry import MODELS
 
@@ -18,7 +22,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @MODELS.register_module()
-class MAEColorer(BaseModule):
+class MAEColorer(NetworkSizeMixin, BaseModule):
     """transformers' ViT-MAE as a colorer: encoder and decoder, nothing masked (gen2seg, Section 3).
 
     Exactly one of ``config`` and ``pretrained`` is given. The layers are called one after the other
@@ -32,8 +36,9 @@ class MAEColorer(BaseModule):
         pretrained: Folder or hub id of a ``ViTMAEForPreTraining``, such as
             ``facebook/vit-mae-huge`` or gen2seg's released weights. Always loaded at its own image
             size: other sizes interpolate the positions.
-        mean: Subtracted from RGB in [0, 1]; ImageNet's by default.
-        std: Divides after that.
+        mean: Subtracted from RGB in [0, 1]. None: as the folder's ``preprocessor_config.json`` says; ImageNet's where
+            it says nothing, or there is none.
+        std: Divides after that; None as above.
         gradient_checkpointing: Recompute activations in the backward pass instead of keeping them.
 
     Raises:
@@ -47,8 +52,8 @@ class MAEColorer(BaseModule):
         self,
         config: dict[str, Any] | None = None,
         pretrained: str | None = None,
-        mean: tuple[float, float, float] = IMAGENET_MEAN,
-        std: tuple[float, float, float] = IMAGENET_STD,
+        mean: tuple[float, float, float] | None = None,
+        std: tuple[float, float, float] | None = None,
         gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
@@ -71,15 +76,33 @@ class MAEColorer(BaseModule):
         self.mae.vit.embeddings.position_embeddings.requires_grad_(False)
         decoder.decoder_pos_embed.requires_grad_(False)
         self.patch_size = self.mae.config.patch_size
+        stated = {} if pretrained is None else read_preprocessor(pretrained)
+        mean = stated.get('mean', IMAGENET_MEAN) if mean is None else mean
+        std = stated.get('std', IMAGENET_STD) if std is None else std
+        self.is_released = pretrained is not None
+        self.side = stated.get('size', self.mae.config.image_size)
+        if self.side % self.patch_size:
+            raise ValueError(
+                f'{pretrained}: the size of preprocessor_config.json must be a multiple of the patch size '
+                f'{self.patch_size}, but got {self.side}'
+            )
         self.register_buffer('mean', torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer('std', torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
     def init_weights(self) -> None:
         """Does nothing: transformers' method of this name would overwrite pretrained weights."""
 
-    def preferred_size(self, height: int, width: int) -> tuple[int, int]:
-        """Input size (height, width) for an image of this size: always the model's own square."""
-        return (self.mae.config.image_size,) * 2
+    def network_resize(self, size: int | tuple[int, int] | None = None) -> dict[str, Any]:
+        """How a picture is brought to the size that the network works at, as ``NetworkResize`` takes it.
+
+        Released weights as in the public script: to a square, bicubic (PIL, with antialiasing). Others: bilinear.
+
+        Args:
+            size: None: the side of ``preprocessor_config.json``, else of the model; the longer side, 0 for the own size
+                of a picture, (height, width).
+        """
+        size = (self.side, self.side) if size is None else size
+        return resize_to(size, self.patch_size, method='bicubic' if self.is_released else 'bilinear')
 
     def forward(self, images: Tensor) -> Tensor:
         """Colours images.
@@ -112,8 +135,23 @@ class MAEColorer(BaseModule):
         return self.mae.unpatchify(patches, tuple(images.shape[-2:]))  # (N, 3, H, W)
 
     def save_pretrained(self, folder: str) -> None:
-        """Writes a ``ViTMAEForPreTraining`` folder, the format of gen2seg's released weights."""
+        """Writes a ``ViTMAEForPreTraining`` folder, the format of gen2seg's released weights.
+
+        ``preprocessor_config.json`` holds mean, std and size.
+        """
         self.mae.save_pretrained(folder)
+        settings = dict(
+            image_processor_type='ViTImageProcessor',
+            do_resize=True,
+            do_rescale=True,
+            do_normalize=True,
+            image_mean=[round(float(own), 6) for own in self.mean.flatten()],
+            image_std=[round(float(own), 6) for own in self.std.flatten()],
+            resample=int(Image.Resampling.BICUBIC),
+            rescale_factor=1 / 255,
+            size=dict(height=self.side, width=self.side),
+        )
+        Path(folder, 'preprocessor_config.json').write_text(json.dumps(settings, indent=2) + '\n')
 
 
 def sincos_positions(dim: int, height: int, width: int) -> Tensor:

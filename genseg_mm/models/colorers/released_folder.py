@@ -7,6 +7,7 @@ part) and a ``ViTMAEForPreTraining`` of transformers (``config.json`` and its we
 import json
 import re
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ PIPELINE_PARTS = ('unet', 'vae', 'text_encoder', 'tokenizer', 'scheduler')
 _LEFT_OUT = ('*.bin', '*.ckpt', '*.msgpack', '*.h5', '*.onnx', '*.fp16.*', '*.non_ema.*')
 _ignored = shutil.ignore_patterns(*_LEFT_OUT)
 _WEIGHT_FILES = ('.pth', '.pt', '.ckpt', '.safetensors')
+PROCESSING_RESOLUTION = 768  # of the released pipeline, where the folder states none
 _TOKENIZER_FILES = ({'tokenizer.json'}, {'vocab.json', 'merges.txt'})
 
 
@@ -192,6 +194,81 @@ def read_scheduler(folder: Path) -> dict[str, Any]:
     place = folder / 'scheduler'
     _check_files(place, 'scheduler_config.json')
     return _read_json(place / 'scheduler_config.json')
+
+
+def default_processing_resolution(folder: Path) -> int:
+    """The longer side that a pipeline brings pictures to, from its ``model_index.json``; 0: it takes them as they are.
+
+    Raises:
+        ValueError: If the file states no number of pixels.
+    """
+    file = folder / 'model_index.json'
+    key = 'default_processing_resolution'
+    size = _read_json(file).get(key)
+    if size is None:
+        return PROCESSING_RESOLUTION
+    if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+        raise ValueError(f'{file}: {key} must be the longer side in pixels, or 0, but got {size!r}')
+    return size
+
+
+def read_preprocessor(source: str) -> dict[str, Any]:
+    """What the ``preprocessor_config.json`` of a ViT-MAE says; nothing where there is none.
+
+    Args:
+        source: Folder or hub id.
+
+    Returns:
+        Of ``mean`` and ``std`` (three numbers, of RGB in [0, 1]) and ``size`` (side of the square) those it states.
+
+    Raises:
+        ValueError: If the file is damaged, or states something else.
+    """
+    name = 'preprocessor_config.json'
+    if is_hub_id(source):
+        try:
+            file = _hub_file(source, name)
+        except ValueError as error:
+            if not _is_cached(source, 'config.json'):
+                raise
+            # An older copy in the cache, without this file, and no hub to ask.
+            warnings.warn(
+                f"{error}; meanwhile ImageNet's mean and std and the model's own size are used",
+                stacklevel=2,
+            )
+            return {}
+    else:
+        file = Path(source).expanduser() / name
+    if file is None or not file.is_file():
+        return {}
+    settings, found = _read_json(file), {}
+    if not settings.get('do_normalize', True):
+        settings.update(image_mean=[0.0] * 3, image_std=[1.0] * 3)
+    for key in ('mean', 'std'):
+        value = settings.get(f'image_{key}')
+        if value is None:
+            continue
+        numbers = value if isinstance(value, list) else [value] * 3
+        good = all(isinstance(own, int | float) and not isinstance(own, bool) for own in numbers)
+        if len(numbers) != 3 or not good or (key == 'std' and min(numbers) <= 0):
+            raise ValueError(
+                f'{file}: image_{key} must be three numbers{" above 0" * (key == "std")}, but got {value!r}'
+            )
+        found[key] = tuple(map(float, numbers))
+    size = settings.get('size') if settings.get('do_resize', True) else None
+    if isinstance(size, dict):
+        sides = {size.get('height', size.get('shortest_edge')), size.get('width', size.get('shortest_edge'))}
+        size = sides.pop() if len(sides) == 1 else size
+    if size is not None:
+        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+            raise ValueError(
+                f'{file}: size must be the side of a square in pixels, but got {settings["size"]!r}'
+            )
+        found['size'] = size
+    scale = settings.get('rescale_factor', 1 / 255)
+    if not isinstance(scale, int | float) or abs(scale * 255 - 1) > 1e-3:
+        raise ValueError(f'{file}: rescale_factor must be 1/255, but got {scale!r}')
+    return found
 
 
 def copy_frozen_parts(source: Path, target: Path) -> None:

@@ -7,15 +7,16 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor
 
-from genseg_mm.models.colorers.patches import nearest_multiples
 from genseg_mm.models.colorers.released_folder import (
     copy_frozen_parts,
+    default_processing_resolution,
     empty_prompt,
     find_pipeline,
     part_from_pretrained,
     read_scheduler,
 )
 from genseg_mm.models.latent_codec import LatentCodec
+from genseg_mm.models.network_size import NATIVE, NetworkSizeMixin, resize_to
 from genseg_mm.models.pretrained_parts import reading
 from genseg_mm.registry import MODELS
 
@@ -32,7 +33,7 @@ SD2_SCHEDULER = dict(
 
 
 @MODELS.register_module()
-class SDColorer(BaseModule):
+class SDColorer(NetworkSizeMixin, BaseModule):
     """Stable Diffusion's UNet as a colorer: the image latent alone in, one step, decoded.
 
     The VAE encodes the image (mode of the posterior, times ``scaling_factor``), the UNet gets this
@@ -96,6 +97,9 @@ class SDColorer(BaseModule):
             self.unet, self.codec, text, scheduler = _pretrained_parts(self.source)
         else:
             self.unet, self.codec, text, scheduler = _fresh_parts(config)
+        self.resolution = (
+            NATIVE if self.source is None else default_processing_resolution(self.source)
+        )
         self._check_parts(text)
         self.register_buffer('text', text, persistent=False)  # (1, L, D)
         self.prediction_type = prediction_type or scheduler.get('prediction_type', 'epsilon')
@@ -114,13 +118,18 @@ class SDColorer(BaseModule):
     def init_weights(self) -> None:
         """Does nothing: diffusers has initialised or loaded the parts."""
 
-    def preferred_size(self, height: int, width: int) -> tuple[int, int]:
-        """Input size (height, width) for an image of this size: the nearest multiples of the VAE's cell.
+    def network_resize(self, size: int | tuple[int, int] | None = None) -> dict[str, Any]:
+        """How a picture is brought to the size that the network works at, as ``NetworkResize`` takes it.
 
-        The UNet itself takes latents that do not halve evenly, as those of the 480 x 640 images that
-        the released weights were trained on.
+        As the released pipeline does: the longer side to the folder's resolution, up or down, bilinear with
+        antialiasing and without rounding, then padded to multiples of the VAE's cell.
+
+        Args:
+            size: The longer side, 0 for the own size of a picture, (height, width); None: the folder's
+                ``default_processing_resolution`` (``model_index.json``), 768 where it has none; the own size for a
+                model from a config.
         """
-        return nearest_multiples(height, width, self.codec.downsample)
+        return resize_to(self.resolution if size is None else size, self.codec.downsample, pad=True, whole=False)
 
     def graph(self) -> tuple[str, int]:
         """Latent that the step starts from (``'image'``, ``'zero'``) and tokens of the prompt, as set now."""

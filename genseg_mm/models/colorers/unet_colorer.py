@@ -7,12 +7,13 @@ from mmengine.model import BaseModule
 from torch import Tensor
 from torch.nn import functional as F
 
-from genseg_mm.models.colorers.patches import check_patches, nearest_multiples
+from genseg_mm.models.colorers.patches import check_patches
+from genseg_mm.models.network_size import NATIVE, NetworkSizeMixin, resize_to
 from genseg_mm.registry import MODELS
 
 
 @MODELS.register_module()
-class UNetColorer(BaseModule):
+class UNetColorer(NetworkSizeMixin, BaseModule):
     """diffusers' conditional UNet as a one-step colorer on a fixed invertible latent.
 
     The graph is that of gen2seg's Stable Diffusion colorer (image latent alone as input, fixed last
@@ -63,12 +64,19 @@ class UNetColorer(BaseModule):
     def init_weights(self) -> None:
         """Does nothing: diffusers has initialised the UNet."""
 
-    def preferred_size(self, height: int, width: int) -> tuple[int, int]:
-        """Input size (height, width) for an image of this size: the nearest multiples of the patch.
+    def network_resize(self, size: int | tuple[int, int] | None = None) -> dict[str, Any]:
+        """How a picture is brought to the size that the network works at, as ``NetworkResize`` takes it.
 
         The UNet itself takes latents that do not halve evenly.
+
+        Args:
+            size: The longer side, up or down, 0 for the own size of a picture, (height, width); None: the size that the
+                config's ``sample_size`` (in patches) says it is trained at, else the picture's own.
         """
-        return nearest_multiples(height, width, self.patch_size)
+        if size is None:
+            trained = self.unet.config.sample_size
+            size = trained * self.patch_size if isinstance(trained, int) else NATIVE
+        return resize_to(size, self.patch_size)
 
     def forward(self, images: Tensor) -> Tensor:
         """Colours images.

@@ -7,7 +7,10 @@ from mmengine.registry import DATASETS
 
 
 def input_size(cfg: Any) -> tuple[int, int]:
-    """Height and width that the test pipeline resizes to; without a Resize, those of the first test item.
+    """Height and width that the test pipeline resizes to.
+
+    Where the model decides them (``NetworkResize``) those that the training pipeline resizes to; without a Resize those
+    of the first test item.
 
     Raises:
         ValueError: If the config has no test data.
@@ -16,6 +19,10 @@ def input_size(cfg: Any) -> tuple[int, int]:
     if dataset is None:
         raise ValueError('the config has no test_dataloader that tells the size: expected --shape')
     resize = next(resizes(dataset), None)
+    if resize is None and 'NetworkResize' in str(dataset):
+        resize = next(resizes((cfg.get('train_dataloader') or {}).get('dataset') or {}), None)
+        if resize is None:
+            raise ValueError('the model decides the size of its pictures: expected --shape, but got none')
     if resize is not None:
         width, height = resize['scale']
         return height, width

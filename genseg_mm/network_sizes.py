@@ -1,0 +1,41 @@
+"""From the size of a picture to the size that a network takes it at; shared by models and transforms."""
+
+from collections.abc import Sequence
+
+Size = tuple[int, int]
+
+
+def network_sizes(
+    height: int,
+    width: int,
+    size: Sequence[int] | None = None,
+    longer_side: int | None = None,
+    multiples: Sequence[int] | None = None,
+    pad: bool = False,
+) -> tuple[Size, Size]:
+    """Sizes (height, width) of the resized picture, and of the network's input with padding.
+
+    Args:
+        height: Of the picture, in pixels.
+        width: Of the picture.
+        size: (height, width) for all pictures.
+        longer_side: Or the longer side, up or down, the shorter one in proportion, cut to whole pixels; 0 and None: the
+            picture's own size.
+        multiples: (height, width) of which the input's sides are multiples.
+        pad: Whether they become so by padding, or by rounding to the nearest, a half upwards, at least one.
+
+    Raises:
+        ValueError: If the picture has no pixel.
+    """
+    if height < 1 or width < 1:
+        raise ValueError(f'height and width must be positive, but got {(height, width)}')
+    if size is not None:
+        return tuple(size), tuple(size)
+    if longer_side:
+        longest = max(height, width)
+        height, width = (max(side * longer_side // longest, 1) for side in (height, width))
+    sides = list(zip((height, width), multiples or (1, 1), strict=True))
+    if pad:
+        return (height, width), tuple(-(-side // step) * step for side, step in sides)
+    rounded = tuple(max((2 * side + step) // (2 * step), 1) * step for side, step in sides)
+    return rounded, rounded
