@@ -111,7 +111,8 @@ NAMES = {
     'DATA_SAMPLERS': 'RatioInfiniteSampler VisitSampler',
     'TRANSFORMS': 'CachedEncodings TextPrompt PointPrompt LoadInstanceMap LoadReferringMask LoadImage PackGenSegInputs '
     'LoadBoundaries '
-    'KeepClasses RandomInstanceCrop RandomScenePermute UseDescriptions RandomReferringFlip NetworkResize',
+    'KeepClasses RandomInstanceCrop RandomScenePermute UseDescriptions RandomReferringFlip NetworkResize '
+    'AntialiasedResize',
     'METRICS': 'ReferringMetric EdgeMetric PointPromptMetric ClassAgnosticCocoMetric',
     'LOG_PROCESSORS': 'TaskLogProcessor',
     'LOOPS': 'BenchmarkLoop',

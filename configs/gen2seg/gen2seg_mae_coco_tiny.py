@@ -24,7 +24,6 @@ train.dataset.datasets[0].pipeline[2].scale = size
 train_dataloader = train
 points = _base_.val_dataloader
 points.update(num_workers=0, persistent_workers=False)
-points.dataset.pipeline[1].scale = size
 val_dataloader = points
 test_dataloader = dict(points, _delete_=True)
 auto_scale_lr = dict(enable=False, base_batch_size=4)

@@ -25,7 +25,6 @@ parts[1].update(scenes=['Scene01', 'Scene02'], variations=['fog', 'morning'])
 train_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict(datasets=parts))
 points = _base_.val_dataloader
 points.update(num_workers=0, persistent_workers=False)
-points.dataset.pipeline[1].scale = size
 val_dataloader = points
 test_dataloader = dict(points, _delete_=True)
 auto_scale_lr = dict(enable=False, base_batch_size=2)

@@ -26,7 +26,6 @@ train_dataloader = dict(
 )
 points = _base_.val_dataloader
 points.update(num_workers=0, persistent_workers=False)
-points.dataset.pipeline[1].scale = (96, 72)
 val_dataloader = points
 test_dataloader = dict(points, _delete_=True)
 auto_scale_lr = dict(enable=False, base_batch_size=2)

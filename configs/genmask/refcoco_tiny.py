@@ -13,14 +13,16 @@ _base_ = [
 ]
 
 image_size = (96, 96)
-resize = dict(type='mmcv.Resize', scale=image_size, keep_ratio=False)
+resize = dict(type='genseg_mm.AntialiasedResize', scale=image_size, backend='pillow')
 train_pipeline, test_pipeline = [
-    [resize if step['type'] == 'mmcv.Resize' else step for step in pipeline]
+    [resize if step['type'] == resize['type'] else step for step in pipeline]
     for pipeline in (_base_.train_pipeline, _base_.test_pipeline)
 ]
 caption_pipeline = [
     dict(type='genseg_mm.LoadImage'),
-    dict(type='mmcv.Resize', scale=(96, 10**6), keep_ratio=True, interpolation='area'),
+    dict(
+        type='genseg_mm.AntialiasedResize', scale=(96, 10**6), keep_ratio=True, backend='pillow'
+    ),
     dict(type='mmcv.CenterCrop', crop_size=96),
     dict(type='genseg_mm.TextPrompt'),
     dict(type='genseg_mm.PackGenSegInputs'),

@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from genseg_mm.functional.connected_components import connected_components
+from genseg_mm.functional.similarity_masks import lengths
 
 BIN = 8.0  # side of the colour histogram's bins, in units of colour
 EDGE = 20.0  # change of colour over 2 pixels at which a pixel counts half in the histogram
@@ -48,12 +49,12 @@ def group_colors(
         ValueError: If a setting is out of range.
     """
     _check_settings(background, bandwidth, min_area, min_flatness)
-    norm = color_map.norm(dim=0)
+    norm = lengths(color_map)
     weight = 1 / (1 + (_edges(color_map) / EDGE).square())
     hill = _hills(color_map, (norm > background) * weight, bandwidth)  # (H, W), 0 ... n - 1
     mean = _means(color_map, hill, weight)
     hill = hill + 1
-    hill[(norm <= background) | ((color_map - mean).norm(dim=0) > norm)] = 0
+    hill[(norm <= background) | (lengths(color_map - mean) > norm)] = 0
     parts = connected_components(hill[None])[0]
     areas = parts.flatten().bincount()
     flat = parts.flatten().bincount(weight.flatten().double()) / areas.clamp(min=1)
@@ -84,7 +85,7 @@ def instance_scores(color_map: Tensor, ids: Tensor, scale: float = 100.0) -> Ten
     num = int(ids.max()) + 1
     mean = _sums(ids, color_map.flatten(1), num)  # (3, num)
     mean /= ids.flatten().bincount(minlength=num).clamp(min=1)
-    spread = _sums(ids, (color_map - mean[:, ids]).norm(dim=0).view(1, -1), num)[0]
+    spread = _sums(ids, lengths(color_map - mean[:, ids]).view(1, -1), num)[0]
     spread /= ids.flatten().bincount(minlength=num).clamp(min=1)
     height, width = ids.shape
     total, count = torch.zeros_like(spread), torch.zeros_like(spread)
@@ -95,9 +96,9 @@ def instance_scores(color_map: Tensor, ids: Tensor, scale: float = 100.0) -> Ten
             inner, outer = ids[here], color_map[:, there[0], there[1]]
             border = (inner != ids[there]) & (inner > 0)
             inner, outer = inner[border], outer[:, border]
-            total.index_add_(0, inner, (outer - mean[:, inner]).norm(dim=0))
+            total.index_add_(0, inner, lengths(outer - mean[:, inner]))
             count += inner.bincount(minlength=num)
-    contrast = torch.where(count > 0, total / count.clamp(min=1), mean.norm(dim=0))
+    contrast = torch.where(count > 0, total / count.clamp(min=1), lengths(mean))
     return (scale / (scale + spread) * contrast / (scale + contrast))[1:]
 
 
@@ -126,7 +127,7 @@ def _edges(color_map: Tensor) -> Tensor:
     padded = F.pad(color_map[None], (1, 1, 1, 1), mode='replicate')[0]
     across = padded[:, 1:-1, 2:] - padded[:, 1:-1, :-2]
     down = padded[:, 2:, 1:-1] - padded[:, :-2, 1:-1]
-    return torch.maximum(across.norm(dim=0), down.norm(dim=0))
+    return torch.maximum(lengths(across), lengths(down))
 
 
 def _hills(color_map: Tensor, weight: Tensor, bandwidth: float) -> Tensor:

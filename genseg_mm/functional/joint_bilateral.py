@@ -1,7 +1,7 @@
 """Joint bilateral filter: smooth maps along the edges of a guide, as OpenCV contrib does it."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -106,12 +106,7 @@ def filter_tiles(
     The number of maps to be filtered decides the size of the tiles.
     """
     radius, (height, width) = diameter // 2, guide.shape[1:]
-    offsets = [
-        (dy, dx)
-        for dy in range(-radius, radius + 1)
-        for dx in range(-radius, radius + 1)
-        if dy * dy + dx * dx <= radius * radius
-    ]
+    offsets = _offsets(radius)
     rows = _reflect_101(height, radius, guide.device)
     columns = _reflect_101(width, radius, guide.device)
     band, across, maps_at_once = _tile_shape(height, width, num_maps, guide.device)
@@ -136,6 +131,62 @@ def filter_tiles(
                 norm[:, left:right],
                 maps_at_once,
             )
+
+
+def filtered_cells(
+    guide: Tensor,
+    top: Tensor,
+    left: Tensor,
+    side: int,
+    levels_of: Callable[[Tensor], Tensor],
+    diameter: int = 9,
+    sigma_color: float = 75.0,
+    sigma_space: float = 75.0,
+) -> Tensor:
+    """The filter in some squares of a map only; the map to be filtered is made from the guide's colours there.
+
+    Args:
+        guide: (C, H, W) floating point.
+        top: First rows of n squares, (n,).
+        left: First columns, (n,).
+        side: Of the squares, in pixels; they may reach beyond the map, where the values mean nothing.
+        levels_of: From colours (C, n, S, S) to the values there, (n, S, S).
+        diameter: Of the window.
+        sigma_color: In units of the guide's summed difference.
+        sigma_space: In pixels.
+
+    Returns:
+        Weighted means, (n, side, side), not rounded.
+    """
+    radius, (height, width) = diameter // 2, guide.shape[1:]
+    steps = torch.arange(side + 2 * radius, device=guide.device)
+    rows, columns = (
+        _reflect_101(size, radius, guide.device)[(first[:, None] + steps).clamp(max=size + 2 * radius - 1)]
+        for first, size in ((top, height), (left, width))
+    )  # (n, S) each
+    colors = guide[:, rows[:, :, None], columns[:, None]]  # (C, n, S, S)
+    levels = levels_of(colors)
+    middle = slice(radius, radius + side)
+    own = colors[:, :, middle, middle].contiguous()
+    total, norm = torch.zeros_like(own[0]), torch.zeros_like(own[0])
+    for dy, dx in _offsets(radius):
+        there = (slice(radius + dy, radius + dy + side), slice(radius + dx, radius + dx + side))
+        distance = (colors[:, :, there[0], there[1]] - own).abs_().sum(0)
+        weight = distance.square_().mul_(-0.5 / sigma_color**2).exp_()
+        weight.mul_(math.exp(-0.5 * (dy * dy + dx * dx) / sigma_space**2))
+        total.addcmul_(levels[:, there[0], there[1]], weight)
+        norm += weight
+    return total / norm
+
+
+def _offsets(radius: int) -> list[tuple[int, int]]:
+    """The window's (dy, dx)."""
+    return [
+        (dy, dx)
+        for dy in range(-radius, radius + 1)
+        for dx in range(-radius, radius + 1)
+        if dy * dy + dx * dx <= radius * radius
+    ]
 
 
 def _check_arguments(

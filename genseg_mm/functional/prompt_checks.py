@@ -17,7 +17,8 @@ def check_color_map(color_map: Tensor) -> Tensor:
     if color_map.dtype != torch.uint8 and not color_map.is_floating_point():
         raise ValueError(f'color_map: expected uint8 or floating point, but got {color_map.dtype}')
     color_map = color_map.detach().to(torch.promote_types(color_map.dtype, torch.float32))
-    if not color_map.isfinite().all():
+    # Part by part: on a large map the answers would fill as much memory as the map.
+    if not all(bool(part.isfinite().all()) for part in color_map.flatten(1).split(1 << 19, 1)):
         raise ValueError('color_map: expected finite colours, but got NaN or infinity')
     return color_map
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from genseg_mm.functional.similarity_masks import EPS, parts
+from genseg_mm.functional.similarity_masks import EPS, LARGE, parts
 
 BOX_TOLERANCE = 30.0  # distance of colours; the median radius of the public code's masks
 INSIDE = 24  # samples across a box
@@ -34,15 +34,34 @@ def query_colors(color_map: Tensor, points: Tensor, sigma: float = 0.01) -> Tens
     dtype = torch.promote_types(color_map.dtype, torch.float32)
     # float64 is also what keeps these products out of reach of autocast and TF32.
     exact = torch.float32 if color_map.device.type == 'mps' else torch.float64
-    colors, points = color_map.to(exact), points.to(exact)
+    points = points.to(exact)
     height, width = color_map.shape[1:]
     queries = [torch.zeros(0, 3, dtype=exact, device=color_map.device)]
+    if height * width > LARGE:
+        queries += [_query_nearby(color_map, point, sigma, exact) for point in points]
+        return torch.cat(queries).to(dtype)
+    colors = color_map.to(exact)
     for part in points.split(1024):
         across = _axis_weights(part[:, 0], width, sigma)  # (Q, W)
         down = _axis_weights(part[:, 1], height, sigma)  # (Q, H)
         total = ((colors @ across.T) * down.T).sum(1)  # (3, Q)
         queries.append((total / (across.sum(1) * down.sum(1) + EPS)).T)
     return torch.cat(queries).to(dtype)
+
+
+def _query_nearby(color_map: Tensor, point: Tensor, sigma: float, exact: torch.dtype) -> Tensor:
+    """The weighted mean, (1, 3), from the pixels within 9 sigma: all others together weigh less than rounding does."""
+    ranges, weights = [], []
+    for position, size in zip(point.flip(0), color_map.shape[1:], strict=True):
+        reach = 9 * sigma * max(size - 1, 1) + 2
+        first = max(int(position - reach), 0)
+        last = min(int(position + reach) + 1, size)
+        ranges.append(slice(first, last))
+        weights.append(_axis_weights(position[None], size, sigma)[:, first:last])
+    down, across = weights
+    colors = color_map[:, ranges[0], ranges[1]].to(exact)
+    total = ((colors @ across.T) * down.T).sum(1)  # (3, 1)
+    return (total / (across.sum(1) * down.sum(1) + EPS)).T
 
 
 def _axis_weights(position: Tensor, size: int, sigma: float) -> Tensor:

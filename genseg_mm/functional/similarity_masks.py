@@ -8,11 +8,24 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from genseg_mm.functional.joint_bilateral import filter_tiles
+from genseg_mm.functional.joint_bilateral import filter_tiles, filtered_cells
 
 EPS = 1e-6  # of the public code, in every denominator
 DIAMETER = 9  # of the public code's filter, in pixels
 CELL = 8  # side of the squares of pixels that are decided together; at least the filter's radius
+FEW = 8  # queries on a large map that are answered pixel by pixel
+LARGE = 1 << 20  # pixels of a map from which on it is worked on in bands and cells, to bound memory and time
+
+
+def lengths(vectors: Tensor) -> Tensor:
+    """Lengths of the vectors along the first of the axes, (3, ...) -> (...).
+
+    ``vectors.norm(dim=0)`` is some 100 times slower on a CPU.
+    """
+    squared = vectors[0].square()
+    for channel in vectors[1:]:
+        squared.addcmul_(channel, channel)
+    return squared.sqrt_()
 
 
 @torch.no_grad()
@@ -78,17 +91,36 @@ def similar_masks(
         ValueError: If the rule is unknown.
     """
     check_rule(rule)
-    cells = _Cells.of(color_map)
-    nearest, farthest = cells.extremes(queries)  # (Q, cells)
+    nearest, farthest = _extremes(color_map, queries)  # (Q, cells)
     ends = nearest.amin(1), farthest.amax(1)
     cut = _cut(*ends, level, rule)
     if not smooth:
-        return cells.masks(queries, cut, nearest, farthest)
+        return _cut_masks(color_map, queries, cut, nearest, farthest)
+    cells = _Grid.of(color_map)
     some = cells.around((nearest <= cut[:, None]).view(len(queries), *cells.grid))
     some_not = cells.around((farthest > cut[:, None]).view(len(queries), *cells.grid))
     masks = cells.spread(~some_not)
     low, high = (similarity(end.sqrt()[:, None, None], rule) for end in reversed(ends))
     undecided = some & some_not  # (Q, rows of cells, columns of cells)
+    if color_map[0].numel() > LARGE and undecided.sum() < 3 * undecided[0].numel():
+        for part in undecided.nonzero().split(1024):
+            query, top, left = part[:, 0], part[:, 1] * CELL, part[:, 2] * CELL
+            found = filtered_cells(
+                color_map,
+                top,
+                left,
+                CELL,
+                lambda colors, query=query: _stretched(
+                    similarity(
+                        _squared(colors, queries[query].T[..., None, None]).sqrt_(), rule
+                    ),
+                    low[query],
+                    high[query],
+                ),
+                DIAMETER,
+            )
+            cells.write(masks, query, top, left, found.round_() > level)
+        return masks
     radius = DIAMETER // 2
     spare = color_map.new_empty(2, 0)  # kept from tile to tile: fresh memory is slow
     for tile in filter_tiles(color_map, DIAMETER, num_maps=len(queries)):
@@ -112,14 +144,15 @@ def similar_masks(
 @torch.no_grad()
 def masks_within(color_map: Tensor, queries: Tensor, radius: float) -> Tensor:
     """Where the distance in colour to a query is below a radius, (Q, H, W) bool."""
-    cells = _Cells.of(color_map)
     limit = torch.full_like(queries[:, 0], radius)
     # The largest square whose root is below the radius, by rounding: within two steps of radius^2.
     cut = torch.nextafter(limit.square(), torch.full_like(limit, torch.inf))
     for _ in range(4):
         below = torch.nextafter(cut, torch.zeros_like(cut))
         cut = torch.where(cut.sqrt() < limit, cut, below)
-    return cells.masks(queries, cut, *cells.extremes(queries))
+    if color_map[0].numel() > LARGE and len(queries) <= FEW:
+        return _plain_masks(color_map, queries, cut)
+    return _cut_masks(color_map, queries, cut)
 
 
 def similarity(distance: Tensor, rule: str) -> Tensor:
@@ -140,6 +173,39 @@ def parts(num_maps: int, map_size: int, device: torch.device) -> Iterator[slice]
     return (slice(start, start + size) for start in range(0, num_maps, size))
 
 
+class _Grid(NamedTuple):
+    """The squares of pixels that a map is cut into."""
+
+    grid: tuple[int, int]  # rows and columns of cells
+    size: tuple[int, int]  # of the map
+
+    @classmethod
+    def of(cls, color_map: Tensor) -> '_Grid':
+        height, width = color_map.shape[1:]
+        return cls((-(-height // CELL), -(-width // CELL)), (height, width))
+
+    def spread(self, chosen: Tensor) -> Tensor:
+        """Pixels of the chosen cells, (Q, rows, columns) bool -> (Q, H, W) bool."""
+        (height, width), (rows, columns) = self.size, self.grid
+        chosen = chosen[..., None].expand(-1, -1, -1, CELL).reshape(-1, rows, 1, columns * CELL)
+        chosen = chosen[..., :width].expand(-1, -1, CELL, -1)
+        return chosen.reshape(-1, rows * CELL, width)[:, :height].contiguous()
+
+    def around(self, chosen: Tensor) -> Tensor:
+        """Cells that are chosen or next to a chosen one: what the filter's window can reach."""
+        grown = F.pad(chosen, (1, 1, 1, 1))
+        grown = grown[:, :-2] | grown[:, 1:-1] | grown[:, 2:]
+        return grown[:, :, :-2] | grown[:, :, 1:-1] | grown[:, :, 2:]
+
+    def write(self, masks: Tensor, query: Tensor, top: Tensor, left: Tensor, found: Tensor) -> None:
+        """Writes cells (n, CELL, CELL) into masks (Q, H, W), less what lies beyond the map."""
+        steps = torch.arange(CELL, device=masks.device)
+        y, x = top[:, None] + steps, left[:, None] + steps  # (n, CELL)
+        known = ((y < self.size[0])[:, :, None] & (x < self.size[1])[:, None]).nonzero()
+        cell, row, column = known.unbind(1)
+        masks[query[cell], y[cell, row], x[cell, column]] = found[cell, row, column]
+
+
 class _Cells(NamedTuple):
     """A colour map cut into squares of pixels, its border repeated to fill the last ones."""
 
@@ -149,12 +215,11 @@ class _Cells(NamedTuple):
 
     @classmethod
     def of(cls, color_map: Tensor) -> '_Cells':
-        height, width = color_map.shape[1:]
-        rows, columns = -(-height // CELL), -(-width // CELL)
-        device = color_map.device
-        y = torch.arange(rows * CELL, device=device).clamp(max=height - 1)
-        x = torch.arange(columns * CELL, device=device).clamp(max=width - 1)
-        squares = color_map[:, y][:, :, x].view(3, rows, CELL, columns, CELL).transpose(2, 3)
+        (rows, columns), (height, width) = _Grid.of(color_map)
+        missing = (0, columns * CELL - width, 0, rows * CELL - height)
+        if any(missing):
+            color_map = F.pad(color_map[None], missing, mode='replicate')[0]
+        squares = color_map.reshape(3, rows, CELL, columns, CELL).transpose(2, 3)
         return cls(squares.reshape(3, rows * columns, -1), (rows, columns), (height, width))
 
     def extremes(self, queries: Tensor) -> tuple[Tensor, Tensor]:
@@ -182,23 +247,57 @@ class _Cells(NamedTuple):
             inside[mine, there] = squared <= cut[mine, None]
         return self._pixels(inside.view(-1, *self.grid, CELL, CELL))
 
-    def spread(self, chosen: Tensor) -> Tensor:
-        """Pixels of the chosen cells, (Q, rows, columns) bool -> (Q, H, W) bool."""
-        (height, width), (rows, columns) = self.size, self.grid
-        chosen = chosen[..., None].expand(-1, -1, -1, CELL).reshape(-1, rows, 1, columns * CELL)
-        chosen = chosen[..., :width].expand(-1, -1, CELL, -1)
-        return chosen.reshape(-1, rows * CELL, width)[:, :height].contiguous()
-
-    def around(self, chosen: Tensor) -> Tensor:
-        """Cells that are chosen or next to a chosen one: what the filter's window can reach."""
-        grown = F.pad(chosen, (1, 1, 1, 1))
-        grown = grown[:, :-2] | grown[:, 1:-1] | grown[:, 2:]
-        return grown[:, :, :-2] | grown[:, :, 1:-1] | grown[:, :, 2:]
-
     def _pixels(self, squares: Tensor) -> Tensor:
         rows, columns = self.grid
         maps = squares.transpose(2, 3).reshape(-1, rows * CELL, columns * CELL)
         return maps[:, : self.size[0], : self.size[1]].contiguous()
+
+
+def _bands(color_map: Tensor) -> Iterator[tuple[slice, slice]]:
+    """Rows of a map, a whole number of cells high, and the numbers of their cells; one band for a map that is small."""
+    height, width = color_map.shape[1:]
+    rows = max(LARGE // (width * CELL), 1) * CELL
+    columns = -(-width // CELL)
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        yield slice(top, bottom), slice(top // CELL * columns, -(-bottom // CELL) * columns)
+
+
+def _extremes(color_map: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:
+    """Smallest and largest squared distance of every cell of a map to every query, (Q, cells) each."""
+    found = [_Cells.of(color_map[:, rows]).extremes(queries) for rows, _ in _bands(color_map)]
+    return found[0] if len(found) == 1 else tuple(torch.cat(one, 1) for one in zip(*found, strict=True))
+
+
+def _plain_masks(color_map: Tensor, queries: Tensor, cut: Tensor) -> Tensor:
+    """As :func:`_cut_masks`, without cells, which pay for many queries only."""
+    masks = torch.empty(len(queries), *color_map.shape[1:], dtype=torch.bool, device=color_map.device)
+    for rows, _ in _bands(color_map):
+        band = color_map[:, rows]
+        buffers = torch.empty_like(band[0]), torch.empty_like(band[0])
+        for mask, query, limit in zip(masks, queries, cut, strict=True):
+            torch.le(_squared(band, query, buffers), limit, out=mask[rows])
+    return masks
+
+
+def _cut_masks(
+    color_map: Tensor,
+    queries: Tensor,
+    cut: Tensor,
+    nearest: Tensor | None = None,
+    farthest: Tensor | None = None,
+) -> Tensor:
+    """Where squared distances are at most the cut, (Q,); extremes of the cells where they are known: (Q, H, W) bool."""
+    found = []
+    for rows, numbers in _bands(color_map):
+        cells = _Cells.of(color_map[:, rows])
+        ends = (
+            cells.extremes(queries)
+            if nearest is None
+            else (nearest[:, numbers], farthest[:, numbers])
+        )
+        found.append(cells.masks(queries, cut, *ends))
+    return found[0] if len(found) == 1 else torch.cat(found, 1)
 
 
 def _squared(

@@ -6,7 +6,8 @@ image_size = (224, 224)  # (width, height)
 train_pipeline = [
     dict(type='genseg_mm.LoadImage'),
     dict(type='genseg_mm.LoadInstanceMap'),
-    dict(type='mmseg.Resize', scale=image_size, keep_ratio=False),  # mmcv's would leave the ids at their size
+    # By Pillow: antialiased pictures, ids by its nearest, as in the reference.
+    dict(type='genseg_mm.AntialiasedResize', scale=image_size, backend='pillow'),
     dict(type='mmseg.RandomFlip', prob=0.5, direction='horizontal'),
     dict(type='genseg_mm.PackGenSegInputs'),
 ]

@@ -1,13 +1,14 @@
 # COCO instances for MAE colorers, 224 x 224. Layout: <root>/coco/{train2017/, val2017/,
 # annotations/instances_{train,val}2017.json}; the root is the environment variable GENSEG_DATA (default: data).
 data_root = '{{$GENSEG_DATA:data}}/coco/'
-image_size = (224, 224)  # (width, height), as Resize takes it
+image_size = (224, 224)  # (width, height), as AntialiasedResize takes it
 
 train_pipeline = [
     dict(type='genseg_mm.LoadImage'),
     # Polygons of COCO are not all in order; what is left out is counted and logged.
     dict(type='genseg_mm.LoadInstanceMap', invalid='skip'),
-    dict(type='mmseg.Resize', scale=image_size, keep_ratio=False),  # mmcv's would leave the ids at their size
+    # By Pillow: antialiased pictures, ids by its nearest, as in the reference.
+    dict(type='genseg_mm.AntialiasedResize', scale=image_size, backend='pillow'),
     dict(type='mmseg.RandomFlip', prob=0.5, direction='horizontal'),
     dict(type='genseg_mm.PackGenSegInputs'),
 ]

@@ -1,11 +1,12 @@
-# One point per COCO object of a novel class, zero-shot, for MAE colorers, 224 x 224. Layout: <root>/coco/{val2017/,
-# annotations/instances_val2017.json}; the root is the environment variable GENSEG_DATA (default: data).
+# One point per COCO object of a novel class, zero-shot; for MAE colorers, at their square.
+# Layout: <root>/coco/{val2017/, annotations/instances_val2017.json}; the root is the environment variable GENSEG_DATA
+# (default: data).
 coco_root = '{{$GENSEG_DATA:data}}/coco/'
 
 test_pipeline = [
     dict(type='genseg_mm.LoadImage'),
-    dict(type='mmseg.Resize', scale=(224, 224), keep_ratio=False),
-    dict(type='genseg_mm.LoadInstanceMap', invalid='skip'),  # after Resize: ground truth and points at their size
+    dict(type='genseg_mm.NetworkResize'),  # the size that the model asks for; tools and inferencer fill it in
+    dict(type='genseg_mm.LoadInstanceMap', invalid='skip'),  # after that: ground truth and points at their size
     dict(type='genseg_mm.PointPrompt', mode='random', seed=0),
     dict(type='genseg_mm.PackGenSegInputs'),
 ]

@@ -8,8 +8,8 @@ batch_size = 2
 hypersim_pipeline = [
     dict(type='genseg_mm.LoadImage'),
     dict(type='genseg_mm.LoadInstanceMap'),
-    # mmseg's and not mmcv's, which would leave the instance map at its size.
-    dict(type='mmseg.Resize', scale=(224, 224), keep_ratio=False),
+    # By Pillow: antialiased pictures, ids by its nearest, as in the reference.
+    dict(type='genseg_mm.AntialiasedResize', scale=(224, 224), backend='pillow'),
     dict(type='mmseg.RandomFlip', prob=0.5, direction='horizontal'),
     dict(type='genseg_mm.PackGenSegInputs'),
 ]

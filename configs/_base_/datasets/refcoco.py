@@ -2,25 +2,27 @@
 # are unknown, these are ours). Layout: <root>/coco/{train2014/, refcoco/{instances.json, refs(unc).p},
 # annotations/captions_train2014.json}; the root is the environment variable GENSEG_DATA (default: data).
 data_root = '{{$GENSEG_DATA:data}}/coco/'
-image_size = (512, 512)  # (width, height), as mmcv's Resize takes it
+image_size = (512, 512)  # (width, height), as AntialiasedResize takes it
 
 train_pipeline = [
     dict(type='genseg_mm.LoadImage'),
     dict(type='genseg_mm.LoadReferringMask'),
-    dict(type='mmcv.Resize', scale=image_size, keep_ratio=False),
+    dict(type='genseg_mm.AntialiasedResize', scale=image_size, backend='pillow'),
     dict(type='genseg_mm.TextPrompt'),  # no flip: expressions say left and right (RandomReferringFlip swaps the words)
     dict(type='genseg_mm.PackGenSegInputs'),
 ]
 caption_pipeline = [  # the middle square: a picture to be generated keeps its proportions
     dict(type='genseg_mm.LoadImage'),
-    dict(type='mmcv.Resize', scale=(512, 10**6), keep_ratio=True, interpolation='area'),
+    dict(
+        type='genseg_mm.AntialiasedResize', scale=(512, 10**6), keep_ratio=True, backend='pillow'
+    ),
     dict(type='mmcv.CenterCrop', crop_size=512),
     dict(type='genseg_mm.TextPrompt'),
     dict(type='genseg_mm.PackGenSegInputs'),
 ]
 test_pipeline = [
     dict(type='genseg_mm.LoadImage'),
-    dict(type='mmcv.Resize', scale=image_size, keep_ratio=False),
+    dict(type='genseg_mm.AntialiasedResize', scale=image_size, backend='pillow'),
     dict(type='genseg_mm.LoadReferringMask'),  # after Resize: ground truth stays at its size
     dict(type='genseg_mm.TextPrompt'),
     dict(type='genseg_mm.PackGenSegInputs'),

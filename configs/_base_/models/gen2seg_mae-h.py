@@ -5,6 +5,6 @@ model = dict(
     colorer=dict(type='genseg_mm.MAEColorer', pretrained='facebook/vit-mae-huge'),
     loss=dict(type='genseg_mm.InstanceColoringLoss', formula='reference'),
     normalize='batch',  # the reference's scale: extremes of the whole batch
-    gamma=0.7,
+    preset='as_published',  # at inference: gamma 0.7, 8 bits, Lanczos, the folder's own mean, std and size
     prompting=dict(rule='reference'),
 )

@@ -9,5 +9,8 @@ model = dict(
     ),
     loss=dict(type='genseg_mm.InstanceColoringLoss', formula='reference'),
     normalize='batch',  # the reference's scale: extremes of the whole batch
+    # At inference: the folder's processing resolution (768), stretch with the padding, 8 bits, Lanczos.
+    # model.processing_size and model.output say otherwise.
+    preset='as_published',
     prompting=dict(rule='reference'),
 )

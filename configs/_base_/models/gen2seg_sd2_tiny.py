@@ -28,5 +28,6 @@ model = dict(
     ),
     loss=dict(type='genseg_mm.InstanceColoringLoss', formula='reference'),
     normalize='batch',
+    processing_size=96,
     prompting=dict(rule='reference'),
 )

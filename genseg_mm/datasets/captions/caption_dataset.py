@@ -23,10 +23,10 @@ class CaptionDataset(CountedVisits):
     ``LoadImage``, ``TextPrompt`` and ``PackGenSegInputs`` as referring items do, and mixes with them in a
     ``MixedDataset``.
 
-    A square that keeps the aspect needs no transform of ours: the shorter side first, then a crop. Resize's long limit
-    has to be out of reach, or it would bound the shorter side; 'area' is antialiased where it shrinks::
+    A square that keeps the aspect: the shorter side first, then a crop. Resize's long limit
+    has to be out of reach, or it would bound the shorter side::
 
-        dict(type='mmcv.Resize', scale=(512, 10**6), keep_ratio=True, interpolation='area'),
+        dict(type='genseg_mm.AntialiasedResize', scale=(512, 10**6), keep_ratio=True),
         dict(type='mmseg.RandomCrop', crop_size=(512, 512)),     # in test: dict(type='mmcv.CenterCrop', crop_size=512)
 
     ``left_out`` names what was left out, by reason; its counts are logged. That is every text that is none (null, NaN,

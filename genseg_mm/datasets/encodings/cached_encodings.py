@@ -35,7 +35,7 @@ class CachedEncodings(BaseTransform):
         dict(type='genseg_mm.CachedEncodings', folder='caches/refcoco', transforms=[
             dict(type='genseg_mm.LoadImage'),
             dict(type='genseg_mm.LoadReferringMask'),
-            dict(type='mmcv.Resize', scale=(512, 512), keep_ratio=False)]),
+            dict(type='genseg_mm.AntialiasedResize', scale=(512, 512))]),
         dict(type='genseg_mm.PackGenSegInputs'),
 
     An item is found by its picture file (path, size and time of change; the pixels where ``img`` is in memory

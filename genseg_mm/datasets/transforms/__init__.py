@@ -1,5 +1,6 @@
 """Pipeline transforms: loading, prompts, augmentation, packing."""
 
+from genseg_mm.datasets.transforms.antialiased_resize import AntialiasedResize
 from genseg_mm.datasets.transforms.keep_classes import KeepClasses
 from genseg_mm.datasets.transforms.load_image import LoadImage
 from genseg_mm.datasets.transforms.load_instance_map import LoadInstanceMap
@@ -14,6 +15,7 @@ from genseg_mm.datasets.transforms.text_prompt import TextPrompt
 from genseg_mm.datasets.transforms.use_descriptions import UseDescriptions
 
 __all__ = [
+    'AntialiasedResize',
     'KeepClasses',
     'LoadImage',
     'LoadInstanceMap',

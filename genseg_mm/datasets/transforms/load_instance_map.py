@@ -36,8 +36,8 @@ class LoadInstanceMap(BaseTransform):
     others lie over them, or they cover no pixel centre). Where they have ``ann_id`` and ``area``, map_ann_ids (M,)
     int64 and map_areas (M,) float64 hold those of id n at n - 1.
 
-    Put it before Resize in training, after it in test. Resize with ``mmseg.Resize``: mmcv's own passes
-    gt_instance_map by.
+    Put it before Resize in training, after it in test. Resize with
+    ``genseg_mm.AntialiasedResize``: mmcv's own passes gt_instance_map by, and mmseg's is half a pixel off.
 
     The settings below are for instances.
 

@@ -1,0 +1,124 @@
+"""Every resize in every config: pictures with antialiasing, maps of ids by PIL's nearest, one way everywhere."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from PIL import Image
+
+from genseg_mm.datasets.transforms.antialiased_resize import AntialiasedResize, nearest
+from genseg_mm.registry import TRANSFORMS
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = sorted(
+    path
+    for path in (ROOT / 'configs').rglob('*.py')
+    if path.parent.name not in ('models', 'schedules') and path.stem != 'default_runtime'
+)
+
+
+def transforms_of(value: object) -> list[dict]:
+    """All transforms' configs in a config, whatever joins their datasets."""
+    if isinstance(value, dict):
+        own = [value] if isinstance(value.get('type'), str) else []
+        return own + [found for inner in value.values() for found in transforms_of(inner)]
+    if isinstance(value, list | tuple):
+        return [found for inner in value for found in transforms_of(inner)]
+    return []
+
+
+def resizes_of(path: Path) -> list[dict]:
+    """Those that change the size of a picture."""
+    found = transforms_of(Config.fromfile(path).to_dict())
+    return [one for one in found if 'resize' in one['type'].lower() and one['type'] != 'model_resize']
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: f'{path.parent.name}-{path.stem}')
+def test_resizes_of_a_config_are_antialiased(path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv('GENSEG_DATA', '/somewhere')
+    rng = np.random.default_rng(0)
+    picture = rng.integers(0, 256, (1100, 1300, 3), dtype=np.uint8)
+    ids = rng.integers(0, 70_000, (1100, 1300)).astype(np.int32)
+    mask = rng.choice(np.array([0, 1, 255], np.uint8), (1100, 1300))
+    checked = []
+    for cfg in resizes_of(path):
+        if cfg in checked:
+            continue
+        checked.append(cfg)
+        if cfg['type'] == 'genseg_mm.NetworkResize' and len(cfg) == 1:
+            continue  # the model's, see test_as_published.py
+        assert cfg['type'] == 'genseg_mm.AntialiasedResize' and cfg['backend'] == 'pillow'
+        with DefaultScope.overwrite_default_scope('genseg_mm'):
+            resize = TRANSFORMS.build(cfg)
+        results = resize(
+            dict(
+                img=picture,
+                gt_instance_map=ids,
+                gt_seg_map=mask,
+                seg_fields=['gt_instance_map', 'gt_seg_map'],
+            )
+        )
+        size = results['img'].shape[1::-1]
+        assert results['img_shape'] == size[::-1]
+        if not cfg.get('keep_ratio'):
+            assert size == tuple(cfg['scale'])
+        by_pil = Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR)
+        assert np.array_equal(results['img'], by_pil)
+        small = results['img'].astype(float).std() / picture.astype(float).std()
+        assert small < 0.8  # noise that shrinks fades; without antialiasing its contrast stays
+        for key, values in (('gt_instance_map', ids), ('gt_seg_map', mask)):
+            expected = Image.fromarray(values).resize(size, Image.Resampling.NEAREST)
+            assert np.array_equal(results[key], expected)
+            assert results[key].dtype == values.dtype
+
+
+def test_configs_resize_at_all():
+    """Were the search above blind, it would pass."""
+    kinds = [one['type'] for path in CONFIGS for one in resizes_of(path)]
+    assert kinds.count('genseg_mm.AntialiasedResize') > 50
+    assert kinds.count('genseg_mm.NetworkResize') > 10
+
+
+def test_nearest_by_hand_and_of_every_type():
+    """4 -> 2: PIL takes the pixel at the centre, floor((i + 0.5) * 2) = 1 and 3; OpenCV would take 0 and 2."""
+    row = np.array([[10, 20, 30, 40]])
+    for dtype in (np.uint8, np.int8, np.int16, np.uint16, np.int32, np.int64, np.uint32):
+        small = nearest(row.astype(dtype), (1, 2))
+        assert small.tolist() == [[20, 40]] and small.dtype == dtype
+    assert nearest(row > 15, (1, 2)).tolist() == [[True, True]]
+    large = np.array([[70_000, -3, 2**31 - 1, 5]])
+    assert nearest(large, (1, 2)).tolist() == [[-3, 5]]
+    with pytest.raises(ValueError, match='ids within int32, but got 1 to 4294967296'):
+        nearest(np.array([[1, 2**32]]), (1, 1))
+    with pytest.raises(ValueError, match=r'bool or integers, but got \(1, 2, 3\) uint8'):
+        nearest(np.zeros((1, 2, 3), np.uint8), (1, 1))
+
+
+@pytest.mark.parametrize('change', [dict(backend='cv2'), dict(interpolation='area')])
+def test_other_ways_are_refused(change: dict):
+    with pytest.raises(ValueError, match="works with backend 'pillow' and interpolation bilinear"):
+        AntialiasedResize(scale=(4, 4), **change)
+
+
+def test_the_warm_up_counts_in_updates():
+    """Update k of the reference has k / 100 of the peak, then exp decay to 0.05 at update 40,000; 4 iterations each."""
+    import torch
+    from mmengine.optim import ExponentialLR, LinearLR
+
+    cfg = Config.fromfile(ROOT / 'configs/gen2seg/gen2seg_mae-h_hypersim-vkitti2.py')
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    kinds = dict(LinearLR=LinearLR, ExponentialLR=ExponentialLR)
+    schedulers = [
+        kinds[one.pop('type')](optimizer, **one) for one in cfg.to_dict()['param_scheduler']
+    ]
+    optimizer.step()
+    for iteration in range(4 * 300):
+        update = iteration // 4
+        if iteration % 4 == 3:
+            expected = update / 100 if update < 100 else 0.05 ** ((update - 100) / 39900)
+            assert optimizer.param_groups[0]['lr'] == pytest.approx(expected, abs=2e-8)
+        for scheduler in schedulers:
+            scheduler.step()
+    assert cfg.default_hooks.checkpoint.interval == 1000 * cfg.accumulate
