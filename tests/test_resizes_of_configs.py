@@ -1,5 +1,7 @@
 """Every resize in every config: pictures with antialiasing, maps of ids by PIL's nearest, one way everywhere."""
 
+import json
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -38,40 +40,40 @@ def resizes_of(path: Path) -> list[dict]:
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda path: f'{path.parent.name}-{path.stem}')
 def test_resizes_of_a_config_are_antialiased(path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv('GENSEG_DATA', '/somewhere')
+    for cfg in resizes_of(path):
+        if cfg['type'] == 'genseg_mm.NetworkResize':
+            TRANSFORMS.build(cfg)  # always antialiased: test_effective_config.py, test_as_published.py
+            continue
+        assert cfg['type'] == 'genseg_mm.AntialiasedResize' and cfg['backend'] == 'pillow'
+        check_resize(json.dumps(cfg))
+
+
+@cache
+def check_resize(text: str) -> None:
+    """One resize, though many configs have it."""
+    cfg = json.loads(text)
     rng = np.random.default_rng(0)
     picture = rng.integers(0, 256, (1100, 1300, 3), dtype=np.uint8)
     ids = rng.integers(0, 70_000, (1100, 1300)).astype(np.int32)
     mask = rng.choice(np.array([0, 1, 255], np.uint8), (1100, 1300))
-    checked = []
-    for cfg in resizes_of(path):
-        if cfg in checked:
-            continue
-        checked.append(cfg)
-        if cfg['type'] == 'genseg_mm.NetworkResize' and len(cfg) == 1:
-            continue  # the model's, see test_as_published.py
-        assert cfg['type'] == 'genseg_mm.AntialiasedResize' and cfg['backend'] == 'pillow'
-        with DefaultScope.overwrite_default_scope('genseg_mm'):
-            resize = TRANSFORMS.build(cfg)
-        results = resize(
-            dict(
-                img=picture,
-                gt_instance_map=ids,
-                gt_seg_map=mask,
-                seg_fields=['gt_instance_map', 'gt_seg_map'],
-            )
-        )
-        size = results['img'].shape[1::-1]
-        assert results['img_shape'] == size[::-1]
-        if not cfg.get('keep_ratio'):
-            assert size == tuple(cfg['scale'])
-        by_pil = Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR)
-        assert np.array_equal(results['img'], by_pil)
-        small = results['img'].astype(float).std() / picture.astype(float).std()
-        assert small < 0.8  # noise that shrinks fades; without antialiasing its contrast stays
-        for key, values in (('gt_instance_map', ids), ('gt_seg_map', mask)):
-            expected = Image.fromarray(values).resize(size, Image.Resampling.NEAREST)
-            assert np.array_equal(results[key], expected)
-            assert results[key].dtype == values.dtype
+    with DefaultScope.overwrite_default_scope('genseg_mm'):
+        resize = TRANSFORMS.build(cfg)
+    fields = dict(gt_instance_map=ids, gt_seg_map=mask)
+    results = resize(dict(fields, img=picture, seg_fields=list(fields)))
+    size = results['img'].shape[1::-1]
+    assert results['img_shape'] == size[::-1]
+    if cfg.get('keep_ratio'):
+        assert size == (round(1300 * min(cfg['scale']) / 1100), min(cfg['scale']))
+    else:
+        assert size == tuple(cfg['scale'])
+    by_pil = Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR)
+    assert np.array_equal(results['img'], by_pil)
+    # Noise that shrinks fades; without antialiasing its contrast stays.
+    assert results['img'].astype(float).std() < 0.8 * picture.astype(float).std()
+    for key, values in fields.items():
+        expected = Image.fromarray(values).resize(size, Image.Resampling.NEAREST)
+        assert np.array_equal(results[key], expected)
+        assert results[key].dtype == values.dtype
 
 
 def test_configs_resize_at_all():

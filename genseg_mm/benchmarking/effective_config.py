@@ -29,8 +29,11 @@ def read_model_config(entry: ModelEntry) -> tuple[Config, str | None]:
         ValueError: If it has no model.
     """
     if entry.released:
-        return _released_config(entry.config), None
-    cfg, own_weights = read_config(entry.config)
+        cfg, own_weights = _released_config(entry.config), None
+    else:
+        cfg, own_weights = read_config(entry.config)
+    if entry.settings:
+        cfg.merge_from_dict(dict(model=copy.deepcopy(entry.settings)))
     return cfg, entry.checkpoint or own_weights
 
 

@@ -27,6 +27,7 @@ class ModelEntry:
         tasks: What it can do; None asks its type.
         kind: 'model' or 'control'.
         released: Whether ``config`` names released gen2seg weights.
+        settings: Of the model over those of its config, such as ``dict(processing_size=0)``.
     """
 
     name: str
@@ -36,6 +37,7 @@ class ModelEntry:
     tasks: tuple[str, ...] | None = None
     kind: str = 'model'
     released: bool = False
+    settings: dict[str, Any] | None = None
 
 
 def choose_models(
@@ -88,7 +90,7 @@ def suite_model(suite: Suite, name: str) -> ModelEntry:
     """
     cfg: dict[str, Any] = dict(suite.models[name])
     where = f'{suite.path}: model {name}'
-    known = ('title', 'config', 'checkpoint', 'tasks', 'kind')
+    known = ('title', 'config', 'checkpoint', 'tasks', 'kind', 'settings')
     unknown = sorted(set(cfg) - set(known))
     if unknown or not isinstance(cfg.get('config'), str):
         came = repr(unknown[0]) if unknown else f'config={cfg.get("config")!r}'
@@ -109,6 +111,7 @@ def suite_model(suite: Suite, name: str) -> ModelEntry:
         tasks=tuple(tasks) if tasks else None,
         kind=kind,
         released=released,
+        settings=cfg.get('settings'),
     )
 
 

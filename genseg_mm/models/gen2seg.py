@@ -21,8 +21,8 @@ from genseg_mm.models.color_scale import (
     stretch_colors,
 )
 from genseg_mm.models.losses import coloring_losses
-from genseg_mm.models.mmseg_api import refuse_mmseg_settings
 from genseg_mm.models.map_prompting import MapPrompting
+from genseg_mm.models.mmseg_api import refuse_mmseg_settings
 from genseg_mm.models.network_size import (
     NetworkSizeMixin,
     checked_processing_size,

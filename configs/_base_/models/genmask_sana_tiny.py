@@ -43,5 +43,6 @@ model = dict(
             image=dict(type='genseg_mm.LogitNormalTimesteps'),
         ),
     ),
+    processing_size=64,  # the longer side of its training; a Resize in a test pipeline goes before it
     generation=dict(guidance_scale=2.0),  # what little it knows of pictures is lost at more
 )

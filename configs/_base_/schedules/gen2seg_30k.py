@@ -1,7 +1,7 @@
 # gen2seg's 30,000 updates. MMEngine counts iterations (4 per update), also in warm-up, decay and intervals. float32
 # throughout, as in the reference.
 # The public code gives all its 4 GPUs the same pictures (its loader is no DataLoader, so accelerate leaves it alone,
-# and all ranks have one seed): 8 different pictures per update = 2 x 4 accumulated iterations. That run is this config on
+# and all ranks have one seed): 8 different ones per update = 2 x 4 accumulated iterations. That run is this config on
 # ONE GPU. On four GPUs it sees 32 per update, which is what the paper states.
 accumulate = 4
 max_iters = 30000 * accumulate

@@ -45,7 +45,7 @@ class AntialiasedResize(Resize):
                 f'{backend!r} and {interpolation!r}'
             )
         super().__init__(
-            scale=scale,
+            scale=tuple(scale) if isinstance(scale, list) else scale,
             keep_ratio=keep_ratio,
             interpolation=interpolation,
             backend=backend,
