@@ -281,7 +281,7 @@ def test_released_weights_are_seen_at_their_own_size(tmp_path):
     )
     config = Config.fromfile(tmp_path / 'out/released-mae/points/config.py')
     resize = config.test_dataloader.dataset.pipeline[0]
-    assert resize == dict(type='genseg_mm.NetworkResize', size=(32, 32))
+    assert resize == dict(type='genseg_mm.NetworkResize', size=(32, 32), method='bicubic')
     assert found['examples'] == []
 
 
