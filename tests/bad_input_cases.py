@@ -1,5 +1,6 @@
 """The bad inputs of tests/bad_inputs.py, as data. ``{}`` is the folder of the files that ``make_files`` writes."""
 
+import json
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -193,7 +194,79 @@ TOOL_CASES = [
 _INFER = "GenSegInferencer(folder + '/colorer.py', folder + '/weights.pth', device='cpu')"
 _GONE = "data_root='/nowhere', ann_file='a.json'"
 # (code, what the line must hold)
+
+
+def _file(name: str = 'a.jpg', **changes: object) -> str:
+    """A file of one picture and one object in COCO's format."""
+    own = dict(id=1, image_id=1, category_id=1, bbox=[2, 2, 9, 9], area=81, segmentation=[])
+    images, categories = [dict(id=1, file_name=name, height=20, width=30)], [dict(id=1, name='x')]
+    return json.dumps(dict(images=images, categories=categories, annotations=[{**own, **changes}]))
+
+
+# Files of text that are damaged or hostile.
+ANNOTATIONS = {
+    'deep.json': '[' * 100_000 + ']' * 100_000,
+    'doubled.json': '{"images": 1, "images": 2}',
+    'half.json': '{"images": [',
+    'bbox.json': _file(bbox=[None, 2, 9, 9]),
+    'negative.json': _file(bbox=[2, 2, -9, 9]),
+    'nan.json': _file(area=float('nan')),
+    'crowd.json': _file(iscrowd='0'),
+    'text_id.json': _file(id='1'),
+    'flat.json': _file(segmentation=[2, 2, 9, 2, 9, 9]),
+    'outside.json': _file('../../etc/a.jpg'),
+    'absolute.json': _file('/etc/hostname'),
+    'latin.csv': 'image,text\na.jpg,caf\xe9\n'.encode('latin-1'),
+    'utf16.csv': 'image,text\na.jpg,x\n'.encode('utf-16-le'),
+    'quotes.csv': 'image,text\na.jpg,x\nb.jpg,"big" dog\n',
+    'cells.csv': 'image,text\na.jpg,a dog, running\n',
+    'number.jsonl': '{"image": "a.jpg", "text": "x"}\n{"image": "b.jpg", "text": 7}\n',
+    'broken.jsonl': '{"image": "a.jpg", "text": "x"}\n{"image"\n',
+    'away.tsv': 'image\ttext\n../../etc/a.jpg\tx\n',
+    'tuple.p': b'\x80\x02K\x01K\x02\x86.',
+    'system.p': b"cos\nsystem\n(S'true'\ntR.",
+    'lists.p': b']' * 5000 + b'a' * 4999 + b'.',
+    'page.tar': '<!DOCTYPE html>',
+}
+
+
+def _coco(name: str) -> str:
+    where = f"data_root=folder + '/d', ann_file='{name}', data_prefix=dict(img='')"
+    return f"DATASETS.build(dict(type='genseg_mm.CocoInstanceDataset', {where}))"
+
+
+def _list(name: str) -> str:
+    return f"DATASETS.build(dict(type='genseg_mm.ImageTextDataset', data_root=folder + '/d', sources='{name}'))"
+
+
+READER_CASES = [
+    (_coco('deep.json'), 'deep.json is not a whole JSON file: it is nested deeper than 100'),
+    (_coco('doubled.json'), "doubled.json is not a whole JSON file: the key 'images' comes twice"),
+    (_coco('half.json'), 'half.json is not a whole JSON file'),
+    (_coco('bbox.json'), 'bbox.json, annotations[0]: bbox must be [x, y, width, height]'),
+    (_coco('negative.json'), 'but got [2, 2, -9, 9] (id 1)'),
+    (_coco('nan.json'), 'area must be a number from 0 on, but got nan'),
+    (_coco('crowd.json'), "iscrowd must be 0 or 1, but got '0'"),
+    (_coco('text_id.json'), "id must be int (a whole number of 64 bits), but got '1'"),
+    (_coco('flat.json'), 'segmentation must be a list of polygons or an RLE dict'),
+    (_coco('outside.json'), 'outside.json, image 1: expected a picture below'),
+    (_coco('absolute.json'), "'/etc/hostname', which leads elsewhere"),
+    (_list('latin.csv'), 'latin.csv, line 2: expected UTF-8, but got the byte 0xe9'),
+    (_list('utf16.csv'), 'as of UTF-16 without a byte order mark: save it as UTF-8'),
+    (_list('quotes.csv'), 'quotes.csv, line 3:'),
+    (_list('cells.csv'), 'cells.csv, line 2: expected 2 cells, but got 3'),
+    (_list('number.jsonl'), 'number.jsonl, line 2: expected a string or a list of strings, but got 7'),
+    (_list('broken.jsonl'), 'broken.jsonl, line 2 is no JSON'),
+    (_list('away.tsv'), 'away.tsv, line 2: expected a picture below'),
+    (_list('page.tar'), 'page.tar is no uncompressed tar'),
+    ("load_plain_pickle(folder + '/d/tuple.p')", 'tuple.p is not a whole pickle of plain data'),
+    ("load_plain_pickle(folder + '/d/system.p')", 'system.p is refused: it asks to load os.system'),
+    ("load_plain_pickle(folder + '/d/lists.p')", 'nested deeper than 100'),
+    ("load_plain_pickle(folder + '/d/none.p')", 'there is no file'),
+    ('read_json(folder)', 'is a folder or a device'),
+]
 PYTHON_CASES = [
+    *READER_CASES,
     ("GenSegInferencer('none.py')", 'none.py'),
     ('GenSegInferencer(3)', 'model must be'),
     ("GenSegInferencer(folder + '/syntax.py')", 'is not a valid config: line 1'),
@@ -232,6 +305,9 @@ def make_files(folder: Path) -> None:
 
     for name, text in CONFIGS.items():
         (folder / f'{name}.py').write_text(text)
+    (folder / 'd').mkdir()
+    for name, content in ANNOTATIONS.items():
+        (folder / 'd' / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     (folder / 'list.yml').write_text('- 1\n- 2\n')
     (folder / 'cut.json').write_text('{"model": ')
     (folder / 'file.txt').write_text('no picture, no checkpoint\n')
@@ -245,8 +321,15 @@ def names(folder: Path) -> dict:
     from mmengine.registry import DATASETS
 
     from genseg_mm.config_file import read_config_file
+    from genseg_mm.datasets.safe_pickle import load_plain_pickle
+    from genseg_mm.files import read_json
     from genseg_mm.inferencers import GenSegInferencer
 
     return dict(
-        folder=str(folder), DATASETS=DATASETS, GenSegInferencer=GenSegInferencer, read_config_file=read_config_file
+        folder=str(folder),
+        DATASETS=DATASETS,
+        GenSegInferencer=GenSegInferencer,
+        load_plain_pickle=load_plain_pickle,
+        read_config_file=read_config_file,
+        read_json=read_json,
     )
