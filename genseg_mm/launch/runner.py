@@ -112,9 +112,10 @@ class SafeRunner(Runner):
             StoppedBySignal: If a signal ended it.
         """
         self._find_checkpoint()
-        if self._resume and '://' not in self._load_from:
+        is_random = self._randomness_cfg.get('seed') is None
+        if self._resume and is_random and '://' not in self._load_from:
             seed = load_weights_only(self._load_from, mmap=True).get('meta', {}).get('seed')
-            if seed is not None and self._randomness_cfg.get('seed') is None:
+            if seed is not None:
                 self._randomness_cfg.update(seed=seed)
                 self.set_randomness(**self._randomness_cfg)
         hooks = [hook for hook in self.hooks if isinstance(hook, StopOnSignalHook)]
