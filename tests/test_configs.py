@@ -2,12 +2,13 @@
 
 import ast
 import json
-import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from mmengine.config import Config
 
 from genseg_mm.config_file import find_config
@@ -126,28 +127,39 @@ def data_root(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('path', TINY, ids=lambda path: path.stem)
-def test_tiny_config_trains_tests_and_draws(path, tmp_path, data_root):
-    environment = {**os.environ, 'GENSEG_DATA': str(data_root), 'OMP_NUM_THREADS': '1'}
+def test_tiny_config_trains_resumes_tests_and_draws(path, tmp_path, data_root, monkeypatch):
+    monkeypatch.setenv('GENSEG_DATA', str(data_root))
+    monkeypatch.setenv('OMP_NUM_THREADS', '1')
 
     def run(tool, *arguments):
         command = [sys.executable, str(ROOT / 'tools' / tool), str(path), *arguments]
-        result = subprocess.run(
-            command, capture_output=True, text=True, env=environment, cwd=tmp_path
-        )
+        result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
         assert result.returncode == 0, result.stderr[-3000:]
 
     options = ['--work-dir', str(tmp_path), '--cfg-options', 'default_hooks.logger.interval=1']
     evaluated = Config.fromfile(path).get('val_dataloader') is not None
-    short = ['train_cfg.max_iters=4', *(['train_cfg.val_interval=4'] if evaluated else [])]
-    run('train.py', *options, *short)
+    short = ['train_cfg.max_iters=6', 'default_hooks.checkpoint.interval=3']
+    run('train.py', *options, *short, *(['train_cfg.val_interval=6'] if evaluated else []))
     logs = [json.loads(line) for line in next(tmp_path.glob('*/vis_data/scalars.json')).open()]
     losses = [entry['loss'] for entry in logs if 'loss' in entry]
-    assert len(losses) == 4 and all(0 < loss < 1e4 for loss in losses)
+    assert len(losses) == 6 and all(0 < loss < 1e4 for loss in losses)
+
+    # Trained on from the middle, in another process and without workers: the same bits.
+    tool = runpy.run_path(str(ROOT / 'tools/analysis_tools/check_resume.py'))
+    alone = {'train_dataloader.num_workers': 0, 'train_dataloader.persistent_workers': False}
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    resumed = tool['train'](path, tmp_path / 'resumed', 6, 3, tmp_path / 'iter_3.pth', alone)
+    torch.set_num_threads(num_threads)
+    found = tool['differences'](tmp_path / 'iter_6.pth', resumed)
+    assert {name.split('.')[0] for name in found} >= {'state_dict', 'optimizer', 'log'}
+    assert {name: value for name, value in found.items() if value} == {}
+
     if not evaluated:  # pretraining
         return
-    run('test.py', str(tmp_path / 'iter_4.pth'), *options, 'default_hooks.visualization.test=True')
+    run('test.py', str(tmp_path / 'iter_6.pth'), *options, 'default_hooks.visualization.test=True')
     metrics = json.loads(max(tmp_path.glob('*/*.json')).read_text())
     name = 'oIoU' if 'genmask' in str(path.parent) else 'mIoU'
     name = 'seen_mIoU' if 'gen2seg' in str(path.parent) and 'shapes' in path.stem else name
     assert 0 <= metrics[name] <= 100
-    assert list(tmp_path.glob('vis/val/iter_4.png')) and list(tmp_path.glob('vis/test/*.png'))
+    assert list(tmp_path.glob('vis/val/iter_6.png')) and list(tmp_path.glob('vis/test/*.png'))

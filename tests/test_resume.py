@@ -130,12 +130,19 @@ def test_kill_while_saving_then_resume(tmp_path: Path, uninterrupted: Path) -> N
 def test_two_processes_train_like_one_with_the_doubled_batch(tmp_path, uninterrupted) -> None:
     options = ['--cfg-options', 'train_dataloader.batch_size=2']
     script = TOOLS / 'dist_train.sh'
+    options.append('default_hooks.checkpoint.max_keep_ckpts=9')
     finish(script, CONFIG, 2, '--work-dir', tmp_path, *options, 'train_cfg.max_iters=10')
     finish(script, CONFIG, 2, '--work-dir', tmp_path, '--resume', *options)
     assert losses(tmp_path) == pytest.approx(losses(uninterrupted), rel=0, abs=1e-5)
     assert len(losses(tmp_path)) == 20
     for name, value in weights(uninterrupted).items():
         assert torch.allclose(weights(tmp_path)[name], value, rtol=0, atol=1e-5), name
+    # And with the number of processes changed on the way: the same samples, sums in another order.
+    middle = str(tmp_path / 'iter_10.pth')
+    toy_runner(tmp_path / 'one', resume=True, load_from=middle).train()
+    for name, value in weights(uninterrupted).items():
+        assert torch.allclose(weights(tmp_path / 'one')[name], value, rtol=0, atol=1e-5), name
+    assert losses(tmp_path / 'one') == pytest.approx(losses(uninterrupted)[10:], rel=0, abs=1e-5)
     script = TOOLS / 'dist_test.sh'
     output = finish(script, CONFIG, tmp_path / 'iter_20.pth', 2, '--work-dir', tmp_path)
     assert 'toy/num_samples: 10' in output  # none is counted twice
