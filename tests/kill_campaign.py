@@ -2,8 +2,8 @@
 
     PYTHONPATH=. python tests/kill_campaign.py [training benchmark encodings] [--kills 60] [--out FOLDER]
 
-Everything heavy is imported once; each attempt is a fork that runs the tool's own functions, and gets a SIGKILL: every
-second one at a random moment, the others as soon as a temporary file shows that something is being saved, or a few
+Everything heavy is imported once; each attempt is a fork that runs the tool's own functions, and gets a SIGKILL: half
+of them at a random moment, the others as soon as a temporary file shows that something is being saved, or a few
 milliseconds later. Then the next attempt goes on (``--resume``, or the same command) until one comes to the end, which
 is compared, bit by bit, with an uninterrupted run; then it starts anew. Prints one line per campaign:
 
@@ -90,16 +90,16 @@ class Campaign:
 
     def _attempt(self, folder: Path, seconds: float, kills: int, rng: random.Random) -> bool:
         """Whether the work has come to its end."""
-        before, seen = self.whole(folder), set()
+        before, seen, stale = self.whole(folder), set(), self._signs(folder)
         child = self._fork(folder)
-        aimed = self.kills % 2 == 1
+        aimed = 2 * self.in_a_save <= self.kills
         skip, delay = rng.randrange(4), rng.choice((0, 0, 0.002, 0.01, 0.03))
         deadline = time.monotonic() + (3600 if aimed else rng.uniform(0.05, 0.8) * seconds)
         saves, was_saving = 0, False
         while time.monotonic() < deadline:
             if os.waitpid(child, os.WNOHANG)[0]:
                 return True
-            saving = self._is_saving(folder)
+            saving = bool(self._signs(folder) - stale)
             saves += saving and not was_saving
             was_saving = saving
             if aimed and saving and saves > skip:
@@ -115,7 +115,8 @@ class Campaign:
             return True
         self.kills += 1
         there = self.whole(folder)
-        self.in_a_save += self._is_saving(folder) or bool(self.superseded(there))
+        doubled = self.superseded(there) - self.superseded(before)
+        self.in_a_save += bool(self._signs(folder) - stale or doubled)
         gone = (before | seen) - there
         newest = self.superseded(before | seen | there)
         self.lost += [f'{folder.name}/{name}' for name in sorted(gone - newest)]
@@ -125,8 +126,13 @@ class Campaign:
         """Names of files with results, as far as a glance shows."""
         return {name for name in _names(folder) if name.endswith(('.pth', '.safetensors', 'result.json'))}
 
-    def _is_saving(self, folder: Path) -> bool:
-        return any(next(folder.glob(pattern), None) is not None for pattern in self.saving)
+    def _signs(self, folder: Path) -> set[tuple[str, int]]:
+        """The temporary files, each with the time of its last change."""
+        found = set()
+        for path in (own for pattern in self.saving for own in folder.glob(pattern)):
+            with contextlib.suppress(FileNotFoundError):  # published just now
+                found.add((str(path), path.stat().st_ctime_ns))
+        return found
 
     def _fork(self, folder: Path) -> int:
         folder.mkdir(exist_ok=True)
@@ -238,7 +244,7 @@ def benchmark(folder: Path) -> Campaign:
         command_line_code = measure(suite, out, no_examples=True)
         assert command_line_code == 0
 
-    return Campaign('benchmark', work, whole, outcome, ('*/*.unfinished', '.*.part', '*/*/.*.part'))
+    return Campaign('benchmark', work, whole, outcome, ('.*.part', '*/*/.*.part'))
 
 
 def encodings(folder: Path) -> Campaign:

@@ -38,6 +38,8 @@ class MissedValidationHook(Hook):
         if noted[0] == loop.iter:
             return
         runner.logger.info(f'The validation at iteration {loop.iter} was interrupted: repeating it.')
+        # As after the last training iteration, whose number draws of the model may depend on.
+        runner.message_hub.update_info('iter', loop.iter - 1)
         runner.val_loop.run()
 
     def after_val_epoch(self, runner: Runner, metrics=None) -> None:  # noqa: ANN001

@@ -62,6 +62,8 @@ class SafeCheckpointHook(CheckpointHook):
         if os.path.exists(os.path.join(self.out_dir, name)):
             self.last_ckpt = os.path.join(self.out_dir, name)
         if is_main_process():
+            if os.path.basename(str(runner._load_from)) == name:
+                self._point(runner)  # a kill may have come before that
             leaked = sorted(self._leaked(runner))
             for name in leaked:
                 self._remove(os.path.join(self.out_dir, name))
@@ -91,6 +93,12 @@ class SafeCheckpointHook(CheckpointHook):
                 continue
             elif best[start] != name if start else kept is not None and found not in kept:
                 yield name
+
+    def _point(self, runner: Runner) -> None:
+        """Names the last checkpoint in ``last_checkpoint``."""
+        pointer = os.path.join(runner.work_dir, 'last_checkpoint')
+        with whole_file(pointer, f'{pointer}.tmp') as temporary:
+            temporary.write_text(self.last_ckpt)
 
     def _step_of(self, name: str) -> int | None:
         numbers = map(int, re.findall(r'\d+', name))
@@ -156,9 +164,7 @@ class SafeCheckpointHook(CheckpointHook):
             **self.args,
         )
         if is_main_process():
-            pointer = os.path.join(runner.work_dir, 'last_checkpoint')
-            with whole_file(pointer, f'{pointer}.tmp') as temporary:
-                temporary.write_text(self.last_ckpt)
+            self._point(runner)
             for old in outdated:
                 name = self.filename_tmpl.format(old)
                 self._remove(self.file_backend.join_path(self.out_dir, name))
