@@ -7,7 +7,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from genseg_mm.launch.config_types import find_type, near_types, typed_dicts
+from genseg_mm.launch.config_types import find_type, near_types, typed_dicts, wrong_arguments
 
 _INF = math.inf
 _LEVELS = ('CRITICAL', 'FATAL', 'ERROR', 'WARNING', 'WARN', 'INFO', 'DEBUG', 'NOTSET')
@@ -18,6 +18,7 @@ _GROUPS = dict(
 )
 # Of what a stage needs no other part is built.
 _STAGES = dict(train=('train', 'val'), test=('test',))
+_OWN_NAMES = ('model', 'data_preprocessor', 'optim_wrapper', 'model_wrapper_cfg')
 _SHARED = (
     'model', 'data_preprocessor', 'default_hooks', 'custom_hooks', 'visualizer', 'log_processor', 'model_wrapper_cfg',
 )  # fmt: skip
@@ -286,11 +287,11 @@ def _check_runtime(cfg: Config) -> None:
 
 
 def check_types(cfg: Config, used: list[str]) -> None:
-    """Looks every type of the used parts up.
+    """Looks every type of the used parts up, and the kinds of the arguments of ours.
 
     Raises:
         ImportError: If a package that it needs is not installed.
-        ValueError: If no registry knows it; with the nearest names.
+        ValueError: If no registry knows it, with the nearest names; or an argument is of another kind.
     """
     for key in used:
         for path, node in typed_dicts(cfg[key], (key,)):
@@ -300,11 +301,14 @@ def check_types(cfg: Config, used: list[str]) -> None:
                     raise ValueError(f'{_dotted(path)}.type: expected a name, but got {kind!r}')
                 continue
             # Names in small letters (norm, nms, bilinear) are for their owner, who may not use a registry.
-            if not kind.rpartition('.')[2][:1].isupper():
+            if key in _OWN_NAMES and not kind.rpartition('.')[2][:1].isupper():
                 continue
-            if find_type(cfg, path, node) is None:
+            found = find_type(cfg, path, node)
+            if found is None:
                 near = did_you_mean_types(cfg, path, kind)
                 raise ValueError(f'{_dotted(path)}.type: there is no {kind!r} in any registry{near}')
+            for name, expected in wrong_arguments(found, node):
+                raise ValueError(f'{_dotted(path)}.{name}: expected {expected}, but got {node[name]!r}')
 
 
 def check_save_best(cfg: Config) -> None:

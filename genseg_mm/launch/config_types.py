@@ -2,8 +2,10 @@
 
 import difflib
 import inspect
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+import numbers
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from mmengine import registry as registries
 from mmengine.config import Config
@@ -33,8 +35,12 @@ _DEFAULT_TYPES = {
     'default_hooks.checkpoint': 'CheckpointHook',
 }  # fmt: skip
 # Dicts without a type -> whose arguments they are, and how many of them are not settings.
-_UNTYPED = dict(prompting=('genseg_mm.functional.point_prompting.masks_from_points', 4),
-                automatic=('genseg_mm.models.automatic_instances.automatic_instances', 1))  # fmt: skip
+_UNTYPED = dict(
+    prompting=('genseg_mm.functional.point_prompting.masks_from_points', 4),
+    automatic=('genseg_mm.models.automatic_instances.automatic_instances', 1),
+    generation=('genseg_mm.models.genmask.GenMask.generate', 2),
+    lora=('peft.LoraConfig', 0),
+)
 _PLAIN_KEYS = dict(
     auto_scale_lr={'enable', 'base_batch_size'},
     randomness={'seed', 'diff_rank_seed', 'deterministic'},
@@ -80,8 +86,7 @@ def find_type(cfg: Config, path: tuple, node: Mapping) -> Any:
     own = registry_of(path)
     with DefaultScope.overwrite_default_scope(scope_of(cfg)):
         for registry in [*([] if own is None else [own]), *_others(own)]:
-            with registry.switch_scope_and_registry(node.get('_scope_')) as within:
-                found = _get(within, kind)
+            found = _in_scope(registry, kind, node.get('_scope_'), scope_of(cfg))
             if found is not None:
                 return found
     return None
@@ -97,6 +102,13 @@ def _others(own: Registry | None) -> list[Registry]:
     if own is registries.MODELS or own is None:
         return [registries.MODELS, registries.TASK_UTILS, registries.WEIGHT_INITIALIZERS, registries.FUNCTIONS]
     return [registries.EVALUATOR] if own is registries.METRICS else []
+
+
+def _in_scope(registry: Registry, kind: str, scope: str | None, default: str) -> Any:
+    if scope is None and registry is registries.FUNCTIONS and default not in registry._children:
+        return _get(registry, kind)  # few packages have functions; MMEngine would warn of that
+    with registry.switch_scope_and_registry(scope) as within:
+        return _get(within, kind)
 
 
 def _get(registry: Registry, kind: str) -> Any:
@@ -129,7 +141,8 @@ def keys_taken(cfg: Config, path: tuple, node: Mapping) -> set[str] | None:
         return _PLAIN_KEYS[last]
     if last in _UNTYPED and 'type' not in node:
         name, num_inputs = _UNTYPED[last]
-        return set(list(inspect.signature(get_object_from_string(name)).parameters)[num_inputs:])
+        owner = get_object_from_string(name)  # None where its package is not installed
+        return None if owner is None else set(list(inspect.signature(owner).parameters)[num_inputs:])
     if len(path) == 1 and str(last).endswith('_dataloader'):
         from torch.utils.data import DataLoader
 
@@ -177,3 +190,43 @@ def _names(function: Callable) -> tuple[set[str], bool]:
         return set(), True
     names = {one.name for one in known if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)}
     return names - {'self', 'cls'}, any(one.kind == one.VAR_KEYWORD for one in known)
+
+
+def wrong_arguments(target: Any, node: Mapping) -> Iterator[tuple[str, str]]:
+    """Arguments of one of our classes whose values are of another kind than it says: (name, kind that it expects).
+
+    Only plain kinds are looked at: numbers, texts, lists, dicts, and None where that is one of the choices.
+    """
+    if not inspect.isclass(target) or not target.__module__.startswith('genseg_mm.'):
+        return
+    for owner in target.__mro__:
+        if '__init__' not in vars(owner) or not owner.__module__.startswith('genseg_mm.'):
+            continue
+        for name, hint in get_type_hints(owner.__init__).items():
+            kinds = [get_origin(own) or own for own in _choices(hint)]
+            if name in node and all(kind in _KINDS for kind in kinds):
+                value = node[name]
+                if not any(_KINDS[kind][1](value) for kind in kinds):
+                    yield name, ' or '.join(_KINDS[kind][0] for kind in kinds)
+
+
+def _choices(hint: Any) -> tuple:
+    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+
+
+def _is_number(value: Any, kind: type) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+_KINDS: dict[Any, tuple[str, Callable[[Any], bool]]] = {
+    int: ('an integer', lambda value: _is_number(value, numbers.Integral)),
+    float: ('a number', lambda value: _is_number(value, numbers.Real)),
+    bool: ('True or False', lambda value: isinstance(value, bool)),
+    str: ('a text', lambda value: isinstance(value, str)),
+    dict: ('a dict', lambda value: isinstance(value, Mapping)),
+    Mapping: ('a dict', lambda value: isinstance(value, Mapping)),
+    Sequence: ('a list', lambda value: isinstance(value, (list, tuple, str))),
+    list: ('a list', lambda value: isinstance(value, (list, tuple))),
+    tuple: ('a list', lambda value: isinstance(value, (list, tuple))),
+    type(None): ('None', lambda value: value is None),
+}

@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -122,17 +123,24 @@ def _only_while_parsing(cfg: Config, option: str, name: str, read: set[str]) -> 
         for top in cfg._cfg_dict
         if top in read
         for path, own in _values(cfg._cfg_dict[top], top)
-        if path.rpartition('.')[2] == name or type(own) is type(value) and own == value
+        if _alike(path, name) or type(own) is type(value) and own == value
     ]
     # Places of the same name first; a number such as 1 is everywhere.
-    places.sort(key=lambda path: (path.rpartition('.')[2] != name, path.count('.')))
-    named = [path for path in places if path.rpartition('.')[2] == name]
-    few = places if len(places) <= _NUM_PLACES or not named else named
+    places.sort(key=lambda path: (not _alike(path, name), path.count('.')))
+    named = [path for path in places if _alike(path, name)]
+    everywhere = isinstance(value, (int, float)) and abs(value) < 1000
+    few = named if named and (everywhere or len(places) > _NUM_PLACES) else places
     hint = f'; set {", ".join(few[:_NUM_PLACES])}' if few else '; change a copy of the file'
     return (
         f'--cfg-options {option}: {name!r} is a variable that only the code of the config file reads, so that changing '
         f'it here would change nothing{hint}'
     )
+
+
+def _alike(path: str, name: str) -> bool:
+    """Whether the last key has this name, or begins like it (accumulate, accumulative_counts)."""
+    last = path.rpartition('.')[2]
+    return last == name or len(os.path.commonprefix((last, name))) >= 7
 
 
 def _values(node: Any, path: str) -> Iterator[tuple[str, Any]]:
