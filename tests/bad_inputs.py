@@ -24,7 +24,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / 'tests')]
 
 import bad_input_cases as cases  # noqa: E402
 
-from genseg_mm.launch.command_line import ToolParser  # noqa: E402
+from genseg_mm.launch.command_line import ToolParser, _parsers_of  # noqa: E402
 from genseg_mm.launch.user_errors import user_message  # noqa: E402
 
 TOOLS = sorted(
@@ -129,7 +129,7 @@ def shared_cases(tool: Path, folder: Path) -> Iterator[tuple[list[str], str]]:
                 yield [*words, switch, *['0'] * action.nargs], f'argument {switch}: expected an integer'
             else:
                 yield [*words, f'{switch}=-1'], f'argument {switch}: expected an integer'
-        if action.choices and action.type is None:
+        if action.choices and action.type is None and action.option_strings:
             yield [*words, switch, 'no_such_choice'], "invalid choice: 'no_such_choice'"
         if switch == '--device':
             yield [*words, switch, 'cuda'], 'argument --device: device cuda is not here: 0 GPUs are visible'
@@ -145,9 +145,9 @@ def shared_cases(tool: Path, folder: Path) -> Iterator[tuple[list[str], str]]:
 def _needed(parser: ToolParser, folder: Path) -> Iterator[str]:
     """A command line that has all that the parser asks for, with files that do not exist."""
     for action in parser._actions:
-        if isinstance(action.choices, dict):  # tasks, with parsers of their own
-            name = next(iter(action.choices))
-            yield from (name, *_needed(action.choices[name], folder))
+        tasks = _parsers_of(action)
+        if tasks:
+            yield from (next(iter(action.choices)), *_needed(tasks[0], folder))
         elif action.option_strings and action.required:
             yield from (action.option_strings[-1], str(folder / 'no_such_file'))
         elif not action.option_strings and action.nargs != '*':

@@ -61,7 +61,8 @@ class ToolParser(argparse.ArgumentParser):
 
 def _parsers_of(action: argparse.Action) -> list[argparse.ArgumentParser]:
     """Those of the tasks that a tool has, such as ``analyze_logs.py plot_curve``."""
-    return list(action.choices.values()) if isinstance(action.choices, dict) else []
+    choices = action.choices.values() if isinstance(action.choices, dict) else ()
+    return [own for own in choices if isinstance(own, argparse.ArgumentParser)]
 
 
 def _expected(action: argparse.Action, value: float) -> str | None:
