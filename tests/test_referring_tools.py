@@ -127,7 +127,7 @@ def test_verify_says_what_captions_are_left_out(tmp_path, monkeypatch, capsys):
     )
     assert run(monkeypatch, 'dataset_tools/verify_dataset.py', config) == 0
     printed = capsys.readouterr().out
-    assert 'val: 1 left out: empty captions' in printed
+    assert 'val: 1 left out: empty texts' in printed
     assert 'val: 1 left out: pictures without a caption' in printed
 
 

@@ -9,6 +9,7 @@ from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from torch import Tensor
 
+from genseg_mm.files import check_texts
 from genseg_mm.models.base import FrozenPartsMixin, freeze, is_pretrained_config
 from genseg_mm.models.cached_inputs import weights_digest
 from genseg_mm.models.prompt_encoders.qwen_vl_chat import QwenVLChat
@@ -131,8 +132,10 @@ class DescriptionWriter(FrozenPartsMixin, BaseModule):
             text itself, with a warning.
 
         Raises:
-            ValueError: If the numbers of pictures and texts differ, or a picture is of another form.
+            ValueError: If the numbers of pictures and texts differ, a picture is of another form, or a text holds
+                half of a character.
         """
+        check_texts(texts, 'questions')
         if len(images) != len(texts):
             raise ValueError(
                 f'expected one picture per text, but got {len(images)} pictures and {len(texts)} texts'
