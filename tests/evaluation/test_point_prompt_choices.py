@@ -178,7 +178,7 @@ def test_one_row_per_prompt_gives_the_metric_back(tmp_path: Path):
         ),
         sample(colors, ids, subset='hard', img_path='2/b#.png'),
     ]
-    settings = dict(radii=(20, 150), sigma=0, sample_file=str(file))
+    settings = dict(threshold='calibrate', radii=(20, 150), sigma=0, sample_file=str(file))
     metric = PointPromptMetric(point_choice='deepest', controls=False, **settings)
     result = evaluate(metric, samples)
     rows = SampleResults.load(file)

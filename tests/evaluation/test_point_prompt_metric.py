@@ -12,6 +12,7 @@ from mmengine.evaluator import Evaluator
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
+from genseg_mm.datasets import PointPrompt
 from genseg_mm.evaluation.point_prompts.point_prompt_ious import mask_ious, radius_ious
 from genseg_mm.evaluation.point_prompts.point_prompt_metric import PointPromptMetric
 from genseg_mm.evaluation.point_prompts.point_prompt_results import collapse_share
@@ -176,7 +177,7 @@ def test_radius_is_chosen_on_val_for_each_map_and_used_elsewhere():
         [[255.0], [50.0], [0.0]]
     )  # column of instance 2 that looks like 1
     seen = sample(other, subset='seen')
-    metric = PointPromptMetric(radii=(30, 60, 500))
+    metric = PointPromptMetric('calibrate', radii=(30, 60, 500))
     result = evaluate(metric, [val, seen])
     assert result['radius'] == 60
     assert result['val_mIoU'] == pytest.approx(100.0)
@@ -188,14 +189,14 @@ def test_radius_is_chosen_on_val_for_each_map_and_used_elsewhere():
 
 def test_smallest_of_equally_good_radii():
     samples = [sample(flat_colors(), subset='val'), sample(flat_colors(), subset='seen')]
-    assert evaluate(PointPromptMetric(radii=(300, 20, 100)), samples)['radius'] == 20
+    assert evaluate(PointPromptMetric('calibrate', radii=(300, 20, 100)), samples)['radius'] == 20
 
 
 def test_calibration_without_calibration_samples():
     with pytest.raises(
         ValueError, match=r"needs prompts in the subset 'val', but got the subsets \['seen'\]"
     ):
-        evaluate(PointPromptMetric(), [sample(flat_colors(), subset='seen')])
+        evaluate(PointPromptMetric('calibrate'), [sample(flat_colors(), subset='seen')])
 
 
 @pytest.mark.parametrize('rule', ['reference', 'paper'])
@@ -206,6 +207,30 @@ def test_rules_of_the_reference_and_the_paper_need_no_calibration(rule: str):
     assert result['test_mIoU'] == pytest.approx(100.0)
     assert result['test_control_rgb'] == 0.0  # a map of one colour has no contrast to a rule
     assert 'radius' not in result
+
+
+@pytest.mark.parametrize('subset', [None, 'test', 'val'])
+def test_defaults_take_any_evaluation_set(subset: str | None):
+    ids = HALVES.repeat_interleave(8, 0).repeat_interleave(8, 1)
+    prompted = sample(flat_colors(ids), ids, points=((7, 16), (24, 16)), subset=subset)
+    result = evaluate(PointPromptMetric(), [prompted], grey_images(1, (32, 32)))
+    name = f'{subset}_mIoU' if subset else 'mIoU'
+    assert result[name] == result['mIoU'] == pytest.approx(100.0)
+    assert 'radius' not in result
+
+
+def test_points_that_the_pipeline_does_not_give_are_those_of_point_prompt():
+    ids = HALVES.repeat_interleave(8, 0).repeat_interleave(8, 1)
+    colors = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(0)) * 255
+    drawn = PointPrompt()(dict(gt_instance_map=ids.numpy(), img_path='a.png'))
+    given = sample(colors, ids, drawn['points'], tuple(drawn['point_ids']), img_path='a.png')
+    bare = sample(colors, ids, img_path='a.png')
+    for key in ('points', 'point_labels', 'point_ids'):
+        bare.set_metainfo({key: None})
+    images = grey_images(1, (32, 32))
+    result = evaluate(PointPromptMetric(40.0, sigma=0), [given], images)
+    assert 0 < result['mIoU'] < 50
+    assert evaluate(PointPromptMetric(40.0, sigma=0), [bare], images) == result
 
 
 def test_several_points_of_a_prompt_join():
@@ -242,7 +267,7 @@ def test_subsets_keep_their_own_means_and_calibration_stays_out_of_the_collapse_
         sample(black, subset='seen'),
         sample(perfect, subset='unseen'),
     ]
-    result = evaluate(PointPromptMetric(radii=(50,), grid_size=4), samples)
+    result = evaluate(PointPromptMetric('calibrate', radii=(50,), grid_size=4), samples)
     assert (result['seen_mIoU'], result['unseen_mIoU'], result['mIoU']) == (50.0, 100.0, 75.0)
     assert result['collapse_share'] == pytest.approx(
         collapse_share(torch.stack([black, perfect]).numpy())
@@ -271,11 +296,18 @@ def random_images(num: int = 7) -> list[torch.Tensor]:
     ]
 
 
-EVERYTHING = dict(point_choice=('given', 'random', 'deepest', 'all'), num_all=5, size_bands=True)
+EVERYTHING = dict(
+    threshold='calibrate',
+    point_choice=('given', 'random', 'deepest', 'all'),
+    num_all=5,
+    size_bands=True,
+)
 
 
 @pytest.mark.parametrize('batch', [1, 3, 7])
-@pytest.mark.parametrize('settings', [{}, EVERYTHING], ids=['default', 'everything'])
+@pytest.mark.parametrize(
+    'settings', [dict(threshold='calibrate'), EVERYTHING], ids=['calibrated', 'everything']
+)
 def test_same_result_for_any_batch_size(batch: int, settings: dict):
     images = dict(inputs=random_images())
     whole = evaluate(PointPromptMetric(**settings), random_samples(), images, 2)
@@ -303,7 +335,7 @@ def _evaluate_on_rank(rank: int, port: int, results: dict) -> None:
     )
     torch.distributed.init_process_group('gloo')
     samples, images = random_samples(), random_images()
-    metric = PointPromptMetric()
+    metric = PointPromptMetric('calibrate')
     for i in [*range(7), 0][rank::2]:
         metric.process(dict(inputs=[images[i]]), [samples[i].to_dict()])
     results[rank] = metric.evaluate(7)
@@ -318,7 +350,7 @@ def test_same_result_for_two_real_processes(tmp_path: Path, monkeypatch: pytest.
         port = free.getsockname()[1]
     results = torch.multiprocessing.get_context('spawn').Manager().dict()
     torch.multiprocessing.spawn(_evaluate_on_rank, (port, results), nprocs=2)
-    whole = evaluate(PointPromptMetric(), random_samples(), dict(inputs=random_images()))
+    whole = evaluate(PointPromptMetric('calibrate'), random_samples(), dict(inputs=random_images()))
     assert results[0] == whole
     assert results[1] == whole
 
@@ -332,8 +364,9 @@ def test_bad_input_is_named():
         del given[key]
         return [given]
 
-    with pytest.raises(ValueError, match=r'expects points, .* \(a.png\); add .*PointPrompt'):
-        metric.process(batch, without('points'))
+    for key in ('points', 'point_ids'):
+        with pytest.raises(ValueError, match=rf'expects {key}, .* \(a.png\); add .*PointPrompt'):
+            PointPromptMetric(10.0, point_choice='given').process(batch, without(key))
     with pytest.raises(
         ValueError, match=r'expects gt_instance_map, .*\(a.png\); add .*LoadInstanceMap'
     ):
@@ -355,8 +388,9 @@ def test_bad_input_is_named():
         with pytest.raises(ValueError, match='threshold must be'):
             PointPromptMetric(threshold=threshold)
     for settings, message in (
-        (dict(radii=()), r'radii must be positive, at least one, but got \(\)'),
-        (dict(radii=(5, 0)), 'radii must be positive'),
+        (dict(threshold='best', radii=()), r'radii must be positive, at least one, but got \(\)'),
+        (dict(threshold='best', radii=(5, 0)), 'radii must be positive'),
+        (dict(radii=(5, 8)), "chooses from, but got radii with threshold='reference'"),
         (dict(sigma=-0.1), 'sigma must be 0 or positive, but got -0.1'),
         (dict(grid_size=0), 'grid_size must be at least 1, but got 0'),
     ):

@@ -48,6 +48,8 @@ shapes_points = dict(
             )
         ],
     ),
-    evaluator=dict(type='genseg_mm.PointPromptMetric', sigma=0.005, controls=False),
+    evaluator=dict(
+        type='genseg_mm.PointPromptMetric', threshold='calibrate', sigma=0.005, controls=False
+    ),
     tolerance=0.05,
 )

@@ -53,5 +53,5 @@ val_dataloader = dict(
 )
 test_dataloader = val_dataloader
 # On 64 x 64 maps the paper's 0.01 would mix the neighbours into the colour of the prompt.
-val_evaluator = dict(type='genseg_mm.PointPromptMetric', sigma=0.005)
+val_evaluator = dict(type='genseg_mm.PointPromptMetric', threshold='calibrate', sigma=0.005)
 test_evaluator = val_evaluator

@@ -54,19 +54,22 @@ class PointPromptMetric(BaseMetric):
     explains: 1 is a collapsed model. The model :class:`genseg_mm.models.control_map.ControlMap`
     makes the same maps, so that a table can hold them as rows of their own; then ``controls=False``.
 
-    Masks are the pixels whose colour is nearer than a radius to the colour around the prompt; the
-    radius is chosen for the model and for each control on ``calibration_subset``, by mIoU, and then
-    used on all subsets. With ``threshold='reference'`` or ``'paper'`` nothing is chosen: the rules
-    of the reference code or the paper apply to all maps. Where the model made masks of the same
-    prompts by the same rule and settings, as its ``pred_instances`` say, they are not made again.
-    ``'best'`` takes the radius that is best on the very instances that are scored, which flatters: it
-    is for controls, beside a model that chose nothing.
+    Masks are made by the rule of the reference code (``threshold='reference'``, the default, which any
+    evaluation set can take) or of the paper, the same for all maps. With ``'calibrate'`` they are the
+    pixels whose colour is nearer than a radius to the colour around the prompt; the radius is chosen
+    for the model and for each control on ``calibration_subset``, by mIoU, and then used on all
+    subsets: better for the noisy maps of small models, but a part of the evaluation set has to be
+    given up for it. Where the model made masks of the same prompts by the same rule and settings, as
+    its ``pred_instances`` say, they are not made again. ``'best'`` takes the radius that is best on
+    the very instances that are scored, which flatters: it is for controls, beside a model that chose
+    nothing.
 
-    Data samples need ``pred_color_map`` (or ``seg_logits`` of 3 channels) in [0, 255],
-    ``gt_instance_map`` of the same size, and the metainfo ``points``, ``point_ids`` and, for
-    several evaluation sets in one, ``subset``. ``point_keys`` are the instances' own ids (default:
-    ``point_ids``), ``point_areas`` the areas that annotations state (default: the pixels in the
-    map). A mask is cut to ``pred_foreground`` where the model gives one.
+    Data samples need ``pred_color_map`` (or ``seg_logits`` of 3 channels) in [0, 255] and
+    ``gt_instance_map`` of the same size; they may have the metainfo ``points`` and ``point_ids`` of
+    ``PointPrompt`` and, for several evaluation sets in one, ``subset``. ``point_keys`` are the
+    instances' own ids (default: ``point_ids``, else the ids in the map), ``point_areas`` the areas
+    that annotations state (default: the pixels in the map). A mask is cut to ``pred_foreground``
+    where the model gives one.
 
     Metrics (percent; ``<subset>_`` is left out for samples without a subset): ``<subset>_mIoU``,
     ``<subset>_control_rgb``, ``<subset>_control_position``, ``<subset>_oracle_foreground``; the
@@ -77,9 +80,8 @@ class PointPromptMetric(BaseMetric):
     reporting. All are the same to the last bit for any batch size and number of processes.
 
     Args:
-        threshold: ``'calibrate'``, ``'best'``, a radius in colour units, ``'reference'`` or
-            ``'paper'``.
-        radii: Radii to choose from.
+        threshold: ``'reference'``, ``'paper'``, a radius in colour units, ``'calibrate'`` or ``'best'``.
+        radii: Radii that ``'calibrate'`` and ``'best'`` choose from (default: 15 from 2 to 140).
         calibration_subset: The subset to choose on.
         sigma: Of the Gaussian over which the query colour is averaged, in widths and heights of the
             map; 0 takes the colour of the prompt's own pixel.
@@ -87,7 +89,8 @@ class PointPromptMetric(BaseMetric):
             ``'random'`` (one pixel, as ``PointPrompt(seed=seed)`` draws it), ``'deepest'`` (farthest
             from the instance's edge) and ``'all'`` (the mean IoU of ``num_all`` pixels spread
             evenly). The first one's metrics have the names above, the others' have ``random_``,
-            ``deepest_`` or ``all_`` before the map's name, with radii of their own.
+            ``deepest_`` or ``all_`` before the map's name, with radii of their own. Default:
+            ``'given'`` for samples that the pipeline gave points, ``'random'`` for others.
         controls: Measures the controls, too.
         size_bands: Also ``small_mIoU``, ``medium_mIoU`` and ``large_mIoU``, by COCO's areas: below
             32 squared, up to 96 squared, above.
@@ -101,16 +104,17 @@ class PointPromptMetric(BaseMetric):
         collect_dir: MMEngine's.
 
     Raises:
-        ValueError: If the threshold or a point choice is not known, or a number is not positive.
+        ValueError: If the threshold or a point choice is not known, a number is not positive, or radii
+            are given to a threshold that chooses none.
     """
 
     def __init__(
         self,
-        threshold: str | float = 'calibrate',
-        radii: Sequence[float] = RADII,
+        threshold: str | float = 'reference',
+        radii: Sequence[float] | None = None,
         calibration_subset: str = 'val',
         sigma: float = 0.01,
-        point_choice: str | Sequence[str] = 'given',
+        point_choice: str | Sequence[str] | None = None,
         controls: bool = True,
         size_bands: bool = False,
         sample_file: str | None = None,
@@ -128,9 +132,15 @@ class PointPromptMetric(BaseMetric):
             known = threshold > 0
         if not known:
             raise ValueError(
-                "threshold must be 'calibrate', 'best', a positive radius, 'reference' or 'paper', "
+                "threshold must be 'reference', 'paper', a positive radius, 'calibrate' or 'best', "
                 f'but got {threshold!r}'
             )
+        if radii is not None and threshold not in ('calibrate', 'best'):
+            raise ValueError(
+                "radii are what threshold='calibrate' or 'best' chooses from, but got radii with "
+                f'threshold={threshold!r}'
+            )
+        radii = RADII if radii is None else radii
         if not len(radii) or not min(radii) > 0:
             raise ValueError(f'radii must be positive, at least one, but got {radii!r}')
         if not sigma >= 0:
@@ -149,7 +159,8 @@ class PointPromptMetric(BaseMetric):
             self.settings = prompt_settings(sigma=sigma, **how)
         self.calibration_subset = calibration_subset
         self.sigma = sigma
-        self.point_choice = check_choices(point_choice)
+        self.point_choice = check_choices('given' if point_choice is None else point_choice)
+        self.draws_missing_points = point_choice is None
         self.controls = controls
         self.size_bands = size_bands
         self.sample_file = sample_file
@@ -178,11 +189,14 @@ class PointPromptMetric(BaseMetric):
             self.results.append(self._measure(data_sample, image))
 
     def _measure(self, data_sample: dict, image: Tensor | None) -> dict[str, Any]:
-        sample = read_sample(data_sample, 'given' in self.point_choice)
+        has_points = data_sample.get('points') is not None
+        draws = self.draws_missing_points and not has_points
+        choices = ('random',) if draws else self.point_choice
+        sample = read_sample(data_sample, 'given' in choices)
         truth = truth_pixels(sample.ids, sample.point_ids)
         maps = self._maps(data_sample, sample, image)
         ious = {}
-        for place, choice in enumerate(self.point_choice):
+        for place, choice in enumerate(choices):
             prompts = choose_points(
                 choice, data_sample, sample, truth, seed=self.seed, num_all=self.num_all
             )
@@ -308,6 +322,6 @@ class PointPromptMetric(BaseMetric):
                 f"threshold='calibrate' needs prompts in the subset {self.calibration_subset!r}, "
                 f'but got the subsets {sorted(set(table.subset))}; give a part of the evaluation set '
                 f'subset={self.calibration_subset!r}, or set '
-                "threshold to a radius, 'reference' or 'paper'"
+                "threshold to 'reference' (the default), 'paper' or a radius"
             )
         return int(np.argmax([percent(column) for column in ious.T]))

@@ -17,7 +17,7 @@ class PointSample(NamedTuple):
     colors: Tensor  # (3, H, W) float32
     ids: Tensor  # (H, W) int64
     points: Tensor  # (K, P, 2) float32; (K, 0, 2) where the sample has none
-    point_ids: Tensor  # (K,)
+    point_ids: Tensor  # (K,); all ids of the map where the sample has none
     own_ids: np.ndarray  # (K,) int64
     areas: np.ndarray | None  # (K,) float64, nan where none is stated
     allowed: Tensor | None  # (H, W) bool
@@ -34,9 +34,9 @@ def read_sample(sample: Mapping[str, Any], needs_points: bool = True) -> PointSa
         ValueError: If something is missing or has the wrong size.
     """
     where = sample.get('img_path') or f'sample {sample.get("sample_idx", "?")}'
-    needed = [('gt_instance_map', 'LoadInstanceMap'), ('point_ids', 'PointPrompt')]
+    needed = [('gt_instance_map', 'LoadInstanceMap')]
     if needs_points:
-        needed.insert(1, ('points', 'PointPrompt'))
+        needed += [('points', 'PointPrompt'), ('point_ids', 'PointPrompt')]
     for key, cause in needed:
         if sample.get(key) is None:
             raise ValueError(
@@ -52,7 +52,10 @@ def read_sample(sample: Mapping[str, Any], needs_points: bool = True) -> PointSa
             f'{size}, but got {tuple(ids.shape)} ({where}); '
             'load it after Resize in the test pipeline'
         )
-    point_ids = torch.as_tensor(sample['point_ids'], device=colors.device)
+    if sample.get('point_ids') is None:
+        point_ids = ids[ids > 0].unique()
+    else:
+        point_ids = torch.as_tensor(sample['point_ids'], device=colors.device)
     num = len(point_ids)
     own_ids = sample.get('point_keys')
     own_ids = point_ids.cpu().numpy() if own_ids is None else np.asarray(own_ids)
