@@ -127,3 +127,22 @@ def _number(value: object, where: str) -> float:
     if is_number(value) or (isinstance(value, np.number) and np.isfinite(value)):
         return float(value)
     raise ValueError(f'{where}: expected finite numbers as coordinates, but got {str(value)[:80]!r}')
+
+
+def instances_of_map(instance_map: np.ndarray) -> list[dict]:
+    """Instances of an id map in mmdet's form, as ``mmdet.CocoMetric`` takes them for ground truth.
+
+    Args:
+        instance_map: (H, W) integers, 0 = background.
+
+    Returns:
+        Of each id, ascending: ``bbox`` xyxy, ``bbox_label`` 0, ``ignore_flag`` 0, ``mask`` as RLE.
+    """
+    found = []
+    for number in np.unique(instance_map[instance_map > 0]):
+        rle = mask_utils.encode(np.asfortranarray(instance_map == number, np.uint8))
+        rle['counts'] = rle['counts'].decode('ascii')
+        x, y, width, height = mask_utils.toBbox(rle).tolist()
+        box = [x, y, x + width, y + height]
+        found.append(dict(bbox=box, bbox_label=0, ignore_flag=0, mask=rle))
+    return found

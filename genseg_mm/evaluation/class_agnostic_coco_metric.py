@@ -25,7 +25,7 @@ class ClassAgnosticCocoMetric(BaseMetric):
     here the pictures of several sets may share them.
 
     Data samples need ``pred_instances`` (``masks`` (K, H, W) bool, ``scores``), as ``Gen2Seg(automatic=True)`` gives
-    them, and the metainfo ``instances`` of :class:`genseg_mm.datasets.CocoInstanceDataset`: put it among the
+    them, and the metainfo ``instances`` of :class:`genseg_mm.datasets.CocoInstanceDataset`, which is among the
     ``meta_keys`` of ``PackGenSegInputs``. Instances with ``ignore_flag`` (crowds, other classes) are neither to be
     found nor is it a mistake to find them, as COCO treats crowds.
 

@@ -165,15 +165,16 @@ def draw_sample(image: np.ndarray, sample: BaseDataElement, panel_size: int) -> 
     if points is not None:
         zoom = size[1] / original[1], size[0] / original[0]
         row['image'] = pictures.draw_points(image, points, point_labels, zoom)
-    if 'gt_sem_seg' in sample:
-        row['ground truth'] = pictures.overlay_labels(image, _labels(sample.gt_sem_seg, size))
-    elif 'gt_instance_map' in sample:
+    has_instances = 'gt_instance_map' in sample and sample.get('text') is None
+    if has_instances:
         row['ground truth'] = pictures.color_instances(_labels(sample.gt_instance_map, size))
+    elif 'gt_sem_seg' in sample:
+        row['ground truth'] = pictures.overlay_labels(image, _labels(sample.gt_sem_seg, size))
     if 'pred_instances' in sample and 'masks' in sample.pred_instances:
         masks = [pictures.fit(mask.astype(np.uint8), size) > 0 for mask in _pred_masks(sample)]
         colors = [pictures.color_of(number) for number in range(len(masks))]
         row['prediction'] = pictures.overlay_masks(image, masks, colors)
-    elif 'pred_sem_seg' in sample and ('gt_sem_seg' in sample or 'gt_instance_map' not in sample):
+    elif 'pred_sem_seg' in sample and not has_instances:
         row['prediction'] = pictures.overlay_labels(image, _labels(sample.pred_sem_seg, size))
     if 'pred_img' in sample:
         generated = sample.pred_img.data.cpu().numpy().transpose(1, 2, 0)
@@ -196,7 +197,7 @@ def caption(sample: BaseDataElement) -> str:
 
 def _overlaps(sample: BaseDataElement) -> list[float]:
     """IoU of a referring mask, or of each point prompt."""
-    if 'gt_sem_seg' in sample and 'pred_sem_seg' in sample:
+    if 'gt_sem_seg' in sample and 'pred_sem_seg' in sample and 'pred_instances' not in sample:
         truth, predicted = _labels(sample.gt_sem_seg), _labels(sample.pred_sem_seg)
         known = truth != pictures.IGNORE_LABEL
         if truth.shape != predicted.shape or max(truth[known].max(initial=0), predicted.max()) > 1:

@@ -22,6 +22,7 @@ from genseg_mm.checkpoint import (
     use_safe_loading,
 )
 from genseg_mm.hooks.stop_on_signal_hook import StopOnSignalHook
+from genseg_mm.launch.evaluator_checks import check_evaluator
 from genseg_mm.launch.expected_items import warn_if_incomplete
 from genseg_mm.launch.network_size import fill_network_resize
 from genseg_mm.launch.processes import connect_processes, on_main_process
@@ -130,6 +131,18 @@ class SafeRunner(Runner):
         finally:
             for hook in hooks:
                 hook.restore()
+
+    def build_val_loop(self, loop: Any) -> Any:
+        """The validation loop, whose metrics have to fit its data; built before training begins."""
+        loop = super().build_val_loop(loop)
+        check_evaluator(loop.evaluator, loop.dataloader.dataset, 'val_evaluator')
+        return loop
+
+    def build_test_loop(self, loop: Any) -> Any:
+        """The test loop, whose metrics have to fit its data."""
+        loop = super().build_test_loop(loop)
+        check_evaluator(loop.evaluator, loop.dataloader.dataset, 'test_evaluator')
+        return loop
 
     def load_or_resume(self) -> None:
         """Finds the checkpoint to resume from before MMEngine loads it."""

@@ -65,12 +65,13 @@ def automatic_instances(
 
 
 def as_instances(masks: Tensor, scores: Tensor) -> InstanceData:
-    """Masks, (K, H, W) bool, and scores with the labels (zeros) and boxes that mmdet expects."""
+    """Masks, (K, H, W) bool, and scores with the labels (zeros, called 'object') and boxes that mmdet expects."""
     return InstanceData(
         masks=masks,
         scores=scores,
         labels=torch.zeros(len(masks), dtype=torch.long, device=masks.device),
         bboxes=boxes_of(masks),
+        label_names=['object'] * len(masks),  # mmdet's visualiser writes these
     )
 
 

@@ -29,6 +29,7 @@ from genseg_mm.models.network_size import (
     network_resize_of,
 )
 from genseg_mm.models.presets import settings_for
+from genseg_mm.models.semantic_maps import add_semantic_maps
 from genseg_mm.registry import MODELS
 
 OUTPUTS = ('float', 'picture')
@@ -223,6 +224,9 @@ class Gen2Seg(NetworkSizeMixin, MapPrompting, GenSegModel):
             The samples with ``pred_color_map`` (3, H, W) and, given prompts or ``automatic``,
             ``pred_instances`` with ``masks`` (K, H, W), ``scores``, ``labels`` (zeros) and
             ``bboxes`` (xyxy); all at the original size. ``pred_network_map`` (3, h, w) is the map at the network's.
+            For mmseg's metric and visualiser the same as a semantic map: ``pred_sem_seg`` (1, H, W), 1 in any of
+            the masks, and ``gt_sem_seg`` where there is a ``gt_instance_map`` at that size (255 where the background
+            is unlabelled).
         """
         raw = self.raw_maps(inputs)
         if data_samples is None:
@@ -249,6 +253,7 @@ class Gen2Seg(NetworkSizeMixin, MapPrompting, GenSegModel):
                 sample.pred_instances = self.prompt(colors, **prompts)
             elif self.automatic is not None:
                 sample.pred_instances = self.automatic_instances(small, size=tuple(size))
+            add_semantic_maps(sample)
         return data_samples
 
 

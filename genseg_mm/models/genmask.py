@@ -27,6 +27,7 @@ from genseg_mm.models.picture_generation import (
 )
 from genseg_mm.models.prompt_encoders import PromptEmbeddings
 from genseg_mm.models.seeded_noise import draw_noise, seeded_generator, training_generators
+from genseg_mm.models.semantic_maps import semantic_map
 from genseg_mm.registry import MODELS
 
 
@@ -248,9 +249,11 @@ class GenMask(NetworkSizeMixin, GenSegModel):
             sample.set_data(
                 dict(
                     seg_logits=PixelData(data=logits),
-                    pred_sem_seg=PixelData(data=(logits > 0).to(torch.uint8)),
+                    pred_sem_seg=semantic_map(logits > 0),
                 )
             )
+            if 'gt_sem_seg' in sample:
+                sample.gt_sem_seg = semantic_map(sample.gt_sem_seg.data)
 
     def _predict_pictures(self, size: tuple[int, int], data_samples: list[BaseDataElement]) -> None:
         if 0 in size:  # cached latents in place of pixels

@@ -68,7 +68,7 @@ def test_all_categories_become_objects_and_drops_are_counted(tiny, monkeypatch):
     assert (first['cat_id'], first['bbox_label'], first['ann_id']) == (47, 0, 1000)
     lantern = dataset[2]['instances'][2]
     assert lantern['cat_id'] == 200 and lantern['bbox_label'] == 0
-    assert dataset.metainfo['classes'] == ('object',)
+    assert dataset.metainfo['classes'] == ('background', 'object')
     assert build(tiny).dropped == {'area 0 or a side below 1 pixel': 1}
     assert lines[0] == '9 instances of 8 classes in 6 pictures, 2 regions to ignore (crowds)'
     assert lines[1].endswith('dropped 1 of 10 annotations: 1 area 0 or a side below 1 pixel')

@@ -37,7 +37,7 @@ class CocoInstanceDataset(SeededAccess, BaseDataset):
     what the file has, before anything is left out.
 
     Class-agnostic AP and AR: ``genseg_mm.ClassAgnosticCocoMetric`` (or ``mmdet.CocoMetric`` without ann_file; with one,
-    it looks for a category named 'object'), and ``instances`` among the ``meta_keys`` of ``PackGenSegInputs``.
+    it looks for a category named 'object').
 
     Args:
         data_root: Folder that the other paths are relative to.
@@ -63,7 +63,7 @@ class CocoInstanceDataset(SeededAccess, BaseDataset):
         ValueError: If an argument or an entry of the json is wrong, or nothing is left.
     """
 
-    METAINFO = dict(classes=('object',), palette=[[220, 20, 60]])
+    METAINFO = dict(classes=('background', 'object'), palette=[(70, 130, 180), (220, 20, 60)])
 
     def __init__(
         self,

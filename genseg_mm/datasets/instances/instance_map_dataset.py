@@ -44,7 +44,7 @@ class InstanceMapDataset(SeededAccess, BaseDataset):
         ValueError: If the folder has no pair; or at an empty sample with ``empty='error'``.
     """
 
-    METAINFO = dict(classes=('object',), palette=[[220, 20, 60]])
+    METAINFO = dict(classes=('background', 'object'), palette=[(70, 130, 180), (220, 20, 60)])
 
     def __init__(
         self,

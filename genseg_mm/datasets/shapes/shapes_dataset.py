@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 
 from genseg_mm.datasets.counted_visits import CountedVisits
+from genseg_mm.datasets.instances.instance_map_dataset import InstanceMapDataset
+from genseg_mm.datasets.segmentations import instances_of_map
 from genseg_mm.datasets.shapes.shape_expressions import (
     CAPTION_OBJECTS,
     KINDS,
@@ -34,7 +36,7 @@ KIND_GROUPS = {'size': ('size-shape', 'size-color-shape')}
 MIN_SIDE = 32
 MAX_REDRAWS = 1000
 REFERRING_META = dict(classes=('background', 'referent'), palette=[[0, 0, 0], [255, 255, 255]])
-INSTANCE_META = dict(classes=('object',), palette=[[220, 20, 60]])
+INSTANCE_META = InstanceMapDataset.METAINFO
 
 
 def _one_of(name: str, value: Any, options: Sequence[str]) -> Any:
@@ -70,7 +72,8 @@ class ShapesDataset(CountedVisits):
     - text_to_image: text (a caption of the one to three objects that show most: three, or in the training split as
       many as are drawn from (seed, scene, visit), since nobody lists everything), task = 'image';
     - instance: gt_instance_map (int32, 0 is the ground); in test mode also one random pixel of each
-      instance: points (K, 1, 2) float32 (x, y), point_labels (K, 1), point_ids (K,).
+      instance: points (K, 1, 2) float32 (x, y), point_labels (K, 1), point_ids (K,); and instances
+      in mmdet's form.
 
     In test mode ``seg_fields`` is empty, so that a Resize in the pipeline leaves the ground truth
     at the original size.
@@ -258,6 +261,13 @@ class ShapesDataset(CountedVisits):
         if not self.test_mode:
             info['seg_fields'] = [key for key in ('gt_seg_map', 'gt_instance_map') if key in info]
         return info
+
+    def prepare_data(self, idx: int) -> Any:
+        """One item through the pipeline."""
+        info = self.get_data_info(idx)
+        if self.task == 'instance' and self.test_mode:
+            info['instances'] = instances_of_map(info['gt_instance_map'])
+        return self.pipeline(info)
 
     def _caption(self, item: dict) -> str:
         if not self._is_drawn:

@@ -46,6 +46,7 @@ class PackGenSegInputs(BaseTransform):
         'point_areas',
         'boxes',
         'ignore_background',
+        'instances',
     )
 
     CACHED_KEYS = (
