@@ -79,7 +79,7 @@ def main() -> None:
         command_line.refuse_wrong_words(suite, args)
         command_line.connect(args.launcher)
         processes.on_main_process(lambda: command_line.lock_out(suite, args))
-        processes.on_main_process(lambda: command_line.make_data(suite))
+        processes.on_main_process(lambda: command_line.make_data(suite, args.only))
         code = command_line.run(suite, args)
     except KeyboardInterrupt:
         print('stopped; the same command continues with what is not finished', flush=True)

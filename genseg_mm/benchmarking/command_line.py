@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,28 +85,46 @@ def connect(launcher: str) -> None:
         init_dist(launcher, backend='nccl')
 
 
-def make_data(suite: Suite) -> None:
+def make_data(suite: Suite, only: Sequence[str] | None = None) -> None:
     """Has the suite's data written if they are not there, under another name until they are whole.
+
+    Args:
+        suite: The suite. Its tool is called as ``TOOL OUT``, or ``TOOL OUT --folders NAME ...`` for some of the folders
+            in ``data_root``; what it writes into a folder that is there has to be whole at once.
+        only: Benchmarks whose data are needed; all if None.
 
     Raises:
         ValueError: If the suite's tool fails.
     """
-    if not suite.make_data or Path(suite.data_root).exists():
+    if not suite.make_data or not _lacks_data(suite, only):
         return
-    root = Path(suite.data_root)
     # Runs of several suites, or into several folders, share the data.
-    with WriteLock(root, 'wait for it', folder=False, wait=True):
-        if not root.exists():
-            _write_data(suite, root)
+    with WriteLock(Path(suite.data_root), 'wait for it', folder=False, wait=True):
+        if _lacks_data(suite, only):
+            _write_data(suite, only)
 
 
-def _write_data(suite: Suite, root: Path) -> None:
-    unfinished = root.with_name(f'{root.name}.unfinished')
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.parent.mkdir(parents=True, exist_ok=True)
-    print(f'{suite.name}: writing its data to {root}', flush=True)
+def _lacks_data(suite: Suite, only: Sequence[str] | None) -> bool:
+    root = Path(suite.data_root)
+    wanted = folders_read(suite.select(only).values(), root)
+    is_lacking = any(not (root / name).exists() for name in wanted)
+    return is_lacking or (only is None and not root.exists())
+
+
+def _write_data(suite: Suite, only: Sequence[str] | None) -> None:
+    root = Path(suite.data_root)
+    every, wanted = (folders_read(suite.select(own).values(), root) for own in (None, only))
+    missing = sorted(name for name in wanted if not (root / name).exists())
+    some = ['--folders', *missing] if set(missing) < every else []
+    target = root
+    if not root.exists():
+        target = root.with_name(f'{root.name}.unfinished')
+        shutil.rmtree(target, ignore_errors=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    what = f' ({", ".join(missing)})' if some else ''
+    print(f'{suite.name}: writing its data{what} to {root}', flush=True)
     made = subprocess.run(
-        [sys.executable, find_file(suite.make_data), str(unfinished)],
+        [sys.executable, find_file(suite.make_data), str(target), *some],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -114,7 +133,25 @@ def _write_data(suite: Suite, root: Path) -> None:
         raise ValueError(
             f'{suite.make_data} could not write the data of {suite.path}: {made.stderr.strip()[-500:]}'
         )
-    unfinished.rename(root)
+    if target != root:
+        target.rename(root)
+
+
+def folders_read(benchmarks: Iterable[Mapping], root: Path) -> set[str]:
+    """Names of the folders in ``root`` that the data sets of benchmarks read."""
+    names, waiting = set(), [benchmark['dataset'] for benchmark in benchmarks]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, Mapping):
+            waiting += one.values()
+            if 'data_root' in one and Path(one['data_root']) == root:
+                prefixes = (one.get('data_prefix') or {}).values()
+                waiting += [str(root / prefix) for prefix in prefixes]
+        elif isinstance(one, (list, tuple)):
+            waiting += one
+        elif isinstance(one, str) and Path(one) != root and Path(one).is_relative_to(root):
+            names.add(Path(one).relative_to(root).parts[0])
+    return names
 
 
 def run(suite: Suite, args: argparse.Namespace) -> int:

@@ -36,11 +36,23 @@ def markdown_text(
         'comparable numbers; ⚠: of incomplete or other data, see below its table.',
         '',
     ]
-    for table in tables:
+    shown, left_out = with_measured_rows(tables)
+    for table in shown:
         parts += _table_lines(table)
+    if left_out:
+        parts += [f'Nothing is measured yet for: {escape(", ".join(left_out))}.', '']
     if records:
         parts += _run_lines(records)
     return '\n'.join(parts)
+
+
+def with_measured_rows(tables: Sequence[Table]) -> tuple[list[Table], list[str]]:
+    """The tables to show, and the titles of those left out because nothing is measured in them.
+
+    Where nothing is measured at all, all published numbers are shown.
+    """
+    shown = [table for table in tables if any(row.measured for row in table.rows)] or list(tables)
+    return shown, [table.spec.title for table in tables if table not in shown]
 
 
 def escape(text: object) -> str:

@@ -305,6 +305,23 @@ def test_data_of_a_suite_are_made_once_and_whole(tmp_path):
         command_line.make_data(suite)
 
 
+def test_only_the_data_of_the_wanted_benchmarks_are_made(tmp_path):
+    suite = read_suite(
+        'configs/benchmarks/tiny.py', {'suite.data_root': str(tmp_path / 'made/tiny')}
+    )
+    root = tmp_path / 'made/tiny'
+    command_line.make_data(suite, ['shapes_points'])
+    assert not (tmp_path / 'made').exists()
+    command_line.make_data(suite, ['reasonseg_val', 'shapes_points'])
+    assert sorted(path.name for path in root.iterdir()) == ['ReasonSeg', 'tiny_benchmarks.json']
+    command_line.make_data(suite, ['egohos'])
+    command_line.make_data(suite, ['egohos', 'reasonseg_val'])
+    made = ['ReasonSeg', 'egohos', 'tiny_benchmarks.json']
+    assert sorted(path.name for path in root.iterdir()) == made
+    read = command_line.folders_read(suite.benchmarks.values(), root)
+    assert read == {'BSDS500', 'DRAM_processed', 'ReasonSeg', 'coco', 'egohos', 'ishape_dataset', 'pidray'}
+
+
 def start(*arguments: object) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, str(TOOL), *map(str, arguments)],

@@ -310,3 +310,21 @@ def test_a_broken_result_is_named(out):
     (out / 'ours/dram/result.json').write_text('{')
     with pytest.raises(ValueError, match=r'dram.result\.json is not a whole JSON file'):
         build(out, make_suite(), CREATED)
+
+
+def test_tables_in_which_nothing_is_measured_are_named_in_one_line(tmp_path):
+    suite = make_suite(columns=('DRAM',))
+    other = dict(name='edges', title='Boundaries', reported='edges', protocol='any')
+    other['columns'] = [dict(name='Edge AP', benchmark='bsds500', metric='AP')]
+    suite['benchmarks']['bsds500'] = dict(task='edges', protocol='any')
+    suite['tables'].append(other)
+    for records, sections in (([make_record()], 1), ([], 2)):  # a new board shows what is published
+        paths = from_records(records, suite, CREATED).write(tmp_path)
+        markdown, page = (
+            next(path for path in paths if path.suffix == ending).read_text('utf-8')
+            for ending in ('.md', '.html')
+        )
+        assert ('## One point per object' in markdown) and 'id="table-1"' in page
+        assert ('## Boundaries' in markdown) == ('id="table-2"' in page) == (sections == 2)
+        for text in (markdown, page):
+            assert ('Nothing is measured yet for: Boundaries.' in text) == (sections == 1)

@@ -1,6 +1,7 @@
 """Writes tiny copies of every evaluation dataset into one folder, as configs/_base_/benchmarks/ expect them.
 
     python tools/dataset_tools/make_tiny_benchmarks.py work_dirs/tiny_data
+    python tools/dataset_tools/make_tiny_benchmarks.py work_dirs/tiny_data --folders egohos pidray    # these only
     GENSEG_DATA=work_dirs/tiny_data python tools/dataset_tools/verify_dataset.py configs/_base_/benchmarks/dram.py
 
 coco/ (COCO, RefCOCO, RefCOCO+, RefCOCOg, gRefCOCO, captions), ReasonSeg/, DRAM_processed/, egohos/, ishape_dataset/,
@@ -14,6 +15,7 @@ import os
 import runpy
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -33,26 +35,40 @@ MAKERS = dict(
     pidray='pidray',
     bsds500='BSDS500',
 )
+# folder -> makers that write into it
+FOLDERS = {
+    'coco': ('captions', 'grefcoco', 'coco'),
+    'image_text': ('captions',),
+    'ReasonSeg': ('reasonseg',),
+    **{folder: (name,) for name, folder in MAKERS.items() if folder not in ('', 'coco')},
+}
 MARK = 'tiny_benchmarks.json'
 _FOLDER = Path(__file__).resolve().parent
 
 
-def make_tiny_benchmarks(data_root: str | Path) -> bool:
-    """Writes all tiny evaluation datasets.
+def make_tiny_benchmarks(data_root: str | Path, folders: Sequence[str] | None = None) -> bool:
+    """Writes tiny evaluation datasets.
 
     Args:
         data_root: Folder for GENSEG_DATA; made if it does not exist.
+        folders: Which of ``FOLDERS`` are needed beside those that are there; all by default.
 
     Returns:
         Whether anything was written; False if the folder was up to date.
 
     Raises:
-        ValueError: If the folder has something in it that is not from here.
+        ValueError: If the folder has something in it that is not from here, or a name is unknown.
     """
     data_root = Path(os.path.abspath(data_root))
+    unknown = sorted(set(folders or ()) - set(FOLDERS))
+    if unknown:
+        raise ValueError(f'folders must be of {", ".join(FOLDERS)}, but got {unknown[0]!r}')
+    wanted = {name for folder in folders or FOLDERS for name in FOLDERS[folder]}
     version = _version()
-    if _written(data_root) == version:
+    there = set(_makers(data_root))
+    if _written(data_root) == version and wanted <= there:
         return False
+    wanted |= there
     if data_root.exists() and not data_root.is_dir():
         raise ValueError(f'expected a folder to write into, but got the file {data_root}')
     if data_root.is_dir() and any(data_root.iterdir()) and _written(data_root) is None:
@@ -63,21 +79,22 @@ def make_tiny_benchmarks(data_root: str | Path) -> bool:
     data_root.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f'.{data_root.name}.', dir=data_root.parent) as folder:
         new, old = Path(folder, 'new'), Path(folder, 'old')
-        for name, subfolder in MAKERS.items():
+        makers = {name: subfolder for name, subfolder in MAKERS.items() if name in wanted}
+        for name, subfolder in makers.items():
             maker = runpy.run_path(str(_FOLDER / f'make_tiny_{name}.py'))
             maker[f'make_tiny_{name}'](new / subfolder)
-        (new / MARK).write_text(json.dumps(dict(version=version, makers=list(MAKERS))))
-        return _put(new, data_root, old, version)
+        (new / MARK).write_text(json.dumps(dict(version=version, makers=list(makers))))
+        return _put(new, data_root, old)
 
 
-def _put(new: Path, data_root: Path, old: Path, version: str) -> bool:
+def _put(new: Path, data_root: Path, old: Path) -> bool:
     """Moves a whole folder to its place; what was there goes to ``old``."""
     if data_root.exists():
         os.rename(data_root, old)
     try:
         os.rename(new, data_root)
     except OSError:
-        if _written(data_root) == version:  # another process was faster
+        if _written(data_root) == _written(new):  # another process was faster
             return False
         raise
     return True
@@ -101,11 +118,22 @@ def _written(data_root: Path) -> str | None:
         raise ValueError(f'{data_root / MARK} is damaged ({error}): delete {data_root}') from error
 
 
+def _makers(data_root: Path) -> list[str]:
+    """Makers whose data a folder of this tool holds."""
+    if _written(data_root) is None:
+        return []
+    return json.loads((data_root / MARK).read_text()).get('makers', list(MAKERS))
+
+
 def main() -> None:
     parser = ToolParser(description=__doc__.split('\n', maxsplit=1)[0])
     parser.add_argument('out', help='folder for GENSEG_DATA')
-    out = parser.parse_args().out
-    print(f'wrote {out}' if make_tiny_benchmarks(out) else f'{out} is up to date')
+    parser.add_argument(
+        '--folders', nargs='+', metavar='NAME', help=f'these only, of {", ".join(FOLDERS)}'
+    )
+    args = parser.parse_args()
+    written = make_tiny_benchmarks(args.out, args.folders)
+    print(f'wrote {args.out}' if written else f'{args.out} is up to date')
 
 
 if __name__ == '__main__':

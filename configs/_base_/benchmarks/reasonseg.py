@@ -18,6 +18,7 @@ _reasonseg = dict(
 _reasonseg_data = dict(
     type='genseg_mm.ReasonSegDataset',
     data_root='{{$GENSEG_DATA:data}}',
+    data_prefix=dict(img_path='ReasonSeg/'),
     sentence='first',
     test_mode=True,
     pipeline=[

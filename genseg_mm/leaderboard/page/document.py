@@ -7,6 +7,7 @@ from datetime import datetime
 from importlib import resources
 from typing import Any
 
+from genseg_mm.leaderboard.markdown_report import with_measured_rows
 from genseg_mm.leaderboard.page.run_details import anchors_of, runs_section, times_section
 from genseg_mm.leaderboard.page.score_tables import MARKS, mark, table_section
 from genseg_mm.leaderboard.page.tags import Markup, tag
@@ -30,9 +31,12 @@ def html_text(
         records: Of the runs section.
         created: UTC.
     """
+    tables, left_out = with_measured_rows(tables)
     style, script = _packaged('style.css'), _packaged('sort.js')
     anchors = anchors_of(records)
     sections = [table_section(table, number, anchors) for number, table in enumerate(tables, 1)]
+    if left_out:
+        sections.append(tag('p', f'Nothing is measured yet for: {", ".join(left_out)}.', class_='note'))
     if records:
         sections += [
             times_section(records, anchors),
