@@ -19,10 +19,11 @@ from genseg_mm.devices import checked_device
 from genseg_mm.inference.build_model import (
     build_description_writer,
     build_model,
+    chosen_weights,
     read_config,
 )
 from genseg_mm.inference.generation import PictureGeneration
-from genseg_mm.inference.images import list_sources
+from genseg_mm.inference.images import is_folder, list_sources
 from genseg_mm.inference.interactive import InteractivePrompting
 from genseg_mm.inference.jobs import Job, read_jobs, run_in_order
 from genseg_mm.inference.network_pipeline import NetworkPipeline
@@ -69,9 +70,11 @@ class GenSegInferencer(InteractivePrompting, PictureGeneration, BaseInferencer):
     antialiasing. Results have the size of the image.
 
     Args:
-        model: Path of a config, name of a model in a metafile, config, or a built model: ``Gen2Seg``, ``GenMask``, or a
-            segmentor of mmseg behind ``InstanceColoringHead``, whose colour maps take the same prompts.
-        weights: Trained weights (.pth, .safetensors), all of which have to fit. A config in a checkpoint is not used.
+        model: Path of a config, name of a model in ``configs/*/metafile.yaml`` (trained, or an error), config, or a
+            built model: ``Gen2Seg``, ``GenMask``, or a segmentor of mmseg behind ``InstanceColoringHead``, whose colour
+            maps take the same prompts.
+        weights: Trained weights (.pth, .safetensors), all of which have to fit; 'random' for an untrained model.
+            Default: those of the name, of a config none. A config in a checkpoint is not used.
         device: Such as 'cuda:0'; None takes the best there is, and leaves a built model where it is.
         scope: In which the types of the config are found; default: its ``default_scope``.
         show_progress: Whether calls with several images show a progress bar.
@@ -106,7 +109,8 @@ class GenSegInferencer(InteractivePrompting, PictureGeneration, BaseInferencer):
             self.model = (model if device is None else model.to(checked_device(device))).eval()
         else:
             self.cfg, own_weights = read_config(model)
-            self.model = build_model(self.cfg, weights or own_weights, device, scope)
+            weights = chosen_weights(model, weights, own_weights)
+            self.model = build_model(self.cfg, weights, device, scope)
         self.model = as_predictor(self.model)
         if processing_size is not None:
             self.model.processing_size = checked_processing_size(processing_size)
@@ -146,29 +150,32 @@ class GenSegInferencer(InteractivePrompting, PictureGeneration, BaseInferencer):
         batch_size: int = 1,
         automatic: bool | dict | None = None,
         return_datasamples: bool = False,
-        return_vis: bool = True,
+        return_vis: bool = False,
         out_dir: str | PathLike = '',
         task: str = 'segment',
         **kwargs: Any,
     ) -> dict:
         """Predicts images.
 
-        Prompts of one image are those of a single image, or one list (or None) for each image of a list or folder.
+        Prompts are those of a single image; one list (or None) for each image of a list; or those of every image of a
+        folder, as on the command line.
 
         Args:
-            inputs: Path of an image or a folder, BGR array (H, W, 3) uint8, PIL image, or a list of those (no folders);
+            inputs: Path of an image or of a folder (with the folders below), BGR array (H, W, 3) uint8, PIL image, or a
+                list of those (no folders);
                 see :func:`genseg_mm.inference.images.read_image` for grey, alpha and EXIF.
             points: (K, 2), K prompts of one point, or (K, P, 2); (x, y) in pixels of the image.
             point_labels: (K,) or (K, P), 1 positive (default), 0 negative.
             boxes: (K, 4), xyxy in pixels of the image; alone, or one for each prompt of points.
-            texts: Referring expressions of GenMask for each image, a string or a list. A single string stands for all.
+            texts: Referring expressions of GenMask for each image, a string or a list; one mask each. A single string
+                stands for all images.
             batch_size: Images that the network takes at once; those share a batch that it sees at one size.
             automatic: True, or settings of ``Gen2Seg.automatic_instances``: instances for images without prompts.
                 False: none. Default: as the model's own ``automatic`` says.
             return_datasamples: Give predictions as ``SegDataSample``.
             return_vis: Give the pictures as well; without this, ``out_dir`` and ``show``, none are drawn.
             out_dir: Folder for ``vis/<name>.png``, ``preds/<name>.json`` (masks as COCO RLE) and ``preds/<name>.png``
-                (the colour map, rounded).
+                (the colour map, rounded). The name of a picture of a folder is its path below that folder.
             task: 'segment', or 'generate': pictures of the texts, without inputs, with settings and results of
                 :meth:`generate`.
             **kwargs: ``describe``: True has the config's ``description_writer`` (or the attribute of this name) refine
@@ -222,9 +229,11 @@ class GenSegInferencer(InteractivePrompting, PictureGeneration, BaseInferencer):
 
         For folders whose predictions do not fit into memory.
         """
-        sources, is_single = list_sources(inputs)
+        sources, is_single = list_sources(inputs, out_dir)
         names = [source.name for source in sources]
-        prompts = split_prompts(names, is_single, points, point_labels, boxes, texts)
+        prompts = split_prompts(
+            names, is_single, points, point_labels, boxes, texts, is_folder(inputs)
+        )
         preprocess, forward, visualize, postprocess = self._dispatch_kwargs(**kwargs)
         if preprocess.get('describe') and not isinstance(self.model, GenMask):
             raise ValueError(
@@ -290,7 +299,7 @@ class GenSegInferencer(InteractivePrompting, PictureGeneration, BaseInferencer):
     def visualize(
         self,
         job: Job,
-        return_vis: bool = True,
+        return_vis: bool = False,
         show: bool = False,
         wait_time: float = 0.0,
         out_dir: str | PathLike = '',
@@ -301,9 +310,12 @@ class GenSegInferencer(InteractivePrompting, PictureGeneration, BaseInferencer):
         if not (return_vis or show or save):
             return None
         prediction = arrays_of(job.sample)
-        texts = ' · '.join(f'"{text}"' for text in job.descriptions or job.prompts.texts or ())
-        caption = texts or f'{job.source.stem} · masks: {len(prediction["masks"])}'
-        picture = draw_prediction(job.image, prediction, job.prompts, caption)
+        texts = job.descriptions or job.prompts.texts or ()
+        if len(texts) == 1:
+            caption, texts = f'"{texts[0]}"', ()
+        else:
+            caption = f'{job.source.stem} · masks: {len(prediction["masks"])}'
+        picture = draw_prediction(job.image, prediction, job.prompts, caption, texts)
         if save:
             save_picture(picture, Path(out_dir, 'vis', f'{job.source.stem}.png'))
         if show:
@@ -355,7 +367,7 @@ def init_model(
     """The model of a config with trained weights, in eval mode, as in mmseg's and mmdet's ``apis``."""
     cfg, weights = read_config(config)
     cfg.merge_from_dict(cfg_options or {})
-    return build_model(cfg, checkpoint or weights, device)
+    return build_model(cfg, chosen_weights(config, checkpoint, weights), device)
 
 
 def inference_model(
@@ -368,6 +380,6 @@ def inference_model(
         img: As ``inputs`` of :class:`GenSegInferencer`.
         **kwargs: As in a call of it: points, boxes, texts, batch_size, ...
     """
-    kwargs = dict(return_vis=False, progress_bar=False) | kwargs
+    kwargs = dict(progress_bar=False) | kwargs
     samples = GenSegInferencer(model)(img, return_datasamples=True, **kwargs)['predictions']
     return samples[0] if list_sources(img)[1] else samples

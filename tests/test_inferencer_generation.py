@@ -79,6 +79,7 @@ def test_pictures_are_those_of_the_model_by_text_seed_and_number(tmp_path):
         seed=3,
         batch_size=3,
         out_dir=tmp_path,
+        return_vis=True,
     )
     predictions = result['predictions']
     assert [(one['text'], one['seed'], one['number']) for one in predictions] == [
@@ -160,6 +161,9 @@ def test_size_and_prompt_come_from_the_caption_data():
 
 def test_bad_requests_say_what_came():
     infer = inferencer()
+    for texts in ('', ' \n', ['a', '']):
+        with pytest.raises(ValueError, match='generation: texts: expected words, but got the empty'):
+            infer(texts=texts, task='generate')
     for texts in (None, [], [3], 3):
         with pytest.raises(
             ValueError, match='generation needs texts, a list of at least one string, but got'

@@ -116,8 +116,8 @@ def test_skipped_images_are_announced_and_counted(tmp_path, monkeypatch):
     for name in 'ac':
         Image.fromarray(SCENE).save(tmp_path / f'{name}.png')
     (tmp_path / 'b.jpg').write_bytes(b'no picture')
-    points = [POINTS] * 3
-    result = inferencer()(tmp_path, points=points, on_error='skip', out_dir=tmp_path / 'out')
+    points, options = POINTS, dict(on_error='skip', out_dir=tmp_path / 'out', return_vis=True)
+    result = inferencer()(tmp_path, points=points, **options)
     assert [one is None for one in result['predictions']] == [False, True, False]
     assert [one is None for one in result['visualization']] == [False, True, False]
     assert np.array_equal(result['predictions'][2]['masks'], [RED_MASK, GREEN_MASK])

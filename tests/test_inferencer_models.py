@@ -20,13 +20,15 @@ from known_scenes import (
 from mmengine.config import Config
 from mmengine.structures import PixelData
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 
+from genseg_mm.inference import build_model
 from genseg_mm.inferencers import GenSegInferencer, inference_model, init_model
 from genseg_mm.models import GenMask
 
+ROOT = Path(__file__).parents[1]
 sys.path.append(str(Path(__file__).parent / 'models'))  # pytest adds it only with the tests in it
 from tiny_models import genmask_config  # noqa: E402
 from tiny_released import make_mae_folder, make_sd_folder  # noqa: E402
@@ -135,9 +137,33 @@ def test_wrong_models(tmp_path):
         GenSegInferencer(config(), device='cuda:99')
 
 
-def test_name_in_a_metafile_and_no_weights():
+def test_name_in_a_metafile_means_trained_weights():
+    root, models = build_model._metafile_models()
+    configs = [path for path in (ROOT / 'configs').glob('gen*/*.py')]
+    assert sorted(models) == sorted(path.stem.lower() for path in configs)
+    trained = []
+    for name, one in models.items():
+        assert (ROOT / one['Config']).is_file() and Path(one['Config']).stem.lower() == name
+        assert 'Weights' in one, f'{name}: expected weights, or null'
+        if one['Weights'] is None:
+            message = f'{name} is a config without trained weights .*tools/train.py {one["Config"]}'
+            with pytest.raises(ValueError, match=message.replace('+', r'\+')):
+                build_model.chosen_weights(name, None, None)
+            continue
+        trained.append(name)
+        infer = GenSegInferencer(f'genseg_mm/{name}', device='cpu')
+        state = load_file(ROOT / one['Weights'])
+        own = infer.model.state_dict()
+        assert all(torch.equal(own[key], value.to(own[key])) for key, value in state.items())
+    assert len(trained) == 3
+    assert all('shapes_long' in one for one in trained)
+
+
+def test_name_without_weights_is_an_error_unless_they_are_to_be_random():
+    with pytest.raises(ValueError, match="without trained weights .* or weights='random'"):
+        GenSegInferencer('gen2seg_mae_shapes_tiny', device='cpu')
     with pytest.warns(UserWarning, match='those of an untrained model'):
-        infer = GenSegInferencer('genseg_mm/gen2seg_mae_shapes_tiny', device='cpu')
+        infer = GenSegInferencer('genseg_mm/gen2seg_mae_shapes_tiny', 'random', device='cpu')
     assert type(infer.model.colorer).__name__ == 'MAEColorer'
     assert infer.cfg.model.normalize == infer.model.normalize == 'sigmoid'
 
@@ -240,6 +266,9 @@ def test_genmask_of_a_text_is_the_same_alone_and_among_others():
             dict(texts=[3]),
             r'the image: texts: expected a string or a list of strings, but got \[3\]',
         ),
+        (dict(texts=''), "the image: texts: expected words, but got the empty text ''"),
+        (dict(texts=['a', ' \t']), 'the image: texts: expected words, but got the empty text'),
+        (dict(texts=['a', None]), r"expected a string or a list of strings, but got \['a', None\]"),
     ],
 )
 def test_genmask_prompts(prompts: dict, message: str):

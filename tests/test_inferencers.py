@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -27,8 +28,12 @@ from pycocotools import mask as coco_mask
 from torch import nn
 from torch.nn import functional as F
 
+from genseg_mm import inferencers
+from genseg_mm.hooks import pictures
 from genseg_mm.inference import jobs as jobs_module
 from genseg_mm.inference.jobs import run_in_order
+from genseg_mm.inference.prompts import Prompts
+from genseg_mm.inference.results import draw_prediction
 from genseg_mm.inferencers import GenSegInferencer
 from genseg_mm.models import Gen2Seg
 from genseg_mm.models.color_scale import stretch_colors
@@ -154,7 +159,7 @@ def test_few_images_wait_where_all_sizes_differ():
 def test_stream_gives_results_before_all_images_are_read(tmp_path):
     Image.fromarray(SCENE).save(tmp_path / 'a.png')
     (tmp_path / 'b.png').write_bytes(b'broken')
-    stream = inferencer().stream(tmp_path, points=[POINTS, None])
+    stream = inferencer().stream(tmp_path, points=POINTS, return_vis=True)
     prediction, picture = next(stream)
     assert np.array_equal(prediction['masks'], [RED_MASK, GREEN_MASK])
     assert picture.dtype == np.uint8
@@ -207,7 +212,8 @@ def test_files_hold_what_was_returned(tmp_path):
         Image.fromarray(SCENE).save(path)
     images = [*paths, bgr(SCENE)]
     out = tmp_path / 'out'
-    result = inferencer()(images, points=[POINTS, [[20, 10]], None, POINTS], out_dir=out)
+    points = [POINTS, [[20, 10]], None, POINTS]
+    result = inferencer()(images, points=points, out_dir=out, return_vis=True)
     stems = ['a', 'a_2', 'a_2_2', '00000003']  # none is written over another
     for stem, prediction, picture in zip(stems, *result.values(), strict=True):
         saved = json.loads((out / f'preds/{stem}.json').read_text())
@@ -240,7 +246,7 @@ def test_what_is_not_wanted_is_not_made(tmp_path):
 
 def test_picture():
     infer = inferencer()
-    (picture,) = infer(bgr(SCENE), points=POINTS)['visualization']
+    (picture,) = infer(bgr(SCENE), points=POINTS, return_vis=True)['visualization']
     zoom = 9  # the first whole number that makes 30 pixels 256 or more
     top, left, gap = 19, 4, 4  # line of titles and border of the table
     at = lambda x, y, panel=0: picture[  # noqa: E731
@@ -254,12 +260,71 @@ def test_picture():
     assert picture.shape[1] == 2 * 30 * zoom + 3 * gap
 
 
+def test_nothing_is_drawn_unless_asked(monkeypatch):
+    def draw(*_, **__):
+        raise AssertionError('drawn')
+
+    monkeypatch.setattr(inferencers, 'draw_prediction', draw)
+    result = inferencer()(bgr(SCENE), points=POINTS)
+    assert result['visualization'] is None
+    assert np.array_equal(result['predictions'][0]['masks'], [RED_MASK, GREEN_MASK])
+    with pytest.raises(AssertionError, match='drawn'):
+        inferencer()(bgr(SCENE), points=POINTS, return_vis=True)
+
+
+def test_folders_are_read_with_those_below_and_names_keep_them(tmp_path):
+    folder, out = tmp_path / 'photos', tmp_path / 'photos/results'
+    for name in ('b/a.png', 'a.png', 'b/c/a.png', 'a.jpg', '.thumbs/a.png', 'b/.a.png'):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(SCENE).save(folder / name)
+    for _ in range(2):  # the results of the first run are no images of the second
+        predictions = inferencer()(folder, points=POINTS, out_dir=out)['predictions']
+        assert len(predictions) == 4
+        for one in predictions[1:]:
+            assert np.array_equal(one['masks'], [RED_MASK, GREEN_MASK])  # prompts of every image
+        for kind in ('vis/{}.png', 'preds/{}.json', 'preds/{}.png'):
+            paths = [out / kind.format(name) for name in ('a', 'a_2', 'b/a', 'b/c/a')]
+            assert [path for path in paths if not path.is_file()] == []
+    saved = json.loads((out / 'preds/b/c/a.json').read_text())
+    assert saved['image'] == str(folder / 'b/c/a.png')
+    assert len(list(out.rglob('*.*'))) == 12
+
+
 def test_show_needs_a_display(monkeypatch):
     for name in ('DISPLAY', 'WAYLAND_DISPLAY'):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(sys, 'platform', 'linux')
     with pytest.raises(ValueError, match='show needs a display, and there is none; use out_dir'):
         inferencer()(bgr(SCENE), show=True)
+
+
+def test_several_texts_have_a_key_of_their_colors():
+    masks = np.stack([RED_MASK, GREEN_MASK])
+    prompts, texts = Prompts(texts=('one', 'two')), ('one', 'the other ' * 500)
+    plain = draw_prediction(bgr(SCENE), dict(masks=masks), prompts, 'a')
+    picture = draw_prediction(bgr(SCENE), dict(masks=masks), prompts, 'a', texts)
+    height = plain.shape[0]
+    assert np.array_equal(picture[:height], plain)
+    for place, line in enumerate(np.split(picture[height : height + 38], 2)):
+        color = pictures.color_of(place)
+        assert (line[2:14, 4:16] == color).all()
+        assert (line[:, 20:] == color).all(-1).mean() < 0.01
+        assert (line[:, 20:] < 128).all(-1).sum() > 20  # the text
+    infer = inferencer()
+    assert infer.set_image(bgr(SCENE)).__repr__() == 'colour map of 20 x 30 pixels, float32, RGB in [0, 255]'
+
+
+def test_captions_of_any_length_are_cut_in_little_time():
+    rows = [dict(picture=np.zeros((32, 300, 3), np.uint8))]
+    for text, start in (('word ' * 100_000, 'word word'), ('x' * 500_000, 'xxx'), ('a b', 'a b')):
+        began = time.perf_counter()
+        table = pictures.compose(['picture'], rows, [text])
+        assert time.perf_counter() - began < 2
+        assert table.shape == (32 + 2 * 19 + 4, 308, 3)
+        line = table[-21:]
+        dark = np.flatnonzero((line < 128).all(-1).any(0))
+        assert dark.min() < 12 and dark.max() < 304
+        assert (dark.max() > 270) == (start != 'a b')  # as much of it as there is room for
 
 
 def test_data_samples():

@@ -33,13 +33,18 @@ def parse_args() -> argparse.Namespace:
     """Command line of MMDetection's image_demo.py, with point and box prompts."""
     parser = launch.ToolParser(description='Predict images')
     parser.add_argument(
-        'inputs', nargs='?', help='image file, or folder of image files; none for --task generate'
+        'inputs',
+        nargs='?',
+        help='image file, or folder of image files (with the folders below); none for --task generate',
     )
     parser.add_argument(
         'model',
-        help='config file or name of a config (with --weights), or folder or hub id of released weights',
+        help='config file (with --weights) or name of a config, or folder or hub id of released weights',
     )
-    parser.add_argument('--weights', help='trained weights of the config (.pth, .safetensors)')
+    parser.add_argument(
+        '--weights',
+        help='trained weights of the config (.pth, .safetensors; default: those that come with its name)',
+    )
     parser.add_argument(
         '--points',
         nargs='+',
@@ -182,11 +187,6 @@ def _segment(args: argparse.Namespace) -> str:
     if args.texts:
         prompts['texts'] = args.texts
 
-    from genseg_mm.inference.images import list_sources
-
-    sources, is_single = list_sources(args.inputs)
-    if not is_single:
-        prompts = {key: [value] * len(sources) for key, value in prompts.items()}
     options = dict(automatic=True) if args.automatic else {}
     if args.describe:
         options['describe'] = True
@@ -230,11 +230,14 @@ def _generate(args: argparse.Namespace) -> str:
 
 
 def _inferencer(args: argparse.Namespace) -> 'GenSegInferencer':
-    from genseg_mm.inference.build_model import is_config
+    from genseg_mm.inference.build_model import CONFIG_ENDINGS, is_config
     from genseg_mm.inferencers import GenSegInferencer
 
     size = args.processing_size
-    if args.weights is not None:
+    is_file = Path(args.model).suffix in CONFIG_ENDINGS
+    if args.weights is None and is_file:
+        raise ValueError(f'{args.model} is a config: expected its trained --weights, but got none')
+    if args.weights is not None or is_config(args.model):  # without weights: a name of the metafiles
         inferencer = GenSegInferencer(
             args.model, args.weights, device=args.device, processing_size=size
         )
@@ -245,8 +248,6 @@ def _inferencer(args: argparse.Namespace) -> 'GenSegInferencer':
                 )
             inferencer.model.output = args.output
         return inferencer
-    if is_config(args.model):
-        raise ValueError(f'{args.model} is a config: expected its trained --weights, but got none')
     given = dict(processing_size=size, output=args.output)
     given = {key: value for key, value in given.items() if value is not None}
     return GenSegInferencer.from_pretrained(args.model, device=args.device, **given)

@@ -11,7 +11,7 @@ from mmengine.registry import METRICS
 from torch import nn
 
 from genseg_mm.benchmarking.model_list import ModelEntry, type_name
-from genseg_mm.inference.build_model import read_config
+from genseg_mm.inference.build_model import chosen_weights, read_config
 from genseg_mm.launch.dataset_parts import MODEL_PLACES
 from genseg_mm.launch.network_size import fill_network_resize
 
@@ -29,12 +29,13 @@ def read_model_config(entry: ModelEntry) -> tuple[Config, str | None]:
         ValueError: If it has no model.
     """
     if entry.released:
-        cfg, own_weights = _released_config(entry.config), None
+        cfg, weights = _released_config(entry.config), None
     else:
         cfg, own_weights = read_config(entry.config)
+        weights = chosen_weights(entry.config, entry.checkpoint, own_weights)
     if entry.settings:
         cfg.merge_from_dict(dict(model=copy.deepcopy(entry.settings)))
-    return cfg, entry.checkpoint or own_weights
+    return cfg, weights
 
 
 def effective_config(

@@ -3,6 +3,7 @@
 Pictures are RGB uint8 (H, W, 3).
 """
 
+import bisect
 import colorsys
 from collections.abc import Sequence
 from pathlib import Path
@@ -118,6 +119,25 @@ def compose(titles: Sequence[str], rows: Sequence[dict], captions: Sequence[str]
     return np.asarray(table)
 
 
+def with_color_key(table: np.ndarray, entries: Sequence[tuple[str, tuple]]) -> np.ndarray:
+    """A picture with one line under it for each colour: a square of it, and what it stands for.
+
+    Args:
+        table: RGB uint8, (H, W, 3).
+        entries: Text, cut to the width of the picture, and colour (R, G, B).
+    """
+    height, width = table.shape[:2]
+    result = Image.new('RGB', (width, height + len(entries) * _LINE + _GAP), PAPER)
+    result.paste(Image.fromarray(table), (0, 0))
+    draw, font = ImageDraw.Draw(result), _font()
+    left = 2 * _GAP + _FONT_SIZE
+    for place, (text, color) in enumerate(entries):
+        top = height + place * _LINE
+        draw.rectangle((_GAP, top + 2, _GAP + _FONT_SIZE, top + 2 + _FONT_SIZE), tuple(color))
+        draw.text((left, top + 1), _cut(text, font, width - left - _GAP), INK, font)
+    return np.asarray(result)
+
+
 def _font() -> ImageFont.FreeTypeFont:
     # Pillow's own font has neither accents nor Greek or Cyrillic letters.
     file = Path(matplotlib.get_data_path(), 'fonts', 'ttf', 'DejaVuSans.ttf')
@@ -125,12 +145,13 @@ def _font() -> ImageFont.FreeTypeFont:
 
 
 def _cut(text: str, font: ImageFont.ImageFont, width: int) -> str:
-    text = ' '.join(text.split())
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength(text + ' ...') > width:
-        text = text[:-1]
-    return text + ' ...'
+    # What is longer does not fit by far, and to measure it takes time; one word may be as long as it likes.
+    start = text[: 20 * max(width, 1)]
+    words = ' '.join(start.split())
+    if len(start) == len(text) and font.getlength(words) <= width:
+        return words
+    fits = range(len(words))  # a longer text is wider: halve
+    return words[: bisect.bisect_right(fits, width, key=lambda num: font.getlength(words[:num] + ' ...')) - 1] + ' ...'
 
 
 def iou(first: np.ndarray, second: np.ndarray, valid: np.ndarray | None = None) -> float:

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from os import PathLike, fspath
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,10 +14,14 @@ from mmengine.infer import BaseInferencer
 from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
+import genseg_mm
 from genseg_mm.checkpoint import check_whole, load_weights_only, model_weights, some_of
 from genseg_mm.config_file import read_config_file
 from genseg_mm.devices import checked_device
 from genseg_mm.hub_files import hub_message
+
+CONFIG_ENDINGS = ('.py', '.json', '.yml', '.yaml')
+RANDOM = 'random'  # in place of weights: an untrained model is wanted
 
 
 def read_config(model: str | PathLike | Config | dict) -> tuple[Config, str | None]:
@@ -54,10 +59,38 @@ def read_config(model: str | PathLike | Config | dict) -> tuple[Config, str | No
     return cfg, weights
 
 
+def chosen_weights(
+    model: Any, given: str | PathLike | None, own: str | PathLike | None
+) -> str | PathLike | None:
+    """Weights for a model: the given ones, else those that the metafile names.
+
+    Args:
+        model: As of :func:`read_config`.
+        given: Weights that the user names; ``'random'`` for an untrained model.
+        own: Weights that :func:`read_config` found.
+
+    Returns:
+        A path, or None for an untrained model, of which :func:`build_model` warns.
+
+    Raises:
+        ValueError: If a model is asked for by its name and there are no weights: a name means a trained model.
+    """
+    if given is not None:
+        return None if given == RANDOM else given
+    if own is None and isinstance(model, (str, PathLike)) and not Path(fspath(model)).is_file():
+        config = _metafile_models()[1][_plain(fspath(model))]['Config']
+        trained = ', '.join(sorted(name for name, one in _metafile_models()[1].items() if one.get('Weights')))
+        raise ValueError(
+            f'{fspath(model)} is a config without trained weights (there are those of {trained}): train it with '
+            f'python tools/train.py {config} and give weights=CHECKPOINT, or weights={RANDOM!r} for an untrained model'
+        )
+    return own
+
+
 def is_config(model: str) -> bool:
     """Whether a name means a config, and not released weights: its ending, or a metafile, says so."""
     return (
-        model.endswith(('.py', '.json', '.yml', '.yaml')) or _plain(model) in _metafile_models()[1]
+        model.endswith(CONFIG_ENDINGS) or _plain(model) in _metafile_models()[1]
     )
 
 
@@ -81,7 +114,9 @@ def _from_metafile(name: str) -> tuple[str, str | None]:
             f'{name} is neither the file of a config nor a model of genseg_mm, which are {", ".join(sorted(models))}'
         )
     weights = found.get('Weights')
-    return str(Path(root, found['Config'])), weights[0] if isinstance(weights, list) else weights
+    if weights and '://' not in weights:  # of this package, wherever it is installed
+        weights = str(Path(genseg_mm.__file__).resolve().parents[1] / weights)
+    return str(Path(root, found['Config'])), weights
 
 
 def build_model(
@@ -94,7 +129,7 @@ def build_model(
 
     Args:
         cfg: Config with the key ``model``.
-        weights: Checkpoint of a runner or file of weights (.pth, .safetensors); None warns that the model is random.
+        weights: Checkpoint of a runner or file of weights (.pth, .safetensors); None warns that the model is untrained.
         device: Such as 'cuda:0'; None takes the best there is.
         scope: In which the types of the config are found; default: its ``default_scope``.
     """

@@ -12,6 +12,7 @@ from mmengine.registry import TRANSFORMS, DefaultScope
 from rich.progress import Progress
 
 from genseg_mm.inference.network_pipeline import class_name
+from genseg_mm.inference.prompts import check_not_empty
 from genseg_mm.inference.results import check_display, draw_picture, save_picture, show_picture
 from genseg_mm.models import GenMask
 from genseg_mm.models.picture_generation import SETTINGS, checked_texts, pictures_to_bytes
@@ -31,7 +32,7 @@ class PictureGeneration:
         image_size: int | Sequence[int] | None = None,
         seed: int = 0,
         batch_size: int = 4,
-        return_vis: bool = True,
+        return_vis: bool = False,
         out_dir: str | PathLike = '',
         show: bool = False,
         wait_time: float = 0.0,
@@ -83,6 +84,8 @@ class PictureGeneration:
         if show:
             check_display()
         texts = checked_texts([texts] if isinstance(texts, str) else texts)
+        for text in texts:
+            check_not_empty(text, 'generation')
         settings = {name: value for name, value in settings.items() if value is not None}
         settings = {**self.model.generation, **settings}
         settings['image_size'] = self._picture_size(image_size)

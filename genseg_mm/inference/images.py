@@ -37,15 +37,22 @@ class Source(NamedTuple):
     image: Any  # path, array or PIL image
     path: str  # of its file, or ''
     name: str  # in messages
-    stem: str  # of the files that are written; unique in one call
+    stem: str  # of the files that are written, with its folders below the one that was given; unique in one call
 
 
-def list_sources(inputs: Any) -> tuple[list[Source], bool]:
+def is_folder(inputs: Any) -> bool:
+    """Whether the input of a call is the path of a folder."""
+    return _is_path(inputs) and os.path.isdir(inputs)
+
+
+def list_sources(inputs: Any, out_dir: str | os.PathLike = '') -> tuple[list[Source], bool]:
     """Lists the images of one call.
 
     Args:
-        inputs: A path of an image or of a folder (its image files, sorted by name, not those in folders below), an
-            array, a PIL image, or a list of paths of images, arrays and PIL images.
+        inputs: A path of an image or of a folder (its image files and those of all folders below, sorted by path, but
+            hidden ones and links to folders), an array, a PIL image, or a list of paths of images, arrays and PIL
+            images.
+        out_dir: Folder of results: where it lies below the folder of the images, what is in it is left out.
 
     Returns:
         The sources, and whether the input was a single image.
@@ -55,9 +62,10 @@ def list_sources(inputs: Any) -> tuple[list[Source], bool]:
         ValueError: If there is no image at all, or something that is none of the above.
     """
     is_single = not isinstance(inputs, (list, tuple))
-    if is_single and _is_path(inputs) and os.path.isdir(inputs):
+    folder = None
+    if is_folder(inputs):
         folder, is_single = Path(inputs), False
-        inputs = sorted(path for path in folder.iterdir() if path.suffix.lower() in EXTENSIONS)
+        inputs = _images_below(folder, out_dir)
         if not inputs:
             raise ValueError(f'folder {folder} holds no image file ({", ".join(EXTENSIONS)})')
     images = [inputs] if is_single else list(inputs)
@@ -68,12 +76,30 @@ def list_sources(inputs: Any) -> tuple[list[Source], bool]:
         path, position = _path_of(image, index, is_single)
         name = f'image {path}' if path else position
         stem = Path(path).stem if path else f'{index:08d}'
+        if folder is not None:
+            stem = Path(path).relative_to(folder).with_suffix('').as_posix()
         used[stem] += 1
         while used[stem] > 1:  # files of one name in different folders, or with different endings
             stem = f'{stem}_{used[stem]}'
             used[stem] += 1
         sources.append(Source(image, path, name, stem))
     return sources, is_single
+
+
+def _images_below(folder: Path, out_dir: str | os.PathLike) -> list[Path]:
+    found, results = [], Path(out_dir).resolve() if out_dir else None
+    for place, folders, files in os.walk(folder):
+        folders[:] = [
+            name
+            for name in folders
+            if not name.startswith('.') and Path(place, name).resolve() != results
+        ]
+        found += [
+            Path(place, name)
+            for name in files
+            if not name.startswith('.') and Path(name).suffix.lower() in EXTENSIONS
+        ]
+    return sorted(found)
 
 
 def _is_path(image: Any) -> bool:

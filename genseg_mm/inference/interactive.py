@@ -8,7 +8,7 @@ from torch import Tensor
 
 from genseg_mm.inference.images import list_sources, read_image
 from genseg_mm.inference.jobs import Job
-from genseg_mm.inference.predictions import arrays_of, color_array, instances_of, is_set
+from genseg_mm.inference.predictions import ColorMap, arrays_of, color_array, instances_of, is_set
 from genseg_mm.inference.prompts import Prompts, split_prompts
 from genseg_mm.models import GenMask
 
@@ -37,7 +37,7 @@ class InteractivePrompting:
         sample = self._predict(list(self.preprocess(job, image_size)))[0]
         colors = sample.pred_color_map.data
         self._current = job, colors, sample.pred_network_map.data
-        return color_array(colors)
+        return color_array(colors).view(ColorMap)
 
     def prompt(
         self,

@@ -103,6 +103,16 @@ def arrays_of(result: SegDataSample | InstanceData) -> dict[str, Any]:
     return arrays
 
 
+class ColorMap(np.ndarray):
+    """A colour map that a notebook shows in one line, not as all of its numbers."""
+
+    def __repr__(self) -> str:
+        if self.ndim != 3:  # a part of one
+            return repr(self.view(np.ndarray))
+        height, width, _ = self.shape
+        return f'colour map of {height} x {width} pixels, {self.dtype}, RGB in [0, 255]'
+
+
 def color_array(colors: Tensor) -> np.ndarray:
     """Colours (3, H, W) as an array (H, W, 3), float32."""
     return np.ascontiguousarray(colors.float().cpu().numpy().transpose(1, 2, 0))

@@ -45,6 +45,7 @@ def split_prompts(
     point_labels: Any = None,
     boxes: Any = None,
     texts: Any = None,
+    is_folder: bool = False,
 ) -> list[Prompts]:
     """Deals prompts out to the images and checks their form.
 
@@ -56,6 +57,8 @@ def split_prompts(
         point_labels: As points without (x, y): 1 positive, 0 negative, -1 no point.
         boxes: (K, 4) xyxy for each image.
         texts: A string or a list of strings for each image; a single string stands for all images.
+        is_folder: Whether the images are those of a folder: prompts are as for a single image, and every image gets
+            them all.
 
     Returns:
         One ``Prompts`` per image.
@@ -63,13 +66,13 @@ def split_prompts(
     Raises:
         ValueError: If the number of lists is not that of the images, or a prompt has a wrong shape.
     """
-    if isinstance(texts, str):
+    if isinstance(texts, str) or texts is not None and (is_single or is_folder):
         texts = [texts] * len(names)
-    elif texts is not None and is_single:
-        texts = [texts]
     given = dict(points=points, point_labels=point_labels, boxes=boxes)
-    if is_single:
-        given = {key: None if value is None else [value] for key, value in given.items()}
+    if is_single or is_folder:
+        given = {
+            key: None if value is None else [value] * len(names) for key, value in given.items()
+        }
     given['texts'] = texts
     for key, value in given.items():
         if value is None:
@@ -208,7 +211,15 @@ def _strings(name: str, texts: Any) -> tuple[str, ...] | None:
             f'{name}: texts: expected a string or a list of strings, but got {texts!r}'
         )
     check_texts(texts, f'{name}: texts')
+    for text in texts:
+        check_not_empty(text, name)
     return tuple(texts)
+
+
+def check_not_empty(text: str, where: str) -> None:
+    """Raises ValueError for a text without a word."""
+    if not text.strip():
+        raise ValueError(f'{where}: texts: expected words, but got the empty text {text[:20]!r}')
 
 
 def _plain(array: np.ndarray) -> tuple:

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -18,7 +19,7 @@ _SMALLEST = 256  # longer side of a picture, in pixels: smaller images are enlar
 
 
 def draw_prediction(
-    image: np.ndarray, prediction: dict, prompts: Prompts, caption: str
+    image: np.ndarray, prediction: dict, prompts: Prompts, caption: str, texts: Sequence[str] = ()
 ) -> np.ndarray:
     """The image with masks, points and boxes, and the colour map beside it.
 
@@ -27,6 +28,7 @@ def draw_prediction(
         prediction: ``masks`` (K, H, W), and ``color_map`` (H, W, 3) if there is one.
         prompts: Of this image.
         caption: One line under the pictures.
+        texts: Of the masks: below the caption one line each, with the mask's colour.
 
     Returns:
         RGB, uint8; images of less than 256 pixels are enlarged by a whole factor.
@@ -55,7 +57,10 @@ def draw_prediction(
     row = {'masks' if colors else 'image': picture}
     if 'color_map' in prediction:
         row['colour map'] = pictures.fit(bytes_of(prediction['color_map']), size)
-    return pictures.compose(list(row), [row], [caption])
+    table = pictures.compose(list(row), [row], [caption])
+    if not texts:
+        return table
+    return pictures.with_color_key(table, list(zip(texts, colors, strict=True)))
 
 
 def draw_picture(picture: np.ndarray, caption: str) -> np.ndarray:
