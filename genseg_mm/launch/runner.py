@@ -132,18 +132,6 @@ class SafeRunner(Runner):
             for hook in hooks:
                 hook.restore()
 
-    def build_val_loop(self, loop: Any) -> Any:
-        """The validation loop, whose metrics have to fit its data; built before training begins."""
-        loop = super().build_val_loop(loop)
-        check_evaluator(loop.evaluator, loop.dataloader.dataset, 'val_evaluator')
-        return loop
-
-    def build_test_loop(self, loop: Any) -> Any:
-        """The test loop, whose metrics have to fit its data."""
-        loop = super().build_test_loop(loop)
-        check_evaluator(loop.evaluator, loop.dataloader.dataset, 'test_evaluator')
-        return loop
-
     def load_or_resume(self) -> None:
         """Finds the checkpoint to resume from before MMEngine loads it."""
         if self._has_loaded:
@@ -208,14 +196,18 @@ class SafeRunner(Runner):
         super().scale_lr(optim_wrapper, auto_scale_lr)
 
     def build_val_loop(self, loop: Any) -> Any:
-        """The loop, whose pictures have the size that the model asks for."""
+        """The loop, whose pictures have the size that the model asks for; its metrics have to fit its data."""
         self._val_dataloader = self._at_network_size(self._val_dataloader)
-        return super().build_val_loop(loop)
+        loop = super().build_val_loop(loop)
+        check_evaluator(loop.evaluator, loop.dataloader.dataset, 'val_evaluator')
+        return loop
 
     def build_test_loop(self, loop: Any) -> Any:
-        """The loop, whose pictures have the size that the model asks for."""
+        """The loop, whose pictures have the size that the model asks for; its metrics have to fit its data."""
         self._test_dataloader = self._at_network_size(self._test_dataloader)
-        return super().build_test_loop(loop)
+        loop = super().build_test_loop(loop)
+        check_evaluator(loop.evaluator, loop.dataloader.dataset, 'test_evaluator')
+        return loop
 
     def _at_network_size(self, loader: Any) -> Any:
         if not isinstance(loader, dict):
