@@ -37,7 +37,9 @@ class MissedValidationHook(Hook):
         broadcast_object_list(noted)
         if noted[0] == loop.iter:
             return
-        runner.logger.info(f'The validation at iteration {loop.iter} was interrupted: repeating it.')
+        runner.logger.info(
+            f'No validation at iteration {loop.iter} was finished in {runner.work_dir}: validating first.'
+        )
         # As after the last training iteration, whose number draws of the model may depend on.
         runner.message_hub.update_info('iter', loop.iter - 1)
         runner.val_loop.run()
