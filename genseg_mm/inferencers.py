@@ -16,6 +16,7 @@ from rich.progress import track
 from torch import nn
 
 from genseg_mm.devices import checked_device
+from genseg_mm.finite import check_finite
 from genseg_mm.inference.build_model import (
     build_description_writer,
     build_model,
@@ -275,7 +276,9 @@ class GenSegInferencer(InteractivePrompting, PictureGeneration, BaseInferencer):
         if describe:
             texts = job.descriptions = self._describe(job.image, texts)
         for text in texts:
-            yield self.pipeline(job.image, job.source.path, text, image_size)
+            data = self.pipeline(job.image, job.source.path, text, image_size)
+            data['data_samples'].set_metainfo(dict(picture_name=job.source.name))  # for messages
+            yield data
 
     def forward(
         self,
@@ -287,9 +290,11 @@ class GenSegInferencer(InteractivePrompting, PictureGeneration, BaseInferencer):
         samples = self._predict([data for _, data in batch])
         for (job, _), sample in zip(batch, samples, strict=True):
             if isinstance(self.model, GenMask):
+                check_finite(sample.seg_logits.data, 'logits', job.source.name)
                 job.outputs.append(sample.seg_logits.data[0].cpu())  # (H, W)
             else:
                 colors = sample.pred_color_map.data
+                check_finite(colors, 'colours', job.source.name)
                 found = instances_of(
                     self.model, colors, sample.pred_network_map.data, job.prompts, job.source.name,
                     automatic, prompting or {},

@@ -9,6 +9,7 @@ import numpy as np
 from mmengine.evaluator import BaseMetric
 from torch import Tensor
 
+from genseg_mm.finite import check_finite
 from genseg_mm.registry import METRICS
 
 AREAS = ('small', 'medium', 'large')  # COCOeval's ranges 1 to 3; 0 is all
@@ -82,6 +83,8 @@ class ClassAgnosticCocoMetric(BaseMetric):
                     f'({where}); set automatic=True in the Gen2Seg model'
                 )
             size = tuple(sample['ori_shape'][:2])
+            for key in ('masks', 'scores'):
+                check_finite(_array(found[key]), key, f'ClassAgnosticCocoMetric ({where})')
             masks = _array(found['masks']).astype(bool)
             if masks.shape[1:] != size:
                 raise ValueError(

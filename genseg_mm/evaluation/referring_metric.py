@@ -14,6 +14,7 @@ from torch import Tensor
 from genseg_mm.evaluation.item_names import told_apart
 from genseg_mm.evaluation.referring_items import GROUPS, groups_of, item_name
 from genseg_mm.evaluation.sample_results import SampleResults
+from genseg_mm.finite import check_finite
 from genseg_mm.registry import METRICS
 
 _PROTOCOLS = ('lavt', 'lisa', 'reasonseg', 'grefcoco')
@@ -222,6 +223,10 @@ class ReferringMetric(BaseMetric):
     def _count(self, sample: dict) -> _Counts:
         name = f'(img_path {sample.get("img_path")!r}, text {sample.get("text")!r})'
         prediction = _pixel_map(sample, 'pred_sem_seg', name)
+        if 'seg_logits' in sample:  # a mask of NaN is empty, and looks sound
+            check_finite(
+                _as_dict(sample['seg_logits'])['data'], 'seg_logits', f'ReferringMetric {name}'
+            )
         target = _pixel_map(sample, 'gt_sem_seg', name).to(prediction.device)
         if prediction.shape != target.shape:
             raise ValueError(

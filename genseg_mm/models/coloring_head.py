@@ -9,6 +9,7 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from genseg_mm.finite import check_finite, picture_of
 from genseg_mm.models.color_scale import check_color_scale, normalize_colors, stretch_colors
 from genseg_mm.models.losses import coloring_losses
 from genseg_mm.registry import MODELS
@@ -150,6 +151,8 @@ class InstanceColoringHead(BaseModule):
             ValueError: If sliding windows meet a colour scale that depends on the window.
         """
         raw = self._resize(self(inputs).float(), _input_size(batch_img_metas[0]))
+        for place, (own, meta) in enumerate(zip(raw, batch_img_metas, strict=False)):
+            check_finite(own, 'colours', picture_of(meta, place))
         relative = self.normalize in ('batch', 'image')
         if (test_cfg or {}).get('mode') == 'slide':
             if relative:

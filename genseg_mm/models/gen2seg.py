@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from genseg_mm.finite import check_finite, picture_of
 from genseg_mm.models.automatic_instances import settings_of
 from genseg_mm.models.base import GenSegModel
 from genseg_mm.models.color_scale import (
@@ -231,6 +232,9 @@ class Gen2Seg(NetworkSizeMixin, MapPrompting, GenSegModel):
         raw = self.raw_maps(inputs)
         if data_samples is None:
             data_samples = [SegDataSample() for _ in raw]
+        for place, (own, sample) in enumerate(zip(raw, data_samples, strict=True)):
+            height, width = sample.metainfo.get('img_shape', own.shape[-2:])[:2]
+            check_finite(own[:, :height, :width], 'colours', picture_of(sample, place))
         # Extremes of the batch or image only shift and scale a map, which the stretch undoes.
         scale = 'none' if self.normalize in ('batch', 'image') else self.normalize
         whole = normalize_colors(raw, scale, self.bias)

@@ -7,6 +7,7 @@ import torch
 from mmengine.structures import BaseDataElement, PixelData
 from torch import Generator, Tensor
 
+from genseg_mm.finite import check_finite, picture_of
 from genseg_mm.functional.flow_matching import euler_solve
 from genseg_mm.models import cached_inputs
 from genseg_mm.models.base import GenSegModel
@@ -220,6 +221,8 @@ class GenMask(NetworkSizeMixin, GenSegModel):
         noise = draw_noise((self.backbone.latent_channels, *size), generators)
         velocity_fn = guided_velocity_fn(self.backbone, prompt, guidance_scale)
         latents = euler_solve(velocity_fn, noise.to(prompt.states.device), num_steps, shift)
+        for text, own in zip(texts, latents, strict=True):
+            check_finite(own, 'latents', f'picture of {text!r}')
         return self.codec.decode(latents).clamp(-1, 1)
 
     @torch.no_grad()
@@ -241,11 +244,14 @@ class GenMask(NetworkSizeMixin, GenSegModel):
 
     def _predict_masks(self, inputs: Tensor, data_samples: list[BaseDataElement]) -> None:
         latents = self._generated(inputs, data_samples)
+        for place, (own, sample) in enumerate(zip(latents, data_samples, strict=True)):
+            check_finite(own, 'latents', picture_of(sample, place))  # before anything is cut off
         pictures = self.mask_head.latents_to_grey(latents, self.codec)  # (N, 1, H, W)
         for grey, sample in zip(pictures, data_samples, strict=True):
             size = tuple(sample.get('ori_shape', grey.shape[-2:]))[:2]
             valid = sample.get('img_shape', grey.shape[-2:])
             logits = self.mask_head.grey_to_logits(grey[:, : valid[0], : valid[1]], size)
+            check_finite(logits, 'logits', picture_of(sample))
             sample.set_data(
                 dict(
                     seg_logits=PixelData(data=logits),

@@ -398,7 +398,7 @@ def test_bad_input_is_named():
             PointPromptMetric(**settings)
     broken = flat_colors().float()
     broken[1, 2, 3] = torch.nan
-    with pytest.raises(ValueError, match=r'expects finite colours, but got nan or inf .*\(b.png\)'):
+    with pytest.raises(ValueError, match=r'\(b.png\): expected a prediction of finite colours'):
         metric.process(batch, [sample(broken, img_path='b.png').to_dict()])
 
 

@@ -24,6 +24,7 @@ from genseg_mm.evaluation.edges.edge_matching import (
 from genseg_mm.evaluation.edges.edge_scores import EdgeScores, edge_scores
 from genseg_mm.evaluation.item_names import picture_names
 from genseg_mm.evaluation.sample_results import SampleResults
+from genseg_mm.finite import check_finite
 from genseg_mm.functional.edge_maps import color_edges, thin_edges
 from genseg_mm.registry import METRICS
 
@@ -164,6 +165,7 @@ class EdgeMetric(BaseMetric):
                 raise ValueError(
                     f'EdgeMetric expects pred_edges (1, H, W) or pred_color_map (3, H, W), but got {came} {where}'
                 )
+            check_finite(colors, 'colours', f'EdgeMetric {where}')
             edges = thin_edges(*color_edges(colors.float(), self.sigma))[None]
         if edges.ndim != 3 or len(edges) != 1:
             raise ValueError(f'pred_edges must be (1, H, W), but got {tuple(edges.shape)} {where}')

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from genseg_mm.finite import check_finite
 from genseg_mm.point_choices import picture_name
 
 
@@ -131,9 +132,5 @@ def _colors(sample: Mapping[str, Any], where: str) -> Tensor:
             f'but got {came} ({where})'
         )
     colors = prediction['data'].float()
-    # No colour is near nan: masks would be empty, without a word.
-    if not colors.isfinite().all():
-        raise ValueError(
-            f'PointPromptMetric expects finite colours, but got nan or inf in the prediction ({where})'
-        )
+    check_finite(colors, 'colours', f'PointPromptMetric ({where})')
     return colors
