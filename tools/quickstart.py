@@ -209,7 +209,7 @@ def main() -> None:
     parser.add_argument('--seed', type=int, default=0)
     args = parser.parse_args()
     out = ROOT / 'work_dirs/quickstart'
-    WriteLock(out, 'wait for it, or end it')
+    WriteLock(out, 'wait for it, or end it', reentrant=True)
     metrics, seconds = {}, {}
     for name in (name for name, (paper, *_) in SHIPPED.items() if args.only in (None, paper)):
         metrics[name], own_seconds = test_shipped(name, out)

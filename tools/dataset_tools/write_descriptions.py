@@ -144,7 +144,8 @@ def main() -> None:
             "type='transformers.Qwen2_5_VLForConditionalGeneration.from_pretrained', ...), processor=...)"
         )
     parts = dataset_parts(cfg, tuple(args.split))
-    WriteLock(args.out, 'wait for it, end it, or choose another OUT.json', folder=False)
+    advice = 'wait for it, end it, or choose another OUT.json'
+    WriteLock(args.out, advice, folder=False, reentrant=True)
     writer = MODELS.build(cfg.description_writer).to(args.device)
     file = DescriptionFile.resume(args.out, writer.settings())
     known = len(file)
