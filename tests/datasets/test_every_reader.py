@@ -222,7 +222,7 @@ def test_damage_gives_the_right_items_or_one_line(root, name, folder, kwargs):
     assert found
     num_errors = num_kept = 0
     for path in found:
-        data, rng = path.read_bytes(), random.Random(f'{name} {path.name}')
+        data, rng = path.read_bytes(), random.Random(f'{name} {kwargs} {path.suffix}')  # not of this run's folder
         state = path.stat()
         try:
             for damaged in (*structured(path, data, rng), *noisy(data, rng)):

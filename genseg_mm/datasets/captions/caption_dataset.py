@@ -84,7 +84,10 @@ class CaptionDataset(CountedVisits):
         pictures = self._drop_excluded(self.read_pictures())
         self.log_left_out()
         if not pictures:
-            raise ValueError(f'{self._name}: no picture with a caption is left')
+            found = {reason: len(names) for reason, names in self.left_out.items()}
+            raise ValueError(
+                f'{self._name}: no picture with a caption is left of {self.data_root!r}; left out are {found or "none"}'
+            )
         common = dict(task='image', **({'subset': self.subset} if self.subset else {}))
         for picture in pictures:
             picture.update(common, seg_fields=[])
