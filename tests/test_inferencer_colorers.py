@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from PIL import Image
 
+from genseg_mm.datasets import ShapesDataset
 from genseg_mm.inferencers import GenSegInferencer
 from genseg_mm.models import Gen2Seg
 from genseg_mm.models.network_size import network_resize_of
@@ -152,3 +154,39 @@ def test_mmseg_inside_gen2seg():
     flat = Gen2Seg(colorer=dict(type='torch.nn.Flatten'))
     with pytest.raises(ValueError, match=r'Flatten must give maps \(N, 3, h, w\), but got \(1, 12\)'):
         flat(torch.zeros(1, 3, 2, 2))
+
+
+@pytest.mark.parametrize('name', ['gen2seg_unet', 'gen2seg_mae', 'genmask_sana'])
+def test_a_large_photo_is_brought_to_the_size_of_the_training(name: str, monkeypatch: pytest.MonkeyPatch):
+    """6000 x 4000 in proportion, here 600 x 400: the network sees 64, results have the size of the photo."""
+    room = name.partition('_')[0]
+    config = ROOT / f'configs/{room}/{name}_shapes_long_tiny.py'
+    weights = ROOT / f'genseg_mm/weights/{name}_shapes.safetensors'
+    infer = GenSegInferencer(config, weights, device='cpu')
+    seen, step = [], infer.model.test_step
+    monkeypatch.setattr(
+        infer.model,
+        'test_step',
+        lambda data: seen.append(tuple(data['inputs'][0].shape[1:])) or step(data),
+    )
+    prompt = dict(texts='the circle') if room == 'genmask' else dict(points=[[250, 200]])
+    (prediction,) = infer(np.full((400, 600, 3), 90, np.uint8), **prompt)['predictions']
+    expected = {'gen2seg_unet': (42, 64), 'gen2seg_mae': (64, 64), 'genmask_sana': (40, 64)}[name]
+    assert seen == [expected] and prediction['masks'].shape == (1, 400, 600)
+    # A scene ten times as large: what comes is that of the picture reduced by PIL, at the large size.
+    scene = ShapesDataset(num_scenes=1, task='referring', split='test', pipeline=[])[0]
+    large = scene['img'].repeat(10, 0).repeat(10, 1)
+    small = np.asarray(Image.fromarray(large).resize((64, 64), Image.Resampling.BILINEAR))
+    if room == 'genmask':
+        masks = [infer(one, texts=scene['text'])['predictions'][0]['masks'] for one in (small, large)]
+        assert masks[0].any() and masks[1].shape == (1, 640, 640)
+        assert (masks[0] == masks[1][:, 5::10, 5::10]).mean() > 0.95
+        return
+    first, second = (infer(one, automatic=True)['predictions'][0] for one in (small, large))
+    assert seen[1:] == [(64, 64)] * 2 and len(first['masks'])
+    assert np.array_equal(second['masks'], first['masks'].repeat(10, 1).repeat(10, 2))
+    grown = torch.from_numpy(first['color_map']).permute(2, 0, 1)[None]
+    grown = torch.nn.functional.interpolate(grown, (640, 640), mode='bilinear')[0].permute(1, 2, 0)
+    assert np.abs(second['color_map'] - grown.numpy()).max() < 1e-2
+    GenSegInferencer(infer.model, processing_size=128)(np.zeros((400, 600, 3), np.uint8))
+    assert seen[-1] == {'gen2seg_unet': (86, 128), 'gen2seg_mae': (84, 128)}[name]

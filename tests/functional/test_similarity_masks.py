@@ -3,12 +3,16 @@
 import numpy as np
 import pytest
 import torch
-from plain_prompting import grey_row, patches
+from plain_prompting import POINTS, grey_row, patches
 
+from genseg_mm.functional import prompt_queries
+from genseg_mm.functional import similarity_masks as large_maps
 from genseg_mm.functional.joint_bilateral import FilterTile, joint_bilateral_filter
+from genseg_mm.functional.point_prompting import masks_from_points
 from genseg_mm.functional.prompt_queries import query_colors
 from genseg_mm.functional.similarity_masks import (
     color_distances,
+    lengths,
     masks_within,
     similar_masks,
     similarity_levels,
@@ -108,3 +112,30 @@ def test_squares_that_are_decided_cost_nothing(monkeypatch):
 def test_bad_rule_is_named():
     with pytest.raises(ValueError, match="rule: expected 'reference' or 'paper', but got 'x'"):
         similar_masks(torch.zeros(3, 4, 5), torch.zeros(1, 3), 3.0, 'x')
+
+
+@pytest.mark.parametrize('noise', [0.0, 3.0, 40.0])
+@pytest.mark.parametrize(
+    'settings', [{}, dict(rule='paper'), dict(radius=40.0), dict(smooth=False), dict(component=True)]
+)
+def test_large_maps_get_the_masks_of_small_ones(monkeypatch, noise: float, settings: dict):
+    """In bands and cells, filtered only where cells are undecided: never another pixel."""
+    color_map = torch.from_numpy(patches(61, 83, seed=3, noise=noise)[0]).float()
+    points = torch.cat([POINTS, torch.tensor([[82.0, 60.0], [40.0, 33.0]])])
+    boxes = [[x // 2, y // 2, x + 1, y + 1] for x, y in points.tolist()]
+    for extra in ({}, dict(boxes=boxes)):
+        expected = masks_from_points(color_map, points, **extra, **settings)
+        with monkeypatch.context() as patched:
+            for module in (large_maps, prompt_queries):
+                patched.setattr(module, 'LARGE', 1000)
+            masks = masks_from_points(color_map, points, **extra, **settings)
+            single = masks_from_points(
+                color_map, points[:1], **{key: value[:1] for key, value in extra.items()}, **settings
+            )
+        assert torch.equal(masks, expected) and torch.equal(single[0], expected[0])
+    assert 0.001 < expected.float().mean() < 0.9
+
+
+def test_lengths_by_hand():
+    vectors = torch.tensor([[3.0, 0.0], [4.0, 0.0], [12.0, -2.0]])
+    assert lengths(vectors).tolist() == [13.0, 2.0]
