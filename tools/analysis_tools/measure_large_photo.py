@@ -8,6 +8,7 @@ memory over what the process held before it. Results have the size of the pictur
 """
 
 import argparse
+import re
 import resource
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(1, str(ROOT))
+
+from genseg_mm.launch import ToolParser, run_tool  # noqa: E402
 
 MODELS = dict(
     unet=('gen2seg/gen2seg_unet_shapes_long_tiny', 'gen2seg_unet_shapes', ('point', 'box', 'automatic')),
@@ -27,7 +30,7 @@ PROMPTS = ('point', 'box', 'automatic', 'text')
 
 def parse_args() -> argparse.Namespace:
     """Command line."""
-    parser = argparse.ArgumentParser(description='Seconds and memory on a large photograph')
+    parser = ToolParser(description='Seconds and memory on a large photograph')
     parser.add_argument('--size', default='3000x4000', help='HEIGHTxWIDTH (default: %(default)s)')
     parser.add_argument('--models', nargs='+', choices=MODELS, default=list(MODELS))
     parser.add_argument('--prompts', nargs='+', choices=PROMPTS, default=list(PROMPTS))
@@ -77,6 +80,8 @@ def measure(model: str, prompt: str, height: int, width: int, rule: str | None) 
 def main() -> None:
     """Prints a Markdown table."""
     args = parse_args()
+    if not re.fullmatch(r'[1-9]\d*x[1-9]\d*', args.size):
+        raise ValueError(f'--size: expected HEIGHTxWIDTH, such as 3000x4000, but got {args.size!r}')
     height, width = map(int, args.size.split('x'))
     if args.one:
         print(measure(args.models[0], args.prompts[0], height, width, args.rule))
@@ -98,4 +103,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)
