@@ -50,7 +50,8 @@ EXTRAS = {
         # imaug (of mmdet) wants < 4.13; opencv-python needs libGL, this build does not
         'opencv-python-headless==4.12.0.88',
     ],
-    'test': ['pytest>=8.3', 'pytest-xdist>=3.6', 'ruff==0.17.5'],
+    # markdown-it-py reads the code blocks of the documents; it comes with rich, too.
+    'test': ['pytest>=8.3', 'pytest-xdist>=3.6', 'markdown-it-py>=3.0', 'ruff==0.17.5'],
     'tensorboard': ['tensorboard>=2.19'],
 }
 

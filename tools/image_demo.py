@@ -3,7 +3,7 @@
 Points of a trained Gen2Seg, an expression of a trained GenMask, automatic instances of released weights::
 
     python tools/image_demo.py street.jpg CONFIG.py --weights iter_3200.pth --points 320,240 80,200
-    python tools/image_demo.py street.jpg CONFIG.py --weights iter_2350.pth --texts 'the red car'
+    python tools/image_demo.py street.jpg CONFIG.py --weights iter_2800.pth --texts 'the red car'
     python tools/image_demo.py photos/ reachomk/gen2seg-sd --automatic --batch-size 8
 
 Two-stage reasoning (the config's ``description_writer`` refines the text first), and pictures from texts::

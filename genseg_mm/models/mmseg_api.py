@@ -13,7 +13,7 @@ class MMSegApiMixin:
 
     ::
 
-        model = mmseg.apis.init_model('configs/genmask/genmask_sana_shapes_tiny.py', 'iter_2350.pth', device='cpu')
+        model = mmseg.apis.init_model('configs/genmask/genmask_sana_shapes_tiny.py', 'iter_2800.pth', device='cpu')
         model.text = 'the red circle'                              # GenMask; mmseg hands over no text
         mmseg.apis.inference_model(model, 'scene.png').pred_sem_seg
 

@@ -1,0 +1,366 @@
+"""The commands of the documents: bash reads the text as it stands, and each program runs on small twins of its inputs.
+
+Long trainings are cut to a few iterations. What needs real data or released weights says so in its line, and only that.
+"""
+
+import json
+import runpy
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from code_blocks import ROOT, code_blocks, documents, needs_of
+from made_files import make_data
+from mmengine.config import Config
+from PIL import Image
+from shell_commands import Command, commands_of, lines_of, make_place
+
+from genseg_mm.checkpoint import load_weights_only, model_weights
+
+LINES = [
+    (block, line)
+    for path in documents()
+    for block in code_blocks(path)
+    if block.kind == 'bash'
+    for line in lines_of(block.source)
+]
+SHORT = [
+    'train_cfg.max_iters=2',
+    'default_hooks.checkpoint.interval=2',
+    'default_hooks.logger.interval=1',
+]
+QUICKSTART = 'tools/quickstart.sh'  # has a test of its own
+TWO_MODELS = ['shipped_unet', 'control_rgb', '--only', 'dram', 'egohos', '--no-examples']
+
+
+class Twins:
+    """Runs commands on twins, each once, and keeps what was made: checkpoints by config."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self.checkpoints: dict[str, Path] = {}
+        self.done: dict[tuple, object] = {}
+
+    def tool(self, tool: str, *arguments: object) -> None:
+        """A tool in this process, from the folder of the documents' reader."""
+        words = [tool, *map(str, arguments)]
+        if tuple(words) in self.done:
+            return
+        self.done[tuple(words)] = True
+        argv, handlers = (
+            sys.argv,
+            [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)],
+        )
+        sys.argv = words
+        try:
+            runpy.run_path(str(ROOT / tool), run_name='__main__')
+        except SystemExit as left:
+            assert left.code in (None, 0), words
+        finally:
+            sys.argv = argv
+            for number, handler in zip((signal.SIGINT, signal.SIGTERM), handlers, strict=True):
+                signal.signal(number, handler)
+
+    def config(self, path: str) -> str:
+        """The tiny twin of a config."""
+        assert (ROOT / path).is_file(), f'{path} does not exist'
+        twin = path if '_tiny' in path else path.replace('.py', '_tiny.py')
+        assert (ROOT / twin).is_file(), f'{path} has no tiny twin'
+        return twin
+
+    def work_dir(self, config: str) -> Path:
+        return self.place / 'work_dirs' / Path(config).stem
+
+    def train(self, command: Command) -> None:
+        config, *options = command.arguments
+        assert not options or options[0] == '--cfg-options'
+        twin = self.config(config)
+        cfg = Config.fromfile(ROOT / twin)
+        changes = [
+            *SHORT,
+            'train_cfg.val_interval=2',
+            'train_dataloader.batch_size=2',
+            *small_data(cfg),
+        ]
+        if cfg.train_dataloader.sampler.get('group', 1) > 1:
+            changes.append('train_dataloader.sampler.group=1')
+        self.tool(command.tool, twin, '--cfg-options', *changes, *options[1:])
+        self.checkpoints[twin] = self.work_dir(twin) / 'iter_2.pth'
+        name = str(self.checkpoints[twin])
+        state = model_weights(load_weights_only(name), name)
+        assert all(value.isfinite().all() for value in state.values() if value.is_floating_point())
+
+    def checkpoint(self, config: str, written: str) -> Path:
+        """What a command means by a checkpoint: a file that the training before it wrote, or one that is shipped."""
+        if (ROOT / written).is_file():
+            return ROOT / written
+        if written != 'CHECKPOINT':
+            # work_dirs/<config>/iter_<last iteration>.pth
+            assert Path(written).parent == Path('work_dirs') / Path(config).stem
+            assert (
+                Path(written).stem == f'iter_{Config.fromfile(ROOT / config).train_cfg.max_iters}'
+            )
+        return self.checkpoints[self.config(config)]
+
+    def test(self, command: Command) -> None:
+        config, checkpoint, *options = command.arguments
+        twin = self.config(config)
+        weights = self.checkpoint(config, checkpoint)
+        cfg = Config.fromfile(ROOT / twin)
+        if weights.suffix == '.pth' or 'long' in config:
+            options = [
+                *options,
+                *([] if options else ['--cfg-options']),
+                *small_data(cfg, ('test',)),
+            ]
+        self.tool(command.tool, twin, weights, *options)
+        metrics = json.loads(max(self.work_dir(twin).glob('*/*.json')).read_text())
+        score = metrics.get('oIoU', metrics.get('mIoU'))
+        assert 0 <= score <= 100 and (weights.suffix == '.pth' or score > 70)
+
+    def benchmark(self, command: Command) -> None:
+        suite, *rest = command.arguments
+        assert (ROOT / suite).is_file()
+        models = [word for word in rest if '=' in word]
+        for model in models:
+            name, config, checkpoint = model.replace('=', ':').split(':')
+            assert (ROOT / config).is_file() and name and checkpoint == 'CHECKPOINT'
+        if '--check' in rest:
+            out = self.place / 'work_dirs/benchmarks/tiny'
+            (self.place / 'OLD').mkdir(exist_ok=True)
+            shutil.copy(out / 'leaderboard.json', self.place / 'OLD/leaderboard.json')
+            self.tool(
+                command.tool,
+                'configs/benchmarks/tiny.py',
+                *TWO_MODELS,
+                *rest[rest.index('--check') :],
+            )
+            return
+        self.tool(command.tool, 'configs/benchmarks/tiny.py', *TWO_MODELS)
+        board = json.loads((self.place / 'work_dirs/benchmarks/tiny/leaderboard.json').read_text())
+        assert len(board['records']) == 4
+        assert {path.name for path in (self.place / 'work_dirs/tiny_data').iterdir()} == {
+            'DRAM_processed', 'egohos', 'tiny_benchmarks.json',
+        }  # fmt: skip
+
+    def compare(self, command: Command) -> None:
+        first, second, *options = command.arguments
+        assert first == 'OUT/MODEL_A/BENCHMARK' and second == 'OUT/MODEL_B/BENCHMARK'
+        out = 'work_dirs/benchmarks/tiny'
+        self.tool(command.tool, f'{out}/shipped_unet/dram', f'{out}/control_rgb/dram', *options)
+        assert (self.place / options[1] / 'report.md').is_file()
+
+    def verify(self, command: Command) -> None:
+        report = self.place / 'verified.json'
+        self.tool(command.tool, self.config(command.arguments[0]), '--json', report)
+        datasets = json.loads(report.read_text())['datasets']
+        assert all(one['items'] and not one['missing'] for one in datasets)
+
+    def browse(self, command: Command) -> None:
+        self.tool(command.tool, self.config(command.arguments[0]), '--out-dir', 'browsed')
+        pictures = list((self.place / 'browsed').rglob('*.png'))
+        assert pictures and all(np.asarray(Image.open(path)).std() > 10 for path in pictures)
+
+    def prepare_hypersim(self, command: Command) -> None:
+        self.tool(command.tool, *command.arguments)
+        assert len((self.place / 'data/hypersim/index.csv').read_text().splitlines()) > 2
+
+    def cache(self, command: Command) -> None:
+        config, *options = command.arguments
+        options[options.index('/data/cache')] = 'data/cache'
+        self.tool(command.tool, self.config(config), *options)
+        assert list((self.place / 'data/cache').rglob('*.safetensors'))
+
+    def publish(self, command: Command) -> None:
+        checkpoint, *rest = command.arguments
+        config = f'configs/genmask/{Path(checkpoint).parent.name}.py'
+        self.tool(command.tool, self.checkpoint(config, checkpoint), *rest)
+        assert (self.place / rest[0]).stat().st_size > 1e6
+
+    def demo(self, command: Command) -> None:
+        self.tool(command.tool, *command.arguments)
+        picture = np.asarray(Image.open(self.place / 'outputs/preds/00000000.png'))
+        assert picture.shape == (64, 64, 3)
+
+    def quickstart(self, command: Command | None = None) -> None:
+        """All of it but set-up and most iterations; the table is compared with the one in README.md."""
+        settings = runpy.run_path(str(ROOT / 'tools/quickstart.py'))['main'].__globals__
+        whole_command, whole_test = settings['training_command'], settings['test']
+
+        def training_command(config: str, options: list[str]) -> list[str]:
+            few = small_data(Config.fromfile(ROOT / config))
+            return [*whole_command(config, options), *SHORT, 'train_cfg.val_interval=2', *few]
+
+        def test(name: str, config: str, weights: Path, out: Path, options: list[str]) -> tuple:
+            few = small_data(Config.fromfile(ROOT / config), ('test',))
+            own = options if name.startswith('shipped') else [*options, *few]
+            return whole_test(name, config, weights, out, own)
+
+        settings.update(ROOT=self.place, training_command=training_command, test=test)
+        argv, sys.argv = sys.argv, ['quickstart.py']
+        try:
+            settings['main']()
+        finally:
+            sys.argv = argv
+        report = json.loads((self.place / 'work_dirs/quickstart/report.json').read_text())
+        compare_with_listing(report, settings)
+
+    def run_tests(self, command: Command) -> None:
+        usage = subprocess.run(
+            ['/bin/bash', ROOT / command.tool, '--help'], capture_output=True, text=True
+        )
+        assert usage.returncode == 0 and 'ruff check' in usage.stdout
+
+
+TWINS: dict[str, Callable[[Twins, Command], None]] = {
+    QUICKSTART: Twins.quickstart,
+    'tools/run_tests.sh': Twins.run_tests,
+    'tools/train.py': Twins.train,
+    'tools/test.py': Twins.test,
+    'tools/benchmark.py': Twins.benchmark,
+    'tools/image_demo.py': Twins.demo,
+    'tools/analysis_tools/compare.py': Twins.compare,
+    'tools/analysis_tools/browse_dataset.py': Twins.browse,
+    'tools/dataset_tools/verify_dataset.py': Twins.verify,
+    'tools/dataset_tools/prepare_hypersim.py': Twins.prepare_hypersim,
+    'tools/dataset_tools/cache_encodings.py': Twins.cache,
+    'tools/model_converters/publish_model.py': Twins.publish,
+}
+
+
+def small_data(cfg: Config, splits: tuple[str, ...] = ('val', 'test')) -> list[str]:
+    """Options for a handful of procedural scenes in the loaders of these splits."""
+    changes = []
+    for split in splits:
+        dataset = cfg.get(f'{split}_dataloader').dataset
+        parts = {f'datasets.{i}.': one for i, one in enumerate(dataset.get('datasets', []))} or {
+            '': dataset
+        }
+        for key, part in parts.items():
+            if part.type.endswith('ShapesDataset'):
+                changes.append(f'{split}_dataloader.dataset.{key}num_scenes=2')
+    return changes
+
+
+def compare_with_listing(report: dict, settings: dict) -> None:
+    """The lines of README.md: those of shipped models number by number; those of trainings, which were cut, by name."""
+    listing = next(
+        one for path in documents() for one in code_blocks(path) if one.kind == 'text'
+    ).source
+    printed = listing.splitlines()
+    for model in (*settings['GENMASK_TITLES'], *settings['GEN2SEG_TITLES']):
+        title = {**settings['GENMASK_TITLES'], **settings['GEN2SEG_TITLES']}[model]
+        lines = [line for line in printed if line.startswith(title)]
+        assert lines, f'README.md has no line of {title}'
+        if not model.startswith('shipped'):
+            continue
+        for line in lines:
+            numbers = [
+                float(word)
+                for word in line.replace(',', ' ').split()
+                if word.replace('.', '').isdigit()
+            ]
+            if model == 'shipped_genmask':
+                expected = [report[model]['oIoU'], report[model]['mIoU']]
+            else:
+                subset = line[len(title) :].split('mIoU')[0].strip().replace(', ', '_')
+                controls = ('control_rgb', 'control_position', 'oracle_foreground')
+                expected = [report[model][f'{subset}_mIoU']]
+                expected += [report[model][f'{control}_{subset}'] for control in controls]
+            assert numbers == pytest.approx(expected, abs=0.15), line
+
+
+def needs_by_words(line: str, commands: list[Command]) -> set[str]:
+    """What the words of a line ask for that is not in the repository."""
+    words = [word for command in commands for word in command.arguments]
+    needs = set()
+    if 'GENSEG_DATA=' in line or any(command.data_root for command in commands):
+        needs |= {'data', 'download'}
+    for word in words:
+        path = ROOT / word.partition('=')[2].partition(':')[0] if '=' in word else ROOT / word
+        if (
+            word.endswith('.py')
+            and path.is_file()
+            and '_tiny' not in word
+            and 'tiny.py' not in word
+        ):
+            needs |= {'data'}
+    if 'prepare_hypersim' in line:
+        needs |= {'data'}
+    return needs
+
+
+@pytest.fixture(scope='module')
+def place(tmp_path_factory) -> Path:
+    return make_place(tmp_path_factory.mktemp('commands'), ROOT)
+
+
+def test_every_line_is_read_by_bash_and_has_a_twin(place):
+    environments: dict[str, dict] = {}
+    assert len(LINES) >= 24
+    for block, line in LINES:
+        commands, environments[block.where] = commands_of(
+            line, place, environments.get(block.where, {})
+        )
+        said = needs_of(line)
+        for command in commands:
+            assert command.tool in TWINS, f'{block.where}: a line that no test runs: {line}'
+            assert (ROOT / command.tool).is_file()
+        if not commands:
+            assert line.startswith(('source .venv/bin/activate', 'export GENSEG_DATA')), (
+                f'{block.where}: {line}'
+            )
+        asked = needs_by_words(line, commands)
+        assert bool(said) == bool(asked) and ('data' in said) == ('data' in asked), (
+            f'{block.where}: {line}'
+        )
+        if 'slurm_train' in line:
+            assert commands[0].processes and commands[0].arguments == (
+                'configs/genmask/refcoco.py',
+            )
+        elif 'tools/dist_' in line:
+            assert str(commands[0].processes) in line.split()
+
+
+@pytest.fixture(scope='module')
+def twins(place):
+    make_data(place / 'data')
+    return Twins(place)
+
+
+@pytest.fixture
+def reader(place, monkeypatch):
+    """This process is where the documents' reader is."""
+    monkeypatch.chdir(place)
+    monkeypatch.setenv('GENSEG_DATA', 'data')
+    monkeypatch.setenv('OMP_NUM_THREADS', '1')
+
+
+DOCUMENTS = list(dict.fromkeys(block.document for block, _ in LINES))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('document', DOCUMENTS)
+def test_commands_run_on_their_twins(document, twins, reader):
+    environments, run = {}, 0
+    for block, line in LINES:
+        if block.document != document:
+            continue
+        known = environments.get(block.where, {})
+        commands, environments[block.where] = commands_of(line, twins.place, known)
+        for command in commands:
+            if command.tool != QUICKSTART:
+                TWINS[command.tool](twins, command)
+                run += 1
+    assert run >= 4
+
+
+@pytest.mark.slow
+def test_quickstart_measures_what_the_document_prints(twins, reader):
+    assert any(QUICKSTART in line for _, line in LINES)
+    twins.quickstart()
