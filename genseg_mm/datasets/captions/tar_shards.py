@@ -178,7 +178,7 @@ def _kept_index(path: Path, key: dict) -> ShardIndex | None:
         for member, offset, size, captions in pictures:
             if min(offset, size) < 0 or offset + size > key['size'] or not captions:
                 raise ValueError(f'{member!r} lies outside of the shard or has no text')
-            if not all(isinstance(text, str) for text in (member, *captions)):
+            if any(usable_text(text, 'a caption')[1] for text in (member, *captions)):
                 raise ValueError(f'{member!r} has a text that is none')
         if not all(isinstance(text, str) for entry in left_out for text in entry):
             raise ValueError('left_out holds other things than texts')
