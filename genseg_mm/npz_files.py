@@ -16,7 +16,6 @@ def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
     Raises:
         ValueError: If it is damaged, holds objects, or its arrays claim more than is there or than ``MAX_BYTES``. The
             message does not name the file.
-        OSError: If it cannot be read.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -27,7 +26,14 @@ def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
                 part.filename.removesuffix('.npy'): _read_array(archive, part)
                 for part in archive.infolist()
             }
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        NotImplementedError,
+        RuntimeError,
+        OSError,
+    ) as error:
         raise ValueError(str(error) or 'cut short') from error
     except (SyntaxError, TypeError, AttributeError, IndexError, OverflowError) as error:
         # Of headers of arrays, which are written as Python values.
