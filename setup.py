@@ -13,16 +13,17 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent
 SHIPPED = ('configs', 'tools', 'model-index.yml')  # what `mim` looks for in <package>/.mim
 
-# The oldest versions that can work, beside an OpenMMLab stack (OneDL's or upstream's) of one's own.
+# Beside an OpenMMLab stack (OneDL's or upstream's) of one's own. Of diffusers, transformers, accelerate and safetensors
+# the oldest versions that the loading of pretrained parts was checked with.
 # The versions that the tests run with are in [mm].
 INSTALL_REQUIRES = [
     'torch>=2.6',
-    'diffusers>=0.42',
-    'transformers>=5.0',
-    'accelerate>=1.0',
+    'diffusers>=0.42.1',
+    'transformers>=5.23',
+    'accelerate>=1.15',
     'numpy>=2.0',
     'pycocotools',
-    'safetensors',
+    'safetensors>=0.8',
     'scipy',
 ]
 
@@ -44,7 +45,7 @@ EXTRAS = {
         'pycocotools==2.0.11',
         'h5py>=3.12',
         'matplotlib>=3.9',
-        'safetensors>=0.5',
+        'safetensors>=0.8',
         'scipy>=1.14',
         'sentencepiece>=0.2',
         # imaug (of mmdet) wants < 4.13; opencv-python needs libGL, this build does not
