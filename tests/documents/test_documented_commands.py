@@ -113,11 +113,8 @@ class Twins:
         weights = self.checkpoint(config, checkpoint)
         cfg = Config.fromfile(ROOT / twin)
         if weights.suffix == '.pth' or 'long' in config:
-            options = [
-                *options,
-                *([] if options else ['--cfg-options']),
-                *small_data(cfg, ('test',)),
-            ]
+            few = small_data(cfg, ('test',))
+            options = [*(options or ['--cfg-options']), *few] if few else options
         self.tool(command.tool, twin, weights, *options)
         metrics = json.loads(max(self.work_dir(twin).glob('*/*.json')).read_text())
         score = metrics.get('oIoU', metrics.get('mIoU'))
