@@ -203,7 +203,9 @@ def _keys(report: dict[str, Any], kind: str) -> list[str]:
         if isinstance(key, (tuple, list)):  # with its shapes in the file and in the model
             shapes = [f'{tuple(shape)}' for shape in key[1:3]]
             key = f'{key[0]} ({" in place of ".join(shapes)})'
-        if not str(key).endswith(_COMPUTED):
+        # A model without its head (transformers.AutoModel) opens the folder of one with it.
+        is_head = kind == 'unexpected_keys' and str(key).startswith('lm_head.')
+        if not is_head and not str(key).endswith(_COMPUTED):
             keys.append(str(key))
     return sorted(keys)
 
