@@ -4,10 +4,12 @@
 ``weights_only=True`` first but silently falls back to the unsafe way; here such a file is refused.
 """
 
+import io
 import logging
 import os
 import re
 import struct
+import tarfile
 import warnings
 import zipfile
 import zlib
@@ -24,6 +26,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from genseg_mm.pickle_bounds import check_pickle_bounds
+
 # What SafeCheckpointHook writes to; nothing that a user has made is called so.
 _STALE = re.compile(r'(?:best_.+_)?(?:iter|epoch)_\d+\.pth(?:\.stream)?\.tmp|last_(?:checkpoint|validation)\.tmp')
 _OLDER_FORMAT = bytes.fromhex('80028a0a6cfc9c46f9206aa85019')  # the pickled magic number
@@ -38,6 +42,7 @@ _DAMAGED_ARCHIVE = (
     EOFError,
     RuntimeError,
 )
+_OLDER_PICKLES = 5  # magic number, version, system, content, keys of the storages that follow
 _STATISTICS = ('min', 'max', 'current', 'mean')
 
 
@@ -96,6 +101,12 @@ def load_weights_only(path: str, map_location: Any = 'cpu', mmap: bool = False) 
     is_zip = _starts_with(path, b'PK\x03\x04')
     if is_zip:
         _check_sizes(path)
+    elif tarfile.is_tarfile(path):
+        raise ValueError(
+            f'checkpoint {path}: expected a file of torch.save, but got a tar archive, as torch wrote before 0.2; where '
+            'you trust it, open it with torch.load(..., weights_only=False) and save it again'
+        )
+    _check_pickles(path, is_zip)
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(_allowed_globals()):
             warnings.filterwarnings('ignore', 'Detected pickle protocol')  # of damaged bytes
@@ -245,6 +256,23 @@ def _check_sizes(path: str) -> None:
             f'checkpoint {path} was refused: its parts claim {unpacked} bytes, but the file has '
             f'{os.path.getsize(path)}; torch.save does not compress'
         )
+
+
+def _check_pickles(path: str, is_zip: bool) -> None:
+    """Refuses pickles that would keep Python busy for ever, see :mod:`genseg_mm.pickle_bounds`."""
+    try:
+        if is_zip:
+            with zipfile.ZipFile(path) as archive:
+                for part in archive.namelist():
+                    if part.endswith('.pkl'):
+                        check_pickle_bounds(io.BytesIO(archive.read(part)))
+            return
+        with open(path, 'rb') as file:
+            for _ in range(_OLDER_PICKLES if _starts_with(path, _OLDER_FORMAT) else 1):
+                check_pickle_bounds(file)
+    except _DAMAGED_ARCHIVE as error:
+        reason = ' '.join(str(error).split())[:200]
+        raise ValueError(f'{_unreadable(path)}: {reason}') from error
 
 
 def _warn_broken(error: ValueError) -> None:

@@ -9,14 +9,13 @@ alpha                  dropped, without blending
 16 bits per channel    the upper 8
 CMYK                   converted to RGB
 several frames         an error: videos and animations are no pictures (a phone's MPO is: its first)
-floats                 an error
+floats, 32 bits        an error
 =====================  ==============================================================================
 
 No more than ``GENSEG_MAX_IMAGE_PIXELS`` (environment, default 100 million: every camera's photograph) are decoded; the
 header says how many there are before anything is.
 """
 
-import io
 import os
 import re
 import sys
@@ -28,7 +27,6 @@ from typing import BinaryIO
 
 import mmcv
 import numpy as np
-from PIL import Image
 
 from genseg_mm.image_headers import (
     A_PICTURE,
@@ -132,9 +130,10 @@ def turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def _decode(data: bytes, name: str, header: Header, color_type: str, backend: str) -> np.ndarray:
-    if header.mode == 'F':
+    if header.mode == 'F' or (header.mode == 'I' and header.format == 'TIFF'):
+        kind = 'floats' if header.mode == 'F' else '32 bits'
         raise ValueError(
-            f'{name}: expected 8 or 16 bits per channel, but got floats; scale them to 8 bits'
+            f'{name}: expected 8 or 16 bits per channel, but got {kind}; scale them to 8 bits'
         )
     flag = color_type
     if color_type in ('color', 'grayscale'):
@@ -142,10 +141,8 @@ def _decode(data: bytes, name: str, header: Header, color_type: str, backend: st
     pixels, reason = None, 'unknown or damaged format'
     with _decoder_messages() as messages:
         try:
-            if header.format == 'TIFF' and header.mode in ('RGBA', 'LA'):
-                # OpenCV would multiply the colours by alpha.
-                with Image.open(io.BytesIO(data), formats=['TIFF']) as image:
-                    pixels = np.ascontiguousarray(np.array(image.convert('RGB'))[..., ::-1])
+            if _is_wrong_in(backend, header, color_type):
+                pixels = _decode_exactly(data, name)
                 if color_type.startswith('grayscale'):
                     pixels = mmcv.bgr2gray(pixels)
             else:
@@ -167,6 +164,26 @@ def _decode(data: bytes, name: str, header: Header, color_type: str, backend: st
     if pixels.shape[:2] not in (stored, stored[::-1]):
         raise _undecodable(name, data, f'header of {stored}, but pixels of {pixels.shape[:2]}')
     return pixels
+
+
+def _is_wrong_in(backend: str, header: Header, color_type: str) -> bool:
+    """Whether a backend would give other values than the module says."""
+    if header.format == 'TIFF' and header.mode in ('RGBA', 'LA'):
+        return True  # OpenCV would multiply the colours by alpha
+    if color_type == 'unchanged':
+        return False
+    if header.format == 'PPM' and backend == 'cv2':
+        return True  # its largest value need not be 255, which OpenCV takes it for
+    # mmcv would blend grey with alpha, and PIL cut 16 bits at 255.
+    return backend == 'pillow' and (header.mode == 'LA' or header.mode.startswith('I'))
+
+
+def _decode_exactly(data: bytes, name: str) -> np.ndarray:
+    """(H, W, 3) uint8 BGR: alpha dropped, the upper 8 bits of 16."""
+    with opened(data, name, A_PICTURE) as image:
+        if image.mode.startswith('I'):
+            return np.repeat((np.array(image) >> 8).astype(np.uint8)[..., None], 3, 2)
+        return np.ascontiguousarray(np.array(image.convert('RGB'))[..., ::-1])
 
 
 def _undecodable(name: str, data: bytes, reason: str) -> ValueError:

@@ -3,6 +3,7 @@
 import logging
 import os
 import pickle
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -283,3 +284,55 @@ class TestOlderFormat:
                 target.writestr(part, source.read(part))
         with pytest.raises(ValueError, match=r'b\.pth was refused: its parts claim 400\d+ bytes'):
             load_weights_only(str(packed))
+
+
+def endless(count: int) -> bytes:
+    """A dict whose key is a tuple of the same tuple twice, and so on: ``2**count`` to hash."""
+    joins = (b'h%ch%c\x86q%c' % (own, own, own + 1) for own in range(count))
+    return b'\x80\x02)q\x00' + b''.join(joins) + b'}h%cK\x01s.' % count
+
+
+COSTLY = {
+    'tuples that double': (endless(60), 'written out has no end'),
+    'deep tuples': (b'\x80\x02})' + b'\x85' * 500_000 + b'K\x01s.', 'nested deeper than 100'),
+    'numbers of one hash': (
+        b'\x80\x02}('
+        + b''.join(b'\x8a\x0a' + (own * (2**61 - 1)).to_bytes(10, 'little') + b'N' for own in range(10**4))
+        + b'u.',
+        'more than 64 bits',
+    ),
+    'a number of a megabyte': (b'\x80\x02\x8b\x00\x00\x10\x00' + b'\x7f' * 2**20 + b'.', 'more than 64 bits'),
+}
+
+
+@pytest.mark.parametrize('name', COSTLY)
+@pytest.mark.parametrize('older', [False, True])
+def test_pickles_that_would_never_end_are_refused(tmp_path: Path, name: str, older: bool) -> None:
+    content, reason = COSTLY[name]
+    path = tmp_path / 'a.pth'
+    if older:
+        torch.save({}, path, _use_new_zipfile_serialization=False)
+        start = path.read_bytes().rpartition(b'\x80\x02}q')[0]  # the content, and the keys of its storages
+        path.write_bytes(start.rpartition(b'\x80\x02}q')[0] + content)
+    else:
+        with zipfile.ZipFile(path, 'w') as archive:
+            archive.writestr('a/data.pkl', content)
+            archive.writestr('a/version', '3\n')
+    with pytest.raises(ValueError, match=rf'a\.pth is truncated, or not a file .*{reason}') as error:
+        load_weights_only(str(path))
+    assert '\n' not in str(error.value)
+
+
+def test_shared_and_nested_tuples_of_ordinary_size_are_read(tmp_path: Path) -> None:
+    shared = tuple(range(1000))
+    content = dict(states=[shared] * 50, nested=(1, (2, (3, (4,)))), seed=2**127, keys={(1, (2, 3)): 'a'})
+    for zipped in (True, False):
+        torch.save(content, tmp_path / 'a.pth', _use_new_zipfile_serialization=zipped)
+        assert load_weights_only(str(tmp_path / 'a.pth')) == content
+
+
+def test_archives_of_the_first_torch_say_what_they_are(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / 'a.pth', 'w') as archive:
+        archive.addfile(tarfile.TarInfo('pickle'))
+    with pytest.raises(ValueError, match=r'a\.pth: expected a file of torch.save, but got a tar archive'):
+        load_weights_only(str(tmp_path / 'a.pth'))

@@ -5,6 +5,7 @@ import resource
 import struct
 import sys
 import zlib
+from functools import partial
 
 import numpy as np
 import pytest
@@ -176,10 +177,17 @@ def test_the_bound_is_a_setting(tmp_path, monkeypatch):
             LoadImage()(dict(img_path=str(path)))
 
 
-def test_depths_and_channels_as_documented():
+@pytest.mark.parametrize('backend', ['cv2', 'pillow'])
+def test_depths_and_channels_as_documented(backend):
+    decode_picture = partial(image_files.decode_picture, backend=backend)
     grey = PICTURE[..., 0]
-    deep = saved(Image.fromarray(grey.astype(np.uint16) * 256 + 255), 'PNG')
-    assert np.array_equal(decode_picture(deep, 'a'), np.repeat(grey[..., None], 3, 2))
+    deep = Image.fromarray(grey.astype(np.uint16) * 256 + 255)
+    for kind in ('PNG', 'TIFF', 'PPM'):
+        pixels = decode_picture(saved(deep, kind), 'a')
+        assert np.array_equal(pixels, np.repeat(grey[..., None], 3, 2)), kind
+        assert np.array_equal(decode_picture(saved(deep, kind), 'a', 'grayscale'), grey), kind
+    coarse = decode_picture(b'P6 2 1 15 ' + bytes([0, 1, 2, 15, 5, 6]), 'a')
+    assert np.array_equal(coarse[..., ::-1], [[[0, 17, 34], [255, 85, 102]]])
     alpha = np.dstack([PICTURE, np.full(grey.shape, 7, np.uint8)])
     for kind in EXACT:
         data = saved(alpha, kind, **EXACT[kind], **(dict(exact=True) if kind == 'WEBP' else {}))
@@ -198,8 +206,9 @@ def test_depths_and_channels_as_documented():
     assert np.array_equal(one_bit[..., 0], np.where(grey > 128, 255, 0))
     cmyk = decode_picture(saved(Image.new('CMYK', (8, 8), (0, 255, 255, 0)), 'JPEG'), 'a')
     assert cmyk[4, 4, 2] > 200 and cmyk[4, 4, :2].max() < 60  # red
-    with pytest.raises(ValueError, match='a: expected 8 or 16 bits per channel, but got floats'):
-        decode_picture(saved(Image.fromarray(grey.astype(np.float32)), 'TIFF'), 'a')
+    for kind, found in ((np.float32, 'floats'), (np.int32, '32 bits')):
+        with pytest.raises(ValueError, match=f'a: expected 8 or 16 bits .*, but got {found}'):
+            decode_picture(saved(Image.fromarray(grey.astype(kind)), 'TIFF'), 'a')
 
 
 VIDEOS = dict(

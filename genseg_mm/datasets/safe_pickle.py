@@ -7,10 +7,10 @@ import pickletools
 from typing import Any
 
 from genseg_mm.files import MAX_DEPTH, read_bytes
+from genseg_mm.pickle_bounds import MAX_BITS, MAX_LONG
 
 MAX_BYTES = 256 * 2**20
 MAX_OPCODES = 40_000_000
-MAX_BITS = 1024  # of a number: Python takes hours to write out one of a gigabyte
 _MEMO_OPCODES = frozenset(('PUT', 'BINPUT', 'LONG_BINPUT'))
 _ASKS_OPCODES = frozenset(('GLOBAL', 'STACK_GLOBAL', 'INST', 'EXT1', 'EXT2', 'EXT4', 'PERSID', 'BINPERSID'))
 # Hashing one of a few nested pairs of the same two takes longer than the universe is old, and Python does not ask.
@@ -79,7 +79,7 @@ def _check_opcodes(data: bytes) -> None:
     C unpickler is an array as long as its largest index, which four damaged bytes can make 64 GB.
     Everything before the first request for a class is checked; there the unpickler stops.
     """
-    num_containers = 0
+    num_containers = num_long = 0
     for number, (opcode, argument, position) in enumerate(pickletools.genops(data)):
         name = opcode.name
         if name in _MEMO_OPCODES and argument > len(data):
@@ -90,8 +90,12 @@ def _check_opcodes(data: bytes) -> None:
             raise ValueError(
                 f'a tuple or frozenset at byte {position}, but references are lists and dicts; save them as lists'
             )
-        if isinstance(argument, int) and argument.bit_length() > MAX_BITS:
-            raise ValueError(f'a number of {argument.bit_length()} bits at byte {position}')
+        if isinstance(argument, int) and argument.bit_length() > 64:
+            num_long += 1  # any number of them may have one hash
+            if argument.bit_length() > MAX_BITS or num_long > MAX_LONG:
+                raise ValueError(
+                    f'a number of {argument.bit_length()} bits at byte {position}, or too many above 64'
+                )
         num_containers += name in _CONTAINER_OPCODES
         if number > MAX_OPCODES or num_containers * _BYTES_PER_CONTAINER > _SLACK + _GROWTH * len(data):
             raise ValueError(f'far more containers than content until byte {position}')

@@ -274,6 +274,32 @@ def test_odd_members_of_shards_are_left_out(tmp_path):
         assert all(name.encode() for name in names)
 
 
+SPARSE = {'GNU.sparse.major': '0', 'GNU.sparse.minor': '1', 'GNU.sparse.map': '0,8', 'GNU.sparse.name': 'b.png'}
+
+
+@pytest.mark.parametrize(
+    'headers, reason, kept',
+    [
+        ({**SPARSE, 'GNU.sparse.size': '9000000'}, 'members of other kinds', ['a', 'c']),
+        ({**SPARSE, 'GNU.sparse.size': '20'}, 'members of other kinds', ['a', 'c']),
+        ({'size': '-5'}, 'shards cut short or damaged', ['a']),
+        ({'size': '9' * 20}, 'shards cut short or damaged', ['a']),
+    ],
+)
+def test_sizes_in_extended_headers_of_shards(tmp_path, headers, reason, kept):
+    png = cv2.imencode('.png', np.zeros((8, 8, 3), np.uint8))[1].tobytes()
+    with tarfile.open(tmp_path / 'a.tar', 'w', format=tarfile.PAX_FORMAT) as tar:
+        for name in 'abc':
+            for ending, data in (('png', png), ('txt', b'a text')):
+                entry = tarfile.TarInfo(f'{name}.{ending}')
+                entry.size = len(data)
+                entry.pax_headers = headers if entry.name == 'b.png' else {}
+                tar.addfile(entry, io.BytesIO(data))
+    index = read_index(str(tmp_path / 'a.tar'), 'text')
+    assert [picture.member[0] for picture in index.pictures] == kept
+    assert reason in [own for own, _ in index.left_out]
+
+
 @pytest.mark.parametrize(
     'change',
     [

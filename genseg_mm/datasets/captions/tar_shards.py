@@ -228,7 +228,9 @@ def _members(shard: str) -> tuple[dict[str, dict[str, tuple]], list[tuple[str, s
     try:
         with tarfile.open(shard, 'r:') as tar:
             while (member := _next(tar)) is not None:
-                if member.size < 0 or member.offset_data + member.size > total:
+                # Of a sparse one, whose holes are not stored, the size is that with them.
+                is_whole = member.size >= 0 and member.offset_data + member.size <= total
+                if not is_whole and not member.issparse():
                     break
                 tar.members.clear()  # all headers of a shard are more than its index
                 if has_lone_surrogate(member.name) or '\0' in member.name:
@@ -246,7 +248,7 @@ def _members(shard: str) -> tuple[dict[str, dict[str, tuple]], list[tuple[str, s
                 folder, name = os.path.split(member.name)
                 stem, _, ending = name.partition('.')
                 ending, key = ending.lower(), os.path.join(folder, stem)
-                if not member.isreg() or ending not in IMAGE_ENDINGS + TEXT_ENDINGS:
+                if not member.isreg() or member.issparse() or ending not in IMAGE_ENDINGS + TEXT_ENDINGS:
                     left_out.append(('members of other kinds', f'{shard}/{member.name}'))
                 elif ending in groups.setdefault(key, {}):
                     left_out.append(('members that come twice', f'{shard}/{member.name}'))
@@ -259,7 +261,7 @@ def _members(shard: str) -> tuple[dict[str, dict[str, tuple]], list[tuple[str, s
             'by their offset'
         ) from error
     with open(shard, 'rb') as file:
-        file.seek(end)
+        file.seek(min(end, total))
         block = file.read(512)
     if len(block) < 512 or any(block):  # tarfile stops at a damaged header without a word
         left_out.append(('shards cut short or damaged', f'{shard} after {last}'))

@@ -172,8 +172,11 @@ def as_ids(array: np.ndarray, where: str | Path) -> np.ndarray:
 def _read_png(path: str | Path) -> np.ndarray:
     array, mode = read_stored(path, str(path), _A_PNG)
     if mode == 'RGB':
-        red, green, blue = array.astype(np.int32).transpose(2, 0, 1)
-        return red << 16 | green << 8 | blue
+        ids = array[..., 0].astype(np.int32)
+        for channel in (1, 2):  # in place: a large map has no room for copies
+            ids <<= 8
+            ids |= array[..., channel]
+        return ids
     if array.ndim != 2 or array.dtype.kind not in 'iub':
         raise ValueError(
             f'{path}: expected a palette, grey or RGB-coded instance map, but got mode {mode}'
