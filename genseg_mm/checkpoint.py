@@ -103,8 +103,8 @@ def load_weights_only(path: str, map_location: Any = 'cpu', mmap: bool = False) 
         _check_sizes(path)
     elif tarfile.is_tarfile(path):
         raise ValueError(
-            f'checkpoint {path}: expected a file of torch.save, but got a tar archive, as torch wrote before 0.2; where '
-            'you trust it, open it with torch.load(..., weights_only=False) and save it again'
+            f'checkpoint {path}: expected a file of torch.save, but got a tar archive, as torch wrote before 0.2; '
+            'where you trust it, open it with torch.load(..., weights_only=False) and save it again'
         )
     _check_pickles(path, is_zip)
     try:

@@ -1,8 +1,8 @@
 """What reading a pickle would cost, from its opcodes alone. Imports the standard library only.
 
 Python hashes the keys of dicts without asking how long that takes: a hundred bytes of tuples within tuples keep it busy
-for ever, deep ones end the process, and whole numbers that are multiples of 2**61 - 1 all have one hash. Unpicklers that
-run no code do not see this.
+for ever, deep ones end the process, and whole numbers that are multiples of 2**61 - 1 all have one hash. Unpicklers
+that run no code do not see this.
 """
 
 import pickletools

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
+from reprlib import repr as short_repr
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from mmengine.logging import print_log
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from genseg_mm.files import read_json
 from genseg_mm.registry import MODELS
 
 LIBRARIES = ('diffusers', 'transformers')
@@ -76,6 +78,7 @@ def load_part(loader: Callable, source: str | Path, **arguments: Any) -> nn.Modu
         else '/'.join(filter(None, (str(source), arguments.get('subfolder'))))
     )
     if place.is_dir():
+        _check_settings(place, loader.__self__)
         arguments['variant'] = _variant(place, arguments.get('variant'))
         source = str(Path(source).expanduser())
     arguments = {
@@ -151,6 +154,40 @@ def _variant(place: Path, asked: str | None) -> str | None:
         if path.suffix == '.safetensors':
             _check_whole(path)
     return chosen
+
+
+def _check_settings(place: Path, owner: type) -> None:
+    """Refuses a folder whose own files do not say what it is, or name files that are not in it.
+
+    Without its config transformers would make the largest model of a family, at random, before it says what is missing.
+    """
+    path = place / 'config.json'
+    if not path.is_file():
+        names = sorted(own.name for own in place.iterdir())
+        raise FileNotFoundError(f'{place}: expected config.json, but got {names[:6]}')
+    config = _dict_of(path)
+    known = getattr(getattr(owner, 'config_class', None), 'model_type', '')
+    found = config.get('model_type')
+    # A text encoder opens the folder of all of CLIP, and T5's those of its multilingual kin.
+    if known and not (isinstance(found, str) and found and (known in found or found in known)):
+        raise ValueError(f'{path}: expected model_type {known!r} of {owner.__name__}, but got {found!r}')
+    for path in sorted(place.glob('*.index*.json')):
+        shards = _dict_of(path).get('weight_map')
+        names = set(map(str, shards.values())) if isinstance(shards, dict) else set()
+        if not names:
+            raise ValueError(f'{path}: expected a weight_map of keys to files, but got {short_repr(shards)}')
+        for name in sorted(names):
+            if Path(name).name != name or not (place / name).is_file():
+                raise ValueError(
+                    f'{path}: expected files beside it, but {short_repr(name)} is none; fetch the folder again'
+                )
+
+
+def _dict_of(path: Path) -> dict[str, Any]:
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise ValueError(f'{path}: expected a dict, but got {short_repr(content)}')
+    return content
 
 
 def _check_whole(path: Path) -> None:

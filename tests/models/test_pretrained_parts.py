@@ -1,5 +1,6 @@
 """Every pretrained part has to be whole: all families of transformers, autoencoders, text encoders and colorers."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,29 @@ def test_a_part_is_whole_or_refused_by_key(part, tmp_path):
     save_file(half, path.with_name(f'{path.stem}.fp16.safetensors'), metadata={'format': 'pt'})
     for one, other in zip(values(build()), before, strict=True):
         torch.testing.assert_close(one, other, rtol=5e-3, atol=5e-3)
+
+
+@pytest.mark.parametrize('part', PARTS)
+def test_a_folder_says_what_it_is_and_names_its_own_files(part, tmp_path):
+    place, build = make(part, tmp_path / 'part')
+    config, index = place / 'config.json', place / f'{weights_file(place).name}.index.json'
+    whole, shard = config.read_text(), weights_file(place).name
+    settings = [None, '', '[]', '{"a":']
+    if 'model_type' in json.loads(whole):
+        # At random and of full size, or of another family: transformers would make it before it says what is missing.
+        settings += ['{}', json.dumps({**json.loads(whole), 'model_type': 'bert'})]
+    for text in settings:
+        config.unlink() if text is None else config.write_text(text)
+        with pytest.raises((FileNotFoundError, ValueError), match=str(place)) as error:
+            build()
+        assert 'config.json' in str(error.value) or 'model_type' in str(error.value)
+        assert '\n' not in str(error.value)
+    config.write_text(whole)
+    for name in (f'../{place.name}/{shard}', '/etc/hostname', 'absent.safetensors', 5, None):
+        index.write_text(json.dumps(dict(metadata={}, weight_map=name and {'a': shard, 'b': name})))
+        with pytest.raises(ValueError, match=f'{index}: expected (files beside it|a weight_map)') as error:
+            build()
+        assert '\n' not in str(error.value)
 
 
 def test_variants_are_told_apart(tmp_path):
