@@ -77,6 +77,14 @@ def load_from_local(filename: str, map_location: Any = 'cpu') -> dict:
     return checkpoint
 
 
+def check_is_file(path: str) -> None:
+    """Raises FileNotFoundError for a checkpoint that is not there, or a folder."""
+    if os.path.isdir(path):
+        raise FileNotFoundError(f'checkpoint {path} is a folder, expected one of the files in it or elsewhere')
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f'checkpoint {path} does not exist')
+
+
 def load_weights_only(path: str, map_location: Any = 'cpu', mmap: bool = False) -> Any:
     """Reads a checkpoint of tensors, plain Python data and MMEngine's log history only.
 
@@ -91,8 +99,7 @@ def load_weights_only(path: str, map_location: Any = 'cpu', mmap: bool = False) 
         ValueError: If the file is truncated, no checkpoint, or would run code on loading.
     """
     path = os.path.expanduser(path)
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f'checkpoint {path} does not exist')
+    check_is_file(path)
     if path.endswith('.safetensors'):
         try:
             return load_file(path, device=str(map_location or 'cpu'))
@@ -169,8 +176,7 @@ def check_whole(path: str) -> None:
         FileNotFoundError: If there is no such file.
         ValueError: If a part is missing or damaged.
     """
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f'checkpoint {path} does not exist')
+    check_is_file(path)
     if path.endswith('.safetensors') or _starts_with(path, _OLDER_FORMAT):
         load_weights_only(path)
         return

@@ -30,6 +30,7 @@ from genseg_mm.inference.jobs import Job, read_jobs, run_in_order
 from genseg_mm.inference.network_pipeline import NetworkPipeline
 from genseg_mm.inference.predictions import (
     arrays_of,
+    check_settings,
     colored_sample,
     generated_sample,
     instances_of,
@@ -46,6 +47,7 @@ from genseg_mm.inference.results import (
 from genseg_mm.models import GenMask
 from genseg_mm.models.coloring_segmentor import as_predictor
 from genseg_mm.models.network_size import checked_processing_size
+from genseg_mm.whole_files import check_writable
 
 
 class GenSegInferencer(InteractivePrompting, PictureGeneration, BaseInferencer):
@@ -241,8 +243,11 @@ class GenSegInferencer(InteractivePrompting, PictureGeneration, BaseInferencer):
                 f'describe is for the texts of GenMask, but got {type(self.model).__name__}'
             )
         check_kinds(prompts, isinstance(self.model, GenMask), any(map(is_set, forward.values())))
+        check_settings(**{**dict(automatic=None, prompting=None), **forward})
         if visualize.get('show'):
             check_display()
+        if out_dir:
+            check_writable(out_dir, 'out_dir')
         jobs = run_in_order(
             read_jobs(sources, prompts, on_error),
             lambda job: self.preprocess(job, **preprocess),

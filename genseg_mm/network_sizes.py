@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from genseg_mm.image_headers import MAX_PIXELS_VARIABLE, max_pixels
+
 Size = tuple[int, int]
 
 
@@ -25,10 +27,32 @@ def network_sizes(
         pad: Whether they become so by padding, or by rounding to the nearest, a half upwards, at least one.
 
     Raises:
-        ValueError: If the picture has no pixel.
+        ValueError: If the picture has no pixel, or the network's input more than every picture may have.
     """
     if height < 1 or width < 1:
         raise ValueError(f'height and width must be positive, but got {(height, width)}')
+    resized, whole = _sizes(height, width, size, longer_side, multiples, pad)
+    check_network_size(*whole)
+    return resized, whole
+
+
+def check_network_size(height: int, width: int) -> None:
+    """Raises ValueError for more pixels than a picture may have, before they are asked for."""
+    if height * width > max_pixels():
+        raise ValueError(
+            f'size of the network: expected at most {max_pixels()} pixels ({MAX_PIXELS_VARIABLE} in the environment), '
+            f'but got {height}x{width}; take a smaller image_size or processing_size'
+        )
+
+
+def _sizes(
+    height: int,
+    width: int,
+    size: Sequence[int] | None,
+    longer_side: int | None,
+    multiples: Sequence[int] | None,
+    pad: bool,
+) -> tuple[Size, Size]:
     if size is not None:
         return tuple(size), tuple(size)
     if longer_side:

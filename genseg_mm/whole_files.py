@@ -160,3 +160,25 @@ def _is_alive(pid: int) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def check_writable(folder: str | os.PathLike, what: str) -> None:
+    """Refuses a folder of results that cannot be one, before anything is computed for it.
+
+    Args:
+        folder: It need not exist yet.
+        what: The switch that names it, for the message.
+
+    Raises:
+        NotADirectoryError: If it, or what it should lie in, is a file.
+        PermissionError: If nothing can be written there.
+        ValueError: If it is not a path.
+    """
+    if not isinstance(folder, (str, os.PathLike)) or not os.fspath(folder) or '\0' in os.fspath(folder):
+        raise ValueError(f'{what} expects the name of a folder, but got {folder!r}')
+    path = Path(folder).expanduser()
+    there = next(place for place in (path, *path.absolute().parents) if os.path.lexists(place))
+    if not there.is_dir():
+        raise NotADirectoryError(f'{what} {folder}: {there} is a file, expected a folder')
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise PermissionError(f'{what} {folder}: nothing can be written in {there}')

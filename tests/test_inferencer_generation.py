@@ -175,6 +175,9 @@ def test_bad_requests_say_what_came():
         (dict(seed=-1), 'seed must be a whole number of at least 0, but got -1'),
         (dict(steps=3), r"generate knows .*, but got \['steps'\]"),
         (dict(num_steps=0), 'num_steps must be a whole number of at least 1, but got 0'),
+        (dict(guidance_scale='x'), "guidance_scale must be a number of at least 0, but got 'x'"),
+        (dict(negative_text=5), 'negative_text must be a text, but got 5'),
+        (dict(image_size=16 * 10**5), 'expected at most 100000000 pixels .* but got 1600000x1600000'),
         (dict(image_size=0), r'multiples of 16 and 16 pixels for this model, but got \(0, 0\)'),
         (dict(image_size=40), r'multiples of 16 and 16 pixels for this model, but got \(40, 40\)'),
         (
@@ -314,6 +317,9 @@ def test_demo_describes(monkeypatch, capsys, folder):
     [
         (['a.png', 'config.py', '--task', 'generate', '--texts', 'x'], 'expected no inputs, but got'),
         (['config.py', '--texts', 'x'], 'expected inputs and a model, but got one of them'),
+        (['a.png', 'config.py', '--texts', 'x', '--num-steps', '3'], '--num-steps is for --task generate'),
+        (['a.png', 'config.py', '--texts', 'x', '--seed', '0'], '--seed is for --task generate'),
+        (['a.png', 'gen2seg_unet_shapes_lng_tiny', '--automatic'], 'did you mean gen2seg_unet_shapes_long_tiny'),
         (['config.py', '--task', 'generate'], 'generation needs texts, a list of at least one string, but got None'),
         (['config.py', '--task', 'generate', '--texts', 'x', '--points', '1,2'], '--points is for --task segment'),
     ],

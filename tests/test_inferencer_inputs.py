@@ -177,6 +177,7 @@ def test_folders(tmp_path):
         (dict(points=POINTS, boxes=[[0, 0, 9, 9]]), 'as many of each, but got 2 and 1'),
         (dict(texts='the red square'), 'Gen2Seg takes points, boxes or no prompt, but got texts'),
         (dict(prompting=dict(radius=-1.0)), None),
+        (dict(points=torch.tensor([[1.0, 25.0]], dtype=torch.bfloat16)), r'but got \(1.0, 25.0\)'),
     ],
 )
 def test_wrong_prompts(prompts: dict, message: str | None):
@@ -184,6 +185,21 @@ def test_wrong_prompts(prompts: dict, message: str | None):
         prompts, message = dict(prompts, points=POINTS), 'the image: radius: expected a positive'
     with pytest.raises(ValueError, match=message):
         inferencer()(bgr(SCENE), **prompts)
+
+
+def test_points_of_every_kind_of_number_mean_the_same():
+    infer = inferencer()
+    given = np.array(POINTS)
+    expected = infer(bgr(SCENE), points=POINTS)['predictions'][0]['masks']
+    assert expected.sum() > 0
+    tensors = [torch.tensor(given, dtype=own) for own in (torch.int64, torch.float16, torch.bfloat16)]
+    infer.set_image(bgr(SCENE))
+    for points in (given, given.astype(np.uint8), tuple(map(tuple, POINTS)), *tensors):
+        assert np.array_equal(infer(bgr(SCENE), points=points)['predictions'][0]['masks'], expected)
+        assert np.array_equal(infer.prompt(points=points)['masks'], expected)
+    for wrong in (3, 'yes', dict(least=1)):
+        with pytest.raises(ValueError, match='automatic: expected settings'):
+            infer.prompt(automatic=wrong)
 
 
 def test_prompts_of_lists(tmp_path):
@@ -220,8 +236,8 @@ def test_automatic_instances_are_for_images_without_prompts(monkeypatch):
     monkeypatch.setattr(Gen2Seg, 'automatic_instances', automatic_instances)
     infer = inferencer()
     images = [bgr(SCENE), bgr(SCENE)]
-    first, second = infer(images, points=[POINTS, None], automatic=dict(size=4))['predictions']
-    assert calls == [((3, 20, 30), dict(size=4))]
+    first, second = infer(images, points=[POINTS, None], automatic=dict(min_area=4))['predictions']
+    assert calls == [((3, 20, 30), dict(min_area=4))]
     assert np.array_equal(first['masks'], [RED_MASK, GREEN_MASK])
     assert np.array_equal(second['masks'], [region(20, 30, 2, 3, 4, 5)])
     assert second['scores'].tolist() == [0.25]

@@ -93,6 +93,10 @@ class TestLoadConfig:
             ('train_dataloader.num_worker=3', "did you mean 'num_workers'"),
             ('randomness.sed=3', "did you mean 'seed'"),
             ('default_hooks.checkpoint.max_keep_ckpt=1', "did you mean 'max_keep_ckpts'"),
+            ('compile.mod=3', "nothing reads 'mod' in compile; did you mean 'mode'"),
+            ('model_wrapper_cfg.find_unused=3', "did you mean 'find_unused_parameters'"),
+            ('optim_wrapper.paramwise_cfg.norm_decay_mlt=0', "did you mean 'norm_decay_mult'"),
+            ("optim_wrapper.clip_grad={'max_nrom': 1}", "did you mean 'max_norm'"),
             ('default_hooks.mine=3', "nothing reads 'mine' in default_hooks"),
             ('_dataset.num_samples=3', 'only the code of the config file reads'),
         ],
@@ -104,7 +108,36 @@ class TestLoadConfig:
     @pytest.mark.parametrize(
         'option, path, value',
         [
-            ('compile=1', 'compile', 1),
+            ('compile=True', 'compile', True),
+            ("compile={'mode': 'default'}", 'compile.mode', 'default'),
+            ('compile.backend=inductor', 'compile.backend', 'inductor'),
+            ('model_wrapper_cfg.find_unused_parameters=True', 'model_wrapper_cfg.find_unused_parameters', True),
+            ("custom_hooks=[{'type': 'EMAHook', 'momentum': 0.001}]", 'custom_hooks.0.momentum', 0.001),
+            ("optim_wrapper.clip_grad={'max_norm': 1, 'norm_type': 2}", 'optim_wrapper.clip_grad.norm_type', 2),
+            ("optim_wrapper.optimizer={'type': 'SGD', 'lr': 2, '_delete_': True}", 'optim_wrapper.optimizer.lr', 2),
+            ("default_hooks.early={'type': 'EarlyStoppingHook', 'monitor': 'x'}", 'default_hooks.early.monitor', 'x'),
+            ("train_cfg={'type': 'EpochBasedTrainLoop', 'max_epochs': 1, '_delete_': True}", 'train_cfg.max_epochs', 1),
+            ('optim_wrapper.paramwise_cfg.norm_decay_mult=0', 'optim_wrapper.paramwise_cfg.norm_decay_mult', 0),
+            ('optim_wrapper.paramwise_cfg.custom_keys.a.b=2', 'optim_wrapper.paramwise_cfg.custom_keys.a.b', 2),
+            ('param_scheduler.0.end=5', 'param_scheduler.0.end', 5),
+            ('param_scheduler=[]', 'param_scheduler', []),
+            ('custom_hooks=[]', 'custom_hooks', []),
+            ('visualizer.vis_backends=[]', 'visualizer.vis_backends', []),
+            ('visualizer.vis_backends=[dict]', 'visualizer.vis_backends.0', 'dict'),
+            ('env_cfg.mp_cfg.mp_start_method=spawn', 'env_cfg.mp_cfg.mp_start_method', 'spawn'),
+            ('env_cfg.dist_cfg.timeout=9', 'env_cfg.dist_cfg.timeout', 9),
+            ('find_unused_parameters=True', 'find_unused_parameters', True),
+            ('experiment_name=a', 'experiment_name', 'a'),
+            ('log_level=WARNING', 'log_level', 'WARNING'),
+            ('load_from=None', 'load_from', None),
+            ('resume=True', 'resume', True),
+            ('default_scope=mmseg', 'default_scope', 'mmseg'),
+            ('sync_bn=torch', 'sync_bn', 'torch'),
+            ('train_dataloader.prefetch_factor=4', 'train_dataloader.prefetch_factor', 4),
+            ('train_dataloader.sampler.shuffle=False', 'train_dataloader.sampler.shuffle', False),
+            ('train_cfg.dynamic_intervals=[(0,5)]', 'train_cfg.dynamic_intervals', [(0, 5)]),
+            ('default_hooks.checkpoint.rule=greater', 'default_hooks.checkpoint.rule', 'greater'),
+            ('default_hooks.visualization=None', 'default_hooks.visualization', None),
             ('optim_wrapper.accumulative_counts=2', 'optim_wrapper.accumulative_counts', 2),
             ('optim_wrapper.clip_grad.max_norm=3', 'optim_wrapper.clip_grad.max_norm', 3),
             ('optim_wrapper.optimizer.weight_decay=0.5', 'optim_wrapper.optimizer.weight_decay', 0.5),
@@ -126,6 +159,10 @@ class TestLoadConfig:
             parse('--cfg-options', 'train_cfg')
         assert caught.value.code == 2
         assert "takes key=value pairs, but got 'train_cfg'" in capsys.readouterr().err
+        with pytest.raises(SystemExit) as caught:
+            parse('--cfg-options', "custom_hooks=[{'type': EMAHook}]")
+        assert caught.value.code == 2
+        assert "custom_hooks: expected a dict as Python writes it ({'a': 1}), but got" in capsys.readouterr().err
 
 
 class TestSwitches:

@@ -136,9 +136,9 @@ def _add_generation(parser: argparse.ArgumentParser) -> None:
         '--guidance-scale', type=float, help='of classifier-free guidance; 1 is none'
     )
     group.add_argument('--negative-text', help='what to guide away from')
-    group.add_argument('--seed', type=int, default=0, help='of the noise (default: %(default)s)')
+    group.add_argument('--seed', type=int, help='of the noise (default: 0)')
     group.add_argument(
-        '--num-images', type=int, default=1, help='pictures for each text (default: %(default)s)'
+        '--num-images', type=int, help='pictures for each text (default: 1)'
     )
 
 
@@ -179,6 +179,9 @@ def main() -> None:
 
 
 def _segment(args: argparse.Namespace) -> str:
+    for name in ('num_steps', 'guidance_scale', 'negative_text', 'seed', 'num_images'):
+        if getattr(args, name) is not None:
+            raise ValueError(f'--{name.replace("_", "-")} is for --task generate, but got --task segment')
     prompts = {}
     if args.points:
         prompts['points'], prompts['point_labels'] = read_points(args.points)
@@ -213,9 +216,9 @@ def _generate(args: argparse.Namespace) -> str:
             raise ValueError(f'--{name} is for --task segment, but got --task generate')
     results = _inferencer(args).generate(
         args.texts,
-        num_images=args.num_images,
+        num_images=1 if args.num_images is None else args.num_images,
         image_size=args.image_size,
-        seed=args.seed,
+        seed=args.seed or 0,
         batch_size=args.batch_size,
         return_vis=False,
         out_dir=args.out_dir,
@@ -230,7 +233,7 @@ def _generate(args: argparse.Namespace) -> str:
 
 
 def _inferencer(args: argparse.Namespace) -> 'GenSegInferencer':
-    from genseg_mm.inference.build_model import CONFIG_ENDINGS, is_config
+    from genseg_mm.inference.build_model import CONFIG_ENDINGS, is_config, near_models
     from genseg_mm.inferencers import GenSegInferencer
 
     size = args.processing_size
@@ -248,6 +251,9 @@ def _inferencer(args: argparse.Namespace) -> 'GenSegInferencer':
                 )
             inferencer.model.output = args.output
         return inferencer
+    near = near_models(args.model)
+    if near and '/' not in args.model and not Path(args.model).exists():
+        raise FileNotFoundError(f'{args.model} is no folder, hub id or model of genseg_mm{near}')
     given = dict(processing_size=size, output=args.output)
     given = {key: value for key, value in given.items() if value is not None}
     return GenSegInferencer.from_pretrained(args.model, device=args.device, **given)

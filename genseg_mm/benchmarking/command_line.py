@@ -28,10 +28,10 @@ from genseg_mm.benchmarking.progress import (
 from genseg_mm.benchmarking.run_suite import Outcome, Settings, SuiteRun, fix_arithmetic
 from genseg_mm.benchmarking.suite import Suite
 from genseg_mm.checkpoint import use_safe_loading
-from genseg_mm.launch.config import check_writable
 from genseg_mm.launch.processes import connect_processes, on_main_process
 from genseg_mm.launch.user_errors import user_message
 from genseg_mm.leaderboard import Record
+from genseg_mm.whole_files import check_writable
 from genseg_mm.write_lock import WriteLock
 
 _SIGNALS: list[int] = []  # received

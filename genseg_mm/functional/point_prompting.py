@@ -124,6 +124,7 @@ def prompt_settings(**settings: Any) -> dict[str, Any]:
             f'prompting: expected settings out of {", ".join(known)}, but got {", ".join(unknown)}'
         )
     known.update(settings)
+    check_rule(known['rule'])  # also where a radius leaves it without a part
     if known['radius'] is not None:
         del known['rule'], known['threshold'], known['smooth']
     return known

@@ -1,6 +1,7 @@
 """Model from config and weights, with errors that name the file."""
 
 import copy
+import difflib
 import warnings
 from collections.abc import Callable, Sequence
 from os import PathLike, fspath
@@ -89,9 +90,13 @@ def chosen_weights(
 
 def is_config(model: str) -> bool:
     """Whether a name means a config, and not released weights: its ending, or a metafile, says so."""
-    return (
-        model.endswith(CONFIG_ENDINGS) or _plain(model) in _metafile_models()[1]
-    )
+    return model.endswith(CONFIG_ENDINGS) or _plain(model) in _metafile_models()[1]
+
+
+def near_models(name: str) -> str:
+    """``; did you mean ...?`` with names of the metafiles that are nearly this one, or nothing."""
+    near = difflib.get_close_matches(_plain(name), _metafile_models()[1], 3)
+    return f'; did you mean {" or ".join(near)}?' if near else ''
 
 
 def _metafile_models() -> tuple[str, dict[str, dict]]:
@@ -111,7 +116,8 @@ def _from_metafile(name: str) -> tuple[str, str | None]:
     found = models.get(_plain(name))
     if found is None:
         raise FileNotFoundError(
-            f'{name} is neither the file of a config nor a model of genseg_mm, which are {", ".join(sorted(models))}'
+            f'{name} is neither the file of a config nor a model of genseg_mm'
+            + (near_models(name) or f', which are {", ".join(sorted(models))}')
         )
     weights = found.get('Weights')
     if weights and '://' not in weights:  # of this package, wherever it is installed

@@ -17,7 +17,7 @@ from genseg_mm.inference.results import check_display, draw_picture, save_pictur
 from genseg_mm.models import GenMask
 from genseg_mm.models.picture_generation import SETTINGS, checked_texts, pictures_to_bytes
 from genseg_mm.models.seeded_noise import seeded_generator
-from genseg_mm.whole_files import whole_file
+from genseg_mm.whole_files import check_writable, whole_file
 
 _CAPTION_DATASETS = ('CocoCaptionsDataset', 'ImageTextDataset')
 
@@ -83,6 +83,11 @@ class PictureGeneration:
             raise ValueError(f'seed must be a whole number of at least 0, but got {seed!r}')
         if show:
             check_display()
+        if out_dir:
+            check_writable(out_dir, 'out_dir')
+        negative = settings.get('negative_text')
+        if negative is not None and not isinstance(negative, str):
+            raise ValueError(f'negative_text must be a text, but got {negative!r}')
         texts = checked_texts([texts] if isinstance(texts, str) else texts)
         for text in texts:
             check_not_empty(text, 'generation')

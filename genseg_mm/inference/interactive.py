@@ -8,7 +8,14 @@ from torch import Tensor
 
 from genseg_mm.inference.images import list_sources, read_image
 from genseg_mm.inference.jobs import Job
-from genseg_mm.inference.predictions import ColorMap, arrays_of, color_array, instances_of, is_set
+from genseg_mm.inference.predictions import (
+    ColorMap,
+    arrays_of,
+    check_settings,
+    color_array,
+    instances_of,
+    is_set,
+)
 from genseg_mm.inference.prompts import Prompts, split_prompts
 from genseg_mm.models import GenMask
 
@@ -65,6 +72,7 @@ class InteractivePrompting:
         prompts = split_prompts([job.source.name], True, points, point_labels, boxes)[0]
         if prompts.has_geometry == is_set(automatic):
             raise ValueError('prompt needs either points or boxes, or automatic=True')
+        check_settings(automatic, prompting)
         prompts.check_inside(job.source.name, *job.image.shape[:2])
         found = instances_of(
             self.model, colors, network_map, prompts, job.source.name, automatic, prompting

@@ -8,9 +8,10 @@ from mmengine.structures import InstanceData, PixelData
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
+from genseg_mm.functional.point_prompting import prompt_settings
 from genseg_mm.inference.jobs import Job
 from genseg_mm.inference.prompts import Prompts
-from genseg_mm.models.automatic_instances import as_instances
+from genseg_mm.models.automatic_instances import as_instances, settings_of
 from genseg_mm.models.map_prompting import MapPrompting
 
 
@@ -85,6 +86,14 @@ def instances_of(
     except ValueError as error:
         raise ValueError(f'{name}: {error}') from error
     return as_instances(torch.zeros(0, *colors.shape[1:], dtype=torch.bool), torch.zeros(0))
+
+
+def check_settings(automatic: Any, prompting: Any) -> None:
+    """Raises ValueError, before the network runs, for settings of a call that its colour map could not take."""
+    settings_of(automatic)
+    if prompting is not None and not isinstance(prompting, dict):
+        raise ValueError(f'prompting: expected a dict of settings or None, but got {prompting!r}')
+    prompt_settings(**(prompting or {}))
 
 
 def is_set(option: Any) -> bool:

@@ -147,9 +147,10 @@ def _checked(name: str, points: Any, point_labels: Any, boxes: Any, texts: Any) 
 def _numbers(value: Any, what: str, form: str) -> np.ndarray:
     if hasattr(value, 'detach'):
         value = value.detach().cpu()
+        value = value.float() if value.is_floating_point() else value  # NumPy has no bfloat16
     try:
         array = np.asarray(value, dtype=np.float32)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f'{what}: expected numbers {form}, but got {value!r}') from error
     if not np.isfinite(array).all():
         raise ValueError(f'{what}: expected finite numbers {form}, but got NaN or infinity')

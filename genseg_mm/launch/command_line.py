@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 _LARGEST = 2**32 - 1  # of a seed; nothing else comes near it
 _MAY_BE_ZERO = {
     'seed', 'seeds', 'workers', 'warmup', 'threads', 'indices', 'start_iter', 'local_rank', 'min_instances',
-    'min_scene_instances', 'num_prompts', 'first', 'max_items',
+    'min_scene_instances', 'num_prompts', 'first', 'max_items', 'processing_size',
 }  # fmt: skip
 
 

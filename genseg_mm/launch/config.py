@@ -1,22 +1,35 @@
 """Command-line options and config of tools/train.py and tools/test.py."""
 
 import argparse
+import ast
 import os
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
 
 from genseg_mm.config_file import find_config, read_config_file
+from genseg_mm.whole_files import check_writable
 
 
 class CfgOptions(DictAction):
-    """MMEngine's ``--cfg-options`` that answers malformed input with a usage message."""
+    """MMEngine's ``--cfg-options``, with dicts as Python writes them; malformed input is a usage message."""
 
     def __call__(self, parser, namespace, values, option_string=None) -> None:  # noqa: ANN001
+        literals = {}
         for value in values:
-            if '=' not in value:
+            key, equals, text = value.partition('=')
+            if not equals:
                 parser.error(f'{option_string} takes key=value pairs, but got {value!r}')
-        super().__call__(parser, namespace, values, option_string)
+            if text.lstrip('([ ').startswith('{'):  # MMEngine's would be cut at its commas
+                try:
+                    literals[key] = ast.literal_eval(text)
+                except (ValueError, SyntaxError, RecursionError):
+                    parser.error(
+                        f"{option_string} {key}: expected a dict as Python writes it ({{'a': 1}}), but got {text!r}"
+                    )
+        rest = [value for value in values if value.partition('=')[0] not in literals]
+        super().__call__(parser, namespace, rest, option_string)
+        getattr(namespace, self.dest).update(literals)
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -98,25 +111,3 @@ def override_config(cfg: Config, options: dict) -> None:
         raise ValueError(
             f'--cfg-options {", ".join(options)}: does not fit the config: {message}'
         ) from error
-
-
-def check_writable(folder: str | os.PathLike, what: str) -> None:
-    """Refuses a folder of results that cannot be one, before anything is computed for it.
-
-    Args:
-        folder: It need not exist yet.
-        what: The switch that names it, for the message.
-
-    Raises:
-        NotADirectoryError: If it, or what it should lie in, is a file.
-        PermissionError: If nothing can be written there.
-        ValueError: If it is not a path.
-    """
-    if not isinstance(folder, (str, os.PathLike)) or not os.fspath(folder) or '\0' in os.fspath(folder):
-        raise ValueError(f'{what} expects the name of a folder, but got {folder!r}')
-    path = Path(folder).expanduser()
-    there = next(place for place in (path, *path.absolute().parents) if os.path.lexists(place))
-    if not there.is_dir():
-        raise NotADirectoryError(f'{what} {folder}: {there} is a file, expected a folder')
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise PermissionError(f'{what} {folder}: nothing can be written in {there}')

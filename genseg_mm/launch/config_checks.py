@@ -1,10 +1,12 @@
 """What is wrong with a config, said in one line before anything is built from it."""
 
+import importlib.util
 import math
 import numbers
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from mmengine import registry as registries
 from mmengine.config import Config
 
 from genseg_mm.launch.config_types import find_type, near_types, typed_dicts, wrong_arguments
@@ -16,6 +18,7 @@ _GROUPS = dict(
     val=('val_dataloader', 'val_cfg', 'val_evaluator'),
     test=('test_dataloader', 'test_cfg', 'test_evaluator'),
 )
+_NEEDED_BY = dict(train='training', val='validation', test='testing')
 # Of what a stage needs no other part is built.
 _STAGES = dict(train=('train', 'val'), test=('test',))
 _OWN_NAMES = ('model', 'data_preprocessor', 'optim_wrapper', 'model_wrapper_cfg')
@@ -55,7 +58,7 @@ def _used_keys(cfg: Config, stage: str) -> list[str]:
         if there and len(there) < len(group):
             missing = next(key for key in group if key not in there)
             raise ValueError(
-                f'{name}ing needs {", ".join(group)} together, but {missing} is missing (None)'
+                f'{_NEEDED_BY[name]} needs {", ".join(group)} together, but {missing} is missing (None)'
             )
         used += group
     if stage == 'train':
@@ -261,8 +264,14 @@ def _seed(value: Any) -> str | None:
 
 def _check_runtime(cfg: Config) -> None:
     for key in ('env_cfg', 'randomness', 'auto_scale_lr', 'default_hooks'):
-        if cfg.get(key) is not None and not isinstance(cfg[key], Mapping):
+        none = key != 'env_cfg' and cfg.get(key) is None  # MMEngine reads env_cfg wherever there is one
+        if key in cfg and not none and not isinstance(cfg[key], Mapping):
             raise ValueError(f'{key}: expected a dict, but got {cfg[key]!r}')
+    if not isinstance(cfg.get('compile') or False, (bool, Mapping)):
+        raise ValueError(f'compile: expected True, False or a dict for torch.compile, but got {cfg.compile!r}')
+    if cfg.get('resume') not in (None, True, False, 'auto'):
+        raise ValueError(f"resume: expected True, False or 'auto', but got {cfg.resume!r}")
+    _check_scope(cfg.get('default_scope'))
     _apply(
         dict(seed=_seed, deterministic=_boolean, diff_rank_seed=_boolean),
         cfg.get('randomness') or {},
@@ -281,6 +290,17 @@ def _check_runtime(cfg: Config) -> None:
     for name, hook in (cfg.get('default_hooks') or {}).items():
         if hook is not None and not isinstance(hook, Mapping):
             raise ValueError(f'default_hooks.{name}: expected a dict or None, but got {hook!r}')
+
+
+def _check_scope(scope: Any) -> None:
+    """MMEngine only warns of a scope that no package has, and looks everything up elsewhere."""
+    if not isinstance(scope, str) or not scope or scope == 'mmengine':
+        return
+    owners = (registries.MODELS, registries.DATASETS, registries.HOOKS, registries.METRICS, registries.TRANSFORMS)
+    if any(scope in owner._children for owner in owners):
+        return
+    if not scope.isidentifier() or importlib.util.find_spec(scope) is None:
+        raise ValueError(f'default_scope: expected the name of an installed package, but got {scope!r}')
 
 
 # ---- types ----

@@ -32,20 +32,25 @@ _DEFAULT_TYPES = {
     'log_processor': 'LogProcessor', 'visualizer': 'Visualizer', 'default_hooks.timer': 'IterTimerHook',
     'default_hooks.runtime_info': 'RuntimeInfoHook', 'default_hooks.sampler_seed': 'DistSamplerSeedHook',
     'default_hooks.logger': 'LoggerHook', 'default_hooks.param_scheduler': 'ParamSchedulerHook',
-    'default_hooks.checkpoint': 'CheckpointHook',
+    'default_hooks.checkpoint': 'CheckpointHook', 'model_wrapper_cfg': 'MMDistributedDataParallel',
 }  # fmt: skip
 # Dicts without a type -> whose arguments they are, and how many of them are not settings.
 _UNTYPED = dict(
     prompting=('genseg_mm.functional.point_prompting.masks_from_points', 4),
     automatic=('genseg_mm.models.automatic_instances.automatic_instances', 1),
     generation=('genseg_mm.models.genmask.GenMask.generate', 2),
-    lora=('peft.LoraConfig', 0),
+    lora=('peft.LoraConfig', 0), compile=('torch.compile', 1),
 )
 _PLAIN_KEYS = dict(
     auto_scale_lr={'enable', 'base_batch_size'},
     randomness={'seed', 'diff_rank_seed', 'deterministic'},
     env_cfg={'cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit'},
     mp_cfg={'mp_start_method', 'opencv_num_threads'},
+    # Of MMEngine's own constructor.
+    paramwise_cfg={
+        'custom_keys', 'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult', 'dwconv_decay_mult', 'flat_decay_mult',
+        'bypass_duplicate', 'dcn_offset_lr_mult',
+    },
     clip_grad={'type', 'max_norm', 'norm_type', 'error_if_nonfinite', 'clip_value', 'foreach'},
 )
 # Arguments that the runner hands over beside those of the config.
@@ -137,6 +142,8 @@ def near_types(cfg: Config, path: tuple, kind: str) -> list[str]:
 def keys_taken(cfg: Config, path: tuple, node: Mapping) -> set[str] | None:
     """The keys that a dict at this place may have; None if anything may stand there, or nobody can say."""
     last = path[-1] if path else None
+    if last == 'paramwise_cfg' and (cfg.get('optim_wrapper') or {}).get('constructor') is not None:
+        return None
     if last in _PLAIN_KEYS and 'type' not in node or last == 'clip_grad':
         return _PLAIN_KEYS[last]
     if last in _UNTYPED and 'type' not in node:

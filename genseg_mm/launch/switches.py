@@ -8,6 +8,8 @@ from urllib.request import Request, urlopen
 import torch
 from mmengine.config import Config, ConfigDict
 
+from genseg_mm.checkpoint import check_is_file
+
 _PICTURES = 'genseg_mm.PredictionGridHook'
 
 
@@ -37,8 +39,8 @@ def _check_exists(checkpoint: str | None) -> None:
         return
     if checkpoint.startswith(('http://', 'https://')):
         _check_reachable(checkpoint)
-    elif '://' not in checkpoint and not os.path.isfile(os.path.expanduser(checkpoint)):
-        raise FileNotFoundError(f'checkpoint {checkpoint} does not exist')
+    elif '://' not in checkpoint:
+        check_is_file(os.path.expanduser(checkpoint))
 
 
 def _check_reachable(url: str) -> None:

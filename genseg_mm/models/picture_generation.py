@@ -1,6 +1,7 @@
 """Parts of ``GenMask.generate``: classifier-free guidance in one forward pass, checks, pictures as bytes."""
 
 from collections.abc import Callable, Sequence
+from numbers import Real
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 from genseg_mm.files import check_texts
 from genseg_mm.functional.flow_matching import guided_velocity
 from genseg_mm.models.prompt_encoders import PromptEmbeddings
+from genseg_mm.network_sizes import check_network_size
 
 SETTINGS = ('image_size', 'num_steps', 'guidance_scale', 'negative_text', 'shift')
 
@@ -40,9 +42,9 @@ def guided_velocity_fn(
 
 
 def check_guidance(guidance_scale: float) -> None:
-    """Raises ValueError if the scale is negative or not finite."""
-    if not 0 <= guidance_scale < float('inf'):
-        raise ValueError(f'guidance_scale must be at least 0, but got {guidance_scale}')
+    """Raises ValueError if the scale is no number, negative or not finite."""
+    if not isinstance(guidance_scale, Real) or not 0 <= guidance_scale < float('inf'):
+        raise ValueError(f'guidance_scale must be a number of at least 0, but got {guidance_scale!r}')
 
 
 def latent_size(
@@ -56,7 +58,7 @@ def latent_size(
         patch_size: Latent cells per token.
 
     Raises:
-        ValueError: If a side is no multiple of a token's pixels.
+        ValueError: If a side is no multiple of a token's pixels, or the size beyond every picture's.
     """
     factors = [downsample * side for side in patch_size]
     sides = tuple(image_size) if isinstance(image_size, Sequence) else ()
@@ -68,6 +70,7 @@ def latent_size(
             f'image_size must be (height, width), multiples of {factors[0]} and {factors[1]} pixels for this model, '
             f'but got {image_size!r}'
         )
+    check_network_size(*sides)
     return tuple(side // downsample for side in sides)
 
 
