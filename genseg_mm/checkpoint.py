@@ -58,11 +58,8 @@ def read_safetensors_anywhere() -> None:
     before = CheckpointLoader._schemes['']
 
     def load(filename: str, map_location: Any = 'cpu') -> dict:
-        if not filename.endswith('.safetensors'):
-            return before(filename, map_location)
-        classes = dict(classes=('background', 'target'), palette=[[0, 0, 0], [255, 255, 255]])
-        state = load_weights_only(filename, map_location)
-        return dict(state_dict=state, meta=dict(dataset_meta=classes))
+        is_ours = filename.endswith('.safetensors')
+        return (load_from_local if is_ours else before)(filename, map_location)
 
     CheckpointLoader.register_scheme(prefixes='', loader=load, force=True)
 
@@ -70,6 +67,9 @@ def read_safetensors_anywhere() -> None:
 def load_from_local(filename: str, map_location: Any = 'cpu') -> dict:
     """``load_weights_only`` in the form that MMEngine's ``CheckpointLoader`` expects."""
     checkpoint = load_weights_only(filename, map_location)
+    if filename.endswith('.safetensors'):  # mmseg's init_model asks for the classes
+        classes = dict(classes=('background', 'target'), palette=[[0, 0, 0], [255, 255, 255]])
+        return dict(state_dict=checkpoint, meta=dict(dataset_meta=classes))
     if not isinstance(checkpoint, dict):
         raise ValueError(
             f'checkpoint {filename} must hold a dict, but got {type(checkpoint).__name__}'

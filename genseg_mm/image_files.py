@@ -193,7 +193,7 @@ def _undecodable(name: str, data: bytes, reason: str) -> ValueError:
 def _is_whole(data: bytes) -> bool:
     """Whether a JPEG or PNG file has its end marker; decoders fill up the rest in silence."""
     if data.startswith(PNG_START):
-        return data.rfind(b'IEND') != -1
+        return _has_whole_chunks(data)
     if not data.startswith(_JPEG_START):
         return True
     # The marker is looked for in the picture only: an embedded thumbnail ends with one as well.
@@ -204,6 +204,16 @@ def _is_whole(data: bytes) -> bool:
         else:
             position += 2 + int.from_bytes(data[position + 2 : position + 4], 'big')
     return data.find(_JPEG_END, position) != -1
+
+
+def _has_whole_chunks(data: bytes) -> bool:
+    """Whether a PNG's chunks lead to its end; OpenCV makes room for the 2 GiB that a damaged one may claim."""
+    position = len(PNG_START)
+    while position + 12 <= len(data):  # length, name and checksum
+        if data[position : position + 8] == b'\0\0\0\0IEND':
+            return True
+        position += 12 + int.from_bytes(data[position : position + 4], 'big')
+    return False
 
 
 def _tells_damage(message: str, kind: str) -> bool:

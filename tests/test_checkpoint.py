@@ -215,6 +215,8 @@ def test_safetensors_files_are_read(tmp_path, monkeypatch):
     use_safe_loading()
     load_checkpoint(model, str(path), strict=True)
     assert torch.equal(model.weight, weight)
+    meta = CheckpointLoader.load_checkpoint(str(path), logger=None)['meta']
+    assert meta['dataset_meta']['classes'] == ('background', 'target')  # asked for by mmseg's init_model
     path.write_bytes(path.read_bytes()[:-4])
     with pytest.raises(
         ValueError,

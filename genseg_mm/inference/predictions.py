@@ -19,10 +19,6 @@ def colored_sample(job: Job) -> SegDataSample:
     """The prediction of Gen2Seg: ``pred_color_map`` and ``pred_instances``, whose number may be 0."""
     sample = _sample(job)
     colors, sample.pred_instances = job.outputs[0]
-    if not colors.isfinite().all():
-        raise ValueError(
-            f'{job.source.name}: the colour map has NaN or infinity; are the weights whole?'
-        )
     sample.pred_color_map = PixelData(data=colors)
     return sample
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny_refcoco import build, make_tiny_refcoco
 
-from genseg_mm.datasets import CachedEncodings, PackGenSegInputs, ShapesDataset
+from genseg_mm.datasets import CachedEncodings, PackGenSegInputs, ShapesDataset, Visit
 from genseg_mm.datasets.encodings.cached_encodings import (
     image_item,
     mask_item,
@@ -106,7 +106,7 @@ def test_what_is_not_cached_is_loaded(coco, tmp_path):
 def test_scenes_in_memory_are_found_by_their_pixels(tmp_path):
     settings = dict(num_scenes=2, image_size=32, seed=3, serialize_data=False)
     referring = ShapesDataset(task='referring', expressions='all', **settings)
-    captions = ShapesDataset(task='text_to_image', **settings)
+    captions = ShapesDataset(task='text_to_image', caption='full', **settings)
     infos = items(referring) + items(captions)
     make_cache(tmp_path / 'cache', infos)
     cached = transform(tmp_path / 'cache')
@@ -264,7 +264,12 @@ class TestItemsToEncode:
         every = ShapesDataset(num_scenes=3, image_size=32, expressions='all')
         assert len(ItemsToEncode(cfg)) == len(every) > 3
         assert len(ItemsToEncode({**cfg, 'expressions': 'all'})) == 1
-        assert len(ItemsToEncode({**cfg, 'task': 'text_to_image', 'max_items': 2})) == 2
+        captions = {**cfg, 'task': 'text_to_image', 'max_items': 2}
+        found, data = ItemsToEncode(captions), ShapesDataset(3, 32, task='text_to_image')
+        texts = {found.info(index)['text'] for index in range(len(found))}
+        visits = [Visit(index, visit) for index in range(3) for visit in range(20)]
+        assert texts == {data[visit]['text'] for visit in visits} and len(texts) == len(found) > 3
+        assert len(ItemsToEncode({**captions, 'caption': 'full'})) == 2
 
     def test_random_transforms_are_refused_by_name_and_by_what_they_do(self):
         flip = dict(type='mmseg.RandomFlip', prob=0.0)

@@ -194,6 +194,11 @@ def test_training_captions_list_one_to_three_objects_anew_at_each_visit():
         len({drawn[index, 0] for index in range(40)} ^ {drawn[index, 1] for index in range(40)}) > 5
     )
     assert all(whole[index]['text'] == caption(whole.scene(index)) for index in range(40))
+    every = ShapesDataset(40, task='text_to_image', caption='all')
+    assert {(item['img_id'], item['text']) for item in every} >= {
+        (index, text) for (index, _), text in drawn.items()
+    }
+    assert len(every) == sum(min(3, len(data.scene(index).objects)) for index in range(40))
 
 
 def test_changing_an_item_does_not_change_the_scene():
@@ -228,6 +233,8 @@ def test_points_lie_in_their_instances():
         (dict(kinds=['color'], task='instance'), "task='referring' only, but got task='instance'"),
         (dict(expressions='some'), "expressions must be one of .*but got 'some'"),
         (dict(expressions='all', task='text_to_image'), "task='referring' only"),
+        (dict(caption='all'), "task='text_to_image' only, but got task='referring'"),
+        (dict(caption='first', task='text_to_image'), "caption must be one of .*but got 'first'"),
         (dict(grounds='busy', task='instance'), "grounds must be one of .*but got 'busy'"),
         (dict(grounds='textured'), "task='instance' only, but got task='referring'"),
         (dict(image_size=16), 'image_size must be a whole number of at least 32, but got 16'),

@@ -152,6 +152,8 @@ def test_keys_and_gradients_of_the_whole_model(family, mask_loss):
     for tasks in (['mask', 'image'], ['image', 'image']):
         model.zero_grad()
         losses = model(**model.data_preprocessor(batch(tasks), True), mode='loss')
+        counts = {task: losses.pop(f'num_samples_{task}') for task in ('mask', 'image')}
+        assert counts == {task: tasks.count(task) for task in counts}
         assert list(losses) == ['loss_mask', 'loss_image']
         assert (losses['loss_mask'] > 0).item() == ('mask' in tasks)
         losses['loss_mask'].backward()

@@ -125,8 +125,9 @@ def with_all_texts(cfg: dict) -> Any:
 
 
 def _has_choice(dataset: Any, name: str) -> bool:
-    # ShapesDataset has a single caption per scene, and 'expressions' only for referring.
-    return name != 'expressions' or getattr(dataset, 'task', 'referring') == 'referring'
+    # ShapesDataset has captions or expressions, by its task.
+    task = dict(expressions='referring', caption='text_to_image').get(name)
+    return getattr(dataset, 'task', task) == task
 
 
 @contextmanager

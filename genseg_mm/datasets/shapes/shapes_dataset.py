@@ -69,8 +69,7 @@ class ShapesDataset(CountedVisits):
 
     - referring: text, kind, task = 'mask', gt_seg_map (uint8, 1 where the referred object shows),
       gt_instance_map;
-    - text_to_image: text (a caption of the one to three objects that show most: three, or in the training split as
-      many as are drawn from (seed, scene, visit), since nobody lists everything), task = 'image';
+    - text_to_image: text (a caption of the one to three objects that show most, see ``caption``), task = 'image';
     - instance: gt_instance_map (int32, 0 is the ground); in test mode also one random pixel of each
       instance: points (K, 1, 2) float32 (x, y), point_labels (K, 1), point_ids (K,); and instances
       in mmdet's form.
@@ -97,6 +96,9 @@ class ShapesDataset(CountedVisits):
             expression is drawn again at each access from (seed, scene, visit), where visit is the
             index's own ``visit`` (see ``genseg_mm.Visit``) or else the number of accesses so far.
             Default: 'random' for the training split, else 'all'.
+        caption: Captions (task='text_to_image') of one to three objects. 'full': of three; 'random': of as many as are
+            drawn at each access as above, since nobody lists everything; 'all': one item per (scene, caption).
+            Default: 'random' for the training split, else 'full'.
         subset: Name of the part of an evaluation set. Default: the shapes for the test split, else
             the split.
         max_items: Keep a random (seeded) choice of at most so many items, in order.
@@ -125,6 +127,7 @@ class ShapesDataset(CountedVisits):
         kind_weights: Mapping[str, float] | None = None,
         grounds: str = 'plain',
         expressions: str | None = None,
+        caption: str | None = None,
         subset: str | None = None,
         max_items: int | None = None,
         cache: bool = True,
@@ -147,6 +150,9 @@ class ShapesDataset(CountedVisits):
         if expressions is None:
             expressions = 'random' if split == 'train' else 'all'
         self.expressions = _one_of('expressions', expressions, ('all', 'random'))
+        self._check_task('caption', caption, 'text_to_image', caption is None)
+        caption = caption or ('random' if split == 'train' else 'full')
+        self.caption = _one_of('caption', caption, ('random', 'full', 'all'))
         self.kind_weights = self._checked_weights(kind_weights)
         self.subset = subset or (shapes if split == 'test' else split)
         self.max_items = None if max_items is None else _whole('max_items', max_items, 1)
@@ -212,6 +218,12 @@ class ShapesDataset(CountedVisits):
                 for index in range(self.num_scenes)
                 for expression in self.scene_expressions(index)
             ]
+        elif self.task == 'text_to_image' and self.caption == 'all':
+            items = [
+                dict(scene=index, num_objects=num)
+                for index in range(self.num_scenes)
+                for num in range(1, min(CAPTION_OBJECTS, len(self.scene(index).objects)) + 1)
+            ]
         else:
             items = [dict(scene=index) for index in range(self.num_scenes)]
         if self.max_items is not None and self.max_items < len(items):
@@ -222,7 +234,8 @@ class ShapesDataset(CountedVisits):
 
     @property
     def _is_drawn(self) -> bool:
-        return self.task != 'instance' and self.expressions == 'random'
+        drawn = dict(referring=self.expressions, text_to_image=self.caption)
+        return drawn.get(self.task) == 'random'
 
     def scene(self, index: int) -> Scene:
         """Image, instance ids and objects of a scene (shared with the cache: leave unchanged)."""
@@ -271,7 +284,7 @@ class ShapesDataset(CountedVisits):
 
     def _caption(self, item: dict) -> str:
         if not self._is_drawn:
-            return caption(self.scene(item['scene']))
+            return caption(self.scene(item['scene']), item.get('num_objects', CAPTION_OBJECTS))
         generator = np.random.default_rng([self.seed, item['scene'], item['visit']])
         return caption(self.scene(item['scene']), int(generator.integers(1, CAPTION_OBJECTS + 1)))
 
