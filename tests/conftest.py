@@ -3,6 +3,8 @@
 import os
 
 import pytest
+from mmengine.registry import DefaultScope
+from mmengine.runner import CheckpointLoader
 
 VARIABLE = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD'
 BEFORE = os.environ.get(VARIABLE)
@@ -14,3 +16,13 @@ def torch_loads_as_it_did_at_the_start(monkeypatch):
     monkeypatch.delenv(VARIABLE, raising=False)
     if BEFORE is not None:
         monkeypatch.setenv(VARIABLE, BEFORE)
+
+
+@pytest.fixture(scope='module', autouse=True)
+def scope_and_loaders_of_this_file_alone():
+    """A runner leaves its scope and its loaders of checkpoints behind; names mean others in another scope."""
+    scopes, schemes = dict(DefaultScope._instance_dict), dict(CheckpointLoader._schemes)
+    yield
+    DefaultScope._instance_dict.clear()
+    DefaultScope._instance_dict.update(scopes)
+    CheckpointLoader._schemes = schemes

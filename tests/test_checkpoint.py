@@ -213,7 +213,8 @@ def test_safetensors_files_are_read(tmp_path, monkeypatch):
     save_file({'weight': weight, 'bias': torch.zeros(2)}, path)
     model = torch.nn.Linear(3, 2)
     use_safe_loading()
-    load_checkpoint(model, str(path), strict=True)
+    checkpoint = load_checkpoint(model, str(path), strict=True)
+    assert checkpoint['meta']['dataset_meta']['classes'] == ('background', 'target')  # as mmseg's init_model asks
     assert torch.equal(model.weight, weight)
     meta = CheckpointLoader.load_checkpoint(str(path), logger=None)['meta']
     assert meta['dataset_meta']['classes'] == ('background', 'target')  # asked for by mmseg's init_model

@@ -126,7 +126,7 @@ def _run_lengths(counts: str | bytes) -> list[int] | None:
 def _number(value: object, where: str) -> float:
     if is_number(value) or (isinstance(value, np.number) and np.isfinite(value)):
         return float(value)
-    raise ValueError(f'{where}: expected finite numbers as coordinates, but got {str(value)[:80]!r}')
+    raise ValueError(f'{where}: expected finite numbers as coordinates, but got {repr(value)[:80]}')
 
 
 def instances_of_map(instance_map: np.ndarray) -> list[dict]:

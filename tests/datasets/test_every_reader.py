@@ -84,10 +84,14 @@ def root(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def quiet(monkeypatch):
+def quiet():
     from mmengine.logging import MMLogger
 
-    MMLogger.get_current_instance().setLevel('ERROR')
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel('ERROR')
+    yield
+    logger.setLevel(level)
 
 
 def build(name: str, folder: Path, kwargs: dict):
