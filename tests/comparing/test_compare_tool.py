@@ -215,7 +215,7 @@ def test_mistakes_are_named(runs, run_tool, tmp_path):
     for arguments, message in (
         ((runs, runs / 'noisy'), 'expected samples.npz of one model on one benchmark in it, but there is none; it has'),
         ((tmp_path / 'none', runs / 'noisy'), 'expected the sample results'),
-        ((runs / 'noisy', runs / 'noisy', '--number', 0), 'argument --number: expected an integer from 1 to'),
+        ((runs / 'noisy', runs / 'noisy', '--number', 0), 'expected an integer from 1 to 4294967295, but got 0'),
         ((runs / 'noisy', runs / 'noisy', '--confidence', 2), 'confidence must lie in (0, 1)'),
     ):  # fmt: skip
         code, _, err = run_tool(*arguments)
