@@ -22,6 +22,7 @@ INSTALL_REQUIRES = [
     'transformers>=5.23',
     'accelerate>=1.15',
     'numpy>=2.0',
+    'pillow>=11.3',  # the first whose wheels read AVIF
     'pycocotools',
     'safetensors>=0.8',
     'scipy',

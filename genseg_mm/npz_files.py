@@ -2,12 +2,14 @@
 
 import math
 import os
+import tokenize
 import zipfile
 import zlib
 
 import numpy as np
 
 MAX_BYTES = 2**30  # of all arrays of a file
+_DAMAGED_HEADER = (SyntaxError, TypeError, AttributeError, IndexError, OverflowError, tokenize.TokenError)
 
 
 def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
@@ -35,7 +37,7 @@ def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
         OSError,
     ) as error:
         raise ValueError(str(error) or 'cut short') from error
-    except (SyntaxError, TypeError, AttributeError, IndexError, OverflowError) as error:
+    except _DAMAGED_HEADER as error:
         # Of headers of arrays, which are written as Python values.
         raise ValueError(f'damaged header of an array: {" ".join(str(error).split())}') from error
 
@@ -57,7 +59,10 @@ def _read_array(archive: zipfile.ZipFile, part: zipfile.ZipInfo) -> np.ndarray:
             raise ValueError(
                 f'{part.filename} claims {dtype} of {shape}, but has {part.file_size} bytes'
             )
-        data = file.read(size)
-        if len(data) != size or file.read(1):
+        data = bytearray(size)  # arrays of it can be written to, without a copy
+        left = memoryview(data)
+        while len(left) and (count := file.readinto(left)):
+            left = left[count:]
+        if len(left) or file.read(1):
             raise ValueError(f'{part.filename}: expected {size} bytes, but got another number')
-    return np.frombuffer(data, dtype).reshape(shape, order='F' if is_fortran else 'C').copy()
+    return np.frombuffer(data, dtype).reshape(shape, order='F' if is_fortran else 'C')

@@ -6,7 +6,8 @@ that run no code do not see this.
 """
 
 import pickletools
-from typing import BinaryIO
+from collections.abc import Iterator
+from typing import Any, BinaryIO
 
 MAX_DEPTH = 100  # of tuples within one another
 MAX_BITS = 1024  # of a number; torch.save's magic number has 77, the state of a generator 128
@@ -21,6 +22,30 @@ _GETS = frozenset(('GET', 'BINGET', 'LONG_BINGET'))
 _PLAIN = (1, 0)  # number of parts, depth
 
 
+def opcodes_of(file: BinaryIO) -> Iterator[tuple[pickletools.OpcodeInfo, Any, int]]:
+    """Opcode, argument and position of each step of one pickle, to its end.
+
+    ``pickletools.genops`` takes the strings of Python 2 for ASCII in protocol 0, where they may be of any bytes.
+
+    Raises:
+        ValueError: If the pickle is damaged.
+    """
+    start = file.tell()
+    while code := file.read(1):
+        position = file.tell() - 1 - start
+        opcode = pickletools.code2op.get(code.decode('latin-1'))
+        if opcode is None:
+            raise ValueError(f'at byte {position}, opcode {code!r} unknown')
+        if opcode.name == 'STRING':
+            argument = pickletools.read_stringnl(file, decode=False, stripquotes=False)
+        else:
+            argument = None if opcode.arg is None else opcode.arg.reader(file)
+        yield opcode, argument, position
+        if opcode.name == 'STOP':
+            return
+    raise ValueError('pickle exhausted before seeing STOP')
+
+
 def check_pickle_bounds(file: BinaryIO) -> None:
     """Walks over one pickle, to behind its last byte, and builds nothing.
 
@@ -33,7 +58,7 @@ def check_pickle_bounds(file: BinaryIO) -> None:
     stack: list[tuple[int, int] | None] = []  # None: a mark
     memo: dict[int, tuple[int, int]] = {}
     num_long = num_shared = 0
-    for number, (opcode, argument, position) in enumerate(pickletools.genops(file)):
+    for number, (opcode, argument, position) in enumerate(opcodes_of(file)):
         name = opcode.name
         if name == 'MARK':
             stack.append(None)

@@ -3,11 +3,10 @@
 import io
 import os
 import pickle
-import pickletools
 from typing import Any
 
 from genseg_mm.files import MAX_DEPTH, read_bytes
-from genseg_mm.pickle_bounds import MAX_BITS, MAX_LONG
+from genseg_mm.pickle_bounds import MAX_BITS, MAX_LONG, opcodes_of
 
 MAX_BYTES = 256 * 2**20
 MAX_OPCODES = 40_000_000
@@ -75,12 +74,12 @@ def load_plain_pickle(path: str | os.PathLike) -> Any:
 def _check_opcodes(data: bytes) -> None:
     """Walks over the opcodes, building nothing, so that a hostile or damaged file can eat neither memory nor time.
 
-    ``genops`` checks the length of every string against what is left of the file. The memo of the
+    ``opcodes_of`` checks the length of every string against what is left of the file. The memo of the
     C unpickler is an array as long as its largest index, which four damaged bytes can make 64 GB.
     Everything before the first request for a class is checked; there the unpickler stops.
     """
     num_containers = num_long = 0
-    for number, (opcode, argument, position) in enumerate(pickletools.genops(data)):
+    for number, (opcode, argument, position) in enumerate(opcodes_of(io.BytesIO(data))):
         name = opcode.name
         if name in _MEMO_OPCODES and argument > len(data):
             raise ValueError(f'memo index {argument} at byte {position} is beyond the file')

@@ -1,5 +1,7 @@
 """COCO segmentations -> masks."""
 
+from reprlib import repr as short_repr
+
 import numpy as np
 from pycocotools import mask as mask_utils
 
@@ -92,7 +94,7 @@ def _encode_rle(rle: dict, height: int, width: int, where: str) -> dict:
     runs = counts if isinstance(counts, list) else _run_lengths(counts)
     valid = runs is not None and all(type(run) is int and run >= 0 for run in runs)
     if not valid or sum(runs) != height * width:
-        found = f'{sum(runs)} pixels' if valid else f'damaged counts {str(counts)[:40]}'
+        found = f'{sum(runs)} pixels' if valid else f'damaged counts {short_repr(counts)}'
         raise ValueError(
             f'{where}: expected an RLE mask of {height * width} pixels ({height}x{width}), but got {found}'
         )
@@ -126,7 +128,7 @@ def _run_lengths(counts: str | bytes) -> list[int] | None:
 def _number(value: object, where: str) -> float:
     if is_number(value) or (isinstance(value, np.number) and np.isfinite(value)):
         return float(value)
-    raise ValueError(f'{where}: expected finite numbers as coordinates, but got {repr(value)[:80]}')
+    raise ValueError(f'{where}: expected finite numbers as coordinates, but got {short_repr(value)}')
 
 
 def instances_of_map(instance_map: np.ndarray) -> list[dict]:

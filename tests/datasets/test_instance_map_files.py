@@ -194,3 +194,11 @@ def test_hdf5_may_not_lead_elsewhere_nor_claim_too_much(tmp_path):
         with pytest.raises(ValueError, match=message) as error:
             read_instance_map(path)
         assert str(path) in str(error.value) and '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('chunks', [None, (100, 7), (1500, 11)])
+def test_tall_hdf5_maps_are_read_whole(tmp_path, chunks):
+    ids = np.arange(2500 * 11, dtype=np.int64).reshape(2500, 11) - 1
+    with h5py.File(tmp_path / 'a.hdf5', 'w') as file:
+        file.create_dataset('dataset', data=ids, chunks=chunks)
+    assert np.array_equal(read_instance_map(tmp_path / 'a.hdf5'), np.maximum(ids, 0))

@@ -97,7 +97,8 @@ def test_run_lengths_with_differences_and_large_numbers_are_understood():
         (dict(size=[4, 6], counts=[20.0, 4.0]), 'damaged counts'),
         (dict(size=[4, 6], counts='0'), 'but got 0 pixels'),
         (dict(size=[4, 6], counts=''), 'but got 0 pixels'),
-        (dict(size=[4, 6], counts='d'), 'damaged counts d'),  # says that more follows
+        (dict(size=[4, 6], counts='d'), "damaged counts 'd'"),  # says that more follows
+        (dict(size=[4, 6], counts='\ud83d\n'), r"damaged counts '\\ud83d\\n'"),
         (dict(size=[4, 6], counts=b'\xff'), 'damaged counts'),
         (dict(size=[6, 4], counts=[20, 4]), r'size \(4, 6\), but got \(6, 4\)'),
         (dict(size=[4, 6]), 'expected an RLE with size'),

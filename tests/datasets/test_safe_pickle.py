@@ -24,6 +24,9 @@ def test_python_2_strings(tmp_path):
     path = tmp_path / 'python2.p'
     path.write_bytes(b'\x80\x02]q\x00(U\x04caf\xe9q\x01X\x05\x00\x00\x00caf\xc3\xa9q\x02e.')
     assert load_plain_pickle(path) == ['café', 'café']
+    # Protocol 0, where Python 2 wrote what is not ASCII with a backslash.
+    path.write_bytes(b"(lp0\nS'caf\\xe9'\np1\naS\"it's\"\naVcaf\\u00e9\naL3L\na.")
+    assert load_plain_pickle(path) == ['café', "it's", 'café', 3]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import zipfile
 from fractions import Fraction
 
 import numpy as np
@@ -193,3 +194,16 @@ def test_texts_are_json(tmp_path):
         'mIoU': ['mean', 'iou'], 'oIoU': ['ratio', 'intersection', 'union'], 'Pr': ['mean', 'hit'],
     }  # fmt: skip
     assert texts['groups'] == dict(kind=['', 'größe', 'size'], subset=['val'])
+
+
+NEGATIVE = "{'descr': '<f8', 'fortran_order': False, 'shape': (-1,)}"
+
+
+@pytest.mark.parametrize('header', ['(' * 5000, '{"descr":', NEGATIVE])
+def test_odd_headers_of_arrays_are_named(tmp_path, header):
+    with zipfile.ZipFile(tmp_path / 's.npz', 'w') as archive:
+        text = f'{header}\n'.encode()
+        archive.writestr('a.npy', b'\x93NUMPY\x01\x00' + len(text).to_bytes(2, 'little') + text)
+    with pytest.raises(ValueError, match=r's\.npz') as error:
+        SampleResults.load(tmp_path / 's.npz')
+    assert '\n' not in str(error.value)

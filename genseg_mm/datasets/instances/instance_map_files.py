@@ -19,6 +19,7 @@ _A_PNG = 'a PNG of instance ids'
 _DEFLATE = 1
 _KNOWN_FILTERS = {_DEFLATE, 2, 3, 32000}  # deflate, shuffle, checksum, lzf; others need plugins
 _DEFLATE_RATIO = 1032  # the most that deflate can shrink
+_BAND_ROWS = 1024
 _HARMLESS_BYTES = 64 * 2**20
 
 
@@ -108,7 +109,11 @@ def _ids_of(file: Any, path: str | Path) -> np.ndarray:
         )
     check_pixels(*shape, str(path))
     _check_storage(node, path)
-    return as_ids(node[()], path)
+    ids = np.empty(shape, np.int32)
+    band = _BAND_ROWS if node.chunks is None else -(-_BAND_ROWS // node.chunks[0]) * node.chunks[0]
+    for start in range(0, shape[0], band):  # 64 bits of a large map have no room beside its ids
+        ids[start : start + band] = as_ids(node[start : start + band], path)
+    return ids
 
 
 def _check_storage(node: Any, path: str | Path) -> None:

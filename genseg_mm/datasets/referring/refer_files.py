@@ -72,6 +72,8 @@ def read_refs(path: str, text_field: str, usable: Callable[[object, str], str]) 
         check_keys(ref, _REF_KEYS, where)
         if not all(map(is_integer, as_list(ref['ann_id']))):
             raise ValueError(f'{where}: ann_id must be of int, but got {short_repr(ref["ann_id"])}')
+        if ref['ann_id'] == []:
+            raise ValueError(f'{where}: ann_id must name objects, or be [-1] for none, but got []')
         if not ref['sentences']:
             raise ValueError(f'{where} (ref_id {ref["ref_id"]}) has no sentence')
         sentences = []
