@@ -38,7 +38,7 @@ def config(released, tmp_path):
         pipeline=[dict(type='genseg_mm.UseDescriptions', file=str(tmp_path / 'out.json'))],
     )
     shapes = dict(type='genseg_mm.ShapesDataset', num_scenes=2, image_size=32)
-    generating = dict(shapes, task='text_to_image')
+    generating = dict(shapes, task='text_to_image', caption='full')
     mixed = dict(type='genseg_mm.MixedDataset', datasets=[refcoco, generating])
     content = dict(
         description_writer=dict(
@@ -141,6 +141,7 @@ def test_pictures_that_are_drawn_are_named_by_their_pixels(config, tmp_path, mon
 
     # Scenes 0 and 1 of training are other pictures than scenes 0 and 1 of the test.
     text = config.read_text().replace("task='text_to_image'", "task='referring'")
+    text = text.replace("caption='full'", 'caption=None')
     config.write_text(text)
     out = tmp_path / 'out.json'
     run(monkeypatch, capsys, config, out, '--split', 'train', 'test')

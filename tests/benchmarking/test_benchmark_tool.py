@@ -356,7 +356,7 @@ def test_errors_in_several_processes_do_not_hang(tmp_path):
     assert done.returncode == 1, done.stderr[-2000:]
     for name, text in (
         ('bad', 'pred_sem_seg'),
-        ('late', "needs prompts in the subset 'val'"),
+        ('late', "needs a part of the evaluation set with subset='val'"),
         ('gone', 'gone'),
         ('stuck', 'stuck.unfinished'),
     ):

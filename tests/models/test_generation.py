@@ -147,7 +147,7 @@ def test_bad_inputs_say_what_came():
         with pytest.raises(ValueError, match=r'\(height, width\), multiples of 16 and 16 pixels'):
             model.generate(TEXTS, size)
     for scale in (-1, float('nan'), float('inf')):
-        with pytest.raises(ValueError, match=f'guidance_scale must be at least 0, but got {scale}'):
+        with pytest.raises(ValueError, match=f'guidance_scale must be a number of at least 0, but got {scale}'):
             model.generate(TEXTS, (32, 32), guidance_scale=scale)
     with pytest.raises(ValueError, match='num_steps must be a whole number of at least 1, but got'):
         model.generate(TEXTS, (32, 32), num_steps=0)
