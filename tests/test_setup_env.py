@@ -280,6 +280,7 @@ def test_active_removes_nothing_that_was_there_before(tmp_path: Path, monkeypatc
     state = import_tool('state')
     monkeypatch.setattr(state, 'SITE', tmp_path)
     monkeypatch.setattr(state, 'STAMP', tmp_path / 'stamp.json')
+    monkeypatch.setattr(state, 'is_own', lambda: False)  # whatever Python runs the tests
     main = runpy.run_path(str(ROOT / 'tools/setup_env/__main__.py'))
     calls = []
     monkeypatch.setitem(main['fix_opencv'].__globals__, 'pip', lambda *words: calls.append(words))
