@@ -26,6 +26,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from genseg_mm.devices import checked_device
 from genseg_mm.pickle_bounds import check_pickle_bounds
 
 # What SafeCheckpointHook writes to; nothing that a user has made is called so.
@@ -96,10 +97,13 @@ def load_weights_only(path: str, map_location: Any = 'cpu', mmap: bool = False) 
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is truncated, no checkpoint, or would run code on loading.
+        ValueError: If the file is truncated, no checkpoint, or would run code on loading; or there is no such device.
     """
     path = os.path.expanduser(path)
     check_is_file(path)
+    # Below, torch's complaint of the device could not be told from one of the file.
+    if isinstance(map_location, (str, torch.device)) and str(map_location) not in ('cpu', 'meta'):
+        checked_device(map_location)
     if path.endswith('.safetensors'):
         try:
             return load_file(path, device=str(map_location or 'cpu'))
@@ -288,8 +292,9 @@ def _warn_broken(error: ValueError) -> None:
 def _checkpoint_folders(work_dir: Path) -> list[Path]:
     folders = [work_dir]
     pointer = work_dir / 'last_checkpoint'
-    if pointer.is_file():
-        folders.append(Path(pointer.read_text().strip()).parent)
+    written = pointer.read_text().strip(' \n\0') if pointer.is_file() else ''
+    if written:  # a power cut leaves it empty or of zeros, and its parent would be the current folder
+        folders.append(Path(written).parent)
     return list(dict.fromkeys(folder.resolve() for folder in folders if folder.is_dir()))
 
 
@@ -299,7 +304,9 @@ def _age(path: str) -> tuple | None:
     if not isinstance(checkpoint, dict) or not {'meta', 'message_hub'} <= checkpoint.keys():
         return None
     meta = checkpoint['meta']
-    return str(meta.get('time', '')), int(meta['iter'])
+    if not isinstance(meta, dict) or not isinstance(meta.get('iter'), int):
+        return None
+    return str(meta.get('time', '')), meta['iter']
 
 
 def _history_statistic(owner: type, name: str) -> Callable:

@@ -53,11 +53,6 @@ def read_bytes(path: str | os.PathLike, max_bytes: int = MAX_JSON_BYTES) -> byte
         return _whole(file, path, max_bytes)
 
 
-def read_text(path: str | os.PathLike, max_bytes: int = MAX_JSON_BYTES) -> str:
-    """The text of a file; see :func:`decode_text`."""
-    return decode_text(read_bytes(path, max_bytes), str(path))
-
-
 def decode_text(data: bytes, where: str, fallback: str | None = None) -> str:
     """Text of bytes: UTF-8, or what their byte order mark (UTF-8, UTF-16, UTF-32) says.
 
@@ -238,11 +233,6 @@ def csv_cell(value: Any) -> Any:
     if isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.fullmatch(value):
         return f"'{value}"
     return value
-
-
-def plain_cell(text: str) -> str:
-    """The text that :func:`csv_cell` made a cell of."""
-    return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
 
 
 def _opened(path: str | os.PathLike) -> BinaryIO:
