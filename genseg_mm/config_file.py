@@ -27,7 +27,7 @@ def read_config_file(path: str | os.PathLike) -> Config:
         raise ValueError(f'{found} is not a config (.py, .yml, .yaml or .json)')
     try:
         return Config.fromfile(found)
-    except (Exception, SystemExit, RecursionError) as error:
+    except (Exception, SystemExit) as error:  # a config is code, which may raise anything
         raise _readable(error, found) from error
 
 

@@ -121,6 +121,19 @@ def read_json(path: str | os.PathLike, fallback: str | None = None) -> Any:
     return parse_json(read_bytes(path), str(path), fallback=fallback)
 
 
+def read_json_dict(path: str | os.PathLike) -> dict[str, Any]:
+    """The content of a JSON file that holds an object; see :func:`read_json`.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is damaged or holds something else.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise ValueError(f'{path}: expected a dict, but got {short_repr(content)}')
+    return content
+
+
 def parse_json(
     data: str | bytes, where: str, wrong: str = 'is not a whole JSON file', fallback: str | None = None
 ) -> Any:

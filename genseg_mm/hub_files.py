@@ -7,7 +7,7 @@ from pathlib import Path
 
 _LIBRARIES = ('huggingface_hub', 'transformers', 'diffusers')
 _SOURCES = ('pretrained_model_name_or_path', 'path_or_repo_id', 'repo_id')
-_HUB_ID = re.compile(r'\w[\w.-]*/[\w.-]+')
+HUB_ID = re.compile(r'\w[\w.-]*/[\w.-]+')
 
 
 def hub_message(error: BaseException) -> str | None:
@@ -43,7 +43,7 @@ def _describe(asked: dict[str, str], text: str) -> str:
     if folder.exists():
         where = str(folder / asked.get('subfolder', ''))
         return f'pretrained part {where} cannot be read: {text}'
-    if not _HUB_ID.fullmatch(source):
+    if not HUB_ID.fullmatch(source):
         return f'pretrained part {source}: expected a folder or a hub id (owner/name), but there is no such folder'
     command = f'hf download {source}'
     if asked.get('subfolder'):

@@ -17,7 +17,7 @@ _SHARED = 20  # parts taken from the memo, written out, for one opcode
 _JOINED = frozenset(
     ('TUPLE', 'TUPLE1', 'TUPLE2', 'TUPLE3', 'FROZENSET', 'REDUCE', 'BUILD', 'NEWOBJ', 'NEWOBJ_EX', 'OBJ')
 )
-_PUTS = frozenset(('PUT', 'BINPUT', 'LONG_BINPUT'))
+PUTS = frozenset(('PUT', 'BINPUT', 'LONG_BINPUT'))
 _GETS = frozenset(('GET', 'BINGET', 'LONG_BINGET'))
 _PLAIN = (1, 0)  # number of parts, depth
 
@@ -28,9 +28,10 @@ def opcodes_of(file: BinaryIO) -> Iterator[tuple[pickletools.OpcodeInfo, Any, in
     ``pickletools.genops`` takes the strings of Python 2 for ASCII in protocol 0, where they may be of any bytes.
 
     Raises:
-        ValueError: If the pickle is damaged.
+        ValueError: If the pickle is damaged, or has a number of more than ``MAX_BITS``, or more than ``MAX_LONG`` of
+            more than 64 bits, which may all have one hash.
     """
-    start = file.tell()
+    start, num_long = file.tell(), 0
     while code := file.read(1):
         position = file.tell() - 1 - start
         opcode = pickletools.code2op.get(code.decode('latin-1'))
@@ -40,6 +41,10 @@ def opcodes_of(file: BinaryIO) -> Iterator[tuple[pickletools.OpcodeInfo, Any, in
             argument = pickletools.read_stringnl(file, decode=False, stripquotes=False)
         else:
             argument = None if opcode.arg is None else opcode.arg.reader(file)
+        if isinstance(argument, int) and argument.bit_length() > 64:
+            num_long += 1
+            if argument.bit_length() > MAX_BITS or num_long > MAX_LONG:
+                raise ValueError(f'numbers of more than 64 bits until byte {position}')
         yield opcode, argument, position
         if opcode.name == 'STOP':
             return
@@ -57,12 +62,12 @@ def check_pickle_bounds(file: BinaryIO) -> None:
     """
     stack: list[tuple[int, int] | None] = []  # None: a mark
     memo: dict[int, tuple[int, int]] = {}
-    num_long = num_shared = 0
+    num_shared = 0
     for number, (opcode, argument, position) in enumerate(opcodes_of(file)):
         name = opcode.name
         if name == 'MARK':
             stack.append(None)
-        elif name in _PUTS or name == 'MEMOIZE':
+        elif name in PUTS or name == 'MEMOIZE':
             memo[len(memo) if name == 'MEMOIZE' else argument] = (stack and stack[-1]) or _PLAIN
         elif name in _GETS or name == 'DUP':
             own = memo.get(argument) if name in _GETS else stack and stack[-1]
@@ -78,10 +83,6 @@ def check_pickle_bounds(file: BinaryIO) -> None:
             if made[1] > MAX_DEPTH:
                 raise ValueError(f'tuples nested deeper than {MAX_DEPTH} at byte {position}')
             stack += [made] * len(opcode.stack_after)
-            if isinstance(argument, int) and argument.bit_length() > 64:
-                num_long += 1
-                if argument.bit_length() > MAX_BITS or num_long > MAX_LONG:
-                    raise ValueError(f'numbers of more than 64 bits until byte {position}')
 
 
 def _take(stack: list, opcode: pickletools.OpcodeInfo) -> list[tuple[int, int]]:

@@ -18,7 +18,7 @@ from mmengine.logging import print_log
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from genseg_mm.files import read_json
+from genseg_mm.files import read_json_dict
 from genseg_mm.registry import MODELS
 
 LIBRARIES = ('diffusers', 'transformers')
@@ -28,6 +28,18 @@ _WEIGHTS = re.compile(
 )
 # Saved by older versions of the libraries, and computed by today's.
 _COMPUTED = ('position_ids', 'attn.masked_bias', 'rotary_emb.inv_freq')
+# What the libraries raise for damaged files, and for configs with missing or odd values.
+_UNREADABLE = (
+    SafetensorError,
+    UnpicklingError,
+    OSError,
+    ValueError,
+    RuntimeError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    EOFError,
+)
 
 
 def build_part(config: dict) -> nn.Module:
@@ -106,19 +118,6 @@ def reading(place: str) -> Iterator[None]:
         raise ValueError(f'{place} is {kind}: {type(error).__name__}: {text}') from error
 
 
-_UNREADABLE = (
-    SafetensorError,
-    UnpicklingError,
-    OSError,
-    ValueError,
-    RuntimeError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    EOFError,
-)
-
-
 def variants_of(place: Path) -> dict[str | None, list[Path]]:
     """Files of weights in a folder by their variant; None is the plain one."""
     found: dict[str | None, list[Path]] = {}
@@ -165,14 +164,14 @@ def _check_settings(place: Path, owner: type) -> None:
     if not path.is_file():
         names = sorted(own.name for own in place.iterdir())
         raise FileNotFoundError(f'{place}: expected config.json, but got {names[:6]}')
-    config = _dict_of(path)
+    config = read_json_dict(path)
     known = getattr(getattr(owner, 'config_class', None), 'model_type', '')
     found = config.get('model_type')
     # A text encoder opens the folder of all of CLIP, and T5's those of its multilingual kin.
     if known and not (isinstance(found, str) and found and (known in found or found in known)):
         raise ValueError(f'{path}: expected model_type {known!r} of {owner.__name__}, but got {found!r}')
     for path in sorted(place.glob('*.index*.json')):
-        shards = _dict_of(path).get('weight_map')
+        shards = read_json_dict(path).get('weight_map')
         names = set(map(str, shards.values())) if isinstance(shards, dict) else set()
         if not names:
             raise ValueError(f'{path}: expected a weight_map of keys to files, but got {short_repr(shards)}')
@@ -181,13 +180,6 @@ def _check_settings(place: Path, owner: type) -> None:
                 raise ValueError(
                     f'{path}: expected files beside it, but {short_repr(name)} is none; fetch the folder again'
                 )
-
-
-def _dict_of(path: Path) -> dict[str, Any]:
-    content = read_json(path)
-    if not isinstance(content, dict):
-        raise ValueError(f'{path}: expected a dict, but got {short_repr(content)}')
-    return content
 
 
 def _check_whole(path: Path) -> None:

@@ -116,12 +116,12 @@ def doubling(start: bytes, join: bytes) -> bytes:
         (b']' * 20_000 + b'a' * 19_999 + b'.', 'nested deeper than 100'),
         (b'\x80\x02]q\x00h\x00a.', 'holds itself'),
         (b']' * 1_000_000 + b'.', 'far more containers than content'),
-        (b'\x80\x02]\x8b\xe8\x03\x00\x00' + b'\x7f' * 1000 + b'a.', 'a number of 7999 bits'),
+        (b'\x80\x02]\x8b\xe8\x03\x00\x00' + b'\x7f' * 1000 + b'a.', 'numbers of more than 64 bits until byte 3'),
         (
             b'\x80\x02}('
             + b''.join(b'\x8a\x0a' + (own * (2**61 - 1)).to_bytes(10, 'little') + b'N' for own in range(10**4))
             + b'u.',
-            'or too many above 64',
+            'numbers of more than 64 bits',
         ),
     ],
 )

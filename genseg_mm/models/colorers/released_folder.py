@@ -5,7 +5,6 @@ part) and a ``ViTMAEForPreTraining`` of transformers (``config.json`` and its we
 """
 
 import json
-import re
 import shutil
 import warnings
 from pathlib import Path
@@ -14,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from genseg_mm.files import read_json
+from genseg_mm.files import read_json_dict
+from genseg_mm.hub_files import HUB_ID
 from genseg_mm.models.pretrained_parts import load_part, reading, variants_of
 
 PIPELINE_PARTS = ('unet', 'vae', 'text_encoder', 'tokenizer', 'scheduler')
@@ -44,13 +44,13 @@ def released_kind(source: str) -> str:
         if not _is_cached(source, 'config.json') and _hub_file(source, 'model_index.json'):
             return 'sd'
         file = _hub_file(source, 'config.json')
-        config = {} if file is None else _read_json(file)
+        config = {} if file is None else read_json_dict(file)
     else:
         folder = Path(source).expanduser()
         if (folder / 'model_index.json').is_file():
             return 'sd'
         file = folder / 'config.json'
-        config = _read_json(file) if file.is_file() else {}
+        config = read_json_dict(file) if file.is_file() else {}
     if config.get('model_type') == 'vit_mae':
         return 'mae'
     found = (
@@ -84,7 +84,7 @@ def is_hub_id(source: str) -> bool:
             else ''
         )
         raise ValueError(f'expected a released folder or hub id, but got the file {source}{hint}')
-    if re.fullmatch(r'\w[\w.-]*/[\w.-]+', str(source)) and path.suffix not in _WEIGHT_FILES:
+    if HUB_ID.fullmatch(str(source)) and path.suffix not in _WEIGHT_FILES:
         return True
     raise FileNotFoundError(
         f'released weights {source}: no such folder, and not a hub id (owner/name) either'
@@ -127,7 +127,7 @@ def find_pipeline(source: str) -> Path:
         raise FileNotFoundError(
             f'{folder} has no model_index.json: expected the folder of a Stable Diffusion pipeline'
         )
-    _read_json(folder / 'model_index.json')
+    read_json_dict(folder / 'model_index.json')
     missing = [part for part in PIPELINE_PARTS if not (folder / part).is_dir()]
     if missing:
         raise FileNotFoundError(
@@ -193,7 +193,7 @@ def read_scheduler(folder: Path) -> dict[str, Any]:
     """Settings of a pipeline's scheduler."""
     place = folder / 'scheduler'
     _check_files(place, 'scheduler_config.json')
-    return _read_json(place / 'scheduler_config.json')
+    return read_json_dict(place / 'scheduler_config.json')
 
 
 def default_processing_resolution(folder: Path) -> int:
@@ -204,7 +204,7 @@ def default_processing_resolution(folder: Path) -> int:
     """
     file = folder / 'model_index.json'
     key = 'default_processing_resolution'
-    size = _read_json(file).get(key)
+    size = read_json_dict(file).get(key)
     if size is None:
         return PROCESSING_RESOLUTION
     if not isinstance(size, int) or isinstance(size, bool) or size < 0:
@@ -241,7 +241,7 @@ def read_preprocessor(source: str) -> dict[str, Any]:
         file = Path(source).expanduser() / name
     if file is None or not file.is_file():
         return {}
-    settings, found = _read_json(file), {}
+    settings, found = read_json_dict(file), {}
     if not settings.get('do_normalize', True):
         settings.update(image_mean=[0.0] * 3, image_std=[1.0] * 3)
     for key in ('mean', 'std'):
@@ -292,7 +292,7 @@ def copy_frozen_parts(source: Path, target: Path) -> None:
             ignore=_ignored if part == 'tokenizer' or None in variants_of(source / part) else None,
         )
         _drop_variant(target / part)
-    index = _read_json(source / 'model_index.json')
+    index = read_json_dict(source / 'model_index.json')
     for key, value in index.items():
         if isinstance(value, list) and key not in PIPELINE_PARTS:
             index[key] = [None, None]
@@ -323,7 +323,7 @@ def find_mae(source: str) -> str:
     _check_files(place, 'config.json')
     if not variants_of(place):
         raise FileNotFoundError(f'{place} has no weights: expected model.safetensors')
-    if (kind := _read_json(place / 'config.json').get('model_type')) != 'vit_mae':
+    if (kind := read_json_dict(place / 'config.json').get('model_type')) != 'vit_mae':
         raise ValueError(
             f"{place} is not a ViT-MAE: expected model_type 'vit_mae', but got {kind!r}"
         )
@@ -362,10 +362,3 @@ def _check_files(place: Path, *patterns: str) -> None:
         if not any(place.glob(pattern)):
             names = sorted(path.name for path in place.iterdir()) if place.is_dir() else 'no folder'
             raise FileNotFoundError(f'{place}: expected {pattern}, but got {names}')
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    content = read_json(file)
-    if not isinstance(content, dict):
-        raise ValueError(f'{file} must hold a JSON object, but got {type(content).__name__}')
-    return content
