@@ -150,8 +150,8 @@ def _cut(text: str, font: ImageFont.ImageFont, width: int) -> str:
     words = ' '.join(start.split())
     if len(start) == len(text) and font.getlength(words) <= width:
         return words
-    fits = range(len(words))  # a longer text is wider: halve
-    return words[: bisect.bisect_right(fits, width, key=lambda num: font.getlength(words[:num] + ' ...')) - 1] + ' ...'
+    lengths = range(1, len(words))  # a longer text is wider: halve; none may fit
+    return words[: bisect.bisect_right(lengths, width, key=lambda num: font.getlength(words[:num] + ' ...'))] + ' ...'
 
 
 def iou(first: np.ndarray, second: np.ndarray, valid: np.ndarray | None = None) -> float:
