@@ -1,7 +1,9 @@
 """Checkpoints that survive a kill, a stop at NaN, and pictures of predictions."""
 
+import math
 import os
 import tracemalloc
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -195,7 +197,11 @@ def test_finite_loss_hook_stops_before_the_weights_are_saved(tmp_path: Path) -> 
     with pytest.raises(ValueError, match=r'not finite at iteration 6 \(loss=nan; learning rate'):
         runner.train()
     assert names(tmp_path) == ['iter_3.pth']
-    assert type(HOOKS.build(dict(type='genseg_mm.FiniteLossHook'))) is FiniteLossHook
+    hook = HOOKS.build(dict(type='genseg_mm.FiniteLossHook'))
+    assert type(hook) is FiniteLossHook
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')  # torch's, of a number that has a gradient
+        hook.after_train_iter(runner, 0, outputs=dict(loss=torch.ones(2, requires_grad=True) * 2))
 
 
 def sample(**data: object) -> BaseDataElement:
@@ -312,6 +318,12 @@ class TestPictures:
         assert (table[rows[1] : rows[1] + 10, 4:64] == pictures.PAPER).all()
         assert (table[rows[1] : rows[1] + 10, 68:128] == 50).all()
         assert (table[:, -4:] == pictures.PAPER).all()
+
+    def test_a_text_is_cut_to_the_width_down_to_nothing(self) -> None:
+        font = pictures._font()
+        for kept in ('a long ...', 'a ...', ' ...'):
+            assert pictures._cut('a long  caption', font, math.ceil(font.getlength(kept))) == kept
+        assert pictures._cut('a long  caption', font, 3) == pictures._cut('a long', font, -8) == ' ...'
 
 
 class TestPredictionGridHook:

@@ -13,20 +13,14 @@ from genseg_mm.registry import HOOKS
 class FiniteLossHook(Hook):
     """Stops at the first loss that is NaN or infinite, before such weights are saved."""
 
-    def after_train_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: dict | None = None,
-        outputs: dict | None = None,
-    ) -> None:
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:  # noqa: ANN001
         """Checks every loss of the iteration.
 
         Raises:
             ValueError: Naming the iteration and all losses.
         """
         losses = {
-            name: float(torch.as_tensor(value).mean())
+            name: float(torch.as_tensor(value).detach().mean())
             for name, value in (outputs or {}).items()
             if 'loss' in name
         }

@@ -107,13 +107,7 @@ class SafeCheckpointHook(CheckpointHook):
     # A checkpoint that waits for an update, and whether that was announced.
     _is_due = _said_so = False
 
-    def after_train_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: dict | None = None,
-        outputs: dict | None = None,
-    ) -> None:
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:  # noqa: ANN001
         """Saves every ``interval`` iterations and after the last one, at the end of an update."""
         if self.by_epoch:
             return
@@ -289,7 +283,6 @@ def ends_update(runner: Runner) -> bool:
     wrapper = runner.optim_wrapper
     wrappers = wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]
     return all(own.should_update() for own in wrappers)
-
 
 
 def _tensors(value: object) -> Iterator[torch.Tensor]:

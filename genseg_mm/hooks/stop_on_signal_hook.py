@@ -1,5 +1,6 @@
 """A training that is stopped ends between two updates, with a checkpoint."""
 
+import os
 
 import torch
 import torch.distributed as dist
@@ -116,5 +117,4 @@ def _checkpoint_hook(runner: Runner) -> CheckpointHook | None:
 
 
 def _is_saved(hook: CheckpointHook, step: int) -> bool:
-    name = hook.filename_tmpl.format(step)
-    return hook.last_ckpt is not None and str(hook.last_ckpt).endswith(f'/{name}')
+    return hook.last_ckpt is not None and os.path.basename(hook.last_ckpt) == hook.filename_tmpl.format(step)
