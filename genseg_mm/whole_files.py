@@ -1,6 +1,7 @@
 """Files that are there whole or not at all, and one line on why one could not be written (stdlib only)."""
 
 import errno
+import glob
 import os
 import re
 import shutil
@@ -146,7 +147,7 @@ def _sync(path: str | os.PathLike) -> None:
 
 def _remove_leftovers(path: Path) -> None:
     """Removes what killed processes have left of earlier attempts at this file."""
-    for leftover in path.parent.glob(f'.{path.name}.*.part'):
+    for leftover in path.parent.glob(f'.{glob.escape(path.name)}.*.part'):
         pid = leftover.name.split('.')[-2]
         if pid.isdigit() and int(pid) != os.getpid() and not _is_alive(int(pid)):
             leftover.unlink(missing_ok=True)
@@ -162,12 +163,15 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-def check_writable(folder: str | os.PathLike, what: str) -> None:
+def check_writable(folder: str | os.PathLike, what: str) -> Path:
     """Refuses a folder of results that cannot be one, before anything is computed for it.
 
     Args:
         folder: It need not exist yet.
         what: The switch that names it, for the message.
+
+    Returns:
+        The folder, with ``~`` as the home that was checked.
 
     Raises:
         NotADirectoryError: If it, or what it should lie in, is a file.
@@ -182,3 +186,4 @@ def check_writable(folder: str | os.PathLike, what: str) -> None:
         raise NotADirectoryError(f'{what} {folder}: {there} is a file, expected a folder')
     if not os.access(there, os.W_OK | os.X_OK):
         raise PermissionError(f'{what} {folder}: nothing can be written in {there}')
+    return path

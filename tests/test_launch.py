@@ -43,6 +43,8 @@ class TestLoadConfig:
         assert cfg.work_dir == 'a'
         options = ['--work-dir', 'b', '--cfg-options', 'work_dir=a']
         assert launch.load_config(parse(*options), 'train').work_dir == 'b'
+        cfg = launch.load_config(parse('--work-dir', '~/b'), 'train')  # where it was checked to be writable
+        assert cfg.work_dir == os.path.expanduser('~/b')
 
     @pytest.mark.parametrize(
         'name, content, message',

@@ -153,13 +153,14 @@ def test_what_killed_writers_left_goes_with_the_next_attempt(tmp_path: Path):
     if child == 0:
         os._exit(0)
     os.waitpid(child, 0)
-    left, running = tmp_path / f'.x.json.{child}.part', tmp_path / f'.x.json.{os.getppid()}.part'
-    other = tmp_path / f'.y.json.{child}.part'
+    # Brackets mean something in a pattern of file names.
+    left, running = tmp_path / f'.x[1].json.{child}.part', tmp_path / f'.x[1].json.{os.getppid()}.part'
+    other = tmp_path / f'.x1.json.{child}.part'
     for path in (left, running, other):
         path.touch()
-    with whole_file(tmp_path / 'x.json') as part:
+    with whole_file(tmp_path / 'x[1].json') as part:
         part.write_text('{}')
-    assert sorted(tmp_path.iterdir()) == sorted([running, other, tmp_path / 'x.json'])
+    assert sorted(tmp_path.iterdir()) == sorted([running, other, tmp_path / 'x[1].json'])
 
 
 def test_a_log_that_cannot_be_written_is_said_once_and_the_run_goes_on(tmp_path: Path, capfd):

@@ -23,7 +23,7 @@ class CfgOptions(DictAction):
             if text.lstrip('([ ').startswith('{'):  # MMEngine's would be cut at its commas
                 try:
                     literals[key] = ast.literal_eval(text)
-                except (ValueError, SyntaxError, RecursionError):
+                except (ValueError, TypeError, SyntaxError, RecursionError):  # TypeError: a dict in a set
                     parser.error(
                         f"{option_string} {key}: expected a dict as Python writes it ({{'a': 1}}), but got {text!r}"
                     )
@@ -90,7 +90,7 @@ def load_config(args: argparse.Namespace, stage: str) -> Config:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = os.path.join('work_dirs', Path(path).stem)
-    check_writable(cfg.work_dir, '--work-dir')
+    cfg.work_dir = str(check_writable(cfg.work_dir, '--work-dir'))
     # Only now: looking types up imports the rooms that they are in.
     from genseg_mm.launch.config_checks import check_config
 
