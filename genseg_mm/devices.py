@@ -20,6 +20,7 @@ def checked_device(device: str | torch.device | None) -> torch.device:
         )
     try:
         torch.zeros(1, device=device).cpu()
-    except (RuntimeError, NotImplementedError, AssertionError) as error:
-        raise ValueError(f'device {device} cannot be used here; use cpu') from error
+    except (RuntimeError, AssertionError) as error:  # AssertionError: torch was built without this kind
+        reason = str(error).partition('\n')[0]
+        raise ValueError(f'device {device} cannot be used here ({reason}); use cpu') from error
     return device

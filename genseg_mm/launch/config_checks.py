@@ -335,8 +335,8 @@ def check_save_best(cfg: Config) -> None:
     """Has the checkpoint hook of the config say now whether it knows if more of a metric is better.
 
     Raises:
-        ValueError: If it cannot tell, as for most misspelt names; a name that the evaluation then does not give is
-            an error of the first validation, which lists those it gives.
+        ValueError: If it cannot tell, as for most misspelt names, or refuses another of its arguments; a name that the
+            evaluation then does not give is an error of the first validation, which lists those it gives.
     """
     hook = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
     if not hook.get('save_best'):
@@ -345,11 +345,14 @@ def check_save_best(cfg: Config) -> None:
     settings = {key: value for key, value in hook.items() if key not in ('type', '_scope_', 'priority')}
     try:
         owner(**settings)
-    except (ValueError, TypeError, AssertionError, NotImplementedError) as error:
+    except (ValueError, KeyError, TypeError, AssertionError) as error:  # MMEngine's ways to refuse an argument
+        reason = ' '.join(str(error.args[0] if error.args else error).split())
+        if 'Cannot infer the rule' not in reason:
+            raise ValueError(f'default_hooks.checkpoint: {reason}') from error
         greater = ', '.join(getattr(owner, '_default_greater_keys', ()))
         raise ValueError(
             f'default_hooks.checkpoint.save_best: expected metrics of the evaluation, whose names hold one of '
-            f"{greater} (else rule='greater' or 'less'), but got {hook['save_best']!r} ({error})"
+            f"{greater} (else rule='greater' or 'less'), but got {hook['save_best']!r} ({reason})"
         ) from error
 
 

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from http.client import HTTPException
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -52,7 +53,7 @@ def _check_reachable(url: str) -> None:
         if error.code in (401, 403, 405, 501):  # servers that do not answer this question
             return
         reason = f'HTTP {error.code} {error.reason}'
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPException) as error:
         reason = getattr(error, 'reason', error)
     raise FileNotFoundError(
         f'checkpoint {url} cannot be reached: {reason}; download it where it can, and name the file'
