@@ -150,6 +150,8 @@ def test_the_comparison_sees_a_difference(tmp_path) -> None:
         checkpoint = dict(
             state_dict=state, optimizer=optimizer, message_hub=dict(log_scalars={}), meta={}
         )
+        state['broken'] = torch.tensor([float('nan'), float('inf'), 1.0])
+        state['breaks'] = torch.tensor([float('nan') if shift else 1.0, 1.0])
         if shift:
             state['added'] = torch.zeros(1)
         torch.save(checkpoint, tmp_path / name)
@@ -158,5 +160,6 @@ def test_the_comparison_sees_a_difference(tmp_path) -> None:
         'state_dict.weight': 0.25,
         'optimizer.state.0.step': 0.5,
         'state_dict.added': float('inf'),
+        'state_dict.breaks': float('inf'),
     }
     assert tool['largest'](found, 'optimizer') == 0.5 and found['optimizer.groups.0.lr'] == 0

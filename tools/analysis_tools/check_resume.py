@@ -74,7 +74,8 @@ def train(
 
 
 def differences(first: str | Path, second: str | Path) -> dict[str, float]:
-    """Largest difference of each number of two checkpoints, by name; infinite where one has no counterpart.
+    """Largest difference of each number of two checkpoints, by name; infinite where one has no counterpart, or
+    is no number and its counterpart is one.
 
     Compared are weights, their moving average, optimizer, schedules and every logged loss.
     """
@@ -113,7 +114,9 @@ def _difference(first: Any, second: Any) -> float:
     ):
         first, second = (torch.as_tensor(value).double() for value in (first, second))
         if first.shape == second.shape:
-            return float((first - second).abs().max()) if first.numel() else 0.0
+            alike = (first == second) | (first.isnan() & second.isnan())
+            apart = (first - second).abs().nan_to_num(nan=float('inf')).masked_fill(alike, 0)
+            return float(apart.max()) if apart.numel() else 0.0
     return 0.0 if type(first) is type(second) and first == second else float('inf')
 
 
