@@ -5,14 +5,16 @@ Ctrl-C and SIGTERM are passed on to the processes, which then have time for a ch
 itself is killed, the others end with it. ``GENSEG_TRACEBACK=1`` shows what torchrun says itself.
 """
 
-import ctypes
+import functools
 import logging
 import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 if __name__ == '__main__':
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # torch's import takes seconds
 os.environ.setdefault('TORCH_ELASTIC_SHUTDOWN_TIMEOUT', '600')
@@ -22,15 +24,11 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError  #
 from torch.distributed.elastic.multiprocessing.subprocess_handler import SubprocessHandler  # noqa: E402
 from torch.distributed.run import main  # noqa: E402
 
+from genseg_mm.stopping import end_with_parent  # noqa: E402
+
 _AFTER_FAILURE = 10  # seconds that processes have which may hang, waiting for the failed one
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _close = SubprocessContext._close
 _send = SubprocessHandler.close
-
-
-def _end_with_torchrun() -> None:
-    if sys.platform == 'linux':
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _popen(handler: SubprocessHandler, args: tuple, env: dict[str, str]) -> subprocess.Popen:
@@ -41,7 +39,7 @@ def _popen(handler: SubprocessHandler, args: tuple, env: dict[str, str]) -> subp
         stdout=handler._stdout,
         stderr=handler._stderr,
         start_new_session=True,
-        preexec_fn=_end_with_torchrun,
+        preexec_fn=functools.partial(end_with_parent, signal.SIGKILL),
     )
 
 
