@@ -17,6 +17,7 @@ from genseg_mm.datasets import ShapesDataset  # noqa: E402
 from genseg_mm.launch import ToolParser, run_tool  # noqa: E402
 from genseg_mm.models.mask_head import GenerativeMaskHead  # noqa: E402
 from genseg_mm.models.patch_codec import PatchCodec, fit_patch_codec  # noqa: E402
+from genseg_mm.whole_files import check_writable, whole_file  # noqa: E402
 
 
 def scenes(split: str, num_scenes: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -47,13 +48,14 @@ def main() -> None:
     parser.add_argument('--patch-size', type=int, default=8)
     parser.add_argument('--num-scenes', type=int, default=2000)
     args = parser.parse_args()
+    check_writable(args.out.parent, 'OUT in')
 
     images, masks = scenes('train', args.num_scenes)
     state = fit_patch_codec(
         images, GenerativeMaskHead.masks_to_images(masks), args.latent_channels, args.patch_size
     )
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    save_file(state, args.out)
+    with whole_file(args.out) as unfinished:
+        save_file(state, unfinished)
     iou, psnr = round_trip(PatchCodec(str(args.out)), *scenes('test', 300))
     print(f'{args.out}: held-out masks oIoU {iou:.4f}, images {psnr:.2f} dB')
 
