@@ -100,9 +100,10 @@ def test_the_same_process_takes_it_again_only_where_that_is_meant(tmp_path):
 
 def test_waiting_says_for_whom(tmp_path, hold, capfd):
     other = hold(tmp_path)
-    signal.signal(signal.SIGALRM, lambda *_: other.kill())
+    before = signal.signal(signal.SIGALRM, lambda *_: other.kill())
     signal.setitimer(signal.ITIMER_REAL, 0.2)
     WriteLock(tmp_path, '', wait=True).release()
+    signal.signal(signal.SIGALRM, before)
     assert f'waiting for process {other.process.pid} ' in capfd.readouterr().out
 
 
