@@ -3,13 +3,13 @@
 import ast
 import json
 import runpy
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
+from short_runs import run_forked, small_data
 
 from genseg_mm.config_file import find_config
 from genseg_mm.launch import check_config
@@ -104,7 +104,6 @@ def test_basenames_are_unique():
 def data_root(tmp_path_factory):
     """Tiny copies of all datasets."""
     root = tmp_path_factory.mktemp('data')
-    folder = ROOT / 'tools/dataset_tools'
     commands = [
         [f'make_tiny_{name}.py', root]
         for name in (
@@ -120,24 +119,34 @@ def data_root(tmp_path_factory):
     ]
     commands += [['prepare_hypersim.py', root / 'hypersim', '--out', root / 'hypersim/index.csv']]
     for tool, *arguments in commands:
-        command = [sys.executable, folder / tool, *arguments]
-        subprocess.run(list(map(str, command)), check=True, capture_output=True)
+        run_forked(f'dataset_tools/{tool}', *arguments, cwd=root)
     return root
 
 
+@pytest.fixture
+def one_thread():
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(num_threads)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures('one_thread')
 @pytest.mark.parametrize('path', TINY, ids=lambda path: path.stem)
 def test_tiny_config_trains_resumes_tests_and_draws(path, tmp_path, data_root, monkeypatch):
     monkeypatch.setenv('GENSEG_DATA', str(data_root))
-    monkeypatch.setenv('OMP_NUM_THREADS', '1')
+    cfg = Config.fromfile(path)
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        MODELS.build(cfg.model)  # imports what the forks need
 
     def run(tool, *arguments):
-        command = [sys.executable, str(ROOT / 'tools' / tool), str(path), *arguments]
-        result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-        assert result.returncode == 0, result.stderr[-3000:]
+        run_forked(tool, path, *arguments, cwd=tmp_path)
 
     options = ['--work-dir', str(tmp_path), '--cfg-options', 'default_hooks.logger.interval=1']
-    evaluated = Config.fromfile(path).get('val_dataloader') is not None
+    evaluated = cfg.get('val_dataloader') is not None
+    if evaluated:
+        options += small_data(cfg)
     short = ['train_cfg.max_iters=6', 'default_hooks.checkpoint.interval=3']
     run('train.py', *options, *short, *(['train_cfg.val_interval=6'] if evaluated else []))
     logs = [json.loads(line) for line in next(tmp_path.glob('*/vis_data/scalars.json')).open()]
@@ -147,10 +156,7 @@ def test_tiny_config_trains_resumes_tests_and_draws(path, tmp_path, data_root, m
     # Trained on from the middle, in another process and without workers: the same bits.
     tool = runpy.run_path(str(ROOT / 'tools/analysis_tools/check_resume.py'))
     alone = {'train_dataloader.num_workers': 0, 'train_dataloader.persistent_workers': False}
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     resumed = tool['train'](path, tmp_path / 'resumed', 6, 3, tmp_path / 'iter_3.pth', alone)
-    torch.set_num_threads(num_threads)
     found = tool['differences'](tmp_path / 'iter_6.pth', resumed)
     assert {name.split('.')[0] for name in found} >= {'state_dict', 'optimizer', 'log'}
     assert {name: value for name, value in found.items() if value} == {}

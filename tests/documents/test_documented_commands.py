@@ -19,6 +19,7 @@ from made_files import make_data
 from mmengine.config import Config
 from PIL import Image
 from shell_commands import Command, commands_of, lines_of, make_place
+from short_runs import small_data
 
 from genseg_mm.checkpoint import load_weights_only, model_weights
 
@@ -228,20 +229,6 @@ TWINS: dict[str, Callable[[Twins, Command], None]] = {
     'tools/dataset_tools/cache_encodings.py': Twins.cache,
     'tools/model_converters/publish_model.py': Twins.publish,
 }
-
-
-def small_data(cfg: Config, splits: tuple[str, ...] = ('val', 'test')) -> list[str]:
-    """Options for a handful of procedural scenes in the loaders of these splits."""
-    changes = []
-    for split in splits:
-        dataset = cfg.get(f'{split}_dataloader').dataset
-        parts = {f'datasets.{i}.': one for i, one in enumerate(dataset.get('datasets', []))} or {
-            '': dataset
-        }
-        for key, part in parts.items():
-            if part.type.endswith('ShapesDataset'):
-                changes.append(f'{split}_dataloader.dataset.{key}num_scenes=2')
-    return changes
 
 
 def compare_with_listing(report: dict, settings: dict) -> None:
