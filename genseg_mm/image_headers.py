@@ -47,7 +47,7 @@ def max_pixels() -> int:
     text = os.environ.get(MAX_PIXELS_VARIABLE, '').strip()
     if not text:
         return MAX_PIXELS
-    if not text.isdigit() or not int(text):
+    if not text.isdecimal() or len(text) > 18 or not int(text):
         raise ValueError(f'{MAX_PIXELS_VARIABLE} must be a number of pixels, but got {text!r}')
     return int(text)
 

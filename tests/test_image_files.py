@@ -171,7 +171,7 @@ def test_the_bound_is_a_setting(tmp_path, monkeypatch):
         LoadImage()(dict(img_path=str(path)))
     with Image.open(path) as image, pytest.raises(ValueError, match=f'at most {pixels - 1} pixels'):
         read_image(list_sources(image)[0][0])
-    for text in ('0', '-3', '1e8', 'many'):
+    for text in ('0', '-3', '1e8', 'many', '\u00b2', '9' * 5000):
         monkeypatch.setenv(MAX_PIXELS_VARIABLE, text)
         with pytest.raises(ValueError, match=f'{MAX_PIXELS_VARIABLE} must be a number of pixels'):
             LoadImage()(dict(img_path=str(path)))

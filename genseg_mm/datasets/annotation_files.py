@@ -1,21 +1,11 @@
-"""What the readers of annotation files share: entries with their keys, paths that stay inside, pictures that exist."""
+"""What the readers share: entries with their keys, paths that stay inside, files that exist, folders to search."""
 
 import math
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from reprlib import repr as short_repr
 
-from genseg_mm.files import has_lone_surrogate, read_json
-
-__all__ = [
-    'check_keys',
-    'is_integer',
-    'is_number',
-    'missing_pictures',
-    'picture_path',
-    'read_json',
-    'where_configs_look',
-]
+from genseg_mm.files import has_lone_surrogate
 
 
 def where_configs_look() -> str:
@@ -89,8 +79,47 @@ def picture_path(
     return path
 
 
+class ExistingFiles:
+    """Which files exist (``path in files``), by one listing of each folder: far fewer calls than one per file."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, set[str]] = {}
+
+    def __contains__(self, path: str) -> bool:
+        folder, name = os.path.split(path)
+        if folder not in self._names:
+            try:
+                with os.scandir(folder or '.') as entries:
+                    self._names[folder] = {entry.name for entry in entries if entry.is_file()}
+            except (FileNotFoundError, NotADirectoryError):
+                self._names[folder] = set()
+        return name in self._names[folder]
+
+
+def folders_below(root: str) -> Iterator[tuple[str, list[str]]]:
+    """Every folder from ``root`` on, sorted, with the names of its files; hidden ones are no data.
+
+    Links to folders are followed; a folder that is reached twice, as in a circle of links, comes once.
+
+    Raises:
+        OSError: If a folder cannot be read.
+    """
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    seen = set()
+    for folder, subfolders, names in os.walk(root, onerror=fail, followlinks=True):
+        if os.path.realpath(folder) in seen:
+            subfolders.clear()
+            continue
+        seen.add(os.path.realpath(folder))
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith('.'))
+        yield folder, sorted(name for name in names if not name.startswith('.'))
+
+
 def missing_pictures(paths: Collection[str], folder: str, layout: str) -> str | None:
-    """Says how many pictures do not exist; listings of the folders are much faster than asking for every file.
+    """Says how many pictures do not exist.
 
     Args:
         paths: Of all pictures, below ``folder``.
@@ -107,11 +136,8 @@ def missing_pictures(paths: Collection[str], folder: str, layout: str) -> str | 
         raise FileNotFoundError(
             f'data_prefix img_path: folder {folder!r} does not exist, expected {layout}'
         )
-    listings = {
-        parent: set(os.listdir(parent)) if os.path.isdir(parent) else set()
-        for parent in {os.path.dirname(path) for path in paths}
-    }
-    missing = [p for p in paths if os.path.basename(p) not in listings[os.path.dirname(p)]]
+    files = ExistingFiles()
+    missing = [path for path in paths if path not in files]
     if not missing:
         return None
     return f'{len(missing)} of {len(paths)} pictures are missing, the first is {min(missing)}'

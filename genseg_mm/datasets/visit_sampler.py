@@ -32,9 +32,7 @@ class VisitSampler(Sampler):
         self.sampler = DATA_SAMPLERS.build(sampler, default_args=dict(dataset=own, seed=self.seed))
         self.rank, self.world_size = get_dist_info()
         self.epoch = self.position = 0
-        if hasattr(
-            self.sampler, 'skip'
-        ):  # MMEngine asks for it by name, and walks where there is none
+        if hasattr(self.sampler, 'skip'):  # MMEngine asks for it by name, and walks where there is none
             self.skip = self._skip
 
     def __iter__(self) -> Iterator[Visit]:

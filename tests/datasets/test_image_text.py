@@ -95,6 +95,19 @@ def test_items_of_a_folder_and_of_shards(root):
         assert fresh.get_data_info(Visit(1, visit))['text'] == captions[drawn]
 
 
+def test_linked_folders_are_read_and_hidden_files_are_no_data(tmp_path):
+    data, other = tmp_path / 'data', tmp_path / 'other'
+    for path in (data / 'a', data / '.hidden/b', data / '._a', other / 'c'):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.with_name(f'{path.name}.png').write_bytes(picture(9))
+        path.with_name(f'{path.name}.txt').write_text(f'a text of {path.name}')
+    (data / 'linked').symlink_to(other)
+    (other / 'circle').symlink_to(data)
+    dataset = build(tmp_path, 'data', test_mode=True)
+    assert [info['img_id'] for info in infos(dataset)] == ['a', 'linked/c']
+    assert dataset.left_out == {}
+
+
 def test_members_are_read_in_any_order_by_several_workers(root):
     dataset = build(root, 'shards/*.tar', caption='first', pipeline=PIPELINE)
     order = [7, 0, 3, 6, 1, 5, 2, 4] * 3

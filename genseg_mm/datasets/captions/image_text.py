@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from reprlib import repr as short_repr
 
-from genseg_mm.datasets.annotation_files import picture_path
+from genseg_mm.datasets.annotation_files import ExistingFiles, folders_below, picture_path
 from genseg_mm.datasets.captions.caption_dataset import CaptionDataset
 from genseg_mm.datasets.captions.tar_shards import (
     IMAGE_ENDINGS,
@@ -29,7 +29,8 @@ class ImageTextDataset(CaptionDataset):
 
     A source is one of these:
 
-    - a folder: pictures (.jpg, .jpeg, .png, .webp) at any depth, with a ``.txt`` or ``.json`` of the same name;
+    - a folder: pictures (.jpg, .jpeg, .png, .webp) at any depth, with a ``.txt`` or ``.json`` of the same name; links
+      to folders are followed, hidden files (``._*`` of macOS) are no data;
     - a list: ``.jsonl`` (a dict in each line), ``.csv`` or ``.tsv`` (columns with names; a tsv has no quoting) with the
       path of a picture and its text; several lines of one picture are its captions;
     - tar shards of WebDataset's layout, uncompressed (see ``tar_shards.py``): their index is built once, and members
@@ -114,10 +115,9 @@ class ImageTextDataset(CaptionDataset):
         )
 
     def _read_folder(self, root: str) -> Iterator[dict]:
-        for folder, subfolders, names in os.walk(root):
-            subfolders.sort()
+        for folder, names in folders_below(root):
             endings: dict[str, list[str]] = {}
-            for name in sorted(names):
+            for name in names:
                 stem, ending = os.path.splitext(name)
                 endings.setdefault(stem, []).append(ending)
             for stem, own in endings.items():
@@ -188,12 +188,9 @@ class ImageTextDataset(CaptionDataset):
             ids.setdefault(full, os.path.splitext(image)[0])
         if not has_texts and lacking:
             raise ValueError(lacking)
-        listings: dict[str, set[str]] = {}
+        files = ExistingFiles()
         for full, own in captions.items():
-            folder, name = os.path.split(full)
-            if folder not in listings:  # one listing is faster than a question for every file
-                listings[folder] = set(os.listdir(folder)) if os.path.isdir(folder) else set()
-            if name not in listings[folder]:
+            if full not in files:
                 self.leave_out('pictures that do not exist', full)
             elif own:
                 yield dict(img_path=full, img_id=ids[full], captions=own)

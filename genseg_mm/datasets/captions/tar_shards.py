@@ -92,6 +92,12 @@ def address(shard: str, picture: Picture) -> str:
     return f'tar://{shard}#{picture.offset}+{picture.size}/{picture.member}'
 
 
+def split_address(path: str) -> tuple[str, str] | None:
+    """The shard of an address, and what follows it; None for another path."""
+    found = _ADDRESS.fullmatch(path)
+    return None if found is None else (found[1], path[found.end(1) :])
+
+
 def texts_of(data: bytes, ending: str, text_key: str) -> tuple[list[str], list[str]]:
     """Captions of the bytes of a text file: one in ``.txt``, one or a list of them in ``.json``.
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmengine.dataset import Compose
 
+from genseg_mm.datasets.captions.tar_shards import split_address
 from genseg_mm.datasets.encodings.encoding_cache import (
     KINDS,
     EncodingCache,
@@ -181,12 +181,12 @@ def image_item(results: dict, pipeline: str) -> tuple[str, dict]:
 
 def _file_of(path: str) -> tuple[str, str]:
     """The file of a picture's path or of its address in a tar shard, and what follows it in the address."""
-    found = re.fullmatch(r'tar://(.+?)(#\d+\+\d+/.*)', path, re.DOTALL)
+    found = split_address(path)
     if found is None and '://' in path:
         raise ValueError(
             f'{path}: expected a local file, as its size and time tell whether it has changed, but got an address'
         )
-    file, member = found.groups() if found else (path, '')
+    file, member = found or (path, '')
     return os.path.abspath(file), member
 
 

@@ -17,6 +17,7 @@ and items are appended after it, so a killed run leaves at most a last line that
 
 import hashlib
 import json
+import logging
 import os
 import zlib
 from collections import defaultdict
@@ -157,25 +158,11 @@ class EncodingCache:
         if kind not in KINDS:
             return
         try:
-            with safe_open(path, framework='pt') as shard:
-                names = list(shard.keys())
-        except SafetensorError as error:
+            parts = _parts_of(path)
+        except ValueError as error:
             if not remove_torn:
-                raise ValueError(
-                    f'{path} is damaged or cut short ({error}): {self.command} makes it anew'
-                ) from error
-            print_log(f'{path} is damaged or cut short: what it held is made anew', 'current', 30)
-            path.unlink()
-            return
-        parts = defaultdict(list)
-        for name in names:
-            content, _, part = name.rpartition('.')
-            parts[content].append(part)
-        if not all(_CHECKSUM in own and len(own) > 1 for own in parts.values()):
-            problem = 'has no checksums (an older version wrote it) or is damaged'
-            if not remove_torn:
-                raise ValueError(f'{path} {problem}: {self.command} makes it anew')
-            print_log(f'{path} {problem}: what it held is made anew', 'current', 30)
+                raise ValueError(f'{error}: {self.command} makes it anew') from error
+            print_log(f'{error}: what it held is made anew', 'current', logging.WARNING)
             path.unlink()
             return
         number = len(self._shards)
@@ -315,6 +302,26 @@ class EncodingCacheWriter(EncodingCache):
             whole = path.read_bytes().rfind(b'\n') + 1
             if whole < path.stat().st_size:
                 os.truncate(path, whole)
+
+
+def _parts_of(path: Path) -> dict[str, list[str]]:
+    """Names of the parts of each content of a shard.
+
+    Raises:
+        ValueError: If it is damaged.
+    """
+    try:
+        with safe_open(path, framework='pt') as shard:
+            names = list(shard.keys())
+    except SafetensorError as error:
+        raise ValueError(f'{path} is damaged or cut short ({error})') from error
+    parts = defaultdict(list)
+    for name in names:
+        content, _, part = name.rpartition('.')
+        parts[content].append(part)
+    if not all(_CHECKSUM in own and len(own) > 1 for own in parts.values()):
+        raise ValueError(f'{path} has no checksums (an older version wrote it) or is damaged')
+    return parts
 
 
 def _checksum(content: str, tensors: Mapping[str, Tensor]) -> int:

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from genseg_mm.datasets.encodings.cached_encodings import image_item, mask_item, split_pipeline
 from genseg_mm.datasets.encodings.encoding_cache import config_key
+from genseg_mm.datasets.transforms.mask_values import CHECKED
 from genseg_mm.registry import DATASETS
 
 # Arguments with which a data set draws one of several texts at each access, and what lists all of them.
@@ -88,7 +89,7 @@ class ItemsToEncode(Dataset):
             mask=None if mask is None else torch.from_numpy(np.ascontiguousarray(mask)),
             text=results['text'],
             task='mask' if is_mask else 'image',
-            mask_values_checked=bool(results.get('mask_values_checked')),
+            mask_values_checked=bool(results.get(CHECKED)),
             name=results.get('img_path') or f'image {results.get("img_id", "?")}',
             ori_shape=tuple(results.get('ori_shape', image.shape))[:2],
             img_shape=tuple(results.get('img_shape', image.shape))[:2],

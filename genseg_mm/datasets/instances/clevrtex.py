@@ -1,11 +1,11 @@
 """ClevrTex: textured solids on textured ground, with the index of every object."""
 
-import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from genseg_mm.datasets.annotation_files import folders_below
 from genseg_mm.datasets.instances.instance_map_dataset import InstanceMapDataset
 from genseg_mm.datasets.instances.instance_map_files import check_index_png
 from genseg_mm.registry import DATASETS
@@ -89,13 +89,7 @@ class ClevrTexDataset(InstanceMapDataset):
         """Number -> path without ending, and which endings there are."""
         pattern = re.compile(rf'(CLEVRTEX_{self.variant}_(\d{{6}}))(\.png|_flat\.png|\.json)')
         scenes: dict[int, tuple[str, set[str]]] = {}
-        seen = set()  # links are followed, but not in circles
-        for folder, folders, names in os.walk(self.data_root, followlinks=True):
-            if os.path.realpath(folder) in seen:
-                folders.clear()
-                continue
-            seen.add(os.path.realpath(folder))
-            folders.sort()
+        for folder, names in folders_below(self.data_root):
             for match in filter(None, map(pattern.fullmatch, names)):
                 stem = str(Path(folder, match[1]))
                 known, endings = scenes.setdefault(int(match[2]), (stem, set()))

@@ -10,6 +10,7 @@ from typing import Any
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
+from genseg_mm.datasets.annotation_files import ExistingFiles
 from genseg_mm.datasets.counted_warning import warn_counted
 from genseg_mm.datasets.seeded_access import SeededAccess
 
@@ -90,7 +91,7 @@ class InstanceMapDataset(SeededAccess, BaseDataset):
                 f'{type(self).__name__} expects a folder at data_root, but there is none at {self.data_root}'
             )
         self.skipped = {}
-        items, files = [], _Listings()
+        items, files = [], ExistingFiles()
         for pair in self.list_pairs():
             absent = [
                 (pair[key], reason)
@@ -139,23 +140,6 @@ class InstanceMapDataset(SeededAccess, BaseDataset):
             self.num_empty,
         )
         return None if self.empty == 'redraw' else data
-
-
-class _Listings:
-    """Which files exist, by one listing of each folder: far fewer calls than one per file."""
-
-    def __init__(self) -> None:
-        self._names: dict[str, set[str]] = {}
-
-    def __contains__(self, path: str) -> bool:
-        folder, name = os.path.split(path)
-        if folder not in self._names:
-            try:
-                with os.scandir(folder) as entries:
-                    self._names[folder] = {entry.name for entry in entries if entry.is_file()}
-            except (FileNotFoundError, NotADirectoryError):
-                self._names[folder] = set()
-        return name in self._names[folder]
 
 
 def named_files(folder: Path, suffixes: Collection[str]) -> set[str]:

@@ -120,7 +120,8 @@ def _check_storage(node: Any, path: str | Path) -> None:
     """Refuses what would be unpacked by a plugin, or to more than the array has."""
     if node.chunks is None:
         return
-    names = {node.id.get_create_plist().get_filter(place)[0] for place in range(_num_filters(node))}
+    filters = node.id.get_create_plist()
+    names = {filters.get_filter(place)[0] for place in range(filters.get_nfilters())}
     if not names <= _KNOWN_FILTERS:
         raise ValueError(
             f'{path}: expected ids that are plain or compressed by gzip or lzf, but got the filters {sorted(names)}'
@@ -142,10 +143,6 @@ def _check_storage(node: Any, path: str | Path) -> None:
             raise ValueError(
                 f'{path}: expected chunks of {chunk_bytes} bytes, but one unpacks to more: it is damaged'
             )
-
-
-def _num_filters(node: Any) -> int:
-    return node.id.get_create_plist().get_nfilters()
 
 
 def as_ids(array: np.ndarray, where: str | Path) -> np.ndarray:

@@ -22,7 +22,7 @@ _GREFCOCO = ('grefcoco/grefs(unc).json', 'grefcoco/grefs(unc).p')  # either name
 
 # Names for lists of refs files. All pictures that PolyFormer leaves out (10,113) are those of 'unc+umd+google'.
 PRESETS = {
-    'unc+umd': (_UNC_UMD),
+    'unc+umd': _UNC_UMD,
     'unc+umd+google': (*_UNC_UMD, _GOOGLE),
     'all': (*_UNC_UMD, _GOOGLE, _GREFCOCO),
 }

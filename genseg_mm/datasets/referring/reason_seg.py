@@ -7,7 +7,7 @@ from reprlib import repr as short_repr
 
 from mmengine.logging import print_log
 
-from genseg_mm.datasets.annotation_files import read_json, where_configs_look
+from genseg_mm.datasets.annotation_files import where_configs_look
 from genseg_mm.datasets.counted_visits import CountedVisits, checked_choice
 from genseg_mm.datasets.published_counts import (
     REASONSEG_IMAGES,
@@ -17,6 +17,7 @@ from genseg_mm.datasets.published_counts import (
 )
 from genseg_mm.datasets.referring.leakage import coco_image_id, evaluation_image_ids
 from genseg_mm.datasets.referring.reason_seg_files import IGNORED, read_annotation
+from genseg_mm.files import read_json
 from genseg_mm.registry import DATASETS
 
 LAYOUT = '<data_root>/ReasonSeg/{train,val,test}/<name>.jpg and <name>.json'

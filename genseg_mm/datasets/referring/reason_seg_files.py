@@ -7,11 +7,10 @@ import cv2
 import numpy as np
 
 from genseg_mm.datasets.annotation_files import is_number
+from genseg_mm.datasets.segmentations import MAX_REACH
 from genseg_mm.files import read_json
 
 IGNORED = 255
-# In longer sides of the picture: OpenCV's fixed-point coordinates overflow far outside.
-_MAX_REACH = 10
 
 
 def read_annotation(path: str, usable: Callable[[object, str], str]) -> dict:
@@ -74,7 +73,7 @@ def draw_shapes(
     Raises:
         ValueError: If points lie far outside of the picture.
     """
-    limit = _MAX_REACH * max(height, width)
+    limit = MAX_REACH * max(height, width)  # far outside OpenCV's fixed-point coordinates overflow
     polygons, areas = [], []
     for shape in shapes:
         points = np.asarray(shape['points'], np.float64)

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Collection
 from reprlib import repr as short_repr
 
-from genseg_mm.datasets.annotation_files import check_keys, is_integer, is_number, read_json
+from genseg_mm.datasets.annotation_files import check_keys, is_integer, is_number
 from genseg_mm.datasets.coco_annotations import (
     FLAGS,
     ID,
@@ -19,6 +19,7 @@ from genseg_mm.datasets.coco_annotations import (
     read_lists,
 )
 from genseg_mm.datasets.safe_pickle import load_plain_pickle
+from genseg_mm.files import read_json
 
 LAYOUT = (
     '<data_root>/refcoco/instances.json, <data_root>/refcoco/refs(unc).p and '
