@@ -232,6 +232,8 @@ class GenSegInferencer(InteractivePrompting, PictureGeneration, BaseInferencer):
 
         For folders whose predictions do not fit into memory.
         """
+        if out_dir:
+            out_dir = check_writable(out_dir, 'out_dir')
         sources, is_single = list_sources(inputs, out_dir)
         names = [source.name for source in sources]
         prompts = split_prompts(
@@ -246,8 +248,6 @@ class GenSegInferencer(InteractivePrompting, PictureGeneration, BaseInferencer):
         check_settings(**{**dict(automatic=None, prompting=None), **forward})
         if visualize.get('show'):
             check_display()
-        if out_dir:
-            check_writable(out_dir, 'out_dir')
         jobs = run_in_order(
             read_jobs(sources, prompts, on_error),
             lambda job: self.preprocess(job, **preprocess),

@@ -69,7 +69,8 @@ def picture(seed: int) -> np.ndarray:
 # Pictures
 
 
-def test_pictures_are_those_of_the_model_by_text_seed_and_number(tmp_path):
+def test_pictures_are_those_of_the_model_by_text_seed_and_number(tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path.parent))
     infer = inferencer()
     result = infer(
         texts=TEXTS,
@@ -78,7 +79,7 @@ def test_pictures_are_those_of_the_model_by_text_seed_and_number(tmp_path):
         num_steps=2,
         seed=3,
         batch_size=3,
-        out_dir=tmp_path,
+        out_dir=f'~/{tmp_path.name}',
         return_vis=True,
     )
     predictions = result['predictions']

@@ -229,6 +229,14 @@ def test_files_hold_what_was_returned(tmp_path):
     assert json.loads((out / 'preds/a_2.json').read_text())['image'] == str(paths[1])
 
 
+def test_the_home_is_where_it_was_checked(tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path / 'home'))
+    monkeypatch.chdir(tmp_path)
+    inferencer()(bgr(SCENE), out_dir='~/results', return_vis=False)
+    assert (tmp_path / 'home/results/preds/00000000.json').is_file()
+    assert [path.name for path in tmp_path.iterdir()] == ['home']
+
+
 def test_what_is_not_wanted_is_not_made(tmp_path):
     infer = inferencer()
     result = infer(bgr(SCENE), out_dir=tmp_path / 'a', no_save_vis=True, return_vis=False)

@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument('--patch-size', type=int, default=8)
     parser.add_argument('--num-scenes', type=int, default=2000)
     args = parser.parse_args()
-    check_writable(args.out.parent, 'OUT in')
+    args.out = check_writable(args.out.parent, 'OUT in') / args.out.name
 
     images, masks = scenes('train', args.num_scenes)
     state = fit_patch_codec(

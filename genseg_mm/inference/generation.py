@@ -84,7 +84,7 @@ class PictureGeneration:
         if show:
             check_display()
         if out_dir:
-            check_writable(out_dir, 'out_dir')
+            out_dir = check_writable(out_dir, 'out_dir')
         negative = settings.get('negative_text')
         if negative is not None and not isinstance(negative, str):
             raise ValueError(f'negative_text must be a text, but got {negative!r}')
