@@ -102,7 +102,7 @@ def similar_masks(
     masks = cells.spread(~some_not)
     low, high = (similarity(end.sqrt()[:, None, None], rule) for end in reversed(ends))
     undecided = some & some_not  # (Q, rows of cells, columns of cells)
-    if color_map[0].numel() > LARGE and undecided.sum() < 3 * undecided[0].numel():
+    if color_map[0].numel() > LARGE and undecided.sum() < 3 * math.prod(cells.grid):
         for part in undecided.nonzero().split(1024):
             query, top, left = part[:, 0], part[:, 1] * CELL, part[:, 2] * CELL
             found = filtered_cells(

@@ -109,6 +109,16 @@ def test_squares_that_are_decided_cost_nothing(monkeypatch):
     assert filtered == [(32, 64, 40)]
 
 
+def test_no_query_gives_no_mask(monkeypatch):
+    for large in (large_maps.LARGE, 50):
+        monkeypatch.setattr(large_maps, 'LARGE', large)
+        for masks in (
+            similar_masks(torch.zeros(3, 9, 12), torch.zeros(0, 3), 3.0),
+            masks_within(torch.zeros(3, 9, 12), torch.zeros(0, 3), 20.0),
+        ):
+            assert masks.tolist() == [] and masks.shape[1:] == (9, 12)
+
+
 def test_bad_rule_is_named():
     with pytest.raises(ValueError, match="rule: expected 'reference' or 'paper', but got 'x'"):
         similar_masks(torch.zeros(3, 4, 5), torch.zeros(1, 3), 3.0, 'x')
