@@ -1,6 +1,8 @@
 """What the inferencer takes: images in all their forms, and prompts."""
 
 import logging
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -138,8 +140,25 @@ def test_folders(tmp_path):
         Image.fromarray(scene(4, width, (0, 0, 2, 2, RED))).save(tmp_path / name)
     (tmp_path / 'notes.txt').write_text('no image')
     (tmp_path / 'inner').mkdir()
-    predictions = inferencer()(str(tmp_path))['predictions']
-    assert [one['color_map'].shape[1] for one in predictions] == [5, 7, 9]
+    for _ in range(2):  # the second time its own results are there
+        predictions = inferencer()(str(tmp_path), out_dir=str(tmp_path))['predictions']
+        assert [one['color_map'].shape[1] for one in predictions] == [5, 7, 9]
+        assert len(list((tmp_path / 'vis').glob('*.png'))) == 3
+
+
+def test_a_folder_below_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
+    Image.fromarray(SCENE).save(tmp_path / 'a.png')
+    (tmp_path / 'locked').mkdir()
+    scandir = os.scandir
+
+    def refuse(path):
+        if Path(path).name == 'locked':
+            raise PermissionError(13, 'Permission denied', str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, 'scandir', refuse)
+    with pytest.raises(PermissionError, match='locked'):
+        inferencer()(str(tmp_path))
 
 
 # Prompts

@@ -52,13 +52,15 @@ def list_sources(inputs: Any, out_dir: str | os.PathLike = '') -> tuple[list[Sou
         inputs: A path of an image or of a folder (its image files and those of all folders below, sorted by path, but
             hidden ones and links to folders), an array, a PIL image, or a list of paths of images, arrays and PIL
             images.
-        out_dir: Folder of results: where it lies below the folder of the images, what is in it is left out.
+        out_dir: Folder of results: where it lies below the folder of the images, what is in it is left out; where it is
+            that folder, its ``vis`` and ``preds``.
 
     Returns:
         The sources, and whether the input was a single image.
 
     Raises:
         FileNotFoundError: If a path does not exist.
+        OSError: If a folder cannot be listed.
         ValueError: If there is no image at all, or something that is none of the above.
     """
     is_single = not isinstance(inputs, (list, tuple))
@@ -87,12 +89,18 @@ def list_sources(inputs: Any, out_dir: str | os.PathLike = '') -> tuple[list[Sou
 
 
 def _images_below(folder: Path, out_dir: str | os.PathLike) -> list[Path]:
+    def refuse(error: OSError) -> None:  # os.walk would leave out what it cannot list
+        raise error
+
     found, results = [], Path(out_dir).resolve() if out_dir else None
-    for place, folders, files in os.walk(folder):
+    left_out = [results]
+    if results == folder.resolve():
+        left_out = [results / 'vis', results / 'preds']
+    for place, folders, files in os.walk(folder, onerror=refuse):
         folders[:] = [
             name
             for name in folders
-            if not name.startswith('.') and Path(place, name).resolve() != results
+            if not name.startswith('.') and Path(place, name).resolve() not in left_out
         ]
         found += [
             Path(place, name)
