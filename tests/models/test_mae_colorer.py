@@ -293,6 +293,8 @@ def test_half_precision_weights_are_trained_in_float32(folder: Path, tmp_path: P
 def test_models_of_other_images_are_refused(folder: Path, tmp_path: Path):
     with pytest.raises(ValueError, match='image_size 32 and num_channels 1'):
         MAEColorer(dict(MAE, num_channels=1))
+    with pytest.raises(ValueError, match='^image_size must be a multiple of the patch size 8, but got 36'):
+        MAEColorer(dict(MAE, image_size=36))
     other = Path(shutil.copytree(folder, tmp_path / 'other'))
     config = json.loads((other / 'config.json').read_text())
     (other / 'config.json').write_text(json.dumps({**config, 'model_type': 'vit'}))

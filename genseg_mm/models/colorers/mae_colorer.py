@@ -82,9 +82,9 @@ class MAEColorer(NetworkSizeMixin, BaseModule):
         self.is_released = pretrained is not None
         self.side = stated.get('size', self.mae.config.image_size)
         if self.side % self.patch_size:
+            said = f'{pretrained}: the size of preprocessor_config.json' if 'size' in stated else 'image_size'
             raise ValueError(
-                f'{pretrained}: the size of preprocessor_config.json must be a multiple of the patch size '
-                f'{self.patch_size}, but got {self.side}'
+                f'{said} must be a multiple of the patch size {self.patch_size}, but got {self.side}'
             )
         self.register_buffer('mean', torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer('std', torch.tensor(std).view(1, 3, 1, 1), persistent=False)
