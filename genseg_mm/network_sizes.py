@@ -1,8 +1,10 @@
 """From the size of a picture to the size that a network takes it at; shared by models and transforms."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from genseg_mm.image_headers import MAX_PIXELS_VARIABLE, max_pixels
+from genseg_mm.registry import class_name
 
 Size = tuple[int, int]
 
@@ -43,6 +45,16 @@ def check_network_size(height: int, width: int) -> None:
             f'size of the network: expected at most {max_pixels()} pixels ({MAX_PIXELS_VARIABLE} in the environment), '
             f'but got {height}x{width}; take a smaller image_size or processing_size'
         )
+
+
+def is_network_resize(transform: Any) -> bool:
+    """Whether a transform's config is ``NetworkResize`` without settings, which means: ask the model."""
+    return (
+        isinstance(transform, Mapping)
+        and set(transform) == {'type'}
+        and isinstance(transform['type'], (str, type))
+        and class_name(transform['type']) == 'NetworkResize'
+    )
 
 
 def _sizes(

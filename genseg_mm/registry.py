@@ -38,3 +38,8 @@ OPTIM_WRAPPER_CONSTRUCTORS = _child(
 PARAM_SCHEDULERS = _child('parameter scheduler', 'PARAM_SCHEDULERS', 'optim')
 LOOPS = _child('loop', 'LOOPS', 'optim', 'benchmarking.loop')
 RUNNERS = _child('runner', 'RUNNERS', 'launch')
+
+
+def class_name(kind: str | type) -> str:
+    """Name of the class that a config's ``type`` means, without its scope."""
+    return kind.rpartition('.')[2] if isinstance(kind, str) else kind.__name__

@@ -11,12 +11,12 @@ from mmengine.config import Config
 from mmengine.registry import TRANSFORMS, DefaultScope
 from rich.progress import Progress
 
-from genseg_mm.inference.network_pipeline import class_name
 from genseg_mm.inference.prompts import check_not_empty
 from genseg_mm.inference.results import check_display, draw_picture, save_picture, show_picture
 from genseg_mm.models import GenMask
 from genseg_mm.models.picture_generation import SETTINGS, checked_texts, pictures_to_bytes
 from genseg_mm.models.seeded_noise import seeded_generator
+from genseg_mm.registry import class_name
 from genseg_mm.whole_files import check_writable, whole_file
 
 _CAPTION_DATASETS = ('CocoCaptionsDataset', 'ImageTextDataset')

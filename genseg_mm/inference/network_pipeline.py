@@ -10,6 +10,8 @@ from torch import nn
 from genseg_mm.datasets import PackGenSegInputs
 from genseg_mm.datasets.transforms import NetworkResize
 from genseg_mm.models.network_size import network_resize_of
+from genseg_mm.network_sizes import is_network_resize
+from genseg_mm.registry import class_name
 
 RESIZES = ('Resize', 'AntialiasedResize', 'NetworkResize')
 
@@ -31,11 +33,7 @@ class NetworkPipeline:
         self.model = model
         self.pack = PackGenSegInputs()
         # NetworkResize without settings means the size that the model asks for.
-        pipeline = [
-            one
-            for one in _test_pipeline(cfg)
-            if class_name(one['type']) != 'NetworkResize' or len(one) > 1
-        ]
+        pipeline = [one for one in _test_pipeline(cfg) if not is_network_resize(one)]
         with DefaultScope.overwrite_default_scope(scope):
             self.resize, self.instruct = (
                 [TRANSFORMS.build(one) for one in pipeline if class_name(one['type']) in kinds]
@@ -91,8 +89,3 @@ def _test_pipeline(cfg: Config) -> list[dict]:
     while not dataset.get('pipeline') and (dataset.get('dataset') or dataset.get('datasets')):
         dataset = dataset.get('dataset') or dataset['datasets'][0]
     return dataset.get('pipeline') or cfg.get('test_pipeline') or []
-
-
-def class_name(kind: str | type) -> str:
-    """Name of the class that a config's ``type`` means, without its scope."""
-    return kind.rpartition('.')[2] if isinstance(kind, str) else kind.__name__

@@ -16,7 +16,7 @@ from genseg_mm.datasets.transforms import LoadReferringMask
 from genseg_mm.datasets.transforms.load_image import LoadImage
 from genseg_mm.datasets.transforms.load_instance_map import LoadInstanceMap
 from genseg_mm.launch.config import override_config
-from genseg_mm.launch.network_size import is_network_resize
+from genseg_mm.network_sizes import is_network_resize
 
 SPLITS = ('train', 'val', 'test')
 TRUTHS = ('gt_instance_map', 'gt_masks', 'gt_seg_map', 'gt_boundaries')

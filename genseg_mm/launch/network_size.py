@@ -5,15 +5,7 @@ from typing import Any
 from mmengine.config import ConfigDict
 from torch import nn
 
-
-def is_network_resize(transform: Any) -> bool:
-    """Whether a transform's config is ``NetworkResize`` without settings, which means: ask the model."""
-    return (
-        isinstance(transform, dict)
-        and set(transform) == {'type'}
-        and isinstance(transform['type'], str)
-        and transform['type'].rpartition('.')[2] == 'NetworkResize'
-    )
+from genseg_mm.network_sizes import is_network_resize
 
 
 def fill_network_resize(dataset: Any, model: nn.Module | None) -> Any:

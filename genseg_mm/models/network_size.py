@@ -1,4 +1,8 @@
-"""Which size a network works at: the one place that says it."""
+"""Which size a model works at: the one place that asks it.
+
+The arithmetic, which transforms share, is in :mod:`genseg_mm.network_sizes`; the answer comes into the pipelines of a
+config by :mod:`genseg_mm.launch.network_size`.
+"""
 
 from collections.abc import Sequence
 from typing import Any

@@ -11,7 +11,6 @@ from torch.testing import assert_close
 
 from genseg_mm.models.color_scale import normalize_colors, stretch_colors
 from genseg_mm.models.colorers import UNetColorer
-from genseg_mm.models.colorers.patches import nearest_multiples
 
 UNET = dict(UNET_COLORER['config'], sample_size=16)
 
@@ -111,12 +110,6 @@ def test_unet_folder_loads_in_diffusers(tmp_path: Path):
     colorer.save_pretrained(str(tmp_path))
     colorer.unet = UNet2DConditionModel.from_pretrained(str(tmp_path)).eval()
     assert torch.equal(colorer(batch), expected)
-
-
-def test_nearest_multiples_round_halves_up():
-    assert nearest_multiples(8, 24, 16) == (16, 32)
-    assert nearest_multiples(7, 23, (16, 4)) == (16, 24)
-    assert nearest_multiples(10, 10, [4, 20]) == (12, 20)
 
 
 def test_unet_preferred_size():
