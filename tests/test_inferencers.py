@@ -319,7 +319,9 @@ def test_several_texts_have_a_key_of_their_colors():
         assert (line[:, 20:] == color).all(-1).mean() < 0.01
         assert (line[:, 20:] < 128).all(-1).sum() > 20  # the text
     infer = inferencer()
-    assert infer.set_image(bgr(SCENE)).__repr__() == 'colour map of 20 x 30 pixels, float32, RGB in [0, 255]'
+    colors = infer.set_image(bgr(SCENE))
+    assert repr(colors) == 'colour map of 20 x 30 pixels, float32, RGB in [0, 255]'
+    assert repr(colors[..., :1]).startswith('array([[[')
 
 
 def test_captions_of_any_length_are_cut_in_little_time():

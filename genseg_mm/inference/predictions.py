@@ -112,7 +112,7 @@ class ColorMap(np.ndarray):
     """A colour map that a notebook shows in one line, not as all of its numbers."""
 
     def __repr__(self) -> str:
-        if self.ndim != 3:  # a part of one
+        if self.ndim != 3 or self.shape[2] != 3:  # a part of one
             return repr(self.view(np.ndarray))
         height, width, _ = self.shape
         return f'colour map of {height} x {width} pixels, {self.dtype}, RGB in [0, 255]'

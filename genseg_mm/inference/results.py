@@ -89,10 +89,9 @@ def check_display() -> None:
 
 
 def save_picture(picture: np.ndarray, path: Path) -> None:
-    """Writes an RGB picture and makes its folder."""
-    kind = Image.registered_extensions().get(path.suffix.lower(), 'PNG')
+    """Writes an RGB picture as PNG and makes its folder."""
     with whole_file(path, durable=False) as temporary:
-        Image.fromarray(picture).save(temporary, kind)
+        Image.fromarray(picture).save(temporary, 'PNG')
 
 
 def save_prediction(prediction: dict, job: Job, folder: Path) -> None:

@@ -145,7 +145,8 @@ def settings_of(automatic: Any) -> dict[str, Any] | None:
     if automatic is not True and not isinstance(automatic, dict):
         raise ValueError(f'automatic: expected settings, True or None, but got {automatic!r}')
     settings = {} if automatic is True else dict(automatic)
-    known = list(inspect.signature(automatic_instances).parameters)[1:-1]  # less the map and the size
+    parameters = inspect.signature(automatic_instances).parameters
+    known = [name for name in parameters if name not in ('color_map', 'size')]  # a call's own
     unknown = sorted(set(settings) - set(known))
     if unknown:
         raise ValueError(

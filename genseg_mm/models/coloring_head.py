@@ -151,7 +151,7 @@ class InstanceColoringHead(BaseModule):
             ValueError: If sliding windows meet a colour scale that depends on the window.
         """
         raw = self._resize(self(inputs).float(), _input_size(batch_img_metas[0]))
-        for place, (own, meta) in enumerate(zip(raw, batch_img_metas, strict=False)):
+        for place, (own, meta) in enumerate(zip(raw, batch_img_metas, strict=True)):
             check_finite(own, 'colours', picture_of(meta, place))
         relative = self.normalize in ('batch', 'image')
         if (test_cfg or {}).get('mode') == 'slide':

@@ -8,7 +8,6 @@ from mmengine.structures import BaseDataElement, PixelData
 from torch import nn
 from torch.nn import functional as F
 
-from genseg_mm.models.automatic_instances import settings_of
 from genseg_mm.models.coloring_head import InstanceColoringHead
 from genseg_mm.models.gen2seg import Gen2Seg
 from genseg_mm.models.genmask import GenMask
@@ -20,21 +19,15 @@ class ColoringSegmentor(MapPrompting, BaseModel):
     """Predicts as the segmentor does, with its own preprocessor; its ``seg_logits`` are the colour maps.
 
     Args:
-        segmentor: Built model of mmseg whose last decode head is an ``InstanceColoringHead``.
-        prompting: Settings of :func:`genseg_mm.functional.point_prompting.masks_from_points`.
-        automatic: As of ``Gen2Seg``.
+        segmentor: Built model of mmseg whose last decode head is an ``InstanceColoringHead``. Its config has no
+            settings of prompts: those of a call, else the defaults.
     """
 
-    def __init__(
-        self,
-        segmentor: nn.Module,
-        prompting: dict[str, Any] | None = None,
-        automatic: dict[str, Any] | bool | None = None,
-    ) -> None:
+    def __init__(self, segmentor: nn.Module) -> None:
         super().__init__()
         self.segmentor = segmentor
-        self.prompting = dict(prompting or {})
-        self.automatic = settings_of(automatic)
+        self.prompting = {}
+        self.automatic = None
         self.processing_size: int | tuple[int, int] | None = None
 
     def network_resize(self) -> dict[str, Any] | None:

@@ -66,7 +66,7 @@ class MMSegApiMixin:
 
 
 def refuse_mmseg_settings(owner: str, **settings: Any) -> None:
-    """``pretrained``, ``train_cfg`` and ``test_cfg``, which mmseg sets to None in any config, mean nothing to ours.
+    """``pretrained`` and ``train_cfg``, which mmseg sets to None in any config, mean nothing to ours.
 
     Raises:
         ValueError: If one is something else.
