@@ -1,7 +1,7 @@
 """Every resize in every config: pictures with antialiasing, maps of ids by PIL's nearest, one way everywhere."""
 
 import json
-from functools import cache
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -37,21 +37,29 @@ def resizes_of(path: Path) -> list[dict]:
     return [one for one in found if 'resize' in one['type'].lower() and one['type'] != 'model_resize']
 
 
-@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: f'{path.parent.name}-{path.stem}')
-def test_resizes_of_a_config_are_antialiased(path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_resizes_of_every_config_are_antialiased(monkeypatch: pytest.MonkeyPatch):
+    """All configs in one test, because reading them is what takes the time."""
     monkeypatch.setenv('GENSEG_DATA', '/somewhere')
-    for cfg in resizes_of(path):
-        if cfg['type'] == 'genseg_mm.NetworkResize':
-            TRANSFORMS.build(cfg)  # always antialiased: test_effective_config.py, test_as_published.py
-            continue
-        assert cfg['type'] == 'genseg_mm.AntialiasedResize' and cfg['backend'] == 'pillow'
-        check_resize(json.dumps(cfg))
+    kinds, checked = Counter(), set()
+    for path in CONFIGS:
+        for cfg in resizes_of(path):
+            kinds[cfg['type']] += 1
+            text = json.dumps(cfg)
+            if text in checked:  # one resize, though many configs have it
+                continue
+            checked.add(text)
+            if cfg['type'] == 'genseg_mm.NetworkResize':
+                TRANSFORMS.build(cfg)  # always antialiased: test_effective_config.py, test_as_published.py
+                continue
+            assert cfg['type'] == 'genseg_mm.AntialiasedResize' and cfg['backend'] == 'pillow', path
+            check_resize(cfg)
+    # Were the search above blind, it would find nothing.
+    assert kinds['genseg_mm.AntialiasedResize'] > 50
+    assert kinds['genseg_mm.NetworkResize'] > 10
 
 
-@cache
-def check_resize(text: str) -> None:
-    """One resize, though many configs have it."""
-    cfg = json.loads(text)
+def check_resize(cfg: dict) -> None:
+    """A picture is resized as by PIL with antialiasing, maps of ids as by PIL's nearest."""
     rng = np.random.default_rng(0)
     picture = rng.integers(0, 256, (1100, 1300, 3), dtype=np.uint8)
     ids = rng.integers(0, 70_000, (1100, 1300)).astype(np.int32)
@@ -74,13 +82,6 @@ def check_resize(text: str) -> None:
         expected = Image.fromarray(values).resize(size, Image.Resampling.NEAREST)
         assert np.array_equal(results[key], expected)
         assert results[key].dtype == values.dtype
-
-
-def test_configs_resize_at_all():
-    """Were the search above blind, it would pass."""
-    kinds = [one['type'] for path in CONFIGS for one in resizes_of(path)]
-    assert kinds.count('genseg_mm.AntialiasedResize') > 50
-    assert kinds.count('genseg_mm.NetworkResize') > 10
 
 
 def test_nearest_by_hand_and_of_every_type():

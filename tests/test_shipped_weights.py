@@ -13,7 +13,7 @@ from genseg_mm.evaluation import PointPromptMetric, ReferringMetric
 from genseg_mm.inferencers import init_model
 
 ROOT = Path(__file__).parents[1]
-NUM_SCENES = 60
+NUM_SCENES = 30
 
 
 def scenes(shapes: str, grounds: str) -> list[dict]:

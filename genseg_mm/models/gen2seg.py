@@ -132,8 +132,8 @@ class Gen2Seg(NetworkSizeMixin, MapPrompting, GenSegModel):
     def network_resize(self) -> dict[str, Any]:
         """How pictures are brought to the size that the network works at, as ``NetworkResize`` takes it.
 
-        ``processing_size`` decides; without it the colorer. Of what the sides are multiples is the colorer's to say, too;
-        one that says nothing takes any.
+        ``processing_size`` decides; without it the colorer. Of what the sides are multiples is the colorer's to say,
+        too; one that says nothing takes any.
         """
         size = self.processing_size
         if size is None:
