@@ -1,9 +1,7 @@
 """Referring segmentation and text-to-image generation trained together, in one process and in two."""
 
 import json
-import os
 import runpy
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.logging import MessageHub
+from short_runs import run_forked
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
@@ -129,13 +128,8 @@ def config(tmp_path_factory) -> Path:
 
 def train(num: int, config: Path, work_dir: Path, *options: str) -> list[list[dict]]:
     """What each of ``num`` processes noted."""
-    environment = {**os.environ, 'PYTHONPATH': str(TESTS), 'PYTHON': sys.executable}
-    environment.setdefault('OMP_NUM_THREADS', '1')
-    command = [ROOT / 'tools/dist_train.sh', config, num, '--work-dir', work_dir, *options]
-    result = subprocess.run(
-        list(map(str, command)), env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    work_dir.mkdir(exist_ok=True)
+    run_forked('train.py', config, '--work-dir', work_dir, *options, cwd=work_dir, processes=num)
     noted = [(work_dir / f'tasks{rank}.txt').read_text().splitlines() for rank in range(num)]
     return [list(map(json.loads, lines)) for lines in noted]
 

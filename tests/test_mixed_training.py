@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
+from short_runs import run_forked
 
 from genseg_mm.checkpoint import load_weights_only
 from genseg_mm.datasets import samplers
@@ -84,12 +85,6 @@ def start(config: Path, work_dir: Path, *options: str) -> subprocess.Popen:
     )
 
 
-def finish(process: subprocess.Popen) -> str:
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
-    return output
-
-
 def sources(work_dir: Path, rank: int) -> dict[int, str]:
     """The source of every iteration; a repeated one must have been the same."""
     found = {}
@@ -107,7 +102,8 @@ def sources(work_dir: Path, rank: int) -> dict[int, str]:
 )
 def test_a_killed_run_of_two_processes_ends_with_the_same_weights(config, tmp_path, monkeypatch):
     plain, killed = tmp_path / 'plain', tmp_path / 'killed'
-    finish(start(config, plain))
+    plain.mkdir()
+    run_forked('train.py', config, '--work-dir', plain, cwd=plain, processes=2)
     # The other run has workers: neither they nor the restart change what is drawn.
     options = ['--cfg-options', 'train_dataloader.num_workers=1']
     process = start(config, killed, *options)
@@ -118,7 +114,8 @@ def test_a_killed_run_of_two_processes_ends_with_the_same_weights(config, tmp_pa
     process.kill()
     process.communicate(timeout=30)
     assert not (killed / f'iter_{NUM_ITERS}.pth').exists()
-    output = finish(start(config, killed, '--resume', *options))
+    words = ('--work-dir', killed, '--resume', *options)
+    output = run_forked('train.py', config, *words, cwd=killed, processes=2)
     assert 'resumed epoch: 0, iter: ' in output and 'iter: 0' not in output
 
     weights, resumed = (

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from short_runs import run_forked
 from toy_parts import CONFIG, toy_runner
 
 from genseg_mm.checkpoint import load_weights_only
@@ -51,13 +52,6 @@ def start(*command: object) -> subprocess.Popen:
         text=True,
         start_new_session=True,
     )
-
-
-def finish(*command: object) -> str:
-    process = start(*command)
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
-    return output
 
 
 def train(runner: SafeRunner) -> None:
@@ -103,13 +97,13 @@ def test_different_noise_would_be_noticed(tmp_path: Path, uninterrupted: Path) -
 
 @pytest.mark.slow
 def test_kill_while_saving_then_resume(tmp_path: Path, uninterrupted: Path) -> None:
-    command = [sys.executable, TOOLS / 'train.py', CONFIG, '--work-dir', tmp_path]
+    words = [CONFIG, '--work-dir', tmp_path]
     options = [
         '--cfg-options',
         'model.ballast=40_000_000',
         'default_hooks.checkpoint.max_keep_ckpts=1',
     ]
-    process = start(*command, *options)
+    process = start(sys.executable, TOOLS / 'train.py', *words, *options)
     partial = tmp_path / 'iter_10.pth.stream.tmp'
     deadline = time.monotonic() + 120
     while not (partial.exists() and partial.stat().st_size > 1_000_000):
@@ -119,7 +113,7 @@ def test_kill_while_saving_then_resume(tmp_path: Path, uninterrupted: Path) -> N
     process.communicate()
     assert partial.exists() and not (tmp_path / 'iter_10.pth').exists()
     assert (tmp_path / 'last_checkpoint').read_text() == str(tmp_path / 'iter_5.pth')
-    output = finish(*command, '--resume', *options)
+    output = run_forked('train.py', *words, '--resume', *options, cwd=tmp_path)
     assert f'Deleting {partial}' in output
     assert 'resumed epoch: 0, iter: 5' in output
     assert_same_weights(weights(tmp_path), weights(uninterrupted))
@@ -129,10 +123,13 @@ def test_kill_while_saving_then_resume(tmp_path: Path, uninterrupted: Path) -> N
 @pytest.mark.slow
 def test_two_processes_train_like_one_with_the_doubled_batch(tmp_path, uninterrupted) -> None:
     options = ['--cfg-options', 'train_dataloader.batch_size=2']
-    script = TOOLS / 'dist_train.sh'
     options.append('default_hooks.checkpoint.max_keep_ckpts=9')
-    finish(script, CONFIG, 2, '--work-dir', tmp_path, *options, 'train_cfg.max_iters=10')
-    finish(script, CONFIG, 2, '--work-dir', tmp_path, '--resume', *options)
+
+    def run(tool: str, *words: object) -> str:
+        return run_forked(tool, CONFIG, *words, '--work-dir', tmp_path, cwd=tmp_path, processes=2)
+
+    run('train.py', *options, 'train_cfg.max_iters=10')
+    run('train.py', '--resume', *options)
     assert losses(tmp_path) == pytest.approx(losses(uninterrupted), rel=0, abs=1e-5)
     assert len(losses(tmp_path)) == 20
     for name, value in weights(uninterrupted).items():
@@ -143,8 +140,7 @@ def test_two_processes_train_like_one_with_the_doubled_batch(tmp_path, uninterru
     for name, value in weights(uninterrupted).items():
         assert torch.allclose(weights(tmp_path / 'one')[name], value, rtol=0, atol=1e-5), name
     assert losses(tmp_path / 'one') == pytest.approx(losses(uninterrupted)[10:], rel=0, abs=1e-5)
-    script = TOOLS / 'dist_test.sh'
-    output = finish(script, CONFIG, tmp_path / 'iter_20.pth', 2, '--work-dir', tmp_path)
+    output = run('test.py', tmp_path / 'iter_20.pth')
     assert 'toy/num_samples: 10' in output  # none is counted twice
 
 
