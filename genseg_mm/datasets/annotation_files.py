@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from reprlib import repr as short_repr
 
 from genseg_mm.files import has_lone_surrogate
+from genseg_mm.files import read_json as read_json  # own readers of users take it from here
 
 
 def where_configs_look() -> str:
