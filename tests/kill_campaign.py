@@ -129,7 +129,7 @@ class Campaign:
     def _signs(self, folder: Path) -> set[tuple[str, int]]:
         """The temporary files, each with the time of its last change."""
         found = set()
-        for path in (own for pattern in self.saving for own in folder.glob(pattern)):
+        for path in (own for pattern in self.saving for own in _found(folder, pattern)):
             with contextlib.suppress(FileNotFoundError):  # published just now
                 found.add((str(path), path.stat().st_ctime_ns))
         return found
@@ -279,9 +279,16 @@ def _wait(child: int) -> None:
         raise RuntimeError(f'the run to its end failed with exit code {code}')
 
 
+def _found(folder: Path, pattern: str) -> list[Path]:
+    """What a pattern finds in a folder that somebody works in."""
+    while True:
+        with contextlib.suppress(FileNotFoundError):  # a folder was renamed while this one looked
+            return list(folder.glob(pattern))
+
+
 def _names(folder: Path) -> set[str]:
     """Files, without those named after the time of a start."""
-    names = {str(path.relative_to(folder)) for path in folder.rglob('*') if path.is_file()}
+    names = {str(path.relative_to(folder)) for path in _found(folder, '**/*') if path.is_file()}
     return {name for name in names if not name.startswith('20')}
 
 
