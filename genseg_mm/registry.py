@@ -40,6 +40,8 @@ LOOPS = _child('loop', 'LOOPS', 'optim', 'benchmarking.loop')
 RUNNERS = _child('runner', 'RUNNERS', 'launch')
 
 
-def class_name(kind: str | type) -> str:
-    """Name of the class that a config's ``type`` means, without its scope."""
-    return kind.rpartition('.')[2] if isinstance(kind, str) else kind.__name__
+def class_name(kind: str | type | None) -> str:
+    """Name of the class that a config's ``type`` means, without its scope; '' where it has none."""
+    if isinstance(kind, str):
+        return kind.rpartition('.')[2]
+    return '' if kind is None else kind.__name__

@@ -10,10 +10,11 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import METRICS
 from torch import nn
 
-from genseg_mm.benchmarking.model_list import ModelEntry, type_name
+from genseg_mm.benchmarking.model_list import ModelEntry
 from genseg_mm.inference.build_model import chosen_weights, read_config
 from genseg_mm.launch.dataset_parts import MODEL_PLACES
 from genseg_mm.launch.network_size import fill_network_resize
+from genseg_mm.registry import class_name
 
 _NETWORK_RESIZE = dict(
     type='genseg_mm.NetworkResize'
@@ -100,7 +101,7 @@ def model_transforms(model_cfg: Config) -> dict[str, dict]:
     found: dict[str, dict] = {}
     for pipeline in _pipelines(model_cfg):
         for transform in pipeline:
-            name = type_name(transform)
+            name = class_name(transform['type']) if isinstance(transform, dict) else ''
             if name in ('NetworkResize', 'AntialiasedResize'):
                 name = 'Resize'
             if name not in ('Resize', 'TextPrompt', 'UseDescriptions'):
@@ -142,7 +143,7 @@ def _with_model_transforms(dataset: Any, model_cfg: Config) -> Any:
                 name = MODEL_PLACES[inner['type']]
                 found = own.get(name, _NETWORK_RESIZE if name == 'Resize' else None)
                 filled += [copy.deepcopy(found)] if found else []
-            elif isinstance(inner, dict) and type_name(inner) == 'TextPrompt' and len(inner) == 1:
+            elif isinstance(inner, dict) and len(inner) == 1 and class_name(inner.get('type')) == 'TextPrompt':
                 filled.append(copy.deepcopy(own.get('TextPrompt', inner)))
             else:
                 filled.append(fill(inner))

@@ -9,7 +9,7 @@ from typing import Any
 import genseg_mm
 from genseg_mm.benchmarking.suite import TASKS, Suite, check_folder_name, nearest
 from genseg_mm.inference.build_model import is_config
-from genseg_mm.registry import MODELS
+from genseg_mm.registry import MODELS, class_name
 
 KINDS = ('model', 'control')
 _PACKAGE = Path(genseg_mm.__file__).resolve().parent
@@ -196,12 +196,6 @@ def tasks_of(entry: ModelEntry, model: dict) -> tuple[str, ...]:
     if ask is not None:
         return ask(part)
     raise ValueError(
-        f'{entry.name}: what can a {type_name(model)} do? name it with --tasks {" ".join(TASKS)} (some of these), '
-        "or as tasks=(...) in the suite's models"
+        f'{entry.name}: what can a {class_name(model.get("type"))} do? name it with --tasks {" ".join(TASKS)} '
+        "(some of these), or as tasks=(...) in the suite's models"
     )
-
-
-def type_name(cfg: Any) -> str:
-    """Name of the class that a config's ``type`` means, without its scope."""
-    kind = cfg.get('type', '') if isinstance(cfg, dict) else ''
-    return kind.rpartition('.')[2] if isinstance(kind, str) else kind.__name__

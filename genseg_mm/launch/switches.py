@@ -10,6 +10,7 @@ import torch
 from mmengine.config import Config, ConfigDict
 
 from genseg_mm.checkpoint import check_is_file
+from genseg_mm.registry import class_name
 
 _PICTURES = 'genseg_mm.PredictionGridHook'
 
@@ -69,7 +70,7 @@ def enable_amp(cfg: Config) -> None:
         ValueError: If the config trains with a wrapper of another kind.
     """
     wrapper = cfg.optim_wrapper
-    name = _type_name(wrapper.get('type', 'OptimWrapper'))
+    name = class_name(wrapper.get('type', 'OptimWrapper'))
     if name in ('AmpOptimWrapper', 'AutocastOptimWrapper'):
         return
     if name != 'OptimWrapper':
@@ -83,16 +84,12 @@ def enable_amp(cfg: Config) -> None:
 def check_device(cfg: Config) -> None:
     """Says in one line what MMEngine asserts deep inside: float16 training needs an accelerator."""
     wrapper = cfg.get('optim_wrapper') or {}
-    if _type_name(wrapper.get('type', '')) == 'AmpOptimWrapper' and not torch.cuda.is_available():
+    if class_name(wrapper.get('type', '')) == 'AmpOptimWrapper' and not torch.cuda.is_available():
         raise ValueError(
             "optim_wrapper.type='AmpOptimWrapper' needs a GPU, and none is visible; train with "
             '--cfg-options optim_wrapper.type=genseg_mm.AutocastOptimWrapper (bfloat16) or '
             'optim_wrapper.type=OptimWrapper (float32)'
         )
-
-
-def _type_name(kind: str | type) -> str:
-    return kind.rpartition('.')[2] if isinstance(kind, str) else kind.__name__
 
 
 def enable_lr_scaling(cfg: Config) -> None:
@@ -112,7 +109,7 @@ def enable_pictures(cfg: Config, show: bool, show_dir: str | None, wait_time: fl
         raise ValueError('--show needs a display, and there is none; use --show-dir FOLDER')
     hooks = cfg.setdefault('default_hooks', ConfigDict())
     hook = hooks.setdefault('visualization', ConfigDict(type=_PICTURES))
-    kind = _type_name(hook.type)
+    kind = class_name(hook.type)
     hook.update(draw=True, show=show, wait_time=wait_time)
     if kind == 'PredictionGridHook':
         hook.update(test=True, num_images=None)

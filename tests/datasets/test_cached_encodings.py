@@ -252,6 +252,12 @@ class TestItemsToEncode:
         assert item['keys'] == {'image': image_item(info, KEY), 'mask': mask_item(info, KEY)}
         assert item['ori_shape'] == (info['height'], info['width'])
 
+    def test_the_folder_of_a_cache_that_is_named_by_its_class(self, tmp_path):
+        for kind in ('genseg_mm.CachedEncodings', CachedEncodings):
+            pipeline = [dict(type=kind, folder=str(tmp_path)), dict(type=PackGenSegInputs)]
+            cfg = dict(type='genseg_mm.ShapesDataset', num_scenes=1, image_size=32, pipeline=pipeline)
+            assert ItemsToEncode(cfg).folder == str(tmp_path)
+
     def test_all_expressions_whatever_part_was_chosen(self):
         cfg = dict(
             type='genseg_mm.ShapesDataset',

@@ -16,7 +16,7 @@ from genseg_mm.datasets.encodings.encoding_cache import (
     config_key,
     content_key,
 )
-from genseg_mm.registry import TRANSFORMS
+from genseg_mm.registry import TRANSFORMS, class_name
 
 # What our loaders make the mask of a 'mask' item from; paths stand for the file with its size and time.
 MASK_SOURCES = ('gt_seg_map', 'segmentations', 'shapes', 'seg_map_path', 'mask_path')
@@ -242,7 +242,7 @@ def split_pipeline(pipeline: Sequence[Mapping]) -> tuple[list[dict], list[dict]]
     Raises:
         ValueError: If one of them draws at random.
     """
-    names = [_type_name(transform) for transform in pipeline]
+    names = [class_name(transform.get('type')) for transform in pipeline]
     if 'CachedEncodings' in names:
         place = names.index('CachedEncodings')
         text, pixels = list(pipeline[:place]), list(pipeline[place].get('transforms', ()))
@@ -261,16 +261,9 @@ def check_deterministic(transforms: Sequence[Mapping]) -> None:
     for transform in transforms:
         if not isinstance(transform, Mapping):
             raise ValueError(f'transforms must be configs, but got {transform!r}')
-        name = _type_name(transform)
+        name = class_name(transform.get('type'))
         if 'Random' in name or 'Distortion' in name or 'Jitter' in name:
             raise ValueError(
                 f'{name} draws at random, so its pictures cannot be cached: remove it from the pipeline, or train '
                 'without the cache'
             )
-
-
-def _type_name(transform: Mapping) -> str:
-    kind = transform.get('type')
-    return (
-        kind.rpartition('.')[2] if isinstance(kind, str) else getattr(kind, '__name__', str(kind))
-    )

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from genseg_mm.datasets.encodings.cached_encodings import image_item, mask_item, split_pipeline
 from genseg_mm.datasets.encodings.encoding_cache import config_key
 from genseg_mm.datasets.transforms.mask_values import CHECKED
-from genseg_mm.registry import DATASETS
+from genseg_mm.registry import DATASETS, class_name
 
 # Arguments with which a data set draws one of several texts at each access, and what lists all of them.
 _DRAWS = ('sentence', 'expressions', 'caption')
@@ -40,11 +40,11 @@ class ItemsToEncode(Dataset):
     def __init__(self, cfg: Mapping) -> None:
         pipeline = cfg.get('pipeline', ())
         text, self.transforms = split_pipeline(pipeline)
-        self.folder = next((t['folder'] for t in pipeline if _name(t) == 'CachedEncodings'), None)
+        self.folder = next((t['folder'] for t in pipeline if class_name(t['type']) == 'CachedEncodings'), None)
         self.dataset = with_all_texts({**cfg, 'pipeline': []})
         self.pipeline = config_key(self.transforms)
-        self._text = [(_name(own), Compose([own])) for own in text]
-        self._pixels = [(_name(own), Compose([own])) for own in self.transforms]
+        self._text = [(class_name(own['type']), Compose([own])) for own in text]
+        self._pixels = [(class_name(own['type']), Compose([own])) for own in self.transforms]
         self.chosen = list(range(len(self.dataset)))
 
     def __len__(self) -> int:
@@ -102,10 +102,6 @@ def _apply(transforms: Sequence[tuple[str, Callable]], results: dict) -> dict:
         with no_draws(name):
             results = transform(results)
     return results
-
-
-def _name(transform: Mapping) -> str:
-    return str(transform['type']).rpartition('.')[2]
 
 
 def with_all_texts(cfg: dict) -> Any:

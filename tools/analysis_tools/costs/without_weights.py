@@ -14,7 +14,7 @@ from mmengine.config import ConfigDict
 from torch import nn
 
 from genseg_mm.files import read_json
-from genseg_mm.registry import MODELS
+from genseg_mm.registry import MODELS, class_name
 
 # hub id -> parts -> keyword arguments; unet/config.json, vae/config.json and config.json of these repositories
 SD2 = dict(
@@ -100,7 +100,7 @@ def build_on_meta(model: dict) -> nn.Module:
     Raises:
         ValueError: If the model is another, or the sizes of a part are not known here.
     """
-    kind = str(model.get('type')).rpartition('.')[2]
+    kind = class_name(model.get('type'))
     holder = nn.Module()
     model = ConfigDict(model).to_dict()
     with torch.device('meta'):
