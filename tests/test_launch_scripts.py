@@ -1,6 +1,7 @@
 """The shell scripts that start the tools in several processes."""
 
 import os
+import runpy
 import subprocess
 from pathlib import Path
 
@@ -45,3 +46,16 @@ def test_slurm_scripts_ask_for_what_the_environment_says(tmp_path: Path) -> None
         '--cpus-per-task=5', '--kill-on-bad-exit=1', '-w', 'n1', '-t', '5',
         'mypython', '-u', str(TOOLS / 'test.py'), 'a.py', 'b.pth', '--launcher', 'slurm', '--tta',
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize('cores', [1, 2, 16])
+def test_the_quickstart_gives_an_update_as_many_pictures_on_any_machine(cores: int, monkeypatch) -> None:
+    quickstart = runpy.run_path(str(TOOLS / 'quickstart.py'))
+    monkeypatch.setattr(os, 'sched_getaffinity', lambda _: set(range(cores)))
+    for name, pictures in quickstart['PICTURES'].items():
+        words = quickstart['training_command'](name, ['--work-dir', 'out', '--cfg-options'])
+        processes = 1 if 'tools/train.py' in words else int(words[words.index(quickstart['CONFIGS'][name]) + 1])
+        assert processes == min(cores, 2)
+        options = dict(word.split('=') for word in words[words.index('--cfg-options') + 1 :])
+        sizes = {int(value) for key, value in options.items() if key.endswith(('batch_size', 'group'))}
+        assert sizes == {pictures // processes}, words

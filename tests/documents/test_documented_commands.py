@@ -190,9 +190,9 @@ class Twins:
         settings = runpy.run_path(str(ROOT / 'tools/quickstart.py'))['main'].__globals__
         whole_command, whole_test = settings['training_command'], settings['test']
 
-        def training_command(config: str, options: list[str]) -> list[str]:
-            few = small_data(Config.fromfile(ROOT / config))
-            return [*whole_command(config, options), *SHORT, 'train_cfg.val_interval=2', *few]
+        def training_command(name: str, options: list[str]) -> list[str]:
+            few = small_data(Config.fromfile(ROOT / settings['CONFIGS'][name]))
+            return [*whole_command(name, options), *SHORT, 'train_cfg.val_interval=2', *few]
 
         def test(name: str, config: str, weights: Path, out: Path, options: list[str]) -> tuple:
             few = small_data(Config.fromfile(ROOT / config), ('test',))
