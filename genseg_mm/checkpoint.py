@@ -32,14 +32,14 @@ from genseg_mm.pickle_bounds import check_pickle_bounds
 # What SafeCheckpointHook writes to; nothing that a user has made is called so.
 _STALE = re.compile(r'(?:best_.+_)?(?:iter|epoch)_\d+\.pth(?:\.stream)?\.tmp|last_(?:checkpoint|validation)\.tmp')
 _OLDER_FORMAT = bytes.fromhex('80028a0a6cfc9c46f9206aa85019')  # the pickled magic number
-# What zipfile raises on damaged bytes; EOFError and RuntimeError of parts that seem encrypted or cut short.
+# What zipfile raises on damaged bytes; EOFError and RuntimeError of parts that seem cut short, encrypted or packed in a
+# way that it does not know.
 _DAMAGED_ARCHIVE = (
     zipfile.BadZipFile,
     zlib.error,
     struct.error,
     OSError,
     ValueError,
-    NotImplementedError,
     EOFError,
     RuntimeError,
 )

@@ -32,7 +32,6 @@ def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
         zipfile.BadZipFile,
         zlib.error,
         EOFError,
-        NotImplementedError,
         RuntimeError,
         OSError,
     ) as error:
