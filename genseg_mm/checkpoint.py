@@ -34,15 +34,7 @@ _STALE = re.compile(r'(?:best_.+_)?(?:iter|epoch)_\d+\.pth(?:\.stream)?\.tmp|las
 _OLDER_FORMAT = bytes.fromhex('80028a0a6cfc9c46f9206aa85019')  # the pickled magic number
 # What zipfile raises on damaged bytes; EOFError and RuntimeError of parts that seem cut short, encrypted or packed in a
 # way that it does not know.
-_DAMAGED_ARCHIVE = (
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    OSError,
-    ValueError,
-    EOFError,
-    RuntimeError,
-)
+_DAMAGED_ARCHIVE = (zipfile.BadZipFile, zlib.error, struct.error, OSError, ValueError, EOFError, RuntimeError)
 _OLDER_PICKLES = 5  # magic number, version, system, content, keys of the storages that follow
 _STATISTICS = ('min', 'max', 'current', 'mean')
 
@@ -72,9 +64,7 @@ def load_from_local(filename: str, map_location: Any = 'cpu') -> dict:
         classes = dict(classes=('background', 'target'), palette=[[0, 0, 0], [255, 255, 255]])
         return dict(state_dict=checkpoint, meta=dict(dataset_meta=classes))
     if not isinstance(checkpoint, dict):
-        raise ValueError(
-            f'checkpoint {filename} must hold a dict, but got {type(checkpoint).__name__}'
-        )
+        raise ValueError(f'checkpoint {filename} must hold a dict, but got {type(checkpoint).__name__}')
     return checkpoint
 
 
@@ -122,9 +112,7 @@ def load_weights_only(path: str, map_location: Any = 'cpu', mmap: bool = False) 
         with warnings.catch_warnings(), torch.serialization.safe_globals(_allowed_globals()):
             warnings.filterwarnings('ignore', 'Detected pickle protocol')  # of damaged bytes
             # torch's older format, which many published files have, cannot be mapped.
-            return torch.load(
-                path, map_location=map_location, weights_only=True, mmap=mmap and is_zip
-            )
+            return torch.load(path, map_location=map_location, weights_only=True, mmap=mmap and is_zip)
     except UnpicklingError as error:
         refused = re.search(r'GLOBAL ([\w.]+)', str(error))
         if refused is None and not is_zip:
@@ -153,9 +141,7 @@ def model_weights(checkpoint: Any, source: str) -> dict[str, Tensor]:
     """
     state = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else None
     if not isinstance(state, dict) or not all(isinstance(own, Tensor) for own in state.values()):
-        raise ValueError(
-            f'checkpoint {source} holds no weights: expected a dict of tensors, or one under state_dict'
-        )
+        raise ValueError(f'checkpoint {source} holds no weights: expected a dict of tensors, or one under state_dict')
     # The wrapper of a training in several processes adds to the names.
     return {name.removeprefix('module.'): value for name, value in state.items()}
 
@@ -189,8 +175,7 @@ def check_whole(path: str) -> None:
             damaged = archive.testzip()
     except _DAMAGED_ARCHIVE as error:
         raise ValueError(
-            f'checkpoint {path} is truncated or no checkpoint ({os.path.getsize(path)} bytes): '
-            f'{error}'
+            f'checkpoint {path} is truncated or no checkpoint ({os.path.getsize(path)} bytes): {error}'
         ) from error
     if damaged is not None:
         raise ValueError(f'checkpoint {path} is corrupt: wrong checksum of {damaged}')
@@ -215,9 +200,7 @@ def find_resumable(work_dir: str) -> str | None:
         ValueError: If there are checkpoints, but not one of them is whole.
     """
     folders = _checkpoint_folders(Path(work_dir))
-    leftovers = [
-        file for folder in folders for file in folder.glob('*.tmp') if _STALE.fullmatch(file.name)
-    ]
+    leftovers = [file for folder in folders for file in folder.glob('*.tmp') if _STALE.fullmatch(file.name)]
     for leftover in leftovers:
         print_log(f'Deleting {leftover}, left by an interrupted save.', 'current')
         leftover.unlink(missing_ok=True)
@@ -324,12 +307,4 @@ def _allowed_globals() -> list:
         for function in (core._reconstruct, core.scalar)
         for package in ('core', '_core')  # NumPy 1 and 2
     ]
-    return [
-        HistoryBuffer,
-        (_history_statistic, 'builtins.getattr'),
-        np.ndarray,
-        np.dtype,
-        slice,
-        *numbers,
-        *functions,
-    ]
+    return [HistoryBuffer, (_history_statistic, 'builtins.getattr'), np.ndarray, np.dtype, slice, *numbers, *functions]

@@ -61,10 +61,7 @@ def find_config(name: str | os.PathLike) -> str:
 @cache
 def shipped_configs() -> dict[str, Path]:
     """Configs that can be named: the name, and the name within ``configs/``, both without ``.py``, -> file."""
-    root = next(
-        (own for own in (_PACKAGE.parent / 'configs', _PACKAGE / '.mim' / 'configs') if own.is_dir()),
-        None,
-    )
+    root = next((own for own in (_PACKAGE.parent / 'configs', _PACKAGE / '.mim' / 'configs') if own.is_dir()), None)
     if root is None:
         return {}
     found = {}
@@ -84,9 +81,7 @@ def _readable(error: BaseException, path: str) -> Exception:
     where = f'{file}{heir}'
     if isinstance(error, FileNotFoundError):
         missing = error.filename or (re.findall(r'"(.+?)"', text) or [text])[0]
-        return FileNotFoundError(
-            f'{path}: {missing} does not exist, which this config reads or inherits from (_base_)'
-        )
+        return FileNotFoundError(f'{path}: {missing} does not exist, which this config reads or inherits from (_base_)')
     if isinstance(error, ImportError):
         needs = f'it needs {error.name}, which is not installed or not on PYTHONPATH'
         return ImportError(f'{where}: {needs if error.name else text.partition(", the current sys.path")[0]}')

@@ -15,9 +15,7 @@ def checked_device(device: str | torch.device | None) -> torch.device:
     except RuntimeError as error:
         raise ValueError(f'device must be such as cpu or cuda:0, but got {device!r}') from error
     if device.type == 'cuda' and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(
-            f'device {device} is not here: {torch.cuda.device_count()} GPUs are visible; use cpu'
-        )
+        raise ValueError(f'device {device} is not here: {torch.cuda.device_count()} GPUs are visible; use cpu')
     try:
         torch.zeros(1, device=device).cpu()
     except (RuntimeError, AssertionError) as error:  # AssertionError: torch was built without this kind

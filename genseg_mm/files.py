@@ -199,9 +199,7 @@ def read_table(
     for number, cells in rows:
         if len(cells) > len(names) or (whole and len(cells) < len(names)):
             hint = '; a cell that holds a comma stands in quotation marks' * (separator == ',')
-            raise ValueError(
-                f'{path}, line {number}: expected {len(names)} cells, but got {len(cells)}{hint}'
-            )
+            raise ValueError(f'{path}, line {number}: expected {len(names)} cells, but got {len(cells)}{hint}')
         yield number, dict(zip(names, cells + [None] * (len(names) - len(cells)), strict=True))
 
 

@@ -28,24 +28,14 @@ from typing import BinaryIO
 import mmcv
 import numpy as np
 
-from genseg_mm.image_headers import (
-    A_PICTURE,
-    PNG_START,
-    TAKEN,
-    Header,
-    one_line_errors,
-    opened,
-    read_header,
-)
+from genseg_mm.image_headers import A_PICTURE, PNG_START, TAKEN, Header, one_line_errors, opened, read_header
 
 _PADDING = 16  # bytes before the end marker of a JPEG that some cameras leave
 _CAPTURE = threading.Lock()
 _JPEG_START, _JPEG_END, _JPEG_SCAN = b'\xff\xd8', b'\xff\xd9', 0xDA
 
 
-def read_stored(
-    source: bytes | str | os.PathLike, name: str, expected: str = A_PICTURE
-) -> tuple[np.ndarray, str]:
+def read_stored(source: bytes | str | os.PathLike, name: str, expected: str = A_PICTURE) -> tuple[np.ndarray, str]:
     """The pixels of a picture as they are stored, for ids and edges: indices of palettes, 16 bits, nothing turned.
 
     Photographs go through :func:`decode_picture`.
@@ -132,9 +122,7 @@ def turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
 def _decode(data: bytes, name: str, header: Header, color_type: str, backend: str) -> np.ndarray:
     if header.mode == 'F' or (header.mode == 'I' and header.format == 'TIFF'):
         kind = 'floats' if header.mode == 'F' else '32 bits'
-        raise ValueError(
-            f'{name}: expected 8 or 16 bits per channel, but got {kind}; scale them to 8 bits'
-        )
+        raise ValueError(f'{name}: expected 8 or 16 bits per channel, but got {kind}; scale them to 8 bits')
     flag = color_type
     if color_type in ('color', 'grayscale'):
         flag = f'{color_type}_ignore_orientation'

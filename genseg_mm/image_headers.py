@@ -86,9 +86,7 @@ def check_file(path: str | os.PathLike, name: str) -> None:
         _refuse_videos(file.read(_SNIFFED), name)
     most = 16 * max_pixels()  # 4 channels of 4 bytes
     if status.st_size > most:
-        raise ValueError(
-            f'{name}: expected a picture of at most {most} bytes, but got {status.st_size}'
-        )
+        raise ValueError(f'{name}: expected a picture of at most {most} bytes, but got {status.st_size}')
 
 
 def check_opened(image: Image.Image, name: str) -> None:

@@ -17,12 +17,7 @@ from torch import nn
 
 from genseg_mm.devices import checked_device
 from genseg_mm.finite import check_finite
-from genseg_mm.inference.build_model import (
-    build_description_writer,
-    build_model,
-    chosen_weights,
-    read_config,
-)
+from genseg_mm.inference.build_model import build_description_writer, build_model, chosen_weights, read_config
 from genseg_mm.inference.generation import PictureGeneration
 from genseg_mm.inference.images import is_folder, list_sources
 from genseg_mm.inference.interactive import InteractivePrompting
@@ -37,13 +32,7 @@ from genseg_mm.inference.predictions import (
     is_set,
 )
 from genseg_mm.inference.prompts import check_kinds, split_prompts
-from genseg_mm.inference.results import (
-    check_display,
-    draw_prediction,
-    save_picture,
-    save_prediction,
-    show_picture,
-)
+from genseg_mm.inference.results import check_display, draw_prediction, save_picture, save_prediction, show_picture
 from genseg_mm.models import GenMask
 from genseg_mm.models.coloring_segmentor import as_predictor
 from genseg_mm.models.network_size import checked_processing_size
@@ -105,9 +94,7 @@ class GenSegInferencer(InteractivePrompting, PictureGeneration, BaseInferencer):
     ) -> None:
         if isinstance(model, nn.Module):
             if weights is not None:
-                raise ValueError(
-                    'weights go with a config, but got a built model: load them into it before'
-                )
+                raise ValueError('weights go with a config, but got a built model: load them into it before')
             self.cfg = getattr(model, 'cfg', None) or Config()
             self.model = (model if device is None else model.to(checked_device(device))).eval()
         else:
@@ -198,12 +185,8 @@ class GenSegInferencer(InteractivePrompting, PictureGeneration, BaseInferencer):
             ValueError: If an image is damaged, or prompts do not fit image or model; with the name of the image.
         """
         if task == 'generate':
-            self._check_generates(
-                inputs, points, point_labels, boxes, automatic, return_datasamples
-            )
-            return self.generate(
-                texts, batch_size=batch_size, return_vis=return_vis, out_dir=out_dir, **kwargs
-            )
+            self._check_generates(inputs, points, point_labels, boxes, automatic, return_datasamples)
+            return self.generate(texts, batch_size=batch_size, return_vis=return_vis, out_dir=out_dir, **kwargs)
         if task != 'segment':
             raise ValueError(f"task must be 'segment' or 'generate', but got {task!r}")
         results = list(
@@ -236,14 +219,10 @@ class GenSegInferencer(InteractivePrompting, PictureGeneration, BaseInferencer):
             out_dir = check_writable(out_dir, 'out_dir')
         sources, is_single = list_sources(inputs, out_dir)
         names = [source.name for source in sources]
-        prompts = split_prompts(
-            names, is_single, points, point_labels, boxes, texts, is_folder(inputs)
-        )
+        prompts = split_prompts(names, is_single, points, point_labels, boxes, texts, is_folder(inputs))
         preprocess, forward, visualize, postprocess = self._dispatch_kwargs(**kwargs)
         if preprocess.get('describe') and not isinstance(self.model, GenMask):
-            raise ValueError(
-                f'describe is for the texts of GenMask, but got {type(self.model).__name__}'
-            )
+            raise ValueError(f'describe is for the texts of GenMask, but got {type(self.model).__name__}')
         check_kinds(prompts, isinstance(self.model, GenMask), any(map(is_set, forward.values())))
         check_settings(**{**dict(automatic=None, prompting=None), **forward})
         if visualize.get('show'):
@@ -254,9 +233,7 @@ class GenSegInferencer(InteractivePrompting, PictureGeneration, BaseInferencer):
             lambda batch: self.forward(batch, **forward),
             batch_size,
         )
-        show_bar = (
-            (self.show_progress and len(sources) > 1) if progress_bar is None else progress_bar
-        )
+        show_bar = (self.show_progress and len(sources) > 1) if progress_bar is None else progress_bar
         for job in track(jobs, description='Inference', total=len(sources), disable=not show_bar):
             if job.image is None:
                 yield None, None
@@ -267,9 +244,7 @@ class GenSegInferencer(InteractivePrompting, PictureGeneration, BaseInferencer):
 
     def _check_generates(self, *others: Any) -> None:
         if any(is_set(option) for option in others):
-            raise ValueError(
-                "task='generate' takes texts, but got inputs, prompts or options of task 'segment'"
-            )
+            raise ValueError("task='generate' takes texts, but got inputs, prompts or options of task 'segment'")
 
     def preprocess(
         self, job: Job, image_size: int | Sequence[int] | None = None, describe: bool = False
@@ -286,10 +261,7 @@ class GenSegInferencer(InteractivePrompting, PictureGeneration, BaseInferencer):
             yield data
 
     def forward(
-        self,
-        batch: list[tuple[Job, dict]],
-        automatic: bool | dict | None = None,
-        prompting: dict | None = None,
+        self, batch: list[tuple[Job, dict]], automatic: bool | dict | None = None, prompting: dict | None = None
     ) -> None:
         """Runs one batch and adds each result to its job."""
         samples = self._predict([data for _, data in batch])
@@ -379,9 +351,7 @@ def init_model(
     return build_model(cfg, chosen_weights(config, checkpoint, weights), device)
 
 
-def inference_model(
-    model: nn.Module, img: Any, **kwargs: Any
-) -> SegDataSample | list[SegDataSample]:
+def inference_model(model: nn.Module, img: Any, **kwargs: Any) -> SegDataSample | list[SegDataSample]:
     """Predicts one image (a data sample) or several (a list of them) with a model of :func:`init_model`.
 
     Args:

@@ -98,9 +98,7 @@ class _Reader:
             if size > 4:
                 raise ValueError(f'a small element at byte {position} claims {size} bytes')
         if start + size > len(data):
-            raise ValueError(
-                f'an element at byte {position} claims {size} bytes, but {len(data) - start} are left'
-            )
+            raise ValueError(f'an element at byte {position} claims {size} bytes, but {len(data) - start} are left')
         # To the next multiple of 8, but for compressed ones.
         end = start + size if kind == _COMPRESSED else start + size + -(start + size - position) % 8
         return _Element(kind, data[start : start + size], min(end, len(data)))
@@ -113,9 +111,7 @@ class _Reader:
         if len(flags.data) < 8 or dims.kind != 5 or not 8 <= len(dims.data) <= 128:
             raise ValueError('an array has no class or no dimensions')
         (word,) = struct.unpack_from(f'{self.order}I', flags.data)
-        shape = struct.unpack(
-            f'{self.order}{len(dims.data) // 4}i', dims.data[: len(dims.data) & ~3]
-        )
+        shape = struct.unpack(f'{self.order}{len(dims.data) // 4}i', dims.data[: len(dims.data) & ~3])
         if min(shape) < 0:
             raise ValueError(f'an array has the dimensions {shape}')
         return word & 0xFF, word >> 8 & 0xFF, shape, bytes(name.data).decode('latin-1'), name.end
@@ -129,9 +125,7 @@ class _Reader:
         if not data:
             return np.zeros((0, 0))
         if depth > _MAX_DEPTH:
-            raise ValueError(
-                f'expected arrays within arrays at most {_MAX_DEPTH} deep, but got more'
-            )
+            raise ValueError(f'expected arrays within arrays at most {_MAX_DEPTH} deep, but got more')
         kind, flags, shape, _, position = self.head(data)
         if kind in _NUMBERS:
             return self._numbers(data, position, kind, flags, shape)
@@ -142,9 +136,7 @@ class _Reader:
             return structs[0] if len(structs) == 1 else self._arranged(structs, shape)
         return Unread(f'class {kind}')
 
-    def _numbers(
-        self, data: memoryview, position: int, kind: int, flags: int, shape: tuple[int, ...]
-    ) -> object:
+    def _numbers(self, data: memoryview, position: int, kind: int, flags: int, shape: tuple[int, ...]) -> object:
         if flags & 0x08:
             return Unread('complex numbers')
         element = self.element(data, position)
@@ -158,9 +150,7 @@ class _Reader:
         numbers = np.frombuffer(element.data, stored).reshape(shape, order='F')
         return numbers.astype(_NUMBERS[kind], copy=False)
 
-    def _cells(
-        self, data: memoryview, position: int, shape: tuple[int, ...], depth: int
-    ) -> list[object]:
+    def _cells(self, data: memoryview, position: int, shape: tuple[int, ...], depth: int) -> list[object]:
         cells = []
         _check_count(math.prod(shape), data, position)
         for _ in range(math.prod(shape)):
@@ -169,9 +159,7 @@ class _Reader:
             position = element.end
         return cells
 
-    def _structs(
-        self, data: memoryview, position: int, shape: tuple[int, ...], depth: int
-    ) -> list[dict[str, object]]:
+    def _structs(self, data: memoryview, position: int, shape: tuple[int, ...], depth: int) -> list[dict[str, object]]:
         length = self.element(data, position)
         names = self.element(data, length.end)
         if len(length.data) < 4:

@@ -24,17 +24,8 @@ def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
             claimed = sum(part.file_size for part in archive.infolist())
             if claimed > MAX_BYTES:
                 raise ValueError(f'expected arrays of at most {MAX_BYTES} bytes, but got {claimed}')
-            return {
-                part.filename.removesuffix('.npy'): _read_array(archive, part)
-                for part in archive.infolist()
-            }
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        EOFError,
-        RuntimeError,
-        OSError,
-    ) as error:
+            return {part.filename.removesuffix('.npy'): _read_array(archive, part) for part in archive.infolist()}
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, OSError) as error:
         raise ValueError(str(error) or 'cut short') from error
     except _DAMAGED_HEADER as error:
         # Of headers of arrays, which are written as Python values.
@@ -44,10 +35,7 @@ def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
 def _read_array(archive: zipfile.ZipFile, part: zipfile.ZipInfo) -> np.ndarray:
     with archive.open(part) as file:
         version = np.lib.format.read_magic(file)
-        readers = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }
+        readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
         if version not in readers:
             raise ValueError(f'{part.filename} is of the unknown version {version}')
         shape, is_fortran, dtype = readers[version](file)
@@ -55,9 +43,7 @@ def _read_array(archive: zipfile.ZipFile, part: zipfile.ZipInfo) -> np.ndarray:
             raise ValueError(f'{part.filename} holds objects')
         size = math.prod(shape) * dtype.itemsize
         if min(shape, default=0) < 0 or size > part.file_size:
-            raise ValueError(
-                f'{part.filename} claims {dtype} of {shape}, but has {part.file_size} bytes'
-            )
+            raise ValueError(f'{part.filename} claims {dtype} of {shape}, but has {part.file_size} bytes')
         data = bytearray(size)  # arrays of it can be written to, without a copy
         left = memoryview(data)
         while len(left) and (count := file.readinto(left)):

@@ -67,9 +67,7 @@ class Float32Muon(torch.optim.Muon):
                     state['momentum_buffer'] = torch.zeros_like(param.grad)
                 mean = state['momentum_buffer'].lerp_(param.grad, 1 - momentum)
                 update = param.grad.lerp(mean, momentum) if group['nesterov'] else mean
-                update = orthogonalized(
-                    update, group['ns_coefficients'], group['ns_steps'], group['eps']
-                )
+                update = orthogonalized(update, group['ns_coefficients'], group['ns_steps'], group['eps'])
                 rows, columns = param.shape
                 if group['adjust_lr_fn'] == 'match_rms_adamw':
                     ratio = 0.2 * max(rows, columns) ** 0.5
@@ -79,9 +77,7 @@ class Float32Muon(torch.optim.Muon):
         return loss
 
 
-def orthogonalized(
-    matrix: Tensor, coefficients: tuple[float, float, float], num_steps: int, eps: float
-) -> Tensor:
+def orthogonalized(matrix: Tensor, coefficients: tuple[float, float, float], num_steps: int, eps: float) -> Tensor:
     """The matrix with its singular values brought near 1, by Muon's quintic Newton-Schulz iteration.
 
     Args:
@@ -147,17 +143,11 @@ class MuonAdamW(torch.optim.Optimizer):
             on_cpu = all(param.device.type == 'cpu' for own in matrices for param in own['params'])
             self.parts.append(
                 (Float32Muon if on_cpu else torch.optim.Muon)(
-                    matrices,
-                    lr=lr,
-                    momentum=momentum,
-                    weight_decay=weight_decay,
-                    adjust_lr_fn='match_rms_adamw',
+                    matrices, lr=lr, momentum=momentum, weight_decay=weight_decay, adjust_lr_fn='match_rms_adamw'
                 )
             )
         if others:
-            self.parts.append(
-                torch.optim.AdamW(others, lr=lr, betas=betas, weight_decay=weight_decay, fused=True)
-            )
+            self.parts.append(torch.optim.AdamW(others, lr=lr, betas=betas, weight_decay=weight_decay, fused=True))
         # MMEngine logs the rate of the defaults.
         super().__init__([group for part in self.parts for group in part.param_groups], {'lr': lr})
         self._share()
@@ -200,9 +190,7 @@ class MuonOptimWrapperConstructor:
 
     MUON_KEYS = (r'layers\.\d+\.',)
 
-    def __init__(
-        self, optim_wrapper_cfg: dict[str, Any], paramwise_cfg: dict[str, Any] | None = None
-    ) -> None:
+    def __init__(self, optim_wrapper_cfg: dict[str, Any], paramwise_cfg: dict[str, Any] | None = None) -> None:
         paramwise_cfg = dict(paramwise_cfg or {})
         self.muon_keys: Sequence[str] = paramwise_cfg.pop('muon_keys', self.MUON_KEYS)
         if paramwise_cfg:
@@ -226,10 +214,7 @@ class MuonOptimWrapperConstructor:
                 f'{next(iter(trained), "none")}'
             )
         params = [
-            dict(
-                params=[param for name, param in trained.items() if (name in matrices) == use_muon],
-                use_muon=use_muon,
-            )
+            dict(params=[param for name, param in trained.items() if (name in matrices) == use_muon], use_muon=use_muon)
             for use_muon in (True, False)
         ]
         optimizer = OPTIMIZERS.build({**self.optimizer_cfg, 'params': params})

@@ -23,9 +23,7 @@ def picture_name(sample: Mapping) -> str:
         The name; that of the number 0 where a sample says nothing.
     """
     path = sample.get('img_path')
-    return (
-        os.path.basename(path) if path else str(sample.get('img_id', sample.get('sample_idx', 0)))
-    )
+    return os.path.basename(path) if path else str(sample.get('img_id', sample.get('sample_idx', 0)))
 
 
 def instance_pixels(instance_map: np.ndarray, ids: Sequence[int]) -> list[np.ndarray]:
@@ -42,9 +40,7 @@ def instance_pixels(instance_map: np.ndarray, ids: Sequence[int]) -> list[np.nda
     return [np.flatnonzero(flat == own) for own in ids]
 
 
-def random_pixels(
-    pixels: np.ndarray, num: int, seed: int, picture: str, instance: int
-) -> np.ndarray:
+def random_pixels(pixels: np.ndarray, num: int, seed: int, picture: str, instance: int) -> np.ndarray:
     """Random pixels of an instance, drawn with replacement, that stay when its outline changes.
 
     All pixels of the picture have a random order, given by the seed, the picture's name and the instance's own id;
@@ -118,9 +114,7 @@ def spread_pixels(pixels: np.ndarray, width: int, num: int) -> np.ndarray:
         return pixels
     num_bands = max(1, round(num**0.5))
     taken = []
-    for band, wanted in zip(
-        np.array_split(pixels, num_bands), np.array_split(np.arange(num), num_bands), strict=True
-    ):
+    for band, wanted in zip(np.array_split(pixels, num_bands), np.array_split(np.arange(num), num_bands), strict=True):
         by_column = band[np.lexsort((band // width, band % width))]
         steps = (2 * np.arange(len(wanted)) + 1) * len(band) // (2 * len(wanted))
         taken.append(by_column[steps])

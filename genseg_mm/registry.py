@@ -32,9 +32,7 @@ VISBACKENDS = _child('vis_backend', 'VISBACKENDS', 'hooks')
 LOG_PROCESSORS = _child('log processor', 'LOG_PROCESSORS', 'hooks')
 OPTIMIZERS = _child('optimizer', 'OPTIMIZERS', 'optim')
 OPTIM_WRAPPERS = _child('optim wrapper', 'OPTIM_WRAPPERS', 'optim')
-OPTIM_WRAPPER_CONSTRUCTORS = _child(
-    'optimizer wrapper constructor', 'OPTIM_WRAPPER_CONSTRUCTORS', 'optim'
-)
+OPTIM_WRAPPER_CONSTRUCTORS = _child('optimizer wrapper constructor', 'OPTIM_WRAPPER_CONSTRUCTORS', 'optim')
 PARAM_SCHEDULERS = _child('parameter scheduler', 'PARAM_SCHEDULERS', 'optim')
 LOOPS = _child('loop', 'LOOPS', 'optim', 'benchmarking.loop')
 RUNNERS = _child('runner', 'RUNNERS', 'launch')

@@ -11,9 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-GRACEFUL = tuple(
-    getattr(signal, name) for name in ('SIGINT', 'SIGTERM', 'SIGUSR1') if hasattr(signal, name)
-)
+GRACEFUL = tuple(getattr(signal, name) for name in ('SIGINT', 'SIGTERM', 'SIGUSR1') if hasattr(signal, name))
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 # `timeout`, and a terminal whose group gets what the launcher passes on as well, signal twice at once.
 _SAME_SIGNAL = 1.0  # seconds

@@ -32,10 +32,7 @@ class WriteError(OSError):
 
 @contextmanager
 def whole_file(
-    path: str | os.PathLike,
-    temporary: str | os.PathLike | None = None,
-    needed: int | None = None,
-    durable: bool = True,
+    path: str | os.PathLike, temporary: str | os.PathLike | None = None, needed: int | None = None, durable: bool = True
 ) -> Iterator[Path]:
     """Gives a path to write to; what is written appears under its name at the end, once it is on disk.
 
@@ -66,9 +63,7 @@ def whole_file(
 
 @contextmanager
 def explained(
-    path: str | os.PathLike,
-    temporary: str | os.PathLike | None = None,
-    needed: Callable[[], int | None] = lambda: None,
+    path: str | os.PathLike, temporary: str | os.PathLike | None = None, needed: Callable[[], int | None] = lambda: None
 ) -> Iterator[None]:
     """Turns errors of writing a file into a ``WriteError``.
 

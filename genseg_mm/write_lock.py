@@ -38,13 +38,7 @@ class WriteLock:
     """
 
     def __init__(
-        self,
-        place: str | os.PathLike,
-        advice: str,
-        *,
-        folder: bool = True,
-        reentrant: bool = False,
-        wait: bool = False,
+        self, place: str | os.PathLike, advice: str, *, folder: bool = True, reentrant: bool = False, wait: bool = False
     ) -> None:
         place = Path(place)
         self.path = place / '.lock' if folder else place.with_name(f'.{place.name}.lock')
@@ -120,8 +114,6 @@ def _holder(file: TextIO) -> str:
     file.seek(0)
     try:
         facts = json.loads(file.read())
-        return (
-            f'process {facts["pid"]} on {facts["host"]} since {facts["since"]} ({facts["command"]})'
-        )
+        return f'process {facts["pid"]} on {facts["host"]} since {facts["since"]} ({facts["command"]})'
     except (ValueError, KeyError, TypeError):  # it has only just got it
         return 'another process'

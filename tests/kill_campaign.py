@@ -207,13 +207,9 @@ def _training_outcome(folder: Path) -> dict:
     outcome = {}
     for path in sorted(folder.glob('*.pth')):
         saved = load_weights_only(str(path))
-        outcome[path.name] = {
-            key: saved.get(key) for key in ('state_dict', 'optimizer', 'param_schedulers')
-        }
+        outcome[path.name] = {key: saved.get(key) for key in ('state_dict', 'optimizer', 'param_schedulers')}
         info = saved['message_hub']['runtime_info']
-        outcome[path.name]['info'] = {
-            key: info.get(key) for key in ('best_score', 'keep_ckpt_ids', 'iter', 'toy/oIoU')
-        }
+        outcome[path.name]['info'] = {key: info.get(key) for key in ('best_score', 'keep_ckpt_ids', 'iter', 'toy/oIoU')}
     outcome['pointer'] = Path((folder / 'last_checkpoint').read_text()).name
     return outcome
 

@@ -28,9 +28,7 @@ class Recorder(nn.Module):
 
 
 def inferencer(stride: int = 1, **settings: object) -> GenSegInferencer:
-    model = Gen2Seg(
-        dict(type='torch.nn.Identity'), normalize='none', prompting=PROMPTING, **settings
-    )
+    model = Gen2Seg(dict(type='torch.nn.Identity'), normalize='none', prompting=PROMPTING, **settings)
     model.colorer = Recorder(stride)
     return GenSegInferencer(model, show_progress=False)
 

@@ -96,9 +96,7 @@ def small_data(cfg: Config, splits: tuple[str, ...] = ('val', 'test')) -> list[s
     changes = []
     for split in splits:
         dataset = cfg.get(f'{split}_dataloader').dataset
-        parts = {f'datasets.{i}.': one for i, one in enumerate(dataset.get('datasets', []))} or {
-            '': dataset
-        }
+        parts = {f'datasets.{i}.': one for i, one in enumerate(dataset.get('datasets', []))} or {'': dataset}
         for key, part in parts.items():
             if part.type.endswith('ShapesDataset'):
                 changes.append(f'{split}_dataloader.dataset.{key}num_scenes=2')

@@ -40,10 +40,7 @@ def test_a_joint_run_ends_with_its_last_mask_batch(seed):
 
 
 def test_schedules_are_stretched_and_the_warm_up_is_kept():
-    schedulers = [
-        dict(type='LinearLR', begin=0, end=100),
-        dict(type='CosineAnnealingLR', begin=940, end=2350),
-    ]
+    schedulers = [dict(type='LinearLR', begin=0, end=100), dict(type='CosineAnnealingLR', begin=940, end=2350)]
     names = [f'param_scheduler.{key}' for key in ('0.end', '1.begin', '1.end')]
     for new, expected in ((800, (100, 320, 800)), (200, (50, 80, 200)), (2, (1, 1, 2))):
         options = ablate_timesteps.schedule_options(schedulers, 2350, new)
@@ -68,9 +65,7 @@ def test_the_options_make_the_config_of_a_run(args):
     assert timesteps.mask == dict(type='genseg_mm.UniformTimesteps', low=1.0, high=1.0)  # no a
     assert timesteps.image == dict(type='genseg_mm.LogitNormalTimesteps')
     assert cfg.train_cfg.max_iters == cfg.train_cfg.val_interval == 40
-    assert cfg.train_dataloader.sampler == dict(
-        type='genseg_mm.RatioInfiniteSampler', ratio=[1, 0], group=16, seed=1
-    )
+    assert cfg.train_dataloader.sampler == dict(type='genseg_mm.RatioInfiniteSampler', ratio=[1, 0], group=16, seed=1)
     assert cfg.train_dataloader.batch_size == 16 and cfg.randomness.seed == 1
     assert cfg.model.mask_head.num_steps == 1
 
@@ -142,8 +137,7 @@ def test_the_table_of_made_up_runs():
         '| long-tail | 1:1 | 50.0 (49.0 to 51.0) | 49.0 (48.0 to 50.0) | 0.600 (0.600 to 0.600) | 400 | 380 to 390 | '
         '60 |',
         '| logit-normal | no | 6.0 (5.0 to 7.0) | 5.0 (4.0 to 6.0) | 0.200 (0.100 to 0.300) | 400 | 0 | 60 |',
-        '| logit-normal | 1:1 | 4.0 (4.0 to 4.0) | 3.0 (3.0 to 3.0) | 0.200 (0.200 to 0.200) | 400 | 380 to 390 | '
-        '60 |',
+        '| logit-normal | 1:1 | 4.0 (4.0 to 4.0) | 3.0 (3.0 to 3.0) | 0.200 (0.200 to 0.200) | 400 | 380 to 390 | 60 |',
     ]
     assert lines[9].startswith(
         '- without generation: the lowest training loss, 0.200, is that of logit-normal with oIoU 6.0; the best oIoU, '
@@ -154,9 +148,7 @@ def test_the_table_of_made_up_runs():
 
 def test_one_seed_has_no_range():
     rows = ablation_report.summarise(made_up_runs()[:1])
-    assert '| long-tail | no | 50.0 | 49.0 | 0.500 | 400 | 0 | 60 |' in ablation_report.markdown(
-        rows, ''
-    )
+    assert '| long-tail | no | 50.0 | 49.0 | 0.500 | 400 | 0 | 60 |' in ablation_report.markdown(rows, '')
 
 
 def test_rank_correlation():

@@ -122,9 +122,7 @@ def run(monkeypatch, capsys, *arguments):
 
 
 def test_curves_go_to_the_work_dir(resumed, monkeypatch, capsys):
-    code, text, errors = run(
-        monkeypatch, capsys, 'plot_curve', resumed, '--keys', 'loss', 'oIoU', '--smooth', '0.5'
-    )
+    code, text, errors = run(monkeypatch, capsys, 'plot_curve', resumed, '--keys', 'loss', 'oIoU', '--smooth', '0.5')
     assert (code, text) == (0, f'written: {resumed / "curves.png"}\n')
     assert 'note: mine: 20260102_000000.json goes on from iteration 30' in errors
     picture = np.asarray(Image.open(resumed / 'curves.png').convert('RGB')).astype(int)

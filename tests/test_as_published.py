@@ -11,11 +11,7 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from genseg_mm.benchmarking.effective_config import (
-    effective_config,
-    fill_network_size,
-    read_model_config,
-)
+from genseg_mm.benchmarking.effective_config import effective_config, fill_network_size, read_model_config
 from genseg_mm.benchmarking.model_list import ModelEntry
 from genseg_mm.functional.point_prompting import masks_from_points
 from genseg_mm.inferencers import GenSegInferencer
@@ -41,9 +37,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         found[name] = make_sd_folder(root / name)
         if key is not None:
             index = found[name] / 'model_index.json'
-            index.write_text(
-                json.dumps({**json.loads(index.read_text()), 'default_processing_resolution': key})
-            )
+            index.write_text(json.dumps({**json.loads(index.read_text()), 'default_processing_resolution': key}))
     for name, settings in (('mae', None), ('mae with file', PREPROCESSOR)):
         found[name] = make_mae_folder(root / name)
         if settings is not None:
@@ -126,9 +120,7 @@ def test_parity_at_many_sizes(folders: dict[str, Path], kind: str):
     for size in SIZES:
         image = photo(*size)
         if kind == 'mae':
-            expected = published_mae(
-                folders[kind], image, 64, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
-            )
+            expected = published_mae(folders[kind], image, 64, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
         else:
             expected = published_sd(folders[kind], image, PROCESSING)
         largest, mean = difference(infer, image, expected)
@@ -142,9 +134,7 @@ def test_parity_at_many_sizes(folders: dict[str, Path], kind: str):
 def test_without_the_key_768_and_any_other_size_by_hand(folders: dict[str, Path]):
     image = photo(12, 50)
     model = load_released(str(folders['sd']))
-    assert network_resize_of(model) == dict(
-        longer_side=768, multiples=(8, 8), pad=True, whole=False
-    )
+    assert network_resize_of(model) == dict(longer_side=768, multiples=(8, 8), pad=True, whole=False)
     assert model.preferred_size(480, 640) == (576, 768)
     infer = GenSegInferencer(model, show_progress=False)
     expected = published_sd(folders['sd'], image, 768)

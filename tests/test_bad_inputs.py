@@ -72,9 +72,7 @@ def test_a_command_line_is_refused_before_torch_is_imported() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    'tool, arguments, expected', [cases.TOOL_CASES[number] for number in range(0, 120, 40)]
-)
+@pytest.mark.parametrize('tool, arguments, expected', [cases.TOOL_CASES[number] for number in range(0, 120, 40)])
 def test_the_same_in_processes_of_their_own(tool: str, arguments: str, expected: str, folder: Path) -> None:
     words = [word.replace('{}', str(folder)) for word in arguments.split(' ')]
     result = subprocess.run(

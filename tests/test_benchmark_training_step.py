@@ -52,9 +52,7 @@ def test_backward_is_split_at_the_marks(clock):
     marks = TOOL['BackwardMarks'](clock)
     marks.moments = dict(loss=3.0, decoder=10.0)
     marks.split(start=1.0, end=30.0)
-    assert clock.steps == [
-        {'backward: loss': 2.0, 'backward: decoder': 7.0, 'backward': 20.0},
-    ]
+    assert clock.steps == [{'backward: loss': 2.0, 'backward: decoder': 7.0, 'backward': 20.0}]
 
 
 def test_checkpointing_is_switched_whatever_the_config_says():

@@ -102,9 +102,7 @@ def test_boundaries_of_two_annotators():
     large[0, 5] = 1
     small = browse_dataset.draw(found(np.zeros((8, 12, 3), np.uint8), boundaries=large), 6)
     assert (small['annotators'][:, 0, 0] == 0).tolist() == [False, False, True, False]
-    assert browse_dataset.caption(found(image, boundaries=boundaries), 3) == (
-        '#3 · 4x6 · 2 annotators'
-    )
+    assert browse_dataset.caption(found(image, boundaries=boundaries), 3) == ('#3 · 4x6 · 2 annotators')
 
 
 def test_boxes_of_an_image_that_was_resized():

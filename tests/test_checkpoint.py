@@ -38,9 +38,7 @@ def save(path: Path, iteration: int, time: str = '20260101_000000', **more: obje
     history.update(4.0)
     state = dict(
         meta=dict(iter=iteration, epoch=0, time=time),
-        message_hub=dict(
-            log_scalars={'train/loss': history}, runtime_info=dict(best=np.float64(7))
-        ),
+        message_hub=dict(log_scalars={'train/loss': history}, runtime_info=dict(best=np.float64(7))),
         state_dict=dict(weight=torch.arange(1000.0)),
         optimizer=dict(state={}, param_groups=[]),
         **more,
@@ -79,9 +77,7 @@ class TestLoadWeightsOnly:
             (Runs(getattr, torch.Tensor, 'add_'), 'builtins.getattr'),
         ],
     )
-    def test_refuses_to_run_code_and_names_it(
-        self, tmp_path: Path, culprit: Runs, name: str
-    ) -> None:
+    def test_refuses_to_run_code_and_names_it(self, tmp_path: Path, culprit: Runs, name: str) -> None:
         trace = tmp_path / 'trace'
         culprit.args = tuple(a.format(trace) if isinstance(a, str) else a for a in culprit.args)
         path = save(tmp_path / 'evil.pth', 1, extra=culprit)
@@ -159,9 +155,7 @@ def test_safe_loading_reaches_every_mmengine_user(tmp_path: Path, monkeypatch) -
 
 class TestFindResumable:
     def test_newest_goes_by_the_time_inside(self, tmp_path: Path) -> None:
-        save(
-            tmp_path / 'iter_900.pth', 900, '20260101_000000'
-        )  # of an older training in this folder
+        save(tmp_path / 'iter_900.pth', 900, '20260101_000000')  # of an older training in this folder
         newest = save(tmp_path / 'iter_20.pth', 20, '20260102_000001')
         save(tmp_path / 'iter_10.pth', 10, '20260102_000001')  # within the same second
         os.utime(newest, (0, 0))  # a copied folder
@@ -217,9 +211,7 @@ class TestFindResumable:
         assert find_resumable('work') is None
         assert (tmp_path / 'iter_6.pth.tmp').exists()
 
-    def test_nothing_at_all_is_no_error_but_only_broken_ones_are(
-        self, tmp_path: Path, warnings
-    ) -> None:
+    def test_nothing_at_all_is_no_error_but_only_broken_ones_are(self, tmp_path: Path, warnings) -> None:
         assert find_resumable(str(tmp_path / 'none')) is None
         assert find_resumable(str(tmp_path)) is None
         for name in ('iter_1.pth', 'iter_2.pth'):
@@ -242,10 +234,7 @@ def test_safetensors_files_are_read(tmp_path, monkeypatch):
     meta = CheckpointLoader.load_checkpoint(str(path), logger=None)['meta']
     assert meta['dataset_meta']['classes'] == ('background', 'target')  # asked for by mmseg's init_model
     path.write_bytes(path.read_bytes()[:-4])
-    with pytest.raises(
-        ValueError,
-        match=r'weights.safetensors is truncated, or not a file of safetensors \(\d+ bytes',
-    ):
+    with pytest.raises(ValueError, match=r'weights.safetensors is truncated, or not a file of safetensors \(\d+ bytes'):
         load_weights_only(str(path))
 
 

@@ -89,9 +89,7 @@ def test_leaf_says_what_it_is_for(path):
 def test_mixed_training_leaves_out_every_picture_that_any_set_tests_on():
     cfg = Config.fromfile(ROOT / 'configs/genmask/mixed.py')
     parts = cfg.train_dataloader.dataset.datasets
-    assert [part.get('exclude_images') for part in parts if 'coco' in part.data_root] == [
-        ['unc+umd']
-    ] * 5
+    assert [part.get('exclude_images') for part in parts if 'coco' in part.data_root] == [['unc+umd']] * 5
     assert len(parts) == len(cfg.train_dataloader.sampler.ratio) == 6
 
 

@@ -102,9 +102,7 @@ def test_annotations_matter_to_the_last_digit(copy):
 
 
 def test_datasets_in_one_by_parts_and_order(made):
-    easy, hard = (
-        build_pidray(made / 'pidray', split=split, test_mode=True) for split in ('easy', 'hard')
-    )
+    easy, hard = (build_pidray(made / 'pidray', split=split, test_mode=True) for split in ('easy', 'hard'))
     joined = dataset_fingerprint(ConcatDataset([easy, hard]))
     assert joined != dataset_fingerprint(ConcatDataset([hard, easy]))
     assert len({joined, dataset_fingerprint(ConcatDataset([easy])), dataset_fingerprint(easy)}) == 3
@@ -130,13 +128,7 @@ print(dataset_fingerprint(DRAMDataset(sys.argv[1], test_mode=True)))
 
 def test_the_hash_seed_of_python_does_not_matter(made):
     command = [sys.executable, '-c', SCRIPT, str(made / 'dram')]
-    done = subprocess.run(
-        command,
-        cwd=ROOT,
-        env={**os.environ, 'PYTHONHASHSEED': '77'},
-        capture_output=True,
-        text=True,
-    )
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, 'PYTHONHASHSEED': '77'}, capture_output=True, text=True)
     assert done.stdout.split()[-1] == dram(made), done.stderr
 
 
@@ -173,9 +165,7 @@ def test_a_fingerprint_costs_no_more_than_a_few_readings_of_the_file(tmp_path):
     outline = [[float(place) + 0.37 for place in range(60)]]
     images = [dict(id=n, file_name=f'{n:012d}.jpg', height=480, width=640) for n in range(2_000)]
     annotations = [
-        dict(
-            id=n, image_id=n // 7, category_id=1, bbox=[1, 1, 50, 50], area=9, segmentation=outline
-        )
+        dict(id=n, image_id=n // 7, category_id=1, bbox=[1, 1, 50, 50], area=9, segmentation=outline)
         for n in range(14_000)
     ]
     content = dict(images=images, annotations=annotations, categories=[dict(id=1, name='it')])

@@ -80,9 +80,7 @@ def verify(monkeypatch, config, *arguments):
 
 
 def browse(monkeypatch, config, out, *arguments):
-    code = run(
-        monkeypatch, 'analysis_tools/browse_dataset.py', config, '--out-dir', out, *arguments
-    )
+    code = run(monkeypatch, 'analysis_tools/browse_dataset.py', config, '--out-dir', out, *arguments)
     return code, {path.stem: np.asarray(Image.open(path)) for path in Path(out).glob('*.png')}
 
 
@@ -116,9 +114,7 @@ def test_it_goes_on_after_bad_files_and_names_them_all(data, monkeypatch, capsys
     content = json.loads(path.read_text())
     content['annotations'][-1]['segmentation'] = dict(size=[160, 120], counts=[5])
     path.write_text(json.dumps(content))
-    code, reports = verify(
-        monkeypatch, CONFIGS / 'coco_instance_sd.py', '--split', 'train', '--workers', '1'
-    )
+    code, reports = verify(monkeypatch, CONFIGS / 'coco_instance_sd.py', '--split', 'train', '--workers', '1')
     report = reports['train']
     assert code == 1
     assert list(report['missing']) == [str(pictures[0])]
@@ -168,9 +164,7 @@ def test_referring_and_procedural_datasets_are_verified(data, monkeypatch):
     assert reports['train 1/2']['items'] == 7 and reports['train 2/2']['items'] == 2
     assert reports['val']['items'] == 3 and reports['val']['expected'] == 10_834
     assert reports['val']['same'] == ['test'] and reports['val']['max_id'] is None
-    code, reports = verify(
-        monkeypatch, ROOT / 'configs/gen2seg/gen2seg_unet_shapes_tiny.py', '--max-items', '5'
-    )
+    code, reports = verify(monkeypatch, ROOT / 'configs/gen2seg/gen2seg_unet_shapes_tiny.py', '--max-items', '5')
     assert code == 0 and list(reports)[:2] == ['train', 'val 1/3']
     assert reports['train']['items'] == 10_000
     assert 'only 5 of 10000 items read (--max-items)' in reports['train']['notes']
@@ -209,9 +203,7 @@ def test_configs_of_mmdet_work(data, tmp_path, monkeypatch):
     # The lantern is not among mmdet's classes, and it keeps crowds apart.
     assert reports['train']['instances'] == [0, 1, 2] and reports['train']['crowd'] == 2
     for stage, width in (('pipeline', 64), ('raw', 120)):
-        code, drawn = browse(
-            monkeypatch, config, tmp_path / stage, '--indices', 2, '--stage', stage
-        )
+        code, drawn = browse(monkeypatch, config, tmp_path / stage, '--indices', 2, '--stage', stage)
         assert code == 0 and list(drawn) == ['train_0001']
         assert drawn['train_0001'].shape[1] > 3 * width
 
@@ -222,15 +214,10 @@ def test_configs_of_mmdet_work(data, tmp_path, monkeypatch):
         (['nowhere.py'], 'config nowhere.py does not exist'),
         (['README.md'], 'is not a config'),
         (['configs/_base_/default_runtime.py'], 'has no dataset: expected one of train_dataloader'),
-        (
-            ['configs/_base_/datasets/clevrtex_sd.py', '--cfg-options', 'valdataloader=1'],
-            "has no 'valdataloader'",
-        ),
+        (['configs/_base_/datasets/clevrtex_sd.py', '--cfg-options', 'valdataloader=1'], "has no 'valdataloader'"),
     ],
 )
-@pytest.mark.parametrize(
-    'tool', ['dataset_tools/verify_dataset.py', 'analysis_tools/browse_dataset.py']
-)
+@pytest.mark.parametrize('tool', ['dataset_tools/verify_dataset.py', 'analysis_tools/browse_dataset.py'])
 def test_wrong_input_is_told_in_one_line(tool, arguments, message, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     assert run(monkeypatch, tool, *arguments) == 2
@@ -248,12 +235,8 @@ def test_a_dataset_that_cannot_be_built_does_not_hide_the_others(data, coco, mon
 # ---- browse
 
 
-def test_pictures_show_image_ground_truth_and_instances(
-    data, clevrtex, tmp_path, monkeypatch, capsys
-):
-    code, drawn = browse(
-        monkeypatch, clevrtex, tmp_path / 'out', '--split', 'test', '--stage', 'raw'
-    )
+def test_pictures_show_image_ground_truth_and_instances(data, clevrtex, tmp_path, monkeypatch, capsys):
+    code, drawn = browse(monkeypatch, clevrtex, tmp_path / 'out', '--split', 'test', '--stage', 'raw')
     assert code == 0 and list(drawn) == ['test_0001']
     picture = drawn['test_0001']
     height, gap, title, line = 192, 4, 19, 19  # 256 x 192 panels, two rows

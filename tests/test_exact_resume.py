@@ -19,17 +19,13 @@ BY_EPOCH = {
     'train_cfg': dict(type='EpochBasedTrainLoop', max_epochs=4, val_interval=2, _delete_=True),
     'train_dataloader.sampler': dict(type='DefaultSampler', shuffle=True, _delete_=True),
     'train_dataloader.dataset': dict(type='ToyDataset', jitter=True, _delete_=True),
-    'default_hooks.checkpoint': dict(
-        type='genseg_mm.SafeCheckpointHook', interval=1, _delete_=True
-    ),
+    'default_hooks.checkpoint': dict(type='genseg_mm.SafeCheckpointHook', interval=1, _delete_=True),
 }
 SITUATIONS = {
     'dropout': {'model.dropout': 0.5},
     'foreign dataset and sampler': FOREIGN,
     'sampler without skip': {
-        'train_dataloader.dataset': dict(
-            type='ToyDataset', num_samples=48, jitter=True, _delete_=True
-        ),
+        'train_dataloader.dataset': dict(type='ToyDataset', num_samples=48, jitter=True, _delete_=True),
         'train_dataloader.sampler': dict(type='DefaultSampler', shuffle=True, _delete_=True),
     },
     'ema': {'custom_hooks': [dict(type='EMAHook', momentum=0.1)], 'model.dropout': 0.5},
@@ -80,12 +76,9 @@ def test_resumed_training_ends_with_the_same_bits(tmp_path, situation) -> None:
 
 
 @pytest.mark.parametrize(
-    ('counts', 'interval', 'expected'),
-    [(4, 5, [8, 12, 16, 20]), (3, 5, [6, 12, 15, 20]), (1, 5, [5, 10, 15, 20])],
+    ('counts', 'interval', 'expected'), [(4, 5, [8, 12, 16, 20]), (3, 5, [6, 12, 15, 20]), (1, 5, [5, 10, 15, 20])]
 )
-def test_checkpoints_wait_for_the_end_of_an_update(
-    tmp_path, counts, interval, expected, monkeypatch
-) -> None:
+def test_checkpoints_wait_for_the_end_of_an_update(tmp_path, counts, interval, expected, monkeypatch) -> None:
     options = {
         'optim_wrapper.accumulative_counts': counts,
         'default_hooks.checkpoint.interval': interval,
@@ -118,11 +111,7 @@ KINDS = {
         'model.backbone.drop_path_rate': 0.5,
     },
     'gen2seg/gen2seg_mae_pretrain_shapes_tiny': FEW,
-    'genmask/genmask_sana_shapes_tiny': {
-        **EMA,
-        **FEW,
-        'model.prompt_encoder.encoder.dropout_rate': 0.3,
-    },
+    'genmask/genmask_sana_shapes_tiny': {**EMA, **FEW, 'model.prompt_encoder.encoder.dropout_rate': 0.3},
 }
 
 
@@ -132,9 +121,7 @@ def test_each_kind_of_config_resumes_exactly(name, tmp_path, monkeypatch) -> Non
     monkeypatch.setattr(Config, 'pretty_text', 'formatted = False')
     tool = runpy.run_path(str(ROOT / 'tools/analysis_tools/check_resume.py'))
     workers = {'train_dataloader.num_workers': 1}
-    found = tool['check_resume'](
-        ROOT / f'configs/{name}.py', tmp_path, 5, 2, KINDS[name], resumed_options=workers
-    )
+    found = tool['check_resume'](ROOT / f'configs/{name}.py', tmp_path, 5, 2, KINDS[name], resumed_options=workers)
     parts = {'state_dict', 'optimizer', 'param_schedulers', 'log'}
     parts |= {'ema_state_dict'} if 'custom_hooks' in KINDS[name] else set()
     assert {part.split('.')[0] for part in found} == parts
@@ -147,9 +134,7 @@ def test_the_comparison_sees_a_difference(tmp_path) -> None:
     for name, shift in (('first', 0.0), ('second', 0.25)):
         state = dict(weight=torch.tensor([1.0, 2.0 + shift]), bias=torch.zeros(0))
         optimizer = dict(state={0: dict(step=torch.tensor(3.0 + 2 * shift))}, groups=[dict(lr=0.1)])
-        checkpoint = dict(
-            state_dict=state, optimizer=optimizer, message_hub=dict(log_scalars={}), meta={}
-        )
+        checkpoint = dict(state_dict=state, optimizer=optimizer, message_hub=dict(log_scalars={}), meta={})
         state['broken'] = torch.tensor([float('nan'), float('inf'), 1.0])
         state['breaks'] = torch.tensor([float('nan') if shift else 1.0, 1.0])
         if shift:

@@ -71,19 +71,11 @@ def coco(made, **kwargs):
 def test_each_dataset_counts_what_its_publication_counts(made):
     assert differences(build_dram(made / 'dram')) == [f'712 pictures fewer than the 718 {UNSURE}']
     assert difference(build_dram(made / 'dram', movement='realism')) is None
-    assert difference(build_egohos(made / 'egohos')) == (
-        f'1123 pictures fewer than the 1126 {UNSURE}'
-    )
+    assert difference(build_egohos(made / 'egohos')) == (f'1123 pictures fewer than the 1126 {UNSURE}')
     assert difference(pidray(made, 'hard')) == f'3731 pictures fewer than the 3733 {UNSURE}'
-    assert difference(pidray(made, 'train')) == (
-        '29455 pictures fewer than the 29457 of the complete dataset'
-    )
-    assert difference(pidray(made, 'hard', version=2)) == (
-        '9744 pictures fewer than the 9746 of the complete dataset'
-    )
-    assert difference(refcoco(made)) == (
-        '10831 sentences fewer than the 10834 of the complete dataset'
-    )
+    assert difference(pidray(made, 'train')) == ('29455 pictures fewer than the 29457 of the complete dataset')
+    assert difference(pidray(made, 'hard', version=2)) == ('9744 pictures fewer than the 9746 of the complete dataset')
+    assert difference(refcoco(made)) == ('10831 sentences fewer than the 10834 of the complete dataset')
     assert difference(refcoco(made, sentence='first')) == (
         '3809 references fewer than the 3811 of the complete dataset'
     )
@@ -101,9 +93,7 @@ def test_pictures_of_coco_are_counted_before_any_filter(made):
 def test_ishape_is_published_for_train_and_val_together(made):
     val = build_ishape(made / 'ishape', subset='wire')
     assert expected_items(val) is None
-    assert difference(val) == (
-        '2497 pictures fewer than the 2500 of the complete dataset (train and val together)'
-    )
+    assert difference(val) == ('2497 pictures fewer than the 2500 of the complete dataset (train and val together)')
     whole = build_ishape(made / 'ishape', subset='antenna', split=None, source='coco')
     assert expected_items(whole) == 370
     assert differences(whole) == [
@@ -134,9 +124,7 @@ def test_a_complete_copy_has_no_difference_and_more_is_told(made, monkeypatch):
     monkeypatch.setitem(published_counts.DRAM_IMAGES, 'dram', 5)
     assert differences(build_dram(made / 'dram', movement='dram')) == []
     monkeypatch.setitem(published_counts.PIDRAY_IMAGES[2], 'easy', 1)
-    assert difference(pidray(made, 'easy', version=2)) == (
-        '1 pictures more than the 1 of the complete dataset'
-    )
+    assert difference(pidray(made, 'easy', version=2)) == ('1 pictures more than the 1 of the complete dataset')
 
 
 def test_datasets_in_one(made):
@@ -157,9 +145,7 @@ def test_datasets_in_one(made):
 
 def test_shortage_is_short_and_forgives_a_tenth_of_unconfirmed_counts(made, monkeypatch):
     assert shortage(build_dram(made / 'dram')) == '6 of 718 pictures'
-    assert shortage(ConcatDataset([pidray(made, split, 2) for split in ('easy', 'hard')])) == (
-        '4 of 34,504 pictures'
-    )
+    assert shortage(ConcatDataset([pidray(made, split, 2) for split in ('easy', 'hard')])) == ('4 of 34,504 pictures')
     assert shortage(build_egohos(made / 'egohos', indices=1)) == 'only some items'
     assert shortage(build_dram(made / 'dram', movement='realism')) is None
     monkeypatch.setitem(published_counts.DRAM_IMAGES, 'dram', 60)  # 5 are there
@@ -170,12 +156,7 @@ def test_shortage_is_short_and_forgives_a_tenth_of_unconfirmed_counts(made, monk
 
 @pytest.mark.parametrize(
     'found, published, confirmed, against',
-    [
-        (99, 100, True, True),
-        (100, 100, True, False),
-        (90, 100, False, False),
-        (89, 100, False, True),
-    ],
+    [(99, 100, True, True), (100, 100, True, False), (90, 100, False, False), (89, 100, False, True)],
 )
 def test_which_counts_speak_against_a_copy(found, published, confirmed, against):
     assert _speaks_against(Count(found, 'pictures', published, confirmed)) is against
@@ -212,8 +193,6 @@ def test_a_subclass_keeps_the_answers_and_a_new_dataset_gives_its_own(made):
     mine = Mine(str(made / 'refcoco'), split='val', test_mode=True, serialize_data=False)
     assert expected_items(mine) == expected_items(refcoco(made)) == 10_834
     assert differences(mine) == differences(refcoco(made)) != []
-    own = Own(
-        str(made / 'coco'), 'annotations/instances_val2017.json', dict(img='val2017/'), serialize_data=False
-    )
+    own = Own(str(made / 'coco'), 'annotations/instances_val2017.json', dict(img='val2017/'), serialize_data=False)
     assert expected_items(own) == 7
     assert differences(own) == ['3 drawings fewer than the 7 of the complete dataset']

@@ -52,9 +52,7 @@ def test_flops_of_hand_worked_layers(device):
     assert flops_of(lambda: linear(picture)) == 2 * (2 * 3 * 8 * 7) * 6
     query, key = (torch.ones(1, 2, n, 4, device=device) for n in (7, 11))
     # Two heads: 7 x 11 scores of width 4, then 7 x 4 values of 11.
-    assert flops_of(lambda: F.scaled_dot_product_attention(query, key, key)) == 2 * 2 * (
-        7 * 11 * 4 + 7 * 4 * 11
-    )
+    assert flops_of(lambda: F.scaled_dot_product_attention(query, key, key)) == 2 * 2 * (7 * 11 * 4 + 7 * 4 * 11)
 
 
 def test_flops_of_the_fused_layers_of_torch():

@@ -16,13 +16,7 @@ from PIL import Image
 from toy_parts import toy_runner
 
 from genseg_mm.checkpoint import load_weights_only
-from genseg_mm.hooks import (
-    FiniteLossHook,
-    PredictionGridHook,
-    SafeCheckpointHook,
-    pictures,
-    prediction_grid_hook,
-)
+from genseg_mm.hooks import FiniteLossHook, PredictionGridHook, SafeCheckpointHook, pictures, prediction_grid_hook
 from genseg_mm.hooks.prediction_grid_hook import caption, draw_sample
 from genseg_mm.registry import HOOKS
 
@@ -81,9 +75,7 @@ class TestSafeCheckpointHook:
             (best, 'iter_20.pth', [best, 'best_toy_oIoU_iter_20.pth', 'iter_20.pth']),
         ]
 
-    def test_failed_save_leaves_the_old_checkpoint_and_no_rubbish(
-        self, tmp_path, monkeypatch
-    ) -> None:
+    def test_failed_save_leaves_the_old_checkpoint_and_no_rubbish(self, tmp_path, monkeypatch) -> None:
         save, saved = torch.save, []
 
         def full_disk(checkpoint: dict, file: object) -> None:
@@ -126,8 +118,7 @@ class TestSafeCheckpointHook:
         assert [name for name in of_user if name not in there] == []
         lines = [line for line in said if line.startswith('Deleted from ')]
         assert lines == [
-            f'Deleted from {tmp_path}, left by a killed run: '
-            'best_toy_oIoU_iter_5.pth, iter_5.pth, iter_9.pth'
+            f'Deleted from {tmp_path}, left by a killed run: best_toy_oIoU_iter_5.pth, iter_5.pth, iter_9.pth'
         ]
 
     def test_all_checkpoints_stay_where_all_are_kept(self, tmp_path) -> None:
@@ -141,10 +132,7 @@ class TestSafeCheckpointHook:
         options['default_hooks.checkpoint.rule'] = 'greater'
         toy_runner(tmp_path, options).train()
         # The number of samples does not grow, so its first file stays the best.
-        assert names(tmp_path, 'best*') == [
-            'best_toy_num_samples_iter_10.pth',
-            'best_toy_oIoU_iter_20.pth',
-        ]
+        assert names(tmp_path, 'best*') == ['best_toy_num_samples_iter_10.pth', 'best_toy_oIoU_iter_20.pth']
 
     def test_unknown_best_metric_lists_what_there_is(self, tmp_path: Path) -> None:
         runner = toy_runner(tmp_path, {'default_hooks.checkpoint.save_best': 'toy/mIoU'})
@@ -271,21 +259,13 @@ class TestPictures:
         element.set_metainfo(dict(ori_shape=(40, 40), task='image', text='a wall'))
         row = draw_sample(self.black, element, 24)
         assert list(row) == ['image', 'prediction']
-        assert row['prediction'].shape == (
-            16,
-            24,
-            3,
-        )  # not the aspect ratio of the uncropped picture
-        assert (row['prediction'][:, :12] == (90, 0, 0)).all() and row['prediction'][
-            :, 12:
-        ].sum() == 0
+        assert row['prediction'].shape == (16, 24, 3)  # not the aspect ratio of the uncropped picture
+        assert (row['prediction'][:, :12] == (90, 0, 0)).all() and row['prediction'][:, 12:].sum() == 0
 
     def test_points_and_their_masks_share_a_colour(self) -> None:
         masks = torch.zeros(2, 4, 6, dtype=torch.bool)
         masks[0, :, :2], masks[1, :, 4:] = True, True
-        element = sample(
-            pred_instances=InstanceData(masks=masks), gt_instance_map=labels(self.left)
-        )
+        element = sample(pred_instances=InstanceData(masks=masks), gt_instance_map=labels(self.left))
         element.set_metainfo(dict(points=np.array([[[0.0, 1.0]], [[5.0, 2.0]]])))
         row = draw_sample(self.black, element, 24)
         for number, (x, y) in enumerate([(2, 6), (22, 10)]):  # (x + 0.5) * 4 - 0.5, rounded
@@ -327,13 +307,9 @@ class TestPictures:
 
 
 class TestPredictionGridHook:
-    def test_each_validation_writes_the_same_evenly_spread_samples(
-        self, tmp_path, monkeypatch
-    ) -> None:
+    def test_each_validation_writes_the_same_evenly_spread_samples(self, tmp_path, monkeypatch) -> None:
         drawn = []
-        monkeypatch.setattr(
-            prediction_grid_hook, 'caption', lambda sample: drawn.append(sample.text) or 'x'
-        )
+        monkeypatch.setattr(prediction_grid_hook, 'caption', lambda sample: drawn.append(sample.text) or 'x')
         toy_runner(tmp_path, {'default_hooks.visualization.panel_size': 32}).train()
         assert names(tmp_path / 'vis' / 'val', '*') == ['iter_10.png', 'iter_20.png']
         # 10 samples in batches of 3, of which 3 are drawn: every 4th.

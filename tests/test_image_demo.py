@@ -72,9 +72,7 @@ def test_points_of_both_kinds_on_one_image(monkeypatch, capsys, folder):
     assert (both.sum(), red.sum(), red[2:8, 3:9].sum()) == (72, 36, 36)
     assert (green.sum(), green[4:10, 12:18].sum()) == (36, 36)
     assert not (folder / 'out/vis').exists()
-    assert capsys.readouterr().out.endswith(
-        f'images: 1, masks: 3, written to: {folder}/out/preds\n'
-    )
+    assert capsys.readouterr().out.endswith(f'images: 1, masks: 3, written to: {folder}/out/preds\n')
 
 
 def test_points_of_the_command_line():
@@ -107,10 +105,7 @@ def test_mistakes_take_one_line(monkeypatch, capsys, folder, inputs, model, opti
 
 def test_models_without_weights(monkeypatch, capsys, folder):
     for model, message in (
-        (
-            folder / 'config.py',
-            'config.py is a config: expected its trained --weights, but got none',
-        ),
+        (folder / 'config.py', 'config.py is a config: expected its trained --weights, but got none'),
         ('gen2seg_unet_shapes_tiny', 'gen2seg_unet_shapes_tiny is a config'),
         (folder, 'is not a released colorer'),
     ):

@@ -43,9 +43,7 @@ def test_orientation_is_honoured_once_in_every_format(tmp_path, kind):
     path = tmp_path / f'photo.{kind.lower()}'
     for orientation in range(1, 9):
         path.write_bytes(saved(PICTURE, kind, exif=exif(orientation), **options))
-        upright = np.asarray(
-            ImageOps.exif_transpose(saved_image(PICTURE, orientation)).convert('RGB')
-        )[..., ::-1]
+        upright = np.asarray(ImageOps.exif_transpose(saved_image(PICTURE, orientation)).convert('RGB'))[..., ::-1]
         assert np.array_equal(turn(PICTURE, orientation)[..., ::-1], upright)
         taken = [
             LoadImage()(dict(img_path=str(path)))['img'],
@@ -79,9 +77,7 @@ def test_damaged_exif_data_say_nothing():
     assert read_header(data, 'image a.jpg').orientation == 1
 
 
-@pytest.mark.parametrize(
-    'options', [{}, dict(progressive=True), dict(restart_marker_blocks=5)], ids=str
-)
+@pytest.mark.parametrize('options', [{}, dict(progressive=True), dict(restart_marker_blocks=5)], ids=str)
 def test_a_jpeg_with_a_hole_is_refused(options, capfd):
     noise = np.random.default_rng(1).integers(0, 256, (240, 320, 3)).astype(np.uint8)
     whole = saved(noise, 'JPEG', quality=90, **options)
@@ -90,9 +86,7 @@ def test_a_jpeg_with_a_hole_is_refused(options, capfd):
     for _ in range(12):
         size = int(generator.integers(300, 5000))
         start = int(generator.integers(begin, len(whole) - size - 100))
-        with pytest.raises(
-            ValueError, match=r'image a\.jpg (is damaged|cannot be decoded)'
-        ) as error:
+        with pytest.raises(ValueError, match=r'image a\.jpg (is damaged|cannot be decoded)') as error:
             decode_picture(whole[:start] + whole[start + size :], 'image a.jpg')
         assert '\n' not in str(error.value)
     assert capfd.readouterr().err == ''  # the decoder's own words are in the message
@@ -113,18 +107,14 @@ def png_header(height: int, width: int) -> bytes:
         return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', crc)
 
     head = chunk(b'IHDR', struct.pack('>IIBBBBB', width, height, 1, 0, 0, 0, 0))
-    return (
-        b'\x89PNG\r\n\x1a\n' + head + chunk(b'IDAT', zlib.compress(bytes(99))) + chunk(b'IEND', b'')
-    )
+    return b'\x89PNG\r\n\x1a\n' + head + chunk(b'IDAT', zlib.compress(bytes(99))) + chunk(b'IEND', b'')
 
 
 def claimed(kind: str, height: int, width: int) -> bytes:
     """A small file whose header claims a size."""
     if kind == 'PNG':
         return png_header(height, width)
-    data = bytearray(
-        saved(PICTURE[:4, :4], kind, **(dict(lossless=True) if kind == 'WEBP' else {}))
-    )
+    data = bytearray(saved(PICTURE[:4, :4], kind, **(dict(lossless=True) if kind == 'WEBP' else {})))
     if kind == 'JPEG':
         place = data.index(b'\xff\xc0') + 5
         data[place : place + 4] = struct.pack('>HH', height, width)
@@ -152,9 +142,7 @@ def test_a_size_beyond_the_bound_is_refused_before_decoding(tmp_path, kind):
         lambda: image_files.read_stored(path, f'{path}'),
         lambda: read_header(path, f'{path}'),
     ):
-        with pytest.raises(
-            ValueError, match=r'bomb\.img: expected at most 100000000 pixels'
-        ) as error:
+        with pytest.raises(ValueError, match=r'bomb\.img: expected at most 100000000 pixels') as error:
             read()
         assert f'{side}x{side}' in str(error.value) and MAX_PIXELS_VARIABLE in str(error.value)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB
@@ -199,9 +187,7 @@ def test_depths_and_channels_as_documented(backend):
     palette = Image.fromarray(grey // 64)
     palette.putpalette([9, 8, 7, 50, 60, 70, 100, 0, 0, 0, 0, 255])
     colours = np.array([[9, 8, 7], [50, 60, 70], [100, 0, 0], [0, 0, 255]])
-    assert np.array_equal(
-        decode_picture(saved(palette, 'PNG'), 'a')[..., ::-1], colours[grey // 64]
-    )
+    assert np.array_equal(decode_picture(saved(palette, 'PNG'), 'a')[..., ::-1], colours[grey // 64])
     one_bit = decode_picture(saved(Image.fromarray(grey > 128), 'PNG'), 'a')
     assert np.array_equal(one_bit[..., 0], np.where(grey > 128, 255, 0))
     cmyk = decode_picture(saved(Image.new('CMYK', (8, 8), (0, 255, 255, 0)), 'JPEG'), 'a')
@@ -248,9 +234,7 @@ def test_videos_and_animations_are_no_pictures(tmp_path):
                 read_image(list_sources(image)[0][0])
     still = saved(Image.fromarray(PICTURE).quantize(64), 'GIF')
     assert decode_picture(still, 'a').shape == PICTURE.shape
-    phone = saved(
-        Image.fromarray(PICTURE), 'MPO', save_all=True, append_images=[Image.new('RGB', (9, 9))]
-    )
+    phone = saved(Image.fromarray(PICTURE), 'MPO', save_all=True, append_images=[Image.new('RGB', (9, 9))])
     assert decode_picture(phone, 'a').shape == PICTURE.shape
 
 
@@ -267,7 +251,5 @@ def test_large_files_are_not_read(tmp_path, monkeypatch):
     path.write_bytes(saved(PICTURE, 'PNG'))
     with path.open('r+b') as file:
         file.truncate(16 * MAX_PIXELS + 1)  # sparse
-    with pytest.raises(
-        ValueError, match=r'large\.png: expected a picture of at most 1600000000 bytes'
-    ):
+    with pytest.raises(ValueError, match=r'large\.png: expected a picture of at most 1600000000 bytes'):
         LoadImage()(dict(img_path=str(path)))

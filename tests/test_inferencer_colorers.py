@@ -42,9 +42,7 @@ BACKBONE = dict(
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Twins of what the configs would fetch."""
     root = tmp_path_factory.mktemp('folders')
-    return dict(
-        MAEColorer=str(make_mae_folder(root / 'mae')), SDColorer=str(make_sd_folder(root / 'sd'))
-    )
+    return dict(MAEColorer=str(make_mae_folder(root / 'mae')), SDColorer=str(make_sd_folder(root / 'sd')))
 
 
 @pytest.fixture(scope='module')
@@ -103,11 +101,7 @@ def segmentor(head: dict, **preprocessor: object) -> Config:
             model=dict(
                 type='EncoderDecoder',
                 data_preprocessor=dict(
-                    type='SegDataPreProcessor',
-                    mean=[0, 0, 0],
-                    std=[255, 255, 255],
-                    bgr_to_rgb=True,
-                    **preprocessor,
+                    type='SegDataPreProcessor', mean=[0, 0, 0], std=[255, 255, 255], bgr_to_rgb=True, **preprocessor
                 ),
                 backbone=BACKBONE,
                 decode_head=head,
@@ -129,9 +123,7 @@ def test_a_stock_segmentor_of_mmseg_behind_our_head():
     sample = SegDataSample(metainfo=dict(img_shape=(60, 90), ori_shape=(60, 90)))
     with torch.no_grad():
         direct = infer.model.segmentor.test_step(dict(inputs=[inputs], data_samples=[sample]))[0]
-    assert np.array_equal(
-        prediction['color_map'], direct.seg_logits.data.permute(1, 2, 0).numpy()
-    )
+    assert np.array_equal(prediction['color_map'], direct.seg_logits.data.permute(1, 2, 0).numpy())
     sized = GenSegInferencer(segmentor(HEAD, size_divisor=16), device='cpu')
     assert network_resize_of(sized.model) == dict(multiples=(16, 16))
     check(sized)
@@ -178,9 +170,7 @@ def test_a_large_photo_is_brought_to_the_size_of_the_training(name: str, monkeyp
     infer = GenSegInferencer(config, weights, device='cpu')
     seen, step = [], infer.model.test_step
     monkeypatch.setattr(
-        infer.model,
-        'test_step',
-        lambda data: seen.append(tuple(data['inputs'][0].shape[1:])) or step(data),
+        infer.model, 'test_step', lambda data: seen.append(tuple(data['inputs'][0].shape[1:])) or step(data)
     )
     prompt = dict(texts='the circle') if room == 'genmask' else dict(points=[[250, 200]])
     (prediction,) = infer(np.full((400, 600, 3), 90, np.uint8), **prompt)['predictions']

@@ -100,10 +100,7 @@ def test_pictures_are_those_of_the_model_by_text_seed_and_number(tmp_path, monke
         assert np.array_equal(saved, one['image'])
         content = json.loads((tmp_path / f'preds/{index:08d}.json').read_text())
         assert content == dict(
-            text=one['text'],
-            seed=3,
-            number=one['number'],
-            settings=dict(num_steps=2, image_size=[48, 48]),
+            text=one['text'], seed=3, number=one['number'], settings=dict(num_steps=2, image_size=[48, 48])
         )
         drawn = np.asarray(Image.open(tmp_path / f'vis/{index:08d}.png'))
         assert np.array_equal(drawn, result['visualization'][index])
@@ -166,9 +163,7 @@ def test_bad_requests_say_what_came():
         with pytest.raises(ValueError, match='generation: texts: expected words, but got the empty'):
             infer(texts=texts, task='generate')
     for texts in (None, [], [3], 3):
-        with pytest.raises(
-            ValueError, match='generation needs texts, a list of at least one string, but got'
-        ):
+        with pytest.raises(ValueError, match='generation needs texts, a list of at least one string, but got'):
             infer(texts=texts, task='generate')
     for wrong, message in (
         (dict(num_images=0), 'num_images must be a whole number of at least 1, but got 0'),
@@ -181,10 +176,7 @@ def test_bad_requests_say_what_came():
         (dict(image_size=16 * 10**5), 'expected at most 100000000 pixels .* but got 1600000x1600000'),
         (dict(image_size=0), r'multiples of 16 and 16 pixels for this model, but got \(0, 0\)'),
         (dict(image_size=40), r'multiples of 16 and 16 pixels for this model, but got \(40, 40\)'),
-        (
-            dict(inputs=picture(0)),
-            "task='generate' takes texts, but got inputs, prompts or options",
-        ),
+        (dict(inputs=picture(0)), "task='generate' takes texts, but got inputs, prompts or options"),
         (dict(points=[[1, 2]]), "task='generate' takes texts, but got inputs, prompts or options"),
         (dict(task='paint'), "task must be 'segment' or 'generate', but got 'paint'"),
     ):
@@ -219,9 +211,7 @@ def test_refined_texts_are_the_prompts_and_are_given_back(tmp_path):
     saved = json.loads((tmp_path / 'preds/00000000.json').read_text())
     assert saved['descriptions'] == described[0]
     assert saved['prompts'] == dict(texts=texts[0])
-    (sample,) = infer(images[1:], texts=texts[1:], describe=True, return_datasamples=True)[
-        'predictions'
-    ]
+    (sample,) = infer(images[1:], texts=texts[1:], describe=True, return_datasamples=True)['predictions']
     assert sample.descriptions == described[1]
 
 
@@ -240,9 +230,7 @@ def test_description_writer_may_be_given_and_must_be_somewhere():
 
 # The demo
 
-_spec = importlib.util.spec_from_file_location(
-    'generation_demo', Path(__file__).parents[1] / 'tools' / 'image_demo.py'
-)
+_spec = importlib.util.spec_from_file_location('generation_demo', Path(__file__).parents[1] / 'tools' / 'image_demo.py')
 image_demo = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(image_demo)
 
@@ -256,14 +244,7 @@ def folder(tmp_path) -> Path:
 
 
 def run(monkeypatch, folder: Path, *options: str) -> None:
-    own = [
-        '--weights',
-        str(folder / 'weights.pth'),
-        '--device',
-        'cpu',
-        '--out-dir',
-        str(folder / 'out'),
-    ]
+    own = ['--weights', str(folder / 'weights.pth'), '--device', 'cpu', '--out-dir', str(folder / 'out')]
     monkeypatch.setattr(sys, 'argv', ['image_demo.py', *options, *own])
     launch.run_tool(image_demo.main)
 
@@ -271,24 +252,12 @@ def run(monkeypatch, folder: Path, *options: str) -> None:
 def test_demo_makes_pictures(monkeypatch, capsys, folder):
     options = ['--num-steps', '2', '--guidance-scale', '1.5', '--seed', '7', '--num-images', '2']
     options += ['--image-size', '32', '64']
-    run(
-        monkeypatch,
-        folder,
-        str(folder / 'config.py'),
-        '--task',
-        'generate',
-        '--texts',
-        *TEXTS,
-        *options,
-    )
+    run(monkeypatch, folder, str(folder / 'config.py'), '--task', 'generate', '--texts', *TEXTS, *options)
     out = folder / 'out'
     assert f'pictures: 4, written to: {out}/vis, {out}/preds' in capsys.readouterr().out
     content = json.loads((out / 'preds/00000003.json').read_text())
     assert content == dict(
-        text=TEXTS[1],
-        seed=7,
-        number=1,
-        settings=dict(num_steps=2, guidance_scale=1.5, image_size=[32, 64]),
+        text=TEXTS[1], seed=7, number=1, settings=dict(num_steps=2, guidance_scale=1.5, image_size=[32, 64])
     )
     expected = build('sana').generate(
         ['A picture: two blue squares'], (32, 64), 2, 1.5, generators=[seeded_generator(7, 1)]
@@ -298,15 +267,7 @@ def test_demo_makes_pictures(monkeypatch, capsys, folder):
 
 
 def test_demo_describes(monkeypatch, capsys, folder):
-    run(
-        monkeypatch,
-        folder,
-        str(folder / 'a.png'),
-        str(folder / 'config.py'),
-        '--texts',
-        'it',
-        '--describe',
-    )
+    run(monkeypatch, folder, str(folder / 'a.png'), str(folder / 'config.py'), '--texts', 'it', '--describe')
     assert 'images: 1, masks: 1' in capsys.readouterr().out
     (description,) = json.loads((folder / 'out/preds/a.json').read_text())['descriptions']
     y, x = np.unravel_index(picture(0).sum(2).argmax(), (32, 32))

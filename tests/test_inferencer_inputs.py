@@ -7,19 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from known_scenes import (
-    BLUE,
-    GREEN_MASK,
-    POINTS,
-    RED,
-    RED_MASK,
-    SCENE,
-    WHITE,
-    bgr,
-    inferencer,
-    region,
-    scene,
-)
+from known_scenes import BLUE, GREEN_MASK, POINTS, RED, RED_MASK, SCENE, WHITE, bgr, inferencer, region, scene
 from mmengine.structures import InstanceData
 from PIL import Image
 
@@ -32,13 +20,7 @@ from genseg_mm.models import Gen2Seg
 def test_file_array_and_pil_give_the_same(tmp_path):
     Image.fromarray(SCENE).save(tmp_path / 'a.png')
     opened = Image.open(tmp_path / 'a.png')
-    images = [
-        str(tmp_path / 'a.png'),
-        tmp_path / 'a.png',
-        opened,
-        Image.fromarray(SCENE),
-        bgr(SCENE),
-    ]
+    images = [str(tmp_path / 'a.png'), tmp_path / 'a.png', opened, Image.fromarray(SCENE), bgr(SCENE)]
     expected = inferencer()(bgr(SCENE), points=POINTS)['predictions'][0]
     for image in images:
         (prediction,) = inferencer()(image, points=POINTS)['predictions']
@@ -104,17 +86,13 @@ def test_missing_and_damaged_files(tmp_path):
         inferencer()(tmp_path / 'cut.png')
     with pytest.raises(ValueError, match=r'image .*cut\.png cannot be decoded'):
         inferencer()(Image.open(tmp_path / 'cut.png'))
-    with pytest.raises(
-        ValueError, match='image 1 of the list must be an image, but got the folder'
-    ):
+    with pytest.raises(ValueError, match='image 1 of the list must be an image, but got the folder'):
         inferencer()([SCENE, tmp_path])
 
 
 def test_skipped_images_are_announced_and_counted(tmp_path, monkeypatch):
     logged = []
-    monkeypatch.setattr(
-        jobs_module, 'print_log', lambda text, _, level: logged.append((level, text))
-    )
+    monkeypatch.setattr(jobs_module, 'print_log', lambda text, _, level: logged.append((level, text)))
     for name in 'ac':
         Image.fromarray(SCENE).save(tmp_path / f'{name}.png')
     (tmp_path / 'b.jpg').write_bytes(b'no picture')
@@ -170,10 +148,7 @@ def test_a_folder_below_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
         (dict(points=[[30, 5]]), r'width 30 and height 20, but got \(30.0, 5.0\) in prompt 0'),
         (dict(points=[[5, 5], [5, -0.6]]), r'but got \(5.0, -0.6\) in prompt 1'),
         (dict(points=[5, 6]), r'but got \(2,\); a single point is \[\[x, y\]\]'),
-        (
-            dict(points=[[1, 2, 3]]),
-            r'points: expected \(K, 2\) or \(K, P, 2\) as \(x, y\), but got',
-        ),
+        (dict(points=[[1, 2, 3]]), r'points: expected \(K, 2\) or \(K, P, 2\) as \(x, y\), but got'),
         (dict(points=[[[1, 2]], [[1, 2], [30, 4]]]), r'but got \(30.0, 4.0\) in prompt 1'),
         (dict(points=[[1, 2], [1, 2, 3]]), r'expected \(P, 2\) in each prompt, .* but got \(2,\)'),
         (
@@ -189,10 +164,7 @@ def test_a_folder_below_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
         (dict(points=POINTS, point_labels=[1, 0]), 'the image: .*prompt 1'),
         (dict(boxes=[1, 2, 3, 4]), r'but got \(4,\); a single box is'),
         (dict(boxes=[[5, 5, 5, 9]]), r'x0 < x1 and y0 < y1, but got \(5.0, 5.0, 5.0, 9.0\)'),
-        (
-            dict(boxes=[[30, 5, 40, 9]]),
-            r'pixel of the map of width 30 .* but prompt 0 has \[30.0, 5.0, ',
-        ),
+        (dict(boxes=[[30, 5, 40, 9]]), r'pixel of the map of width 30 .* but prompt 0 has \[30.0, 5.0, '),
         (dict(points=POINTS, boxes=[[0, 0, 9, 9]]), 'as many of each, but got 2 and 1'),
         (dict(texts='the red square'), 'Gen2Seg takes points, boxes or no prompt, but got texts'),
         (dict(prompting=dict(radius=-1.0)), None),
@@ -227,13 +199,9 @@ def test_prompts_of_lists(tmp_path):
     first, second = inferencer()([bgr(SCENE), path], points=[None, [[1, 1]]])['predictions']
     assert first['masks'].shape == (0, 20, 30)
     assert np.array_equal(second['masks'], [region(6, 6, 0, 0, 3, 3)])
-    with pytest.raises(
-        ValueError, match='points: expected one list .* 2 images of the list, but got 1'
-    ):
+    with pytest.raises(ValueError, match='points: expected one list .* 2 images of the list, but got 1'):
         inferencer()([bgr(SCENE), path], points=[POINTS])
-    with pytest.raises(
-        ValueError, match=r'image .*small\.png: points: expected .* inside .* but got \(5.0, 6.0\)'
-    ):
+    with pytest.raises(ValueError, match=r'image .*small\.png: points: expected .* inside .* but got \(5.0, 6.0\)'):
         inferencer()([bgr(SCENE), path], points=[POINTS, POINTS])
     with pytest.raises(ValueError, match='image 0 of the list: points: .* one such list per image'):
         inferencer()([bgr(SCENE)], points=[[5, 6]])

@@ -6,17 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from known_scenes import (
-    CONV,
-    GREEN_MASK,
-    POINTS,
-    PROMPTING,
-    RED_MASK,
-    SCENE,
-    bgr,
-    inferencer,
-    region,
-)
+from known_scenes import CONV, GREEN_MASK, POINTS, PROMPTING, RED_MASK, SCENE, bgr, inferencer, region
 from mmengine.config import Config
 from mmengine.structures import PixelData
 from PIL import Image
@@ -76,18 +66,13 @@ def test_config_and_weights(tmp_path, form: str):
 def test_weights_that_do_not_fit(tmp_path):
     path = str(tmp_path / 'weights.pth')
     torch.save(swapped_state(), path)
-    with pytest.raises(
-        ValueError,
-        match=r'weights\.pth do not fit the model: 1 missing in the file: colorer\.bias;',
-    ):
+    with pytest.raises(ValueError, match=r'weights\.pth do not fit the model: 1 missing in the file: colorer\.bias;'):
         GenSegInferencer(config(bias=True), path, device='cpu')
     message = r'1 of other shapes: colorer\.weight is \(3, 3, 1, 1\) in the file and \(3, 3, 3, 3\) in the model'
     with pytest.raises(ValueError, match=message):
         GenSegInferencer(config(kernel_size=3), path, device='cpu')
     torch.save({'a.b': torch.ones(1), **swapped_state()}, path)
-    with pytest.raises(
-        ValueError, match=r'1 only in the file: a\.b; were they trained with this config'
-    ):
+    with pytest.raises(ValueError, match=r'1 only in the file: a\.b; were they trained with this config'):
         GenSegInferencer(config(), path, device='cpu')
     torch.save([1, 2], path)
     with pytest.raises(ValueError, match=r'weights\.pth holds no weights'):
@@ -105,17 +90,12 @@ def test_weights_that_do_not_fit(tmp_path):
     with pytest.raises(FileNotFoundError, match=r'none\.pth does not exist'):
         GenSegInferencer(config(), str(tmp_path / 'none.pth'), device='cpu')
     (tmp_path / 'a.safetensors').write_bytes(b'12345678901234567890')
-    with pytest.raises(
-        ValueError, match=r'a\.safetensors is truncated, or not a file of safetensors'
-    ):
+    with pytest.raises(ValueError, match=r'a\.safetensors is truncated, or not a file of safetensors'):
         GenSegInferencer(config(), str(tmp_path / 'a.safetensors'), device='cpu')
 
 
 def test_wrong_models(tmp_path):
-    with pytest.raises(
-        FileNotFoundError,
-        match=r'none\.py is neither the file of a config nor a model .*gen2seg_unet',
-    ):
+    with pytest.raises(FileNotFoundError, match=r'none\.py is neither the file of a config nor a model .*gen2seg_unet'):
         GenSegInferencer('none.py')
     (tmp_path / 'bad.py').write_text('model = dict(')
     with pytest.raises(ValueError, match=r'bad\.py is not a valid config'):
@@ -123,9 +103,7 @@ def test_wrong_models(tmp_path):
     (tmp_path / 'empty.py').write_text('lr = 1')
     with pytest.raises(ValueError, match=r"empty\.py has no key 'model'"):
         GenSegInferencer(tmp_path / 'empty.py')
-    with pytest.raises(
-        ValueError, match='but got NoneType; the config that a checkpoint carries is not used'
-    ):
+    with pytest.raises(ValueError, match='but got NoneType; the config that a checkpoint carries is not used'):
         GenSegInferencer(None, 'a.pth')
     with pytest.raises(ValueError, match='runs Gen2Seg and GenMask, but got Linear'):
         GenSegInferencer(nn.Linear(1, 1))
@@ -168,9 +146,7 @@ def test_name_without_weights_is_an_error_unless_they_are_to_be_random():
     assert infer.cfg.model.normalize == infer.model.normalize == 'sigmoid'
 
 
-def released_map(
-    infer: GenSegInferencer, image: np.ndarray, size: tuple, gamma: float
-) -> np.ndarray:
+def released_map(infer: GenSegInferencer, image: np.ndarray, size: tuple, gamma: float) -> np.ndarray:
     """The colour map by the formulas, from the colorer alone."""
     resized = Image.fromarray(image).resize(size[::-1], Image.Resampling.BICUBIC)
     pixels = torch.tensor(np.asarray(resized)).permute(2, 0, 1)[None] / 127.5 - 1
@@ -183,18 +159,14 @@ def released_map(
 
 def test_released_folders(tmp_path):
     image = np.random.default_rng(1).integers(0, 256, (43, 50, 3)).astype(np.uint8)
-    mae = GenSegInferencer.from_pretrained(
-        make_mae_folder(tmp_path / 'mae'), device='cpu', output='float'
-    )
+    mae = GenSegInferencer.from_pretrained(make_mae_folder(tmp_path / 'mae'), device='cpu', output='float')
     (prediction,) = mae(Image.fromarray(image), points=[[10, 20]])['predictions']
     assert np.abs(prediction['color_map'] - released_map(mae, image, (64, 64), 0.7)).max() < 0.01
     assert prediction['masks'].shape == (1, 43, 50)
     colors = torch.tensor(prediction['color_map']).permute(2, 0, 1)
     assert np.array_equal(prediction['masks'], mae.model.prompt(colors, [[10, 20]]).masks.numpy())
     folder = make_sd_folder(tmp_path / 'sd')
-    stable = GenSegInferencer.from_pretrained(
-        str(folder), device='cpu', gamma=1.5, output='float', processing_size=0
-    )
+    stable = GenSegInferencer.from_pretrained(str(folder), device='cpu', gamma=1.5, output='float', processing_size=0)
     (prediction,) = stable(bgr(image[:40, :48]))['predictions']
     by_hand = released_map(stable, image[:40, :48], (40, 48), 1.5)
     assert np.abs(prediction['color_map'] - by_hand).max() < 0.01
@@ -205,9 +177,7 @@ def test_released_folders(tmp_path):
 
 def genmask(pipeline: tuple = ()) -> GenSegInferencer:
     torch.manual_seed(0)
-    model = GenMask(
-        **{key: value for key, value in genmask_config('sana').items() if key != 'type'}
-    )
+    model = GenMask(**{key: value for key, value in genmask_config('sana').items() if key != 'type'})
     model.cfg = Config(dict(test_dataloader=dict(dataset=dict(pipeline=list(pipeline)))))
     return GenSegInferencer(model, show_progress=False)
 
@@ -229,9 +199,7 @@ def test_genmask_masks_and_scores_by_hand(monkeypatch):
     images = [np.zeros((33, 44, 3), np.uint8), np.zeros((30, 50, 3), np.uint8)]
     texts = [['Red ring', 'blue ring'], 'green ring']
     first, second = infer(images, texts=texts, batch_size=3)['predictions']
-    assert asked == [
-        (f'Segment {color} ring.', (3, 3, 32, 48)) for color in ('red', 'blue', 'green')
-    ]
+    assert asked == [(f'Segment {color} ring.', (3, 3, 32, 48)) for color in ('red', 'blue', 'green')]
     assert list(first) == ['masks', 'scores', 'bboxes']
     assert np.array_equal(first['masks'], [region(33, 44, 3, 2, 6, 4)] * 2)
     # Brightness = logit / 2 + threshold: 0.8 -> 0.8, 0.2 -> 0.5, 1.0 -> 0.9; six pixels.
@@ -245,9 +213,7 @@ def test_genmask_of_a_text_is_the_same_alone_and_among_others():
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
     (alone,) = infer(image, texts='the red ring')['predictions']
     assert 0 < alone['masks'].sum() < 64 * 64
-    others = infer([image[::-1], image], texts=['a', ['b', 'the red ring']], batch_size=3)[
-        'predictions'
-    ]
+    others = infer([image[::-1], image], texts=['a', ['b', 'the red ring']], batch_size=3)['predictions']
     assert (others[1]['masks'][1] == alone['masks'][0]).mean() > 0.999  # rounding of batches
     assert others[1]['scores'][1] == pytest.approx(alone['scores'][0], abs=1e-4)
     everywhere = infer([image, image], texts='the red ring', out_dir='')['predictions']
@@ -262,10 +228,7 @@ def test_genmask_of_a_text_is_the_same_alone_and_among_others():
         ({}, 'GenMask needs texts'),
         (dict(points=[[1, 1]]), 'GenMask takes texts, but got points'),
         (dict(texts='a', automatic=True), 'GenMask takes texts, but got points'),
-        (
-            dict(texts=[3]),
-            r'the image: texts: expected a string or a list of strings, but got \[3\]',
-        ),
+        (dict(texts=[3]), r'the image: texts: expected a string or a list of strings, but got \[3\]'),
         (dict(texts=''), "the image: texts: expected words, but got the empty text ''"),
         (dict(texts=['a', ' \t']), 'the image: texts: expected words, but got the empty text'),
         (dict(texts=['a', None]), r"expected a string or a list of strings, but got \['a', None\]"),
@@ -278,9 +241,7 @@ def test_genmask_prompts(prompts: dict, message: str):
 
 def test_genmask_lists():
     image, infer = np.zeros((32, 32, 3), np.uint8), genmask()
-    with pytest.raises(
-        ValueError, match='texts: expected one list .* 2 images of the list, but got 3'
-    ):
+    with pytest.raises(ValueError, match='texts: expected one list .* 2 images of the list, but got 3'):
         infer([image, image], texts=['a', 'b', 'c'])
     with pytest.raises(ValueError, match='GenMask needs texts'):
         infer([image, image], texts=['a', None])

@@ -63,9 +63,7 @@ def test_several_points_labels_and_settings_of_prompting():
     infer = inferencer()
     (union,) = infer(bgr(SCENE), points=[[[5, 6], [20, 10]]])['predictions']
     assert np.array_equal(union['masks'], [RED_MASK | GREEN_MASK])
-    (without,) = infer(bgr(SCENE), points=[[[5, 6], [20, 10]]], point_labels=[[1, 0]])[
-        'predictions'
-    ]
+    (without,) = infer(bgr(SCENE), points=[[[5, 6], [20, 10]]], point_labels=[[1, 0]])['predictions']
     assert np.array_equal(without['masks'], [RED_MASK])
     # Red, green and black are 255 apart, red and green 361.
     (wide,) = infer(bgr(SCENE), points=[[5, 6]], prompting=dict(radius=256.0))['predictions']
@@ -78,9 +76,7 @@ def test_prompts_of_different_numbers_of_points():
     (prediction,) = result['predictions']
     assert np.array_equal(prediction['masks'], [RED_MASK, RED_MASK | GREEN_MASK, GREEN_MASK])
     labels = [[1, -1]]  # where the second is no point, it may lie anywhere
-    (one,) = inferencer()(bgr(SCENE), points=[[[5, 6], [99, 99]]], point_labels=labels)[
-        'predictions'
-    ]
+    (one,) = inferencer()(bgr(SCENE), points=[[[5, 6], [99, 99]]], point_labels=labels)['predictions']
     assert np.array_equal(one['masks'], [RED_MASK])
     (positive,) = inferencer()(bgr(SCENE), points=points[:2])['predictions']
     assert np.array_equal(positive['masks'], [RED_MASK, RED_MASK | GREEN_MASK])
@@ -94,9 +90,7 @@ def test_boxes():
     assert np.array_equal(alone['masks'], expected)
     (both,) = infer(bgr(SCENE), points=POINTS, boxes=boxes[::-1])['predictions']
     assert both['masks'].sum() == 0  # red in the box of green, and the other way round
-    assert np.array_equal(
-        infer(bgr(SCENE), points=POINTS, boxes=boxes)['predictions'][0]['masks'], expected
-    )
+    assert np.array_equal(infer(bgr(SCENE), points=POINTS, boxes=boxes)['predictions'][0]['masks'], expected)
     infer.set_image(bgr(SCENE))
     assert np.array_equal(infer.prompt(boxes=boxes)['masks'], expected)
 
@@ -244,9 +238,7 @@ def test_what_is_not_wanted_is_not_made(tmp_path):
     assert sorted(path.name for path in tmp_path.rglob('*')) == [
         '00000000.json', '00000000.png', 'a', 'preds',
     ]  # fmt: skip
-    ((_, picture),) = infer.stream(
-        bgr(SCENE), out_dir=tmp_path / 'b', no_save_pred=True, return_vis=False
-    )
+    ((_, picture),) = infer.stream(bgr(SCENE), out_dir=tmp_path / 'b', no_save_pred=True, return_vis=False)
     assert picture is None
     assert [path.name for path in (tmp_path / 'b').rglob('*.*')] == ['00000000.png']
     assert [path.name for path in (tmp_path / 'b').iterdir()] == ['vis']

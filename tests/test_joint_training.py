@@ -51,11 +51,7 @@ def test_every_mix_gives_the_same_keys_and_finite_gradients(family):
 def test_prompts_are_dropped_for_image_samples_alone(monkeypatch):
     model, seen = build('sana', image_prompt_drop_prob=0.5), []
     encode = model.prompt_encoder.forward
-    monkeypatch.setattr(
-        model.prompt_encoder,
-        'forward',
-        lambda texts, *args, **kw: seen.append(texts) or encode(texts),
-    )
+    monkeypatch.setattr(model.prompt_encoder, 'forward', lambda texts, *args, **kw: seen.append(texts) or encode(texts))
     tasks, hub = ['mask', 'image'] * 2, MessageHub.get_current_instance()
     for iteration in range(50):
         hub.update_info('iter', iteration)
@@ -77,10 +73,7 @@ def config(tmp_path_factory) -> Path:
         tool[f'make_tiny_{name}'](root / 'coco' if name == 'refcoco' else root)
     load, pack = (
         [dict(type='genseg_mm.LoadImage')],
-        [
-            dict(type='genseg_mm.TextPrompt'),
-            dict(type='genseg_mm.PackGenSegInputs'),
-        ],
+        [dict(type='genseg_mm.TextPrompt'), dict(type='genseg_mm.PackGenSegInputs')],
     )
     referring = dict(
         type='genseg_mm.RefCOCODataset',
@@ -149,9 +142,7 @@ def assert_means_over_samples(work_dir: Path, noted: list[list[dict]], window: i
                 total += noted[0][number]['losses'][f'loss_{task}'] * sum(map(len, batches))
                 count += sum(tasks.count(task) for tasks in batches)
             absent += not count
-            assert line.get(f'loss_{task}') == (
-                pytest.approx(total / count, rel=1e-4) if count else None
-            )
+            assert line.get(f'loss_{task}') == (pytest.approx(total / count, rel=1e-4) if count else None)
     assert absent == sum(f'loss_{task}' not in line for line in lines for task in ('mask', 'image'))
 
 
@@ -160,9 +151,7 @@ def test_two_processes_with_different_mixes_train_as_one_does(config, tmp_path):
     options = ['log_processor.window_size=3', 'default_hooks.logger.interval=1']
     first, second = train(2, config, tmp_path / 'two', '--cfg-options', *options)
     assert len(first) == len(second) == NUM_ITERS
-    sorted_tasks = [
-        (sorted(a['tasks']), sorted(b['tasks'])) for a, b in zip(first, second, strict=True)
-    ]
+    sorted_tasks = [(sorted(a['tasks']), sorted(b['tasks'])) for a, b in zip(first, second, strict=True)]
     assert sum(a != b for a, b in sorted_tasks) >= 3
     alone = (['mask'] * 2, ['image'] * 2)
     assert any((a, b) in (alone, alone[::-1]) for a, b in sorted_tasks)
@@ -197,9 +186,7 @@ def test_wan_with_checkpointing_and_a_trained_layer_hangs_on_no_mix(config, tmp_
     cfg.optim_wrapper.type = 'genseg_mm.AutocastOptimWrapper'
     cfg.dump(config.with_name('wan.py'))
     first, second = train(2, config.with_name('wan.py'), tmp_path)
-    kinds = {
-        (len(set(a['tasks'])), len(set(b['tasks']))) for a, b in zip(first, second, strict=True)
-    }
+    kinds = {(len(set(a['tasks'])), len(set(b['tasks']))) for a, b in zip(first, second, strict=True)}
     # One forward pass in one process and two in the other, two in both, one in both.
     assert kinds >= {(1, 2), (2, 1), (1, 1)}
     for own, other in zip(first, second, strict=True):

@@ -15,9 +15,7 @@ TESTS = Path(__file__).parent
 def test_kills_cost_nothing(tmp_path: Path):
     command = [sys.executable, '-W', 'ignore', TESTS / 'kill_campaign.py', '--kills', '8', '--other-kills', '4']
     environment = {**os.environ, 'PYTHONPATH': str(TESTS.parent), 'OMP_NUM_THREADS': '1'}
-    done = subprocess.run(
-        [*command, '--out', tmp_path], env=environment, capture_output=True, text=True, timeout=1500
-    )
+    done = subprocess.run([*command, '--out', tmp_path], env=environment, capture_output=True, text=True, timeout=1500)
     assert done.returncode == 0, done.stderr[-2000:]
     lines = [line for line in done.stdout.splitlines() if ' kills ' in line]
     assert [line.split('  ')[0] for line in lines] == [

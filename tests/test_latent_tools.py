@@ -69,10 +69,7 @@ def test_premise_of_the_shipped_codec(tmp_path, monkeypatch, capsys):
     assert rows[0.4]['mask_iou'] > 0.85 > 0.3 > rows[0.95]['mask_iou']
     assert rows[0.0]['image_psnr'] > 25 and rows[0.4]['image_psnr'] < 17
     sharp = {kind: own['first_component'] for kind, own in report['distribution'].items()}
-    assert (
-        sharp['mask']['bimodality'] > 0.8
-        and sharp['mask']['entropy'] < 0 < sharp['image']['entropy']
-    )
+    assert sharp['mask']['bimodality'] > 0.8 and sharp['mask']['entropy'] < 0 < sharp['image']['entropy']
     for own in report['distribution'].values():
         assert abs(sum(own['explained']) - 1) < 1e-6
     assert (tmp_path / 'premise.md').read_text() in printed
@@ -96,18 +93,13 @@ def test_premise_of_a_random_autoencoder(tmp_path, random_kl, monkeypatch, capsy
 def test_pictures_and_masks_belong_together():
     size = (64, 96)
     data = read_mask_pictures(None, 'test', 5, size)
-    assert data.images.shape == (5, 3, *size) and data.masks.shape == data.objects.shape == (
-        5,
-        *size,
-    )
+    assert data.images.shape == (5, 3, *size) and data.masks.shape == data.objects.shape == (5, *size)
     assert (data.masks & ~data.objects).sum() == 0 < data.masks.sum() < data.objects.sum()
     again = read_mask_pictures(None, 'test', 5, size)
     assert torch.equal(data.images, again.images)
     from genseg_mm.datasets import ShapesDataset
 
-    scene = ShapesDataset(num_scenes=5, image_size=size, split='test', expressions='random').scene(
-        0
-    )
+    scene = ShapesDataset(num_scenes=5, image_size=size, split='test', expressions='random').scene(0)
     expected = torch.from_numpy(scene.image[..., ::-1].copy()).permute(2, 0, 1) / 127.5 - 1
     torch.testing.assert_close(data.images[0], expected)
     assert torch.equal(data.objects[0], torch.from_numpy(scene.ids > 0))
@@ -117,16 +109,12 @@ def test_parts_without_masks_are_passed_over(tmp_path):
     part = "dict(type='genseg_mm.ShapesDataset', num_scenes=3, split='train', task={!r})"
     config = tmp_path / 'data.py'
     parts = ', '.join(part.format(task) for task in ('text_to_image', 'instance'))
-    config.write_text(
-        f"train_dataloader = dict(dataset=dict(type='genseg_mm.MixedDataset', datasets=[{parts}]))"
-    )
+    config.write_text(f"train_dataloader = dict(dataset=dict(type='genseg_mm.MixedDataset', datasets=[{parts}]))")
     data = read_mask_pictures(str(config), 'train', 2, (32, 32))
     assert data.source == 'train 2/2: 2 masks at 32x32'
     assert 0 < data.masks.sum() < data.objects.sum()  # one instance of all
     config.write_text(f'train_dataloader = dict(dataset={part.format("text_to_image")})')
-    with pytest.raises(
-        ValueError, match="dataset with masks in split 'train', but got none in train"
-    ):
+    with pytest.raises(ValueError, match="dataset with masks in split 'train', but got none in train"):
         read_mask_pictures(str(config), 'train', 2, (32, 32))
 
 

@@ -186,9 +186,7 @@ class TestSwitches:
         cfg.optim_wrapper.type = before
         launch.enable_amp(cfg)
         assert cfg.optim_wrapper.type == after
-        assert cfg.optim_wrapper.get('loss_scale') == (
-            'dynamic' if before != after and gpu else None
-        )
+        assert cfg.optim_wrapper.get('loss_scale') == ('dynamic' if before != after and gpu else None)
 
     def test_amp_needs_a_plain_wrapper(self, cfg: Config, monkeypatch) -> None:
         cfg.optim_wrapper.type = 'DeepSpeedOptimWrapper'
@@ -231,9 +229,7 @@ class TestSwitches:
         cfg.default_hooks.visualization = dict(type='mmseg.SegVisualizationHook')
         launch.enable_pictures(cfg, False, 'out', 1)
         hook = cfg.default_hooks.visualization
-        assert dict(hook) == dict(
-            type='mmseg.SegVisualizationHook', draw=True, show=False, wait_time=1
-        )
+        assert dict(hook) == dict(type='mmseg.SegVisualizationHook', draw=True, show=False, wait_time=1)
         assert cfg.visualizer.save_dir == 'out'
         monkeypatch.delenv('DISPLAY', raising=False)
         monkeypatch.delenv('WAYLAND_DISPLAY', raising=False)
@@ -274,20 +270,13 @@ class TestProcesses:
     def test_gloo_and_a_wrapper_without_devices_on_a_cpu(self, monkeypatch) -> None:
         groups = []
         monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
-        monkeypatch.setattr(
-            processes.dist, 'init_process_group', lambda *a, **k: groups.append((a, k))
-        )
+        monkeypatch.setattr(processes.dist, 'init_process_group', lambda *a, **k: groups.append((a, k)))
         monkeypatch.setattr(os, 'environ', dict(os.environ))
-        os.environ.update(
-            SLURM_PROCID='3', SLURM_NTASKS='4', SLURM_LOCALID='1', MASTER_ADDR='node0'
-        )
+        os.environ.update(SLURM_PROCID='3', SLURM_NTASKS='4', SLURM_LOCALID='1', MASTER_ADDR='node0')
         cfg = Config(dict(launcher='slurm', find_unused_parameters=True))
         launch.connect_processes(cfg)
         assert cfg.model_wrapper_cfg == dict(
-            type='MMDistributedDataParallel',
-            broadcast_buffers=False,
-            find_unused_parameters=True,
-            device_ids=None,
+            type='MMDistributedDataParallel', broadcast_buffers=False, find_unused_parameters=True, device_ids=None
         )
         assert groups[0][0] == ('gloo',) and groups[0][1]['timeout'].total_seconds() == 1800
         names = ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR', 'MASTER_PORT')
@@ -309,9 +298,7 @@ class TestSafeRunner:
         runner.train()
         return runner
 
-    def test_auto_resume_starts_anew_from_load_from_where_there_is_nothing(
-        self, tmp_path: Path, trained: Path
-    ) -> None:
+    def test_auto_resume_starts_anew_from_load_from_where_there_is_nothing(self, tmp_path: Path, trained: Path) -> None:
         start = str(trained / 'iter_10.pth')
         options = {'optim_wrapper.optimizer.lr': 0.0}
         runner = self.load(tmp_path, options, resume='auto', load_from=start)
@@ -340,9 +327,7 @@ class TestSafeRunner:
         runner = self.load(tmp_path, options, load_from=str(tmp_path / 'part.pth'))
         assert runner.model.first.bias.tolist() == [9.0] * 4
         torch.save({'backbone.bias': torch.zeros(4)}, tmp_path / 'foreign.pth')
-        message = (
-            r'foreign\.pth has nothing for this model: .* backbone\.bias, .* ballast, first\.bias'
-        )
+        message = r'foreign\.pth has nothing for this model: .* backbone\.bias, .* ballast, first\.bias'
         with pytest.raises(ValueError, match=message):
             self.load(tmp_path, options, load_from=str(tmp_path / 'foreign.pth'))
 

@@ -11,9 +11,7 @@ TOOLS = Path(__file__).parents[1] / 'tools'
 
 
 def run(*command: object, **environment: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        list(map(str, command)), capture_output=True, text=True, env={**os.environ, **environment}
-    )
+    return subprocess.run(list(map(str, command)), capture_output=True, text=True, env={**os.environ, **environment})
 
 
 @pytest.mark.parametrize(
@@ -37,9 +35,7 @@ def test_slurm_scripts_ask_for_what_the_environment_says(tmp_path: Path) -> None
     fake = tmp_path / 'srun'
     fake.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
     fake.chmod(0o755)
-    environment = dict(
-        PATH=f'{tmp_path}:{os.environ["PATH"]}', PYTHON='mypython', GPUS='4', SRUN_ARGS='-w n1 -t 5'
-    )
+    environment = dict(PATH=f'{tmp_path}:{os.environ["PATH"]}', PYTHON='mypython', GPUS='4', SRUN_ARGS='-w n1 -t 5')
     result = run(TOOLS / 'slurm_test.sh', 'part', 'job', 'a.py', 'b.pth', '--tta', **environment)
     assert result.stdout.split() == [
         '-p', 'part', '--job-name=job', '--gres=gpu:4', '--ntasks=4', '--ntasks-per-node=4',

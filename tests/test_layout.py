@@ -38,13 +38,7 @@ FORBIDDEN = {
         'cv2',
     ),
     'hooks': ('genseg_mm.models', 'genseg_mm.datasets', 'diffusers', 'transformers'),
-    'inference': (
-        'genseg_mm.launch',
-        'genseg_mm.evaluation',
-        'genseg_mm.inferencers',
-        'diffusers',
-        'transformers',
-    ),
+    'inference': ('genseg_mm.launch', 'genseg_mm.evaluation', 'genseg_mm.inferencers', 'diffusers', 'transformers'),
     'inferencers.py': ('genseg_mm.launch', 'genseg_mm.evaluation', 'diffusers', 'transformers'),
 }
 EVERYWHERE = ('mmdet.models', 'mmseg.models', 'torchvision', 'configs')
@@ -146,9 +140,7 @@ def test_files_stay_readable(path):
     tree = ast.parse('\n'.join(lines))
     assert ast.get_docstring(tree), f'{path.name} has no docstring'
     long = [
-        node.name
-        for node in ast.walk(tree)
-        if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno > 90
+        node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno > 90
     ]
     assert long == []
 

@@ -128,17 +128,11 @@ def test_the_estimate_is_what_a_real_pass_keeps(family):
     found = {}
     for device in ('cpu', 'meta'):
         plain, checkpointed = (
-            measure_families.build(family, TINY[family], device, gradient_checkpointing=on)
-            for on in (False, True)
+            measure_families.build(family, TINY[family], device, gradient_checkpointing=on) for on in (False, True)
         )
         shape = (device, 2, 8, 6)
-        found[device] = [
-            measure_families.kept_bytes(plain, *shape),
-            measure_families.kept_bytes(checkpointed, *shape),
-        ]
-        found[device, 'autocast'] = measure_families.kept_bytes(plain, *shape, autocast=True)[
-            'total'
-        ]
+        found[device] = [measure_families.kept_bytes(plain, *shape), measure_families.kept_bytes(checkpointed, *shape)]
+        found[device, 'autocast'] = measure_families.kept_bytes(plain, *shape, autocast=True)['total']
     assert found['cpu'] == found['meta']
     (off, on), autocast = found['cpu'], found['cpu', 'autocast']
     assert on['block'] == 0 and 0 < on['total'] < off['total'] / 2
@@ -178,22 +172,9 @@ def test_released_models_have_their_published_parameters(name, parameters, buffe
 
 def test_a_released_model_is_measured(monkeypatch):
     released = dict(TINY['sana'], in_channels=20, sample_size=16)
-    model = dict(
-        FULL['Sana 1.6B'], transformer=released, stride=16, vae='flux', encoders=['clip-l']
-    )
+    model = dict(FULL['Sana 1.6B'], transformer=released, stride=16, vae='flux', encoders=['clip-l'])
     monkeypatch.setitem(FULL, 'small', model)
-    command = [
-        'tool',
-        '--batch-sizes',
-        '1',
-        '2',
-        '--size',
-        '256',
-        '--text-length',
-        '8',
-        '--lora-rank',
-        '2',
-    ]
+    command = ['tool', '--batch-sizes', '1', '2', '--size', '256', '--text-length', '8', '--lora-rank', '2']
     monkeypatch.setattr(sys, 'argv', command)
     result = measure_families.measure_full('small', measure_families.parse_args())
     # The patch embedding is widened: 20 more channels of 2 x 2 cells for 32 features.
@@ -207,17 +188,13 @@ def test_a_released_model_is_measured(monkeypatch):
     off = measure_families.kept_bytes(backbone, *shape)
     backbone.transformer.enable_gradient_checkpointing()
     on = measure_families.kept_bytes(backbone, *shape)
-    assert result['activations']['pure']['2'] == dict(
-        off=off['total'], on=on['total'] + off['block']
-    )
+    assert result['activations']['pure']['2'] == dict(off=off['total'], on=on['total'] + off['block'])
     assert result['activations']['mixed']['2']['off'] > off['total']
 
 
 @pytest.mark.parametrize('name', sorted(set(FROZEN) - {'qwen2.5-vl-7b'}))
 def test_frozen_parts_have_their_published_parameters(name):
-    assert measure_families.frozen_parameters(name) / 1e9 == pytest.approx(
-        FROZEN[name][2], rel=0.005
-    )
+    assert measure_families.frozen_parameters(name) / 1e9 == pytest.approx(FROZEN[name][2], rel=0.005)
 
 
 def test_state_bytes():
@@ -270,16 +247,12 @@ def test_the_tables_of_made_up_numbers():
     )
     model.update(parameters=20_000_000_000)
     assert family_tables.fits(model) == dict(
-        mixed='8 cards, FSDP, batch 8 each',
-        pure='8 cards, FSDP, batch 8 each',
-        lora='1 card, batch 8',
+        mixed='8 cards, FSDP, batch 8 each', pure='8 cards, FSDP, batch 8 each', lora='1 card, batch 8'
     )
 
 
 def test_the_table_of_a_made_up_tiny_model():
-    memory = dict(
-        off=2_500_000, on=500_000, autocast=1_250_000, peak_off=3_000_000, peak_on=1_000_000
-    )
+    memory = dict(off=2_500_000, on=500_000, autocast=1_250_000, peak_off=3_000_000, peak_on=1_000_000)
     model = dict(
         family='wan', parameters=1234, measured=memory, estimated={**memory, 'peak_off': 2_750_000},
         seconds=dict(forward=0.01, backward=0.02, optimizer=0.0005),

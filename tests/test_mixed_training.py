@@ -49,10 +49,7 @@ def base(data: Path, name: str) -> Config:
 def config(data, tmp_path_factory) -> Path:
     """The base for Stable Diffusion at a tenth of the size, with the tiny UNet."""
     folder = tmp_path_factory.mktemp('config')
-    runtime, model = (
-        f'{ROOT}/configs/_base_/{name}.py'
-        for name in ('default_runtime', 'models/gen2seg_unet_tiny')
-    )
+    runtime, model = (f'{ROOT}/configs/_base_/{name}.py' for name in ('default_runtime', 'models/gen2seg_unet_tiny'))
     (folder / 'bases.py').write_text(f'_base_ = [{runtime!r}, {model!r}]\n')
     cfg = Config.fromfile(folder / 'bases.py')
     cfg.merge_from_dict(base(data, 'hypersim_vkitti2_sd.py').to_dict())
@@ -97,9 +94,7 @@ def sources(work_dir: Path, rank: int) -> dict[int, str]:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    sys.platform != 'linux', reason='the kernel of Linux ends the processes of torchrun'
-)
+@pytest.mark.skipif(sys.platform != 'linux', reason='the kernel of Linux ends the processes of torchrun')
 def test_a_killed_run_of_two_processes_ends_with_the_same_weights(config, tmp_path, monkeypatch):
     plain, killed = tmp_path / 'plain', tmp_path / 'killed'
     plain.mkdir()
@@ -119,8 +114,7 @@ def test_a_killed_run_of_two_processes_ends_with_the_same_weights(config, tmp_pa
     assert 'resumed epoch: 0, iter: ' in output and 'iter: 0' not in output
 
     weights, resumed = (
-        load_weights_only(str(folder / f'iter_{NUM_ITERS}.pth'))['state_dict']
-        for folder in (plain, killed)
+        load_weights_only(str(folder / f'iter_{NUM_ITERS}.pth'))['state_dict'] for folder in (plain, killed)
     )
     assert weights.keys() == resumed.keys()
     assert [name for name, value in weights.items() if not torch.equal(value, resumed[name])] == []
@@ -134,9 +128,7 @@ def test_a_killed_run_of_two_processes_ends_with_the_same_weights(config, tmp_pa
     sampler = RatioInfiniteSampler(dataset, ratio=[9, 1], group=2, seed=0)
     stream = list(itertools.islice(sampler, 2 * NUM_ITERS))[::2]
     first_of_vkitti2 = len(dataset.datasets[0])
-    assert list(drawn.values()) == [
-        'vkitti2' if index >= first_of_vkitti2 else 'hypersim' for index in stream
-    ]
+    assert list(drawn.values()) == ['vkitti2' if index >= first_of_vkitti2 else 'hypersim' for index in stream]
     assert 1 <= list(drawn.values()).count('vkitti2') <= 6  # about one in ten
 
 
@@ -152,9 +144,7 @@ def test_bases_have_the_sizes_and_the_mix_of_the_paper(data, tmp_path, name, hyp
     assert cfg.sampler == dict(type='genseg_mm.RatioInfiniteSampler', ratio=[9, 1], group=2)
     assert cfg.batch_size == cfg.sampler.group == 2
     assert cfg.dataset.datasets[0].pipeline[2].scale == hypersim[0]
-    make = runpy.run_path(str(DATA_TOOLS / 'make_tiny_virtual_kitti2.py'))[
-        'make_tiny_virtual_kitti2'
-    ]
+    make = runpy.run_path(str(DATA_TOOLS / 'make_tiny_virtual_kitti2.py'))['make_tiny_virtual_kitti2']
     root = make(tmp_path, (375, 1242), 2, ['Scene01'], ['fog'])
     cfg.dataset.datasets[1].update(data_root=str(root), scenes=['Scene01'], variations=['fog'])
     dataset = DATASETS.build(cfg.dataset)

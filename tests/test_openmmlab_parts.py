@@ -110,9 +110,7 @@ def test_visualizer_and_metric_of_mmdet_on_automatic_instances(tmp_path, coco_fo
         **on_files(coco_folder, dict(type='genseg_mm.LoadInstanceMap')),
         **{'model.automatic': True},
         visualizer=dict(
-            _delete_=True,
-            type='mmdet.DetLocalVisualizer',
-            vis_backends=[dict(type='mmengine.LocalVisBackend')],
+            _delete_=True, type='mmdet.DetLocalVisualizer', vis_backends=[dict(type='mmengine.LocalVisBackend')]
         ),
         **{
             'default_hooks.visualization': dict(
@@ -143,11 +141,7 @@ def test_visualizer_and_metric_of_mmseg_on_the_same_instances(tmp_path, coco_fol
             alpha=0.5,
             vis_backends=[dict(type='mmengine.LocalVisBackend')],
         ),
-        **{
-            'default_hooks.visualization': dict(
-                _delete_=True, type='mmseg.SegVisualizationHook', draw=True
-            )
-        },
+        **{'default_hooks.visualization': dict(_delete_=True, type='mmseg.SegVisualizationHook', draw=True)},
     ).test()
     assert metrics['mIoU'] > 80 and metrics['points/num_prompts'] > 8
     pictures = drawn(tmp_path)

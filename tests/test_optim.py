@@ -12,9 +12,7 @@ from genseg_mm.registry import OPTIM_WRAPPERS, OPTIMIZERS
 
 def build(model: nn.Module, **kwargs: object):
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
-    return OPTIM_WRAPPERS.build(
-        dict(type='genseg_mm.AutocastOptimWrapper', optimizer=optimizer, **kwargs)
-    )
+    return OPTIM_WRAPPERS.build(dict(type='genseg_mm.AutocastOptimWrapper', optimizer=optimizer, **kwargs))
 
 
 def test_computes_in_bfloat16_and_updates_in_float32() -> None:
@@ -31,9 +29,7 @@ def test_computes_in_bfloat16_and_updates_in_float32() -> None:
     assert model.weight.dtype == torch.float32
     expected = torch.tensor([[1 / 3 - 0.5, 1 / 3 - 1, 1 / 3 - 2]])
     assert torch.allclose(model.weight, expected, rtol=0, atol=1e-7)
-    assert (
-        torch.nn.functional.linear(inputs, inputs).dtype == torch.float32
-    )  # the context has ended
+    assert torch.nn.functional.linear(inputs, inputs).dtype == torch.float32  # the context has ended
 
 
 def test_accumulates_like_the_plain_wrapper() -> None:
@@ -73,8 +69,7 @@ class Blocks(nn.Module):
 
 def muon(model: nn.Module, **paramwise: object):
     cfg = dict(
-        type='OptimWrapper',
-        optimizer=dict(type='genseg_mm.MuonAdamW', lr=0.02, weight_decay=0.1, betas=(0.9, 0.98)),
+        type='OptimWrapper', optimizer=dict(type='genseg_mm.MuonAdamW', lr=0.02, weight_decay=0.1, betas=(0.9, 0.98))
     )
     return MuonOptimWrapperConstructor(cfg, paramwise)(model)
 
@@ -156,15 +151,11 @@ def test_muon_continues_from_its_state_and_follows_a_schedule() -> None:
 
 def test_muon_refuses_what_it_cannot_do() -> None:
     with pytest.raises(ValueError, match="needs parameter groups with 'use_muon'"):
-        OPTIMIZERS.build(
-            dict(type='genseg_mm.MuonAdamW', params=[dict(params=[nn.Parameter(torch.ones(2, 2))])])
-        )
+        OPTIMIZERS.build(dict(type='genseg_mm.MuonAdamW', params=[dict(params=[nn.Parameter(torch.ones(2, 2))])]))
     with pytest.raises(ValueError, match='matrices only, but got shapes such as \\(3,\\)'):
         group = dict(params=[nn.Parameter(torch.ones(3))], use_muon=True)
         OPTIMIZERS.build(dict(type='genseg_mm.MuonAdamW', params=[group]))
-    with pytest.raises(
-        ValueError, match='match none of the 7 trained parameters, such as embedding'
-    ):
+    with pytest.raises(ValueError, match='match none of the 7 trained parameters, such as embedding'):
         muon(Blocks(), muon_keys=['nothing'])
     with pytest.raises(ValueError, match="knows muon_keys only, but got \\['norm_decay'\\]"):
         muon(Blocks(), norm_decay=0)

@@ -82,9 +82,5 @@ def test_wheel_from_sdist_holds_configs_tools_and_weights(tmp_path: Path):
 def test_editable_install_links_the_mim_files(tmp_path: Path):
     SETUP['ship_mim_files'](tmp_path, link=True)
     SETUP['ship_mim_files'](tmp_path, link=True)  # a second time over the first
-    assert sorted(path.name for path in (tmp_path / '.mim').iterdir()) == [
-        'configs',
-        'model-index.yml',
-        'tools',
-    ]
+    assert sorted(path.name for path in (tmp_path / '.mim').iterdir()) == ['configs', 'model-index.yml', 'tools']
     assert (tmp_path / '.mim' / 'tools').resolve() == ROOT / 'tools'

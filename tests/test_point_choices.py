@@ -32,11 +32,7 @@ INSTANCES = {
 def prompted(ann_ids: tuple = (11, 5, 30), folder: str = '/data/a', **meta: object) -> dict:
     """The pipeline's result for some of the annotations."""
     results = dict(
-        height=40,
-        width=50,
-        instances=[INSTANCES[own] for own in ann_ids],
-        img_path=f'{folder}/1.jpg',
-        **meta,
+        height=40, width=50, instances=[INSTANCES[own] for own in ann_ids], img_path=f'{folder}/1.jpg', **meta
     )
     return PointPrompt()(LoadInstanceMap()(results))
 
@@ -110,10 +106,7 @@ def test_deepest_pixel_by_hand():
     ids[1:6, 1:6] = 4
     ids[0:3, 6:9] = 7  # at the border, which is an edge
     four, seven = instance_pixels(ids, [4, 7])
-    assert as_points([deepest_pixel(four, 9), deepest_pixel(seven, 9)], 9).tolist() == [
-        [3, 3],
-        [7, 1],
-    ]
+    assert as_points([deepest_pixel(four, 9), deepest_pixel(seven, 9)], 9).tolist() == [[3, 3], [7, 1]]
     assert deepest_pixel(np.array([5]), 9) == 5
 
 

@@ -33,13 +33,9 @@ def run(monkeypatch, capsys, *arguments):
     return code, *capsys.readouterr()
 
 
-def test_the_whole_config_with_bases_and_options_is_printed_and_saved(
-    config, tmp_path, monkeypatch, capsys
-):
+def test_the_whole_config_with_bases_and_options_is_printed_and_saved(config, tmp_path, monkeypatch, capsys):
     out = tmp_path / 'new' / 'whole.py'
-    code, text, _ = run(
-        monkeypatch, capsys, config, '--cfg-options', 'model.width=7', '--save-path', out
-    )
+    code, text, _ = run(monkeypatch, capsys, config, '--cfg-options', 'model.width=7', '--save-path', out)
     assert code == 0
     assert Config.fromstring(text, '.py').to_dict() == Config.fromfile(out).to_dict()
     saved = Config.fromfile(out)
@@ -55,9 +51,7 @@ def test_parts_by_their_path(config, monkeypatch, capsys):
     assert run(monkeypatch, capsys, config, '--get', 'lrs')[1].split() == [
         'lrs', '=', '[', '0.1,', '0.2,', ']',
     ]  # fmt: skip
-    _, text, _ = run(
-        monkeypatch, capsys, config, '--get', 'test_dataloader.dataset.pipeline.1.scale.0'
-    )
+    _, text, _ = run(monkeypatch, capsys, config, '--get', 'test_dataloader.dataset.pipeline.1.scale.0')
     assert text == '64\n'
 
 

@@ -44,12 +44,7 @@ BENCHMARKS = dict(
 @pytest.fixture(scope='module')
 def root(tmp_path_factory):
     root = tmp_path_factory.mktemp('tiny')
-    for name, folder in (
-        ('captions', ''),
-        ('refcoco', 'coco'),
-        ('grefcoco', 'coco'),
-        ('reasonseg', ''),
-    ):
+    for name, folder in (('captions', ''), ('refcoco', 'coco'), ('grefcoco', 'coco'), ('reasonseg', '')):
         tool = ROOT / 'tools' / 'dataset_tools' / f'make_tiny_{name}.py'
         runpy.run_path(str(tool))[f'make_tiny_{name}'](root / folder)
     refcoco = root / 'coco' / 'refcoco'
@@ -86,11 +81,7 @@ def test_every_evaluation_split_is_there(benchmarks):
         loading = ['LoadImage', 'model_resize', 'LoadReferringMask']
         assert steps == [*loading, *described, 'TextPrompt', 'PackGenSegInputs']
     titles = [cfg.title for cfg in benchmarks.values()]
-    assert len(set(titles)) == len(titles) and titles[:3] == [
-        'RefCOCO val',
-        'RefCOCO testA',
-        'RefCOCO testB',
-    ]
+    assert len(set(titles)) == len(titles) and titles[:3] == ['RefCOCO val', 'RefCOCO testA', 'RefCOCO testB']
     assert benchmarks['refcoco_val'].dataset.sentence == 'all'
     assert benchmarks['reasonseg_test'].dataset.sentence == 'first'
     assert benchmarks['grefcoco_val'].evaluator.min_pixels == 1
@@ -131,11 +122,7 @@ def test_shipped_genmask_on_tiny_copies(name, benchmarks, model, tmp_path):
     groups = [key for key in ('length', 'kind', 'words') if key in rows.groups]
     for full_name, value in metrics.items():
         metric, _, group = full_name.partition('/')
-        where = [
-            row
-            for row in range(number)
-            if group in ('', *(rows.groups[key][row] for key in groups))
-        ]
+        where = [row for row in range(number) if group in ('', *(rows.groups[key][row] for key in groups))]
         again = rows.metric(metric, np.array(where))
         if metric in ('oIoU', 'cIoU') and math.isnan(again):
             again = 0.0

@@ -143,9 +143,7 @@ def test_verify_names_bad_files(config, tmp_path, monkeypatch, capsys):
 def test_browse_draws_all(config, tmp_path, monkeypatch, stage):
     out = tmp_path / stage
     tool = 'analysis_tools/browse_dataset.py'
-    assert (
-        run(monkeypatch, tool, config, '--out-dir', out, '--stage', stage, '--panel-size', 96) == 0
-    )
+    assert run(monkeypatch, tool, config, '--out-dir', out, '--stage', stage, '--panel-size', 96) == 0
     sizes = {path.stem: Image.open(path).size for path in out.glob('*.png')}
     train = [f'train_{part}_0001' for part in range(1, 6)] + ['train_3_0002']  # 8 items a page
     assert sorted(sizes) == ['test_0001', *sorted(train), 'val_0001']
@@ -172,9 +170,7 @@ def test_expected_numbers(made):
     assert refer('refcocog', 'google', 'val', test_mode=True) == 9_536
     assert refer('refcocog', 'google', 'train') == 44_822
     assert expected_items(ReasonSegDataset(top, split='train_val')) == 239 + 200
-    assert (
-        expected_items(ReasonSegDataset(top, split='test', sentence='all', test_mode=True)) is None
-    )
+    assert expected_items(ReasonSegDataset(top, split='test', sentence='all', test_mode=True)) is None
     assert difference(GRefCOCODataset(coco, split='testA')) == (
         '749 pictures fewer than the 750 of the complete dataset'
     )
@@ -182,13 +178,9 @@ def test_expected_numbers(made):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ('name', 'folder', 'num_pictures'), [('grefcoco', 'coco', 6), ('reasonseg', '', 7)]
-)
+@pytest.mark.parametrize(('name', 'folder', 'num_pictures'), [('grefcoco', 'coco', 6), ('reasonseg', '', 7)])
 def test_makers_run_from_the_command_line(name, folder, num_pictures, tmp_path):
     tool = TOOLS / 'dataset_tools' / f'make_tiny_{name}.py'
-    done = subprocess.run(
-        [sys.executable, str(tool), str(tmp_path)], check=True, capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, str(tool), str(tmp_path)], check=True, capture_output=True, text=True)
     assert done.stdout == f'wrote {tmp_path / folder}\n'
     assert len(list(tmp_path.rglob('*.jpg'))) == num_pictures

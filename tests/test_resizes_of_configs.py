@@ -113,9 +113,7 @@ def test_the_warm_up_counts_in_updates():
     cfg = Config.fromfile(ROOT / 'configs/gen2seg/gen2seg_mae-h_hypersim-vkitti2.py')
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     kinds = dict(LinearLR=LinearLR, ExponentialLR=ExponentialLR)
-    schedulers = [
-        kinds[one.pop('type')](optimizer, **one) for one in cfg.to_dict()['param_scheduler']
-    ]
+    schedulers = [kinds[one.pop('type')](optimizer, **one) for one in cfg.to_dict()['param_scheduler']]
     optimizer.step()
     for iteration in range(4 * 300):
         update = iteration // 4

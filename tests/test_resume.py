@@ -70,17 +70,12 @@ def uninterrupted(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize('num_workers', [0, 2])
 def test_resumed_training_ends_with_the_same_bits(tmp_path, uninterrupted, num_workers) -> None:
-    workers = {
-        'train_dataloader.num_workers': num_workers,
-        'train_dataloader.persistent_workers': num_workers > 0,
-    }
+    workers = {'train_dataloader.num_workers': num_workers, 'train_dataloader.persistent_workers': num_workers > 0}
     # 10 iterations of 4 samples are one pass over 24 samples and two thirds of another.
     train(toy_runner(tmp_path, {**workers, 'train_cfg.max_iters': 10}))
     train(toy_runner(tmp_path, workers, resume='auto'))
     assert_same_weights(weights(tmp_path), weights(uninterrupted))
-    resumed, plain = (
-        load_weights_only(str(folder / 'iter_20.pth')) for folder in (tmp_path, uninterrupted)
-    )
+    resumed, plain = (load_weights_only(str(folder / 'iter_20.pth')) for folder in (tmp_path, uninterrupted))
     for name, moment in plain['optimizer']['state'][2].items():
         assert torch.equal(resumed['optimizer']['state'][2][name], moment), name
     assert resumed['param_schedulers'] == plain['param_schedulers']
@@ -90,19 +85,13 @@ def test_resumed_training_ends_with_the_same_bits(tmp_path, uninterrupted, num_w
 def test_different_noise_would_be_noticed(tmp_path: Path, uninterrupted: Path) -> None:
     """The comparison above has teeth: another order of samples ends elsewhere."""
     toy_runner(tmp_path, {'randomness.seed': 1}).train()
-    assert not torch.equal(
-        weights(tmp_path)['first.weight'], weights(uninterrupted)['first.weight']
-    )
+    assert not torch.equal(weights(tmp_path)['first.weight'], weights(uninterrupted)['first.weight'])
 
 
 @pytest.mark.slow
 def test_kill_while_saving_then_resume(tmp_path: Path, uninterrupted: Path) -> None:
     words = [CONFIG, '--work-dir', tmp_path]
-    options = [
-        '--cfg-options',
-        'model.ballast=40_000_000',
-        'default_hooks.checkpoint.max_keep_ckpts=1',
-    ]
+    options = ['--cfg-options', 'model.ballast=40_000_000', 'default_hooks.checkpoint.max_keep_ckpts=1']
     process = start(sys.executable, TOOLS / 'train.py', *words, *options)
     partial = tmp_path / 'iter_10.pth.stream.tmp'
     deadline = time.monotonic() + 120
@@ -148,9 +137,7 @@ def test_two_processes_train_like_one_with_the_doubled_batch(tmp_path, uninterru
 @pytest.mark.skipif(sys.platform != 'linux', reason='the kernel of Linux does it')
 def test_killing_torchrun_ends_its_processes(tmp_path: Path) -> None:
     script = TOOLS / 'dist_train.sh'
-    process = start(
-        script, CONFIG, 2, '--work-dir', tmp_path, '--cfg-options', 'train_cfg.max_iters=99999'
-    )
+    process = start(script, CONFIG, 2, '--work-dir', tmp_path, '--cfg-options', 'train_cfg.max_iters=99999')
     deadline = time.monotonic() + 120
     while not (tmp_path / 'iter_10.pth').exists():
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()

@@ -85,9 +85,7 @@ def test_genmask_pictures_follow_the_text_at_the_default_settings(genmask):
         for color in COLORS
     }
     for color, own in pictures.items():
-        assert ((own.mean((1, 2, 3)) + 1) * 127.5 - 128).abs().max() < 108, (
-            f'{color}: black or white'
-        )
+        assert ((own.mean((1, 2, 3)) + 1) * 127.5 - 128).abs().max() < 108, f'{color}: black or white'
         assert own.flatten(1).std(1).min() > 0.05, f'{color}: flat'
         shares = color_shares(own)
         assert max(shares, key=shares.get) == color, (color, shares)
@@ -98,12 +96,7 @@ def test_genmask_pictures_follow_the_text_at_the_default_settings(genmask):
 def test_genmask_understands_every_kind_of_expression(genmask):
     pipeline = [dict(type='genseg_mm.TextPrompt'), dict(type='genseg_mm.PackGenSegInputs')]
     dataset = ShapesDataset(
-        num_scenes=60,
-        task='referring',
-        split='test',
-        test_mode=True,
-        max_items=400,
-        pipeline=pipeline,
+        num_scenes=60, task='referring', split='test', test_mode=True, max_items=400, pipeline=pipeline
     )
     metric = ReferringMetric(per_kind=True)
     for start in range(0, len(dataset), 100):

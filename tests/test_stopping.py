@@ -85,9 +85,7 @@ def test_a_stopped_training_goes_on_to_the_same_end(tmp_path, capfd, when, count
     stopped = stop(tmp_path / 'stopped', options, *when)
     name = signal.Signals(when[0]).name
     file = tmp_path / 'stopped' / f'iter_{last}.pth'
-    assert str(stopped).startswith(
-        f'stopped by {name} after iteration {last} of 20, checkpoint {file}; to go on: '
-    )
+    assert str(stopped).startswith(f'stopped by {name} after iteration {last} of 20, checkpoint {file}; to go on: ')
     assert str(stopped).endswith(' --resume') and '\n' not in str(stopped)
     assert (stopping.exit_code(stopped), state(file)['meta']['iter']) == (128 + when[0], last)
     assert [signal.getsignal(number) for number in stopping.GRACEFUL] == before

@@ -44,9 +44,7 @@ def mean(task: str, start: int, stop: int) -> float:
 def test_windows_with_and_without_a_task() -> None:
     found = lines(TaskLogProcessor(window_size=2, by_epoch=False))
     tags = [tag for tag, _ in found]
-    assert [tag['loss_mask'] for tag in tags[:3]] == pytest.approx(
-        [1.0, mean('mask', 0, 2), 3.0], rel=1e-12
-    )
+    assert [tag['loss_mask'] for tag in tags[:3]] == pytest.approx([1.0, mean('mask', 0, 2), 3.0], rel=1e-12)
     assert 'loss_mask' not in tags[3] and 'loss_mask' not in found[3][1]
     assert [tag['loss_image'] for tag in tags] == pytest.approx(
         [5.0, mean('image', 0, 2), mean('image', 1, 3), mean('image', 2, 4)], rel=1e-12
@@ -57,12 +55,8 @@ def test_windows_with_and_without_a_task() -> None:
 
 
 def test_custom_windows_and_prefixes() -> None:
-    whole = dict(
-        data_src='loss_mask', log_name='loss_mask_all', method_name='mean', window_size='global'
-    )
-    processor = TaskLogProcessor(
-        window_size=1, by_epoch=False, custom_cfg=[whole], log_with_hierarchy=True
-    )
+    whole = dict(data_src='loss_mask', log_name='loss_mask_all', method_name='mean', window_size='global')
+    processor = TaskLogProcessor(window_size=1, by_epoch=False, custom_cfg=[whole], log_with_hierarchy=True)
     tag, text = lines(processor)[-1]
     assert tag['train/loss_mask_all'] == pytest.approx(mean('mask', 0, 4), rel=1e-12)
     assert 'train/loss_mask' not in tag and 'loss_mask_all: 2.5000' in text

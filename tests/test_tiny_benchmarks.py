@@ -109,9 +109,7 @@ def parts_of(cfg):
 
 def test_settings_are_those_that_the_protocols_state():
     """Truth is loaded after the resize, at the original size; points and rule are the same in all sets."""
-    found = {
-        name: read_config_file(str(BENCHMARKS / f'{name}.py')).to_dict()[name] for name in POINTS
-    }
+    found = {name: read_config_file(str(BENCHMARKS / f'{name}.py')).to_dict()[name] for name in POINTS}
     for name, benchmark in found.items():
         for part in parts_of(benchmark['dataset']):
             steps = [own['type'].rpartition('.')[2] for own in part['pipeline']]
@@ -124,24 +122,16 @@ def test_settings_are_those_that_the_protocols_state():
         kind = 'genseg_mm.PointPromptMetric'
         assert settings == dict(type=kind, threshold='reference', controls=False)
         assert benchmark['control_evaluator'] == dict(threshold='best')
-        assert (
-            'one random pixel' in benchmark['protocol']
-            and 'reference rule' in benchmark['protocol']
-        )
+        assert 'one random pixel' in benchmark['protocol'] and 'reference rule' in benchmark['protocol']
     assert found['coco']['dataset']['classes'] == 'coco_novel'
     assert found['dram']['dataset']['pipeline'][0]['color_type'] == 'color_ignore_orientation'
-    assert (found['dram']['dataset']['instances'], found['dram']['dataset']['min_area']) == (
-        'components',
-        100,
-    )
+    assert (found['dram']['dataset']['instances'], found['dram']['dataset']['min_area']) == ('components', 100)
     assert {own['instances'] for own in found['egohos']['dataset']['datasets']} == {'roles'}
     assert {own['split'] for own in found['ishape']['dataset']['datasets']} == {'val'}
     edges = read_config_file(str(BENCHMARKS / 'bsds500.py')).to_dict()['bsds500']
     steps = [own['type'].rpartition('.')[2] for own in edges['dataset']['pipeline']]
     assert steps == ['LoadImage', 'model_resize', 'LoadBoundaries', 'PackGenSegInputs']
-    settings = [
-        edges['evaluator'][key] for key in ('num_thresholds', 'max_distance', 'thin', 'sigma')
-    ]
+    settings = [edges['evaluator'][key] for key in ('num_thresholds', 'max_distance', 'thin', 'sigma')]
     assert settings == [99, 0.0075, True, 1.0] and edges['dataset']['split'] == 'test'
 
 
@@ -222,9 +212,7 @@ def test_verify_counts_boundaries_and_names_their_broken_files(data, monkeypatch
     code, reports = verify(monkeypatch, BENCHMARKS / 'bsds500.py')
     assert code == 0 and reports['bsds500']['items'] == 4
     assert reports['bsds500']['instances'] == [4, 5.5, 6]
-    assert reports['bsds500']['notes'] == [
-        '196 pictures fewer than the 200 of the complete dataset'
-    ]
+    assert reports['bsds500']['notes'] == ['196 pictures fewer than the 200 of the complete dataset']
     truths[1].write_bytes(truths[1].read_bytes()[:300])
     code, reports = verify(monkeypatch, BENCHMARKS / 'bsds500.py')
     assert code == 1 and list(reports['bsds500']['unreadable']) == [str(truths[1])]

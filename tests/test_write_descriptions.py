@@ -58,9 +58,7 @@ def config(released, tmp_path):
 
 
 def run(monkeypatch, capsys, *arguments) -> str:
-    monkeypatch.setattr(
-        sys, 'argv', ['write_descriptions.py', *map(str, arguments), '--device', 'cpu']
-    )
+    monkeypatch.setattr(sys, 'argv', ['write_descriptions.py', *map(str, arguments), '--device', 'cpu'])
     tool['main']()
     return capsys.readouterr().out
 
@@ -70,10 +68,7 @@ def sentences(tmp_path, split: str) -> set[tuple[str, str]]:
     from genseg_mm.datasets import RefCOCODataset
 
     dataset = RefCOCODataset(
-        data_root=str(tmp_path / 'coco'),
-        data_prefix=dict(img_path='train2014'),
-        split=split,
-        sentence='all',
+        data_root=str(tmp_path / 'coco'), data_prefix=dict(img_path='train2014'), split=split, sentence='all'
     )
     items = [dataset.get_data_info(index) for index in range(len(dataset))]
     return {(f'train2014/{Path(item["img_path"]).name}', item['text']) for item in items}
@@ -162,16 +157,12 @@ def test_two_pictures_of_one_name_are_refused():
         def get_data_info(self, index: int) -> dict:
             return self[index]
 
-    one = Dataset(
-        [dict(img_path='/a/val/1.jpg', text='x'), dict(img_path='/a/val/1.jpg', text='y')]
-    )
+    one = Dataset([dict(img_path='/a/val/1.jpg', text='x'), dict(img_path='/a/val/1.jpg', text='y')])
     other = Dataset([dict(img_path='/b/val/1.jpg', text='x')])
     files = {}
     pairs, _ = tool['wanted'](one, 'val', files)
     assert pairs == {('val/1.jpg', 'x'): 0, ('val/1.jpg', 'y'): 1}
-    with pytest.raises(
-        ValueError, match='test: /b/val/1.jpg and /a/val/1.jpg are two pictures, but'
-    ):
+    with pytest.raises(ValueError, match='test: /b/val/1.jpg and /a/val/1.jpg are two pictures, but'):
         tool['wanted'](other, 'test', files)
 
 

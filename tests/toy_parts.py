@@ -48,14 +48,7 @@ class ToyDataset(BaseDataset):
 
     METAINFO = dict(classes=('background', 'square'))
 
-    def __init__(
-        self,
-        num_samples: int = 24,
-        broken: int = -1,
-        seed: int = 0,
-        jitter: bool = False,
-        **kwargs,
-    ) -> None:
+    def __init__(self, num_samples: int = 24, broken: int = -1, seed: int = 0, jitter: bool = False, **kwargs) -> None:
         self.num_samples, self.broken, self.seed = num_samples, broken, seed
         self.jitter = jitter
         super().__init__(serialize_data=False, **kwargs)
@@ -93,9 +86,7 @@ class ToyModel(BaseModel):
         dropout: Share of the features that training drops.
     """
 
-    def __init__(
-        self, channels: int = 4, ballast: int = 1, blow_up_at: int = -1, dropout: float = 0.0
-    ) -> None:
+    def __init__(self, channels: int = 4, ballast: int = 1, blow_up_at: int = -1, dropout: float = 0.0) -> None:
         super().__init__()
         torch.manual_seed(channels)
         self.first = nn.Conv2d(3, channels, 3, padding=1)

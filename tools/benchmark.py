@@ -40,30 +40,18 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--out', help='folder of results (default: work_dirs/benchmarks/<suite>)')
     parser.add_argument('--only', nargs='+', metavar='BENCHMARK', help='these benchmarks only')
     parser.add_argument(
-        '--tasks',
-        nargs='+',
-        choices=TASKS,
-        help='what the named models can do (default: what their type can)',
+        '--tasks', nargs='+', choices=TASKS, help='what the named models can do (default: what their type can)'
     )
-    parser.add_argument(
-        '--check', metavar='OLD', help='leaderboard.json or result.json to compare with'
-    )
+    parser.add_argument('--check', metavar='OLD', help='leaderboard.json or result.json to compare with')
     parser.add_argument('--fast', action='store_true', help='whole batches instead of one by one')
     parser.add_argument(
-        '--threads',
-        type=int,
-        default=1,
-        help='CPU threads of torch (default 1); 0: as many as it likes',
+        '--threads', type=int, default=1, help='CPU threads of torch (default 1); 0: as many as it likes'
     )
     parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument(
-        '--list', action='store_true', help='show what there is to do, and do nothing'
-    )
+    parser.add_argument('--list', action='store_true', help='show what there is to do, and do nothing')
     parser.add_argument('--rerun', action='store_true', help='compute finished results again')
     parser.add_argument('--no-examples', action='store_true', help='draw no example pictures')
-    add_launch_arguments(
-        parser, 'override settings of the suite, e.g. benchmarks.dram.dataset.indices=20'
-    )
+    add_launch_arguments(parser, 'override settings of the suite, e.g. benchmarks.dram.dataset.indices=20')
     return parser.parse_args()
 
 

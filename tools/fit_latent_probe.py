@@ -31,9 +31,7 @@ from genseg_mm.models.mask_head import GenerativeMaskHead  # noqa: E402
 
 
 def parse_args() -> argparse.Namespace:
-    parser = ToolParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help="config with 'model.codec' or 'codec'")
     parser.add_argument('--out', help='safetensors file to write')
     parser.add_argument('--data', help='config with dataloaders (default: procedural scenes)')
@@ -94,10 +92,7 @@ def main() -> None:
 
     latents, masks, source = encoded_masks(args, codec, args.test_split, args.num_test)
     print(f'measured on {source}, latents {tuple(latents.shape[1:])}')
-    ways = {
-        'VAE decoder': lambda part: codec.decode(part).mean(1, keepdim=True),
-        f'probe ({args.method})': probe.grey,
-    }
+    ways = {'VAE decoder': lambda part: codec.decode(part).mean(1, keepdim=True), f'probe ({args.method})': probe.grey}
     for name, read in ways.items():
         found = torch.cat([read(part).cpu() > 0 for part in latents.split(16)])[:, 0]
         line = f'{name:24} oIoU {overall_iou(found, masks):.4f}'

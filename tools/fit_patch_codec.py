@@ -22,9 +22,7 @@ from genseg_mm.whole_files import check_writable, whole_file  # noqa: E402
 
 def scenes(split: str, num_scenes: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Images (N, 3, H, W) in [-1, 1] and referred masks (N, H, W) of procedural scenes."""
-    dataset = ShapesDataset(
-        num_scenes=num_scenes, task='referring', split=split, expressions='random', pipeline=[]
-    )
+    dataset = ShapesDataset(num_scenes=num_scenes, task='referring', split=split, expressions='random', pipeline=[])
     samples = [dataset[index] for index in range(len(dataset))]
     images = np.stack([sample['img'][..., ::-1] for sample in samples])
     masks = np.stack([sample['gt_seg_map'] for sample in samples])
@@ -51,9 +49,7 @@ def main() -> None:
     args.out = check_writable(args.out.parent, 'OUT in') / args.out.name
 
     images, masks = scenes('train', args.num_scenes)
-    state = fit_patch_codec(
-        images, GenerativeMaskHead.masks_to_images(masks), args.latent_channels, args.patch_size
-    )
+    state = fit_patch_codec(images, GenerativeMaskHead.masks_to_images(masks), args.latent_channels, args.patch_size)
     with whole_file(args.out) as unfinished:
         save_file(state, unfinished)
     iou, psnr = round_trip(PatchCodec(str(args.out)), *scenes('test', 300))

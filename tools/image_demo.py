@@ -38,12 +38,10 @@ def parse_args() -> argparse.Namespace:
         help='image file, or folder of image files (with the folders below); none for --task generate',
     )
     parser.add_argument(
-        'model',
-        help='config file (with --weights) or name of a config, or folder or hub id of released weights',
+        'model', help='config file (with --weights) or name of a config, or folder or hub id of released weights'
     )
     parser.add_argument(
-        '--weights',
-        help='trained weights of the config (.pth, .safetensors; default: those that come with its name)',
+        '--weights', help='trained weights of the config (.pth, .safetensors; default: those that come with its name)'
     )
     parser.add_argument(
         '--points',
@@ -53,38 +51,22 @@ def parse_args() -> argparse.Namespace:
         'negative point',
     )
     parser.add_argument(
-        '--boxes',
-        nargs='+',
-        metavar='X0,Y0,X1,Y1',
-        help='box prompts of every image, or one per point prompt',
+        '--boxes', nargs='+', metavar='X0,Y0,X1,Y1', help='box prompts of every image, or one per point prompt'
     )
     parser.add_argument(
-        '--texts',
-        nargs='+',
-        metavar='TEXT',
-        help='referring expressions, or what to make pictures of (GenMask)',
+        '--texts', nargs='+', metavar='TEXT', help='referring expressions, or what to make pictures of (GenMask)'
     )
     parser.add_argument(
-        '--describe',
-        action='store_true',
-        help="refine the texts with the config's description_writer first",
+        '--describe', action='store_true', help="refine the texts with the config's description_writer first"
     )
     _add_generation(parser)
     parser.add_argument(
-        '--automatic',
-        action='store_true',
-        help='all instances of the colour map, without prompts (Gen2Seg)',
+        '--automatic', action='store_true', help='all instances of the colour map, without prompts (Gen2Seg)'
     )
     parser.add_argument('--device', help='such as cuda:0 or cpu (default: the best there is)')
+    parser.add_argument('--batch-size', type=int, default=1, help='images that the network takes at once')
     parser.add_argument(
-        '--batch-size', type=int, default=1, help='images that the network takes at once'
-    )
-    parser.add_argument(
-        '--image-size',
-        type=int,
-        nargs=2,
-        metavar=('HEIGHT', 'WIDTH'),
-        help='size that the network sees',
+        '--image-size', type=int, nargs=2, metavar=('HEIGHT', 'WIDTH'), help='size that the network sees'
     )
     parser.add_argument(
         '--processing-size',
@@ -99,25 +81,16 @@ def parse_args() -> argparse.Namespace:
         help='colour map of Gen2Seg with fractions, or cut to 8 bits and resized by Lanczos as published (default: as '
         'the model says)',
     )
-    parser.add_argument(
-        '--out-dir', default='outputs', help='folder of vis/ and preds/ (default: %(default)s)'
-    )
+    parser.add_argument('--out-dir', default='outputs', help='folder of vis/ and preds/ (default: %(default)s)')
     parser.add_argument('--show', action='store_true', help='show the pictures in windows')
     parser.add_argument('--no-save-vis', action='store_true', help='write no pictures')
+    parser.add_argument('--no-save-pred', action='store_true', help='write no masks and colour maps')
     parser.add_argument(
-        '--no-save-pred', action='store_true', help='write no masks and colour maps'
-    )
-    parser.add_argument(
-        '--on-error',
-        choices=['raise', 'skip'],
-        default='raise',
-        help='what to do with images that cannot be read',
+        '--on-error', choices=['raise', 'skip'], default='raise', help='what to do with images that cannot be read'
     )
     args = parser.parse_intermixed_args()
     if args.task == 'generate' and args.inputs is not None:
-        parser.error(
-            f'--task generate makes pictures of texts: expected no inputs, but got {args.inputs}'
-        )
+        parser.error(f'--task generate makes pictures of texts: expected no inputs, but got {args.inputs}')
     if args.task == 'segment' and args.inputs is None:
         parser.error('expected inputs and a model, but got one of them')
     return args
@@ -132,22 +105,15 @@ def _add_generation(parser: argparse.ArgumentParser) -> None:
     )
     group = parser.add_argument_group('pictures of texts', 'defaults: those of the config')
     group.add_argument('--num-steps', type=int, help='Euler steps')
-    group.add_argument(
-        '--guidance-scale', type=float, help='of classifier-free guidance; 1 is none'
-    )
+    group.add_argument('--guidance-scale', type=float, help='of classifier-free guidance; 1 is none')
     group.add_argument('--negative-text', help='what to guide away from')
     group.add_argument('--seed', type=int, help='of the noise (default: 0)')
-    group.add_argument(
-        '--num-images', type=int, help='pictures for each text (default: 1)'
-    )
+    group.add_argument('--num-images', type=int, help='pictures for each text (default: 1)')
 
 
 def read_points(prompts: list[str]) -> tuple[list, list]:
     """Points (x, y) and labels of the prompts of the command line."""
-    points = [
-        [_numbers(one, '--points', 'X,Y or X,Y,LABEL', 2, 3) for one in p.split(';')]
-        for p in prompts
-    ]
+    points = [[_numbers(one, '--points', 'X,Y or X,Y,LABEL', 2, 3) for one in p.split(';')] for p in prompts]
     labels = [[point[2] if len(point) == 3 else 1 for point in prompt] for prompt in points]
     return [[point[:2] for point in prompt] for prompt in points], labels
 
@@ -241,14 +207,10 @@ def _inferencer(args: argparse.Namespace) -> 'GenSegInferencer':
     if args.weights is None and is_file:
         raise ValueError(f'{args.model} is a config: expected its trained --weights, but got none')
     if args.weights is not None or is_config(args.model):  # without weights: a name of the metafiles
-        inferencer = GenSegInferencer(
-            args.model, args.weights, device=args.device, processing_size=size
-        )
+        inferencer = GenSegInferencer(args.model, args.weights, device=args.device, processing_size=size)
         if args.output is not None:
             if not hasattr(inferencer.model, 'output'):
-                raise ValueError(
-                    f'--output is for Gen2Seg, but {args.model} is a {type(inferencer.model).__name__}'
-                )
+                raise ValueError(f'--output is for Gen2Seg, but {args.model} is a {type(inferencer.model).__name__}')
             inferencer.model.output = args.output
         return inferencer
     near = near_models(args.model)

@@ -37,11 +37,7 @@ SHIPPED = {
     ),
 }  # fmt: skip
 GENMASK_TITLES = {'shipped_genmask': 'shipped GenMask', 'genmask': 'GenMask-tiny'}
-GEN2SEG_TITLES = {
-    'gen2seg': 'gen2seg-tiny',
-    'shipped_unet': 'shipped UNet',
-    'shipped_mae': 'shipped MAE',
-}
+GEN2SEG_TITLES = {'gen2seg': 'gen2seg-tiny', 'shipped_unet': 'shipped UNet', 'shipped_mae': 'shipped MAE'}
 SHOWN = re.compile(r'Iter\((train|val|test)\)|Predictions drawn|error:')
 
 
@@ -128,9 +124,7 @@ def test_shipped(name: str, out: Path) -> tuple[dict, dict]:
     return metrics, {f'{name}.test': seconds}
 
 
-def test(
-    name: str, config: str, weights: Path, out: Path, options: list[str]
-) -> tuple[dict, float]:
+def test(name: str, config: str, weights: Path, out: Path, options: list[str]) -> tuple[dict, float]:
     """Metrics of a model on held-out scenes, seconds taken; its pictures go to ``out``."""
     print(f'{name}: testing {weights.name} on held-out scenes', flush=True)
     command = [sys.executable, 'tools/test.py', config, str(weights), *options]
@@ -179,9 +173,7 @@ def print_table(report: dict, out: Path) -> None:
     for model, title in GENMASK_TITLES.items():
         if model in report:
             own = report[model]
-            rows.append(
-                f'{title:15} held-out scenes  oIoU {own["oIoU"]:5.1f}   mIoU {own["mIoU"]:5.1f}'
-            )
+            rows.append(f'{title:15} held-out scenes  oIoU {own["oIoU"]:5.1f}   mIoU {own["mIoU"]:5.1f}')
     for model, title in GEN2SEG_TITLES.items():
         own = report.get(model, {})
         for subset in (subset for subset in SUBSETS if f'{subset}_mIoU' in own):
@@ -192,15 +184,11 @@ def print_table(report: dict, out: Path) -> None:
                 f'oracle foreground {own[f"oracle_foreground_{subset}"]:.1f}'
             )
         if own:
-            rows.append(
-                f'{"":15} collapse share {own["collapse_share"]:.3f} (1 = image-independent)'
-            )
+            rows.append(f'{"":15} collapse share {own["collapse_share"]:.3f} (1 = image-independent)')
     stages = ', '.join(f'{stage} {value:.0f} s' for stage, value in report['seconds'].items())
     pictures = ', '.join(str(path.relative_to(ROOT)) for path in sorted(out.glob('*.png')))
     print('\n' + '\n'.join(rows))
-    print(
-        f'times: {stages}\npictures: {pictures}\nreport: {(out / "report.json").relative_to(ROOT)}'
-    )
+    print(f'times: {stages}\npictures: {pictures}\nreport: {(out / "report.json").relative_to(ROOT)}')
     print('leaderboard of the shipped models: python tools/benchmark.py configs/benchmarks/tiny.py')
 
 

@@ -6,7 +6,7 @@ usage() {
     cat <<'TEXT'
 usage: bash tools/run_tests.sh [--slow | --all] [--active] [ARGUMENT OF PYTEST ...]
 
-Sets up the environment (tools/setup_env.sh), runs `ruff check .`, then pytest.
+Sets up the environment (tools/setup_env.sh), runs `ruff check .` and `ruff format --diff .`, then pytest.
 
   --slow     also the tests marked slow (the default where CI=true is set)
   --all      also those marked slow and gpu
@@ -35,8 +35,9 @@ bash tools/setup_env.sh "${setup[@]}"
 python=.venv/bin/python
 [ ${#setup[@]} -eq 0 ] || python=python
 
-echo 'lint: ruff check .'
+echo 'lint: ruff check . and ruff format --check .'
 "$python" -m ruff check --output-format concise .
+"$python" -m ruff format --quiet --diff .
 
 # The tests need no network, and one thread each is faster than all of them fighting for the cores.
 export HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"

@@ -130,9 +130,7 @@ def _write_data(suite: Suite, only: Sequence[str] | None) -> None:
         text=True,
     )
     if made.returncode:
-        raise ValueError(
-            f'{suite.make_data} could not write the data of {suite.path}: {made.stderr.strip()[-500:]}'
-        )
+        raise ValueError(f'{suite.make_data} could not write the data of {suite.path}: {made.stderr.strip()[-500:]}')
     if target != root:
         target.rename(root)
 
@@ -188,15 +186,11 @@ def run(suite: Suite, args: argparse.Namespace) -> int:
     outcomes = _run_all(suite_run, jobs, out)
     code = on_main_process(lambda: _finish(suite, out, jobs, outcomes, unusable, old))
     if old and code and Path(args.check).resolve().is_relative_to(out.resolve()):
-        _say(
-            f'note: {args.check} has the new numbers now; a copy elsewhere would have kept the old'
-        )
+        _say(f'note: {args.check} has the new numbers now; a copy elsewhere would have kept the old')
     return code
 
 
-def _load_models(
-    suite: Suite, args: argparse.Namespace
-) -> tuple[dict[str, LoadedModel], list[str]]:
+def _load_models(suite: Suite, args: argparse.Namespace) -> tuple[dict[str, LoadedModel], list[str]]:
     """The models that can be read; of a suite's own models, those that cannot are named and left out."""
     models, unusable = {}, []
     for entry in choose_models(suite, args.models, args.tasks):
@@ -234,12 +228,7 @@ def _run_all(suite_run: SuiteRun, jobs: list[Job], out: Path) -> list[Outcome]:
 
 
 def _finish(
-    suite: Suite,
-    out: Path,
-    jobs: list[Job],
-    outcomes: list[Outcome],
-    unusable: list[str],
-    old: list[Record] | None,
+    suite: Suite, out: Path, jobs: list[Job], outcomes: list[Outcome], unusable: list[str], old: list[Record] | None
 ) -> int:
     failed = bool(unusable) or any(outcome.state == 'failed' for outcome in outcomes)
     if any(outcome.state != 'failed' for outcome in outcomes):

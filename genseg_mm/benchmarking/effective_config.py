@@ -16,9 +16,7 @@ from genseg_mm.launch.dataset_parts import MODEL_PLACES
 from genseg_mm.launch.network_size import fill_network_resize
 from genseg_mm.registry import class_name
 
-_NETWORK_RESIZE = dict(
-    type='genseg_mm.NetworkResize'
-)  # until the model is built, and its size known
+_NETWORK_RESIZE = dict(type='genseg_mm.NetworkResize')  # until the model is built, and its size known
 _KEPT = ('default_scope', 'custom_imports', 'model_wrapper_cfg')
 
 
@@ -79,9 +77,7 @@ def effective_config(
         dataset=dataset,
     )
     cfg.test_evaluator = _with_sample_file(copy.deepcopy(benchmark['evaluator']), sample_file)
-    cfg.test_cfg = ConfigDict(
-        type='genseg_mm.BenchmarkLoop', one_by_one=one_by_one, threads=threads
-    )
+    cfg.test_cfg = ConfigDict(type='genseg_mm.BenchmarkLoop', one_by_one=one_by_one, threads=threads)
     env = model_cfg.get('env_cfg') or {}
     cfg.env_cfg = ConfigDict(
         cudnn_benchmark=False,  # it chooses algorithms, and with them last bits, by their speed of the moment

@@ -65,9 +65,7 @@ def choose_examples(
     ]
 
 
-def write_examples(
-    folder: Path, model: Any, dataset: Any, sample_file: Path, seed: int
-) -> list[dict]:
+def write_examples(folder: Path, model: Any, dataset: Any, sample_file: Path, seed: int) -> list[dict]:
     """Predicts and draws the examples of a result.
 
     Args:

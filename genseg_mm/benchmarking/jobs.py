@@ -77,9 +77,7 @@ class Job:
         return f'{self.model} · {self.benchmark}'
 
 
-def plan_jobs(
-    suite: Suite, models: Sequence[LoadedModel], benchmarks: dict[str, dict], out: Path
-) -> list[Job]:
+def plan_jobs(suite: Suite, models: Sequence[LoadedModel], benchmarks: dict[str, dict], out: Path) -> list[Job]:
     """The jobs, model by model; benchmarks that change the model come last, so that it is built rarely.
 
     Raises:
@@ -91,12 +89,7 @@ def plan_jobs(
         own = [name for name, cfg in benchmarks.items() if cfg['task'] in tasks]
         own.sort(key=lambda name: str(benchmarks[name].get('model') or ''))
         jobs += [
-            Job(
-                model.entry.name,
-                name,
-                _for_kind(benchmarks[name], model.entry.kind),
-                out / model.entry.name / name,
-            )
+            Job(model.entry.name, name, _for_kind(benchmarks[name], model.entry.kind), out / model.entry.name / name)
             for name in own
         ]
     if models and not jobs:
@@ -133,11 +126,7 @@ class Mode(NamedTuple):
 def job_key(model: LoadedModel, job: Job, fingerprint: str | None, mode: Mode) -> str:
     """``run.key`` of a job."""
     return provenance.run_key(
-        model.config_sha256,
-        model.checkpoint_sha256,
-        provenance.benchmark_sha256(job.cfg),
-        fingerprint,
-        mode,
+        model.config_sha256, model.checkpoint_sha256, provenance.benchmark_sha256(job.cfg), fingerprint, mode
     )
 
 
@@ -149,13 +138,7 @@ def earlier_result(job: Job) -> Record | None:
         return None
 
 
-def what_changed(
-    old: Record,
-    model: LoadedModel,
-    job: Job,
-    fingerprint: str | None,
-    mode: Mode,
-) -> list[str]:
+def what_changed(old: Record, model: LoadedModel, job: Job, fingerprint: str | None, mode: Mode) -> list[str]:
     """Which parts of the key differ from an earlier result; empty if it still holds."""
     if old.run['key'] == job_key(model, job, fingerprint, mode):
         return []

@@ -129,9 +129,7 @@ class BenchmarkLoop(TestLoop):
             self._seconds['metric'] += _now() - middle
             outputs += predicted
         self._items += len(outputs)
-        self.runner.call_hook(
-            'after_test_iter', batch_idx=idx, data_batch=data_batch, outputs=outputs
-        )
+        self.runner.call_hook('after_test_iter', batch_idx=idx, data_batch=data_batch, outputs=outputs)
 
     def _evaluate(self) -> dict:
         """``Evaluator.evaluate``, whose computing happens on the main process alone, also when it fails there."""
@@ -181,10 +179,7 @@ def single_samples(batch: Any) -> list[dict]:
             'one_by_one needs batches that are dicts of lists or tensors of one length, as '
             f'pseudo_collate makes them, but got {came}; set one_by_one=False (--fast)'
         )
-    return [
-        {key: own[index : index + 1] for key, own in batch.items()}
-        for index in range(lengths.pop())
-    ]
+    return [{key: own[index : index + 1] for key, own in batch.items()} for index in range(lengths.pop())]
 
 
 def together(function: Callable[[], Any]) -> Any:
@@ -227,6 +222,5 @@ def _now() -> float:
 def finite_or_text(metrics: dict[str, Any]) -> dict[str, float]:
     """Metrics as plain numbers, for JSON; tensors and NumPy numbers among them."""
     return {
-        name: float(np.asarray(value.cpu() if isinstance(value, Tensor) else value))
-        for name, value in metrics.items()
+        name: float(np.asarray(value.cpu() if isinstance(value, Tensor) else value)) for name, value in metrics.items()
     }

@@ -40,9 +40,7 @@ class ModelEntry:
     settings: dict[str, Any] | None = None
 
 
-def choose_models(
-    suite: Suite, texts: Sequence[str], tasks: Sequence[str] | None = None
-) -> list[ModelEntry]:
+def choose_models(suite: Suite, texts: Sequence[str], tasks: Sequence[str] | None = None) -> list[ModelEntry]:
     """The models of a command line; all of the suite if it names none.
 
     Args:
@@ -54,9 +52,7 @@ def choose_models(
         ValueError: If a text is none of these, two models have one name, or ``tasks`` concern none.
     """
     if not texts and not suite.models:
-        raise ValueError(
-            f'{suite.path} has no models of its own: name some, such as NAME=CONFIG:CHECKPOINT'
-        )
+        raise ValueError(f'{suite.path} has no models of its own: name some, such as NAME=CONFIG:CHECKPOINT')
     entries = []
     for text in dict.fromkeys(texts or suite.models):
         if text in suite.models:
@@ -64,9 +60,7 @@ def choose_models(
             continue
         entry = parse_model(text, suite)
         if entry.name in suite.models:
-            raise ValueError(
-                f'{text}: the suite has a model {entry.name} of its own; choose another NAME=...'
-            )
+            raise ValueError(f'{text}: the suite has a model {entry.name} of its own; choose another NAME=...')
         entries.append(replace(entry, tasks=tuple(tasks) if tasks else None))
     names = [entry.name for entry in entries]
     if tasks and set(names) <= set(suite.models):
@@ -76,9 +70,7 @@ def choose_models(
         )
     twice = [name for name in names if names.count(name) > 1]
     if twice:
-        raise ValueError(
-            f'two models are called {twice[0]}; tell them apart with NAME=CONFIG:CHECKPOINT'
-        )
+        raise ValueError(f'two models are called {twice[0]}; tell them apart with NAME=CONFIG:CHECKPOINT')
     return entries
 
 
@@ -136,9 +128,7 @@ def parse_model(text: str, suite: Suite | None = None) -> ModelEntry:
     elif not checkpoint and (os.path.isdir(os.path.expanduser(rest)) or rest.count('/') == 1):
         default, found = Path(rest).name, (rest, None)
     else:
-        own = (
-            f'a model of the suite ({", ".join(suite.models)}), ' if suite and suite.models else ''
-        )
+        own = f'a model of the suite ({", ".join(suite.models)}), ' if suite and suite.models else ''
         raise ValueError(
             f'expected {own}NAME=CONFIG:CHECKPOINT, CONFIG:CHECKPOINT, CONFIG (without weights), or a '
             f'released gen2seg folder or hub id, but got {text!r}'

@@ -10,9 +10,7 @@ from mmengine.structures import BaseDataElement
 from torch import nn
 
 
-def predict_items(
-    runner_or_model: Any, dataset: Any, indices: Sequence[int]
-) -> list[BaseDataElement]:
+def predict_items(runner_or_model: Any, dataset: Any, indices: Sequence[int]) -> list[BaseDataElement]:
     """Predicts items one by one, as :class:`genseg_mm.BenchmarkLoop` does.
 
     Args:

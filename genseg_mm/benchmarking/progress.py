@@ -94,9 +94,7 @@ def old_numbers(jobs: Sequence[Job], old_file: str) -> list[Record]:
     return old
 
 
-def moved_numbers(
-    jobs: Sequence[Job], old: Sequence[Record], tolerance: float = DEFAULT_TOLERANCE
-) -> tuple[str, bool]:
+def moved_numbers(jobs: Sequence[Job], old: Sequence[Record], tolerance: float = DEFAULT_TOLERANCE) -> tuple[str, bool]:
     """Compares the numbers of the chosen jobs with earlier ones.
 
     Args:
@@ -125,7 +123,6 @@ def summary(suite: Suite, outcomes: Sequence[Outcome]) -> list[str]:
     for outcome in failed:
         jobs.setdefault(outcome.reason, []).append(str(outcome.job))
     lines += [
-        f'  FAILED {", ".join(own)}: {shorten(reason, _REASON, placeholder=" ...")}'
-        for reason, own in jobs.items()
+        f'  FAILED {", ".join(own)}: {shorten(reason, _REASON, placeholder=" ...")}' for reason, own in jobs.items()
     ]
     return lines

@@ -59,14 +59,8 @@ def config_sha256(value: Any) -> str:
 def model_sha256(model_cfg: Config) -> str:
     """Hash of what a model's config contributes to a measurement: the model and the transforms that are its own."""
     transforms = model_transforms(model_cfg)
-    parts = dict(
-        model=model_cfg.model,
-        data_preprocessor=model_cfg.get('data_preprocessor'),
-        transforms=transforms,
-    )
-    return config_sha256(
-        [parts, {os.path.basename(own): _content(own) for own in _existing_paths(parts)}]
-    )
+    parts = dict(model=model_cfg.model, data_preprocessor=model_cfg.get('data_preprocessor'), transforms=transforms)
+    return config_sha256([parts, {os.path.basename(own): _content(own) for own in _existing_paths(parts)}])
 
 
 def _existing_paths(value: Any) -> Iterator[str]:
@@ -143,13 +137,7 @@ def released_sha(source: str, cache_dir: str | None = None) -> str | None:
     return None
 
 
-def run_key(
-    model: str,
-    checkpoint: str | None,
-    benchmark: str,
-    fingerprint: str | None,
-    mode: Sequence,
-) -> str:
+def run_key(model: str, checkpoint: str | None, benchmark: str, fingerprint: str | None, mode: Sequence) -> str:
     """What two results have in common if one need not be computed again: hashes, version and way of running."""
     return config_sha256([model, checkpoint, benchmark, fingerprint, __version__, *mode])
 
@@ -211,12 +199,7 @@ def source_sha256() -> str:
     package = Path(genseg_mm.__file__).resolve().parent
     files = sorted(file.relative_to(package) for file in package.rglob('*.py'))
     files = [file for file in files if not file.parts[0].startswith('.')]
-    return config_sha256(
-        {
-            file.as_posix(): hashlib.sha256((package / file).read_bytes()).hexdigest()
-            for file in files
-        }
-    )
+    return config_sha256({file.as_posix(): hashlib.sha256((package / file).read_bytes()).hexdigest() for file in files})
 
 
 def command() -> str:

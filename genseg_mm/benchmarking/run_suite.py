@@ -19,14 +19,7 @@ from genseg_mm.benchmarking import provenance
 from genseg_mm.benchmarking.dataset_facts import DatasetFacts, dataset_facts
 from genseg_mm.benchmarking.effective_config import effective_config, fill_network_size
 from genseg_mm.benchmarking.examples import write_examples
-from genseg_mm.benchmarking.jobs import (
-    Job,
-    LoadedModel,
-    Mode,
-    earlier_result,
-    job_key,
-    what_changed,
-)
+from genseg_mm.benchmarking.jobs import Job, LoadedModel, Mode, earlier_result, job_key, what_changed
 from genseg_mm.benchmarking.loop import finite_or_text, together
 from genseg_mm.benchmarking.runner import BenchmarkRunner
 from genseg_mm.benchmarking.suite import Suite, quiet
@@ -109,24 +102,14 @@ class SuiteRun:
         old = earlier_result(job)
         if old is None:
             return 'missing', ''
-        changed = what_changed(
-            old,
-            self.models[job.model],
-            job,
-            facts.fingerprint,
-            self.settings.mode,
-        )
+        changed = what_changed(old, self.models[job.model], job, facts.fingerprint, self.settings.mode)
         if changed:
             return 'changed', f'{" and ".join(changed)} changed'
         if self.settings.rerun:
             return 'changed', '--rerun'
         if old.run.get('source_sha256') == provenance.source_sha256():
             return 'skipped', ''
-        return (
-            ('changed', 'code changed')
-            if self.settings.same_code
-            else ('skipped', ' by other code')
-        )
+        return ('changed', 'code changed') if self.settings.same_code else ('skipped', ' by other code')
 
     def _facts_of(self, job: Job) -> DatasetFacts:
         """Counts and fingerprint of a benchmark's data; read once, since they are the same for all models."""
@@ -146,9 +129,7 @@ class SuiteRun:
         if self.stopped():
             raise KeyboardInterrupt
         if outcome.state == 'skipped':
-            self._say(
-                f'{number}{job}: finished before{outcome.reason}, skipped ({job.result_file})'
-            )
+            self._say(f'{number}{job}: finished before{outcome.reason}, skipped ({job.result_file})')
             outcome.record = earlier_result(job)
             return outcome
         if outcome.state == 'failed':
@@ -215,8 +196,7 @@ class SuiteRun:
                     pictures = write_examples(job.unfinished, runner, dataset, sample_file, seed)
                 record = self._record(job, cfg, runner, metrics, pictures)
                 record.run.update(
-                    started=started.isoformat(timespec='seconds'),
-                    seconds=round(time.monotonic() - start, 2),
+                    started=started.isoformat(timespec='seconds'), seconds=round(time.monotonic() - start, 2)
                 )
                 _name_samples(cfg, job.folder / sample_file.name)
                 cfg.dump(str(job.unfinished / 'config.py'))
@@ -245,9 +225,7 @@ class SuiteRun:
         runner._test_dataloader = cfg.test_dataloader
         return runner
 
-    def _record(
-        self, job: Job, cfg: Config, runner: BenchmarkRunner, metrics: dict, pictures: list
-    ) -> Record:
+    def _record(self, job: Job, cfg: Config, runner: BenchmarkRunner, metrics: dict, pictures: list) -> Record:
         model, facts, loop = self.models[job.model], self._facts_of(job), runner.test_loop
         one_by_one, seed = self.settings.mode.one_by_one, self.settings.mode.seed
         return Record(

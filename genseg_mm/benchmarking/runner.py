@@ -79,10 +79,7 @@ class BenchmarkRunner(SafeRunner):
 
     def test(self) -> dict:
         """Tests; what metrics print goes to the log."""
-        with (
-            self._log_file.open('a') if self.rank == 0 else io.StringIO() as log,
-            redirect_stdout(log),
-        ):
+        with self._log_file.open('a') if self.rank == 0 else io.StringIO() as log, redirect_stdout(log):
             return super().test()
 
     def dump_config(self) -> None:

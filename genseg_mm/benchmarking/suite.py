@@ -152,9 +152,7 @@ def check_folder_name(name: str, what: str) -> str:
         ValueError: If it is not.
     """
     if not _FOLDER_NAME.fullmatch(name) or name.startswith('.'):
-        raise ValueError(
-            f'{what} must be a name of letters, digits and ._+- (it names a folder), but got {name!r}'
-        )
+        raise ValueError(f'{what} must be a name of letters, digits and ._+- (it names a folder), but got {name!r}')
     return name
 
 

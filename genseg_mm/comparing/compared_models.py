@@ -88,8 +88,7 @@ class ComparedModel:
         if self.record is None or not measured.is_file():
             if given is None:
                 raise FileNotFoundError(
-                    f'{self.folder} has no {RESULT} and {CONFIG} that name a model and its data: give '
-                    'CONFIG:CHECKPOINT'
+                    f'{self.folder} has no {RESULT} and {CONFIG} that name a model and its data: give CONFIG:CHECKPOINT'
                 )
             return read_config_file(given.config), given.checkpoint
         recorded = self.record.model['checkpoint']
@@ -97,9 +96,7 @@ class ComparedModel:
             return read_config_file(measured), None
         checkpoint = (given and given.checkpoint) or find_file(recorded)
         if not Path(checkpoint).is_file():
-            raise FileNotFoundError(
-                f'the weights {checkpoint} of {self.name} are not here: give CONFIG:CHECKPOINT'
-            )
+            raise FileNotFoundError(f'the weights {checkpoint} of {self.name} are not here: give CONFIG:CHECKPOINT')
         if provenance.weights_sha256(checkpoint) != self.record.model['checkpoint_sha256']:
             raise ValueError(
                 f'{checkpoint} is not what {self.name} was measured with: its hash is not that of '
@@ -110,9 +107,7 @@ class ComparedModel:
     def _check_size(self, dataset: Any) -> None:
         expected = None if self.record is None else self.record.dataset['items']
         if expected not in (None, len(dataset)):
-            raise ValueError(
-                f'{self.name} was measured on {expected} items, but the data set has {len(dataset)} now'
-            )
+            raise ValueError(f'{self.name} was measured on {expected} items, but the data set has {len(dataset)} now')
 
 
 def _benchmark(record: Record) -> str:

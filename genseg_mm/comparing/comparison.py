@@ -138,11 +138,7 @@ def compare(
 
 
 def _groups(
-    pairs: Pairs,
-    score: str | None,
-    units: Sequence[str] | None,
-    settings: dict[str, Any],
-    notes: list[str],
+    pairs: Pairs, score: str | None, units: Sequence[str] | None, settings: dict[str, Any], notes: list[str]
 ) -> dict[str, list[GroupRow]]:
     """A row for each value of each group's key; keys of too many values are told in `notes`."""
     groups: dict[str, list[GroupRow]] = {}
@@ -154,9 +150,7 @@ def _groups(
             column = np.array(texts)
             headlines = list(unique_metrics(pairs.a))[:_HEADLINES]
             groups[key] = [
-                _row(
-                    pairs, score, value, np.flatnonzero(column == value), headlines, units, settings
-                )
+                _row(pairs, score, value, np.flatnonzero(column == value), headlines, units, settings)
                 for value in values
             ]
     return groups

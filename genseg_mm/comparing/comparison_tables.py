@@ -24,13 +24,7 @@ def tables(found: Comparison) -> list[Table]:
     made = [Table('All items', head, rows)]
     for key, group_rows in found.groups.items():
         cells = [
-            [
-                row.group or '(none)',
-                str(own.num_items),
-                names[own.metric],
-                *_cells(own),
-                _outcome(row),
-            ]
+            [row.group or '(none)', str(own.num_items), names[own.metric], *_cells(own), _outcome(row)]
             for row in group_rows
             for own in row.differences
         ]
@@ -116,13 +110,7 @@ def _verdict(own: Difference, found: Comparison) -> str:
         return f'{name}: undefined in A or B'
     if math.isnan(own.low):
         return f'{name}: B - A = {own.difference:+.2f}; one picture is too few for an interval'
-    told = (
-        'B is better'
-        if own.low > 0
-        else 'A is better'
-        if own.high < 0
-        else 'no difference can be told'
-    )
+    told = 'B is better' if own.low > 0 else 'A is better' if own.high < 0 else 'no difference can be told'
     where = 'contains' if own.low <= 0 <= own.high else 'excludes'
     return (
         f'{name}: {told}; B - A = {own.difference:+.2f}, {_interval_title(found)} {own.low:+.2f} to {own.high:+.2f} '

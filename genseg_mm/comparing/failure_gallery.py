@@ -27,9 +27,7 @@ _PICTURE_ENDINGS = ('.jpg', '.jpeg', '.png', '.webp')
 _INSTANCE = re.compile(r'#id (\d+)')
 
 
-def write_gallery(
-    found: Comparison, sides: Sequence[ComparedModel], out: Path, number: int = 8
-) -> list[str]:
+def write_gallery(found: Comparison, sides: Sequence[ComparedModel], out: Path, number: int = 8) -> list[str]:
     """Predicts and draws what stands out: image with prompt, ground truth, A, B.
 
     Where a model or its data are not at hand, the example pictures of both results are shown instead, and the
@@ -55,9 +53,7 @@ def write_gallery(
     lines = []
     for kind, some in chosen.items():
         titles = list(dict.fromkeys(title for row in some for title in drawn[row][0]))
-        table = pictures.compose(
-            titles, [drawn[row][0] for row in some], [drawn[row][1] for row in some]
-        )
+        table = pictures.compose(titles, [drawn[row][0] for row in some], [drawn[row][1] for row in some])
         Image.fromarray(table).save(out / f'{kind}.jpg', quality=90)
         lines += [f'### {EXTREMES[kind]}', '', f'![{EXTREMES[kind]}]({kind}.jpg)', '']
         lines += ['| item | A | B |', '| --- | --- | --- |']
@@ -144,12 +140,7 @@ def _example_pictures(sides: Sequence[ComparedModel], out: Path, why: str) -> li
         for number, (own, path) in enumerate(there, 1):
             name = f'{label}_{own["kind"]}_{number}{path.suffix}'
             shutil.copyfile(path, out / name)
-            lines += [
-                f'{own["kind"]}: {escaped(own["caption"])}',
-                '',
-                f'![{own["kind"]}]({name})',
-                '',
-            ]
+            lines += [f'{own["kind"]}: {escaped(own["caption"])}', '', f'![{own["kind"]}]({name})', '']
     return lines
 
 

@@ -16,12 +16,7 @@ class Pairs(NamedTuple):
     notes: list[str]
 
 
-def pair_rows(
-    a: SampleResults,
-    b: SampleResults,
-    common: bool = False,
-    names: Sequence[str] = ('A', 'B'),
-) -> Pairs:
+def pair_rows(a: SampleResults, b: SampleResults, common: bool = False, names: Sequence[str] = ('A', 'B')) -> Pairs:
     """Pairs rows by their items.
 
     Args:
@@ -61,21 +56,15 @@ def pair_rows(
     return Pairs(_narrowed(a, groups, aggregates), _narrowed(b, groups, aggregates), notes)
 
 
-def _unshared(
-    a: SampleResults, b: SampleResults, shared: list[str], common: bool, names: Sequence[str]
-) -> list[str]:
+def _unshared(a: SampleResults, b: SampleResults, shared: list[str], common: bool, names: Sequence[str]) -> list[str]:
     known, parts = set(shared), []
     for own, name, other in ((a, names[0], names[1]), (b, names[1], names[0])):
         alone = [item for item in own.items if item not in known]
         if alone:
             examples = ', '.join(repr(item) for item in alone[:3]) + ', ...' * (len(alone) > 3)
-            parts.append(
-                f'{len(alone)} of {len(own)} items of {name} are not in {other}: {examples}'
-            )
+            parts.append(f'{len(alone)} of {len(own)} items of {name} are not in {other}: {examples}')
     if not shared:
-        raise ValueError(
-            f'no common item: {"; ".join(parts) or "both are empty"}. Are both of the same benchmark?'
-        )
+        raise ValueError(f'no common item: {"; ".join(parts) or "both are empty"}. Are both of the same benchmark?')
     if parts and not common:
         raise ValueError(
             f'the items differ: {"; ".join(parts)}. Compare two models on the same benchmark, or only the '

@@ -12,10 +12,7 @@ from genseg_mm.files import read_json as read_json  # own readers of users take 
 def where_configs_look() -> str:
     """For messages about a missing folder: where our configs look for data."""
     now = os.environ.get('GENSEG_DATA', 'unset, which means data')
-    return (
-        'Our configs look in the folder that the environment variable GENSEG_DATA names '
-        f'(now {now})'
-    )
+    return f'Our configs look in the folder that the environment variable GENSEG_DATA names (now {now})'
 
 
 def is_integer(value: object) -> bool:
@@ -46,9 +43,7 @@ def check_keys(entry: object, keys: Mapping[str, type | tuple[type, ...]], where
             raise ValueError(f'{where}: {key} must be {" or ".join(names)}, but got {short_repr(value)}')
 
 
-def picture_path(
-    folder: str, name: str, data_root: str | None, where: str, allow_outside: bool = False
-) -> str:
+def picture_path(folder: str, name: str, data_root: str | None, where: str, allow_outside: bool = False) -> str:
     """Path of a picture that an annotation names.
 
     Annotations come from elsewhere and are no reason to read any file of this machine: the path, as it is written, has
@@ -134,9 +129,7 @@ def missing_pictures(paths: Collection[str], folder: str, layout: str) -> str | 
         FileNotFoundError: If the folder does not exist.
     """
     if not os.path.isdir(folder):
-        raise FileNotFoundError(
-            f'data_prefix img_path: folder {folder!r} does not exist, expected {layout}'
-        )
+        raise FileNotFoundError(f'data_prefix img_path: folder {folder!r} does not exist, expected {layout}')
     files = ExistingFiles()
     missing = [path for path in paths if path not in files]
     if not missing:

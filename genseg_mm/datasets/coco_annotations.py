@@ -44,18 +44,14 @@ NAME = Field('str (the name of a file)', lambda value: isinstance(value, str) an
 IMAGE = dict(id=ID, file_name=NAME, height=SIDE, width=SIDE)
 CATEGORY = dict(id=ID, name=Field('str', lambda value: isinstance(value, str)))
 SEGMENTATION = Field('a list of polygons or an RLE dict', _is_segmentation)
-FLAGS = dict(
-    iscrowd=Field('0 or 1', _is_flag, optional=True), ignore=Field('0 or 1', _is_flag, optional=True)
-)
+FLAGS = dict(iscrowd=Field('0 or 1', _is_flag, optional=True), ignore=Field('0 or 1', _is_flag, optional=True))
 INSTANCE = dict(
     id=ID,
     image_id=ID,
     category_id=ID,
     bbox=Field('[x, y, width, height], finite and not negative in size', _is_bbox),
     area=Field('a number from 0 on', lambda value: is_number(value) and value >= 0),
-    segmentation=Field(
-        SEGMENTATION.expected, lambda value: value is None or _is_segmentation(value), optional=True
-    ),
+    segmentation=Field(SEGMENTATION.expected, lambda value: value is None or _is_segmentation(value), optional=True),
     **FLAGS,
 )
 CAPTION = dict(id=ID, image_id=ID)  # its text may be empty: see usable_text
@@ -74,9 +70,7 @@ def check_entry(entry: object, fields: Mapping[str, Field], where: str) -> None:
             if not field.optional:
                 raise ValueError(f'{where} lacks the key {key!r}, it has {sorted(map(str, entry))}{_id(entry)}')
         elif not field.is_valid(entry[key]):
-            raise ValueError(
-                f'{where}: {key} must be {field.expected}, but got {short_repr(entry[key])}{_id(entry)}'
-            )
+            raise ValueError(f'{where}: {key} must be {field.expected}, but got {short_repr(entry[key])}{_id(entry)}')
 
 
 def read_coco(path: str | os.PathLike, lists: Mapping[str, Mapping[str, Field]]) -> dict[str, list[dict]]:
@@ -101,9 +95,7 @@ def read_coco(path: str | os.PathLike, lists: Mapping[str, Mapping[str, Field]])
     known = {image['id'] for image in content['images']}
     for own in content['annotations']:
         if own['image_id'] not in known:
-            raise ValueError(
-                f'{path}: annotation {own["id"]} is of image {own["image_id"]}, which is not in the file'
-            )
+            raise ValueError(f'{path}: annotation {own["id"]} is of image {own["image_id"]}, which is not in the file')
     return content
 
 
@@ -115,9 +107,7 @@ def read_lists(path: str | os.PathLike, names: Collection[str]) -> dict[str, Any
         ValueError: If it is damaged or lacks a list.
     """
     content = read_json(path)
-    missing = [
-        name for name in names if not isinstance(content, dict) or not isinstance(content.get(name), list)
-    ]
+    missing = [name for name in names if not isinstance(content, dict) or not isinstance(content.get(name), list)]
     if missing:
         raise ValueError(
             f"{path}: expected a dict with the lists {tuple(names)} (COCO's format), but {missing[0]} is missing or no "

@@ -24,9 +24,7 @@ def checked_choice(name: str, choice: str, test_mode: bool) -> str:
     """
     allowed = ('all', 'first') if test_mode else _CHOICES
     if choice not in allowed:
-        raise ValueError(
-            f'{name} must be one of {allowed} with test_mode={test_mode}, but got {choice!r}'
-        )
+        raise ValueError(f'{name} must be one of {allowed} with test_mode={test_mode}, but got {choice!r}')
     return choice
 
 

@@ -101,9 +101,7 @@ class RatioInfiniteSampler(Sampler):
         if len(self.sizes) == 1:
             return [0] * _DRAWS_PER_BLOCK
         generator = np.random.default_rng([self.seed, _SOURCE_DRAWS, block])
-        return generator.choice(
-            len(self.sizes), size=_DRAWS_PER_BLOCK, p=self.probabilities
-        ).tolist()
+        return generator.choice(len(self.sizes), size=_DRAWS_PER_BLOCK, p=self.probabilities).tolist()
 
     def _groups_before(self, num_groups: int) -> np.ndarray:
         """How many of the first ``num_groups`` groups came from each source, (num_sources,)."""
@@ -144,8 +142,7 @@ def _probabilities(ratio: Sequence[float] | None, sizes: list[int]) -> np.ndarra
     shares = np.ones(1) if ratio is None else np.asarray(ratio, dtype=np.float64)
     if shares.shape != (len(sizes),):
         raise ValueError(
-            f'ratio must have one number for each of the {len(sizes)} parts of the dataset, but '
-            f'got {ratio}'
+            f'ratio must have one number for each of the {len(sizes)} parts of the dataset, but got {ratio}'
         )
     if not (np.isfinite(shares).all() and (shares >= 0).all() and shares.sum() > 0):
         raise ValueError(f'ratio must be non-negative and not all zero, but got {ratio}')

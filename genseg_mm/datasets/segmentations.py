@@ -11,9 +11,7 @@ from genseg_mm.datasets.annotation_files import is_number
 MAX_REACH = 10  # in longer sides of the image
 
 
-def decode_segmentation(
-    segmentation: list | dict, height: int, width: int, where: str
-) -> np.ndarray:
+def decode_segmentation(segmentation: list | dict, height: int, width: int, where: str) -> np.ndarray:
     """Mask of one object: the OR of its COCO polygons, or its RLE.
 
     Args:
@@ -52,9 +50,7 @@ def encode_segmentation(segmentation: list | dict, height: int, width: int, wher
     if not isinstance(segmentation, (list, tuple)) or not all(
         isinstance(polygon, (list, tuple, np.ndarray)) for polygon in segmentation
     ):
-        raise ValueError(
-            f'{where}: expected a list of polygons or an RLE dict, but got {str(segmentation)[:80]}'
-        )
+        raise ValueError(f'{where}: expected a list of polygons or an RLE dict, but got {str(segmentation)[:80]}')
     if not segmentation or any(len(polygon) < 6 or len(polygon) % 2 for polygon in segmentation):
         lengths = [len(polygon) for polygon in segmentation]
         raise ValueError(
@@ -74,9 +70,7 @@ def without_short_parts(segmentation: list | dict) -> tuple[list | dict, int]:
     """The segmentation without polygons of one or two points, which have no area, and how many those were."""
     if not isinstance(segmentation, list):
         return segmentation, 0
-    kept = [
-        part for part in segmentation if not (isinstance(part, list) and len(part) in (0, 2, 4))
-    ]
+    kept = [part for part in segmentation if not (isinstance(part, list) and len(part) in (0, 2, 4))]
     return kept, len(segmentation) - len(kept)
 
 
@@ -88,9 +82,7 @@ def _encode_rle(rle: dict, height: int, width: int, where: str) -> dict:
             f'{str(rle)[:80]}'
         )
     if tuple(size) != (height, width):
-        raise ValueError(
-            f'{where}: expected an RLE mask of size {(height, width)}, but got {tuple(size)}'
-        )
+        raise ValueError(f'{where}: expected an RLE mask of size {(height, width)}, but got {tuple(size)}')
     runs = counts if isinstance(counts, list) else _run_lengths(counts)
     valid = runs is not None and all(type(run) is int and run >= 0 for run in runs)
     if not valid or sum(runs) != height * width:

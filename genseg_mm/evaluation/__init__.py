@@ -6,10 +6,4 @@ from genseg_mm.evaluation.point_prompts.point_prompt_metric import PointPromptMe
 from genseg_mm.evaluation.referring_metric import ReferringMetric
 from genseg_mm.evaluation.sample_results import SampleResults
 
-__all__ = [
-    'ClassAgnosticCocoMetric',
-    'EdgeMetric',
-    'PointPromptMetric',
-    'ReferringMetric',
-    'SampleResults',
-]
+__all__ = ['ClassAgnosticCocoMetric', 'EdgeMetric', 'PointPromptMetric', 'ReferringMetric', 'SampleResults']

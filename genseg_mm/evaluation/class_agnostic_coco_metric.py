@@ -54,9 +54,7 @@ class ClassAgnosticCocoMetric(BaseMetric):
         super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
         numbers = list(max_instances)
         if not numbers or numbers[0] < 1 or numbers != sorted(set(numbers)):
-            raise ValueError(
-                f'max_instances must be ascending numbers of at least 1, but got {max_instances!r}'
-            )
+            raise ValueError(f'max_instances must be ascending numbers of at least 1, but got {max_instances!r}')
         self.max_instances = numbers
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
@@ -172,14 +170,11 @@ def _index(results: list[dict], annotations: list[list[dict]]) -> Any:
     coco = COCO()
     coco.dataset = dict(
         images=[
-            dict(id=number, height=entry['size'][0], width=entry['size'][1])
-            for number, entry in enumerate(results)
+            dict(id=number, height=entry['size'][0], width=entry['size'][1]) for number, entry in enumerate(results)
         ],
         categories=[dict(id=1, name='object')],
         annotations=[
-            dict(own, image_id=number, category_id=1)
-            for number, group in enumerate(annotations)
-            for own in group
+            dict(own, image_id=number, category_id=1) for number, group in enumerate(annotations) for own in group
         ],
     )
     for number, own in enumerate(coco.dataset['annotations'], 1):

@@ -108,9 +108,7 @@ def shared_aggregates(a: SampleResults, b: SampleResults) -> list[str]:
     return [name for name, how in a.aggregates.items() if b.aggregates.get(name) == how]
 
 
-def _check(
-    a: SampleResults, b: SampleResults, resamples: int, confidence: float, interval: str
-) -> None:
+def _check(a: SampleResults, b: SampleResults, resamples: int, confidence: float, interval: str) -> None:
     if a.items != b.items:
         raise ValueError('A and B must have the same items in the same order: use pair_rows first')
     if resamples < 1:
@@ -122,12 +120,7 @@ def _check(
 
 
 def _unit_sums(
-    a: SampleResults,
-    b: SampleResults,
-    name: str,
-    rows: np.ndarray,
-    unit_of: np.ndarray,
-    num_units: int,
+    a: SampleResults, b: SampleResults, name: str, rows: np.ndarray, unit_of: np.ndarray, num_units: int
 ) -> np.ndarray:
     """Sums over each unit's rows, of which resampled metrics are computed, (num_units, 2 or 4).
 
@@ -152,9 +145,7 @@ def _percent_points(sums: np.ndarray) -> np.ndarray:
     return np.where((sums[:, 1] == 0) | (sums[:, 3] == 0), math.nan, values)
 
 
-def _resampled(
-    sums: Sequence[np.ndarray], num_units: int, resamples: int, seed: int
-) -> list[np.ndarray]:
+def _resampled(sums: Sequence[np.ndarray], num_units: int, resamples: int, seed: int) -> list[np.ndarray]:
     """Differences of all metrics in all resamples: a list of (resamples,)."""
     rng = np.random.default_rng(seed)
     columns = np.concatenate(sums, axis=1)
@@ -188,9 +179,7 @@ def _bounds(
     return float(np.quantile(values, below)), 0.0 - float(np.quantile(-values, above))
 
 
-def _corrected_tails(
-    values: np.ndarray, sums: np.ndarray, estimate: float, tail: float
-) -> tuple[float, float]:
+def _corrected_tails(values: np.ndarray, sums: np.ndarray, estimate: float, tail: float) -> tuple[float, float]:
     """Shares of the resamples to cut below and above (BCa, Efron & Tibshirani, eq. 14.10, 14.14, 14.15)."""
     normal = NormalDist()
     near = np.isclose(values, estimate, rtol=0, atol=1e-9)

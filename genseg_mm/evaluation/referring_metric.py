@@ -224,9 +224,7 @@ class ReferringMetric(BaseMetric):
         name = f'(img_path {sample.get("img_path")!r}, text {sample.get("text")!r})'
         prediction = _pixel_map(sample, 'pred_sem_seg', name)
         if 'seg_logits' in sample:  # a mask of NaN is empty, and looks sound
-            check_finite(
-                _as_dict(sample['seg_logits'])['data'], 'seg_logits', f'ReferringMetric {name}'
-            )
+            check_finite(_as_dict(sample['seg_logits'])['data'], 'seg_logits', f'ReferringMetric {name}')
         target = _pixel_map(sample, 'gt_sem_seg', name).to(prediction.device)
         if prediction.shape != target.shape:
             raise ValueError(

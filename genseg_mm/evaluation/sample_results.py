@@ -62,9 +62,7 @@ class SampleResults:
         groups = {key: list(texts) for key, texts in self.groups.items()}
         for key, texts in groups.items():
             _check_texts(f'groups[{key!r}]', texts, len(items))
-        values = {
-            key: _numbers(f'values[{key!r}]', own, len(items)) for key, own in self.values.items()
-        }
+        values = {key: _numbers(f'values[{key!r}]', own, len(items)) for key, own in self.values.items()}
         aggregates = {name: tuple(how) for name, how in self.aggregates.items()}
         for name, how in aggregates.items():
             _check_aggregate(name, how, values)
@@ -102,9 +100,7 @@ class SampleResults:
         how, *columns = self.aggregates[name]
         taken = [self.values[key] if rows is None else self.values[key][rows] for key in columns]
         if how == 'mean':
-            return (
-                100.0 * math.fsum(taken[0].tolist()) / len(taken[0]) if len(taken[0]) else math.nan
-            )
+            return 100.0 * math.fsum(taken[0].tolist()) / len(taken[0]) if len(taken[0]) else math.nan
         below = int(taken[1].sum())
         return 100.0 * int(taken[0].sum()) / below if below else math.nan
 
@@ -173,20 +169,12 @@ def _from_arrays(cls: type[SampleResults], arrays: Mapping[str, np.ndarray]) -> 
             raise ValueError(f'groups[{key!r}]: a number lies outside of its {len(names)} texts')
         groups[key] = [names[code] for code in codes.tolist()]
     values = {key[len(_VALUE) :]: own for key, own in arrays.items() if key.startswith(_VALUE)}
-    return cls(
-        items=texts['items'],
-        index=arrays[_INDEX],
-        values=values,
-        groups=groups,
-        aggregates=texts['aggregates'],
-    )
+    return cls(items=texts['items'], index=arrays[_INDEX], values=values, groups=groups, aggregates=texts['aggregates'])
 
 
 def _check_texts(name: str, texts: list, length: int) -> None:
     if len(texts) != length:
-        raise ValueError(
-            f'{name} must have one text for each of {length} items, but got {len(texts)}'
-        )
+        raise ValueError(f'{name} must have one text for each of {length} items, but got {len(texts)}')
     wrong = next((text for text in texts if not isinstance(text, str)), '')
     if wrong != '':
         raise ValueError(f'{name} must be texts, but got {short_repr(wrong)}')
@@ -195,9 +183,7 @@ def _check_texts(name: str, texts: list, length: int) -> None:
 def _numbers(name: str, numbers: np.ndarray, length: int) -> np.ndarray:
     numbers = np.asarray(numbers)
     if numbers.shape != (length,):
-        raise ValueError(
-            f'{name} must have one number for each of {length} items, but got the shape {numbers.shape}'
-        )
+        raise ValueError(f'{name} must have one number for each of {length} items, but got the shape {numbers.shape}')
     if numbers.dtype.kind in 'bui':
         return numbers.astype(np.int64)
     if numbers.dtype.kind != 'f':
@@ -211,19 +197,13 @@ def _numbers(name: str, numbers: np.ndarray, length: int) -> np.ndarray:
 def _check_aggregate(name: str, how: tuple, values: Mapping[str, np.ndarray]) -> None:
     columns = how[1:]
     if (how[:1], len(columns)) not in ((('mean',), 1), (('ratio',), 2)):
-        raise ValueError(
-            f"aggregates[{name!r}] must be ('mean', column) or ('ratio', column, column), but got {how}"
-        )
+        raise ValueError(f"aggregates[{name!r}] must be ('mean', column) or ('ratio', column, column), but got {how}")
     for column in columns:
         if column not in values:
-            raise ValueError(
-                f'aggregates[{name!r}] needs the column {column!r}, but values are {sorted(values)}'
-            )
+            raise ValueError(f'aggregates[{name!r}] needs the column {column!r}, but values are {sorted(values)}')
         fractions = len(values[column]) and values[column].dtype != np.int64
         if how[0] == 'ratio' and fractions:
-            raise ValueError(
-                f'aggregates[{name!r}]: a ratio is of sums of integers, but {column!r} is of fractions'
-            )
+            raise ValueError(f'aggregates[{name!r}]: a ratio is of sums of integers, but {column!r} is of fractions')
 
 
 def _smallest(numbers: np.ndarray) -> np.ndarray:

@@ -107,13 +107,9 @@ def _overlap(size: int, shift: int) -> slice:
     return slice(max(shift, 0), max(size + min(shift, 0), 0))
 
 
-def _check_settings(
-    background: float, bandwidth: float, min_area: int, min_flatness: float
-) -> None:
+def _check_settings(background: float, bandwidth: float, min_area: int, min_flatness: float) -> None:
     if not 0 <= background < 442:
-        raise ValueError(
-            f'background: expected a distance to black in [0, 442), but got {background}'
-        )
+        raise ValueError(f'background: expected a distance to black in [0, 442), but got {background}')
     if not 2 <= bandwidth <= 128:
         raise ValueError(f'bandwidth: expected colours in [2, 128], but got {bandwidth}')
     if not min_area >= 1:

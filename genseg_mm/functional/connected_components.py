@@ -26,10 +26,7 @@ def connected_components(masks: Tensor, connectivity: int = 8) -> Tensor:
         ValueError: If a shape, type or the connectivity is wrong.
     """
     if masks.ndim != 3 or masks.is_floating_point() or masks.is_complex():
-        raise ValueError(
-            'masks: expected (K, H, W) bool or integers, '
-            f'but got {tuple(masks.shape)} {masks.dtype}'
-        )
+        raise ValueError(f'masks: expected (K, H, W) bool or integers, but got {tuple(masks.shape)} {masks.dtype}')
     if connectivity not in (4, 8):
         raise ValueError(f'connectivity: expected 4 or 8, but got {connectivity!r}')
     labels = torch.zeros(masks.shape, dtype=torch.int64, device=masks.device)

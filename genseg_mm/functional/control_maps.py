@@ -8,9 +8,7 @@ from torch.nn import functional as F
 def position_map(size: tuple[int, int]) -> Tensor:
     """The position control: red is x, green is y, each from 0 to 255; (3, H, W)."""
     height, width = size
-    y, x = torch.meshgrid(
-        torch.linspace(0, 255, height), torch.linspace(0, 255, width), indexing='ij'
-    )
+    y, x = torch.meshgrid(torch.linspace(0, 255, height), torch.linspace(0, 255, width), indexing='ij')
     return torch.stack([x, y, torch.zeros_like(x)])
 
 
@@ -27,7 +25,5 @@ def raw_image(image: Tensor, img_shape: tuple[int, int], size: tuple[int, int]) 
     """
     colors = image[:, : img_shape[0], : img_shape[1]].flip(0).float()
     if tuple(colors.shape[-2:]) != tuple(size):
-        colors = F.interpolate(
-            colors[None], size=tuple(size), mode='bilinear', align_corners=False
-        )[0]
+        colors = F.interpolate(colors[None], size=tuple(size), mode='bilinear', align_corners=False)[0]
     return colors

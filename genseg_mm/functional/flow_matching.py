@@ -15,8 +15,7 @@ def _per_sample(sigma: Tensor, like: Tensor) -> Tensor:
     """Reshapes (N,) noise levels so that they multiply (N, ...) latents; keeps float32 or better."""
     if sigma.ndim != 1 or len(sigma) != len(like):
         raise ValueError(
-            f'sigma must be one noise level per sample, shape ({len(like)},), '
-            f'but got shape {tuple(sigma.shape)}'
+            f'sigma must be one noise level per sample, shape ({len(like)},), but got shape {tuple(sigma.shape)}'
         )
     return sigma.reshape(-1, *[1] * (like.ndim - 1))
 
@@ -36,9 +35,7 @@ def noisy_latents(data: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
         ValueError: If sigma leaves [0, 1] or shapes disagree.
     """
     if data.shape != noise.shape:
-        raise ValueError(
-            f'noise must have the shape of data, {tuple(data.shape)}, but got {tuple(noise.shape)}'
-        )
+        raise ValueError(f'noise must have the shape of data, {tuple(data.shape)}, but got {tuple(noise.shape)}')
     low, high = sigma.aminmax()
     if not (low >= 0 and high <= 1):
         raise ValueError(f'sigma must lie in [0, 1], but got [{low:.4g}, {high:.4g}]')
@@ -107,10 +104,7 @@ def sigma_schedule(num_steps: int, shift: float = 1.0) -> Tensor:
 
 
 def euler_solve(
-    velocity_fn: Callable[[Tensor, Tensor], Tensor],
-    noise: Tensor,
-    num_steps: int = 1,
-    shift: float = 1.0,
+    velocity_fn: Callable[[Tensor, Tensor], Tensor], noise: Tensor, num_steps: int = 1, shift: float = 1.0
 ) -> Tensor:
     """Integrates from pure noise (sigma 1) to data (sigma 0) in Euler steps.
 

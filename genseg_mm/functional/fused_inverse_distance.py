@@ -26,9 +26,7 @@ OPTIONS = {
 }
 
 
-def _sums(
-    points: Tensor, own: Tensor, centres: Tensor, weight: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+def _sums(points: Tensor, own: Tensor, centres: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Sums over the pairs of points (C, R, ROW) and centres (n, C); own is (R, ROW) int32.
 
     Returns the gradient of the points, half of it and negative, (C, R, ROW), and for each row of
@@ -102,10 +100,7 @@ def accumulate_fused(
     if num_centres == 1:
         rounded, rounded_weight = F.pad(rounded, (0, 0, 0, 1)), F.pad(rounded_weight, (0, 1))
     to_points, closeness, to_centres = sums(
-        points.view(channels, rows, ROW),
-        own.view(rows, ROW),
-        rounded,
-        rounded_weight,
+        points.view(channels, rows, ROW), own.view(rows, ROW), rounded, rounded_weight
     )
     if points_grad is not None:
         torch.mul(to_points.view(channels, -1)[:, :num_points], -2, out=points_grad)

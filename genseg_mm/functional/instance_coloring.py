@@ -170,9 +170,7 @@ def _group_pixels(ids: Tensor, ignored: list[bool], max_instances: int | None) -
         high = int(ids.max())
     images = torch.arange(num_images, device=ids.device)[:, None]
     # Neighbours mostly share an id, so sorting the runs of equal keys costs next to nothing.
-    runs, run, lengths = torch.unique_consecutive(
-        ids + images * (high + 1), return_inverse=True, return_counts=True
-    )
+    runs, run, lengths = torch.unique_consecutive(ids + images * (high + 1), return_inverse=True, return_counts=True)
     keys, segment = torch.unique(runs, return_inverse=True)
     index = segment.index_select(0, run.flatten()).view_as(ids)
     image = keys // (high + 1)
@@ -183,9 +181,7 @@ def _group_pixels(ids: Tensor, ignored: list[bool], max_instances: int | None) -
     ends = torch.bincount(image, minlength=num_images).cumsum(0).tolist()
     counted = torch.zeros_like(foreground)
     spans, instance_spans = [], []
-    for start, end, background, skip in zip(
-        [0, *ends[:-1]], ends, has_background.tolist(), ignored, strict=True
-    ):
+    for start, end, background, skip in zip([0, *ends[:-1]], ends, has_background.tolist(), ignored, strict=True):
         first = start + (background and skip)
         last = end if max_instances is None else min(end, first + max_instances)
         counted[first:last] = True
@@ -203,9 +199,7 @@ def _term_weights(segments: _Segments, shape: torch.Size, formula: str) -> tuple
     num_terms = size.new_tensor([last - first for first, last in segments.spans])  # (N,)
     num_instances = size.new_tensor([last - first for first, last in segments.instance_spans])
     variance = segments.counted / size
-    separation = (segments.foreground & segments.counted & (others > 0)) / (
-        size.sqrt() * others.clamp(min=1)
-    )
+    separation = (segments.foreground & segments.counted & (others > 0)) / (size.sqrt() * others.clamp(min=1))
     if formula == 'paper':
         means = 1 / (num_instances * (num_instances + 1)).clamp(min=1)
     else:
@@ -216,9 +210,7 @@ def _term_weights(segments: _Segments, shape: torch.Size, formula: str) -> tuple
     return variance / num_images, separation / num_images, means / num_images
 
 
-def _mean_repulsion(
-    means: Tensor, segments: _Segments, weight: Tensor, tile_size: int | None
-) -> Tensor:
+def _mean_repulsion(means: Tensor, segments: _Segments, weight: Tensor, tile_size: int | None) -> Tensor:
     """Closeness of the counted means of an image to one another, summed over the batch."""
     sums = []
     for first, last in segments.spans:

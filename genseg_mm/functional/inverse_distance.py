@@ -144,9 +144,7 @@ def _accumulate(
         to_points = torch.zeros_like(shifted)  # sum_i weight_i k_ij^2 (centre_i, 1)
         for top in range(0, len(weight), rows):
             block = slice(top, top + rows)
-            kernel, scratch = _kernel(
-                shifted[:channels], rounded[:channels, block], own[span] - (top - 1), *buffers
-            )
+            kernel, scratch = _kernel(shifted[:channels], rounded[:channels, block], own[span] - (top - 1), *buffers)
             sums[block] += kernel.sum(1)
             if points_grad is not None:
                 kernel.square_()
@@ -160,9 +158,7 @@ def _accumulate(
     return weight @ sums
 
 
-def _kernel(
-    points: Tensor, centres: Tensor, own: Tensor, buffer: Tensor, scratch: Tensor
-) -> tuple[Tensor, Tensor]:
+def _kernel(points: Tensor, centres: Tensor, own: Tensor, buffer: Tensor, scratch: Tensor) -> tuple[Tensor, Tensor]:
     """1 / (1 + |point_j - centre_i|^2), (n, P), zero where own_j is i + 1; also the scratch.
 
     ``own``, (P,), is overwritten.

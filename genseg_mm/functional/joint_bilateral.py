@@ -10,11 +10,7 @@ from torch import Tensor
 
 @torch.no_grad()
 def joint_bilateral_filter(
-    guide: Tensor,
-    src: Tensor,
-    diameter: int = 9,
-    sigma_color: float = 75.0,
-    sigma_space: float = 75.0,
+    guide: Tensor, src: Tensor, diameter: int = 9, sigma_color: float = 75.0, sigma_space: float = 75.0
 ) -> Tensor:
     """Means over a window, weighted by the guide, as ``cv2.ximgproc.jointBilateralFilter`` does.
 
@@ -95,11 +91,7 @@ class FilterTile(NamedTuple):
 
 
 def filter_tiles(
-    guide: Tensor,
-    diameter: int = 9,
-    sigma_color: float = 75.0,
-    sigma_space: float = 75.0,
-    num_maps: int = 1,
+    guide: Tensor, diameter: int = 9, sigma_color: float = 75.0, sigma_space: float = 75.0, num_maps: int = 1
 ) -> Iterator[FilterTile]:
     """Cuts the guide, (C, H, W) floating point, into tiles with their window weights.
 
@@ -189,15 +181,12 @@ def _offsets(radius: int) -> list[tuple[int, int]]:
     ]
 
 
-def _check_arguments(
-    guide: Tensor, src: Tensor, diameter: int, sigma_color: float, sigma_space: float
-) -> None:
+def _check_arguments(guide: Tensor, src: Tensor, diameter: int, sigma_color: float, sigma_space: float) -> None:
     if guide.ndim != 3 or guide.numel() == 0:
         raise ValueError(f'guide: expected a non-empty (C, H, W), but got {tuple(guide.shape)}')
     if src.ndim != 3 or src.shape[1:] != guide.shape[1:]:
         raise ValueError(
-            f'src: expected (K, {guide.shape[1]}, {guide.shape[2]}) as the guide, '
-            f'but got {tuple(src.shape)}'
+            f'src: expected (K, {guide.shape[1]}, {guide.shape[2]}) as the guide, but got {tuple(src.shape)}'
         )
     if src.dtype != torch.uint8 and not src.is_floating_point():
         raise ValueError(f'src: expected uint8 or floating point, but got {src.dtype}')
@@ -216,9 +205,7 @@ def _reflect_101(size: int, radius: int, device: torch.device) -> Tensor:
     return torch.where(index < size, index, period - index)
 
 
-def _tile_shape(
-    height: int, width: int, num_maps: int, device: torch.device
-) -> tuple[int, int, int]:
+def _tile_shape(height: int, width: int, num_maps: int, device: torch.device) -> tuple[int, int, int]:
     """Rows and columns of a tile and maps filtered at once: a core's cache, or a part of a GPU.
 
     The more maps, the less a small tile is slowed by its number of steps, and the more it saves:
@@ -230,11 +217,7 @@ def _tile_shape(
 
 
 def _tap_weights(
-    padded_guide: Tensor,
-    offsets: list[tuple[int, int]],
-    radius: int,
-    sigma_color: float,
-    sigma_space: float,
+    padded_guide: Tensor, offsets: list[tuple[int, int]], radius: int, sigma_color: float, sigma_space: float
 ) -> Tensor:
     """Weight of every neighbour for every pixel.
 
@@ -266,10 +249,7 @@ def _tap_weights(
         distance = (far - near).abs_().sum(0)
         weight = distance.square_().mul_(-0.5 / sigma_color**2).exp_()
         weight.mul_(math.exp(-0.5 * (dy * dy + dx * dx) / sigma_space**2))
-        for top, left, one in (
-            (radius, radius, index),
-            (radius - dy, radius - dx, number[-dy, -dx]),
-        ):
+        for top, left, one in ((radius, radius, index), (radius - dy, radius - dx, number[-dy, -dx])):
             left -= start
             taps[one, :, :width] = weight[top : top + height, left : left + width]
     return taps

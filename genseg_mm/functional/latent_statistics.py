@@ -43,11 +43,7 @@ def principal_components(cells: Tensor) -> PrincipalComponents:
 
 
 def fit_linear_map(
-    cells: Tensor,
-    labels: Tensor,
-    method: str = 'least_squares',
-    ridge: float = 0.001,
-    max_iter: int = 100,
+    cells: Tensor, labels: Tensor, method: str = 'least_squares', ridge: float = 0.001, max_iter: int = 100
 ) -> tuple[Tensor, Tensor]:
     """Linear classifiers of cells, one for each of K labels.
 
@@ -70,9 +66,7 @@ def fit_linear_map(
     if ridge < 0:
         raise ValueError(f'ridge must be at least 0, but got {ridge}')
     if len(cells) != len(labels) or len(cells) == 0:
-        raise ValueError(
-            f'expected as many labels as cells, {len(cells)} > 0, but got {len(labels)}'
-        )
+        raise ValueError(f'expected as many labels as cells, {len(cells)} > 0, but got {len(labels)}')
     if method == 'logistic':
         return _logistic(cells, labels, ridge, max_iter)
     cells, targets = cells.double(), labels.double() * 2 - 1
@@ -91,9 +85,7 @@ def _logistic(cells: Tensor, labels: Tensor, ridge: float, max_iter: int) -> tup
     scaled = (cells - mean) / std
     weight = cells.new_zeros(labels.shape[1], cells.shape[1]).requires_grad_()
     bias = cells.new_zeros(labels.shape[1]).requires_grad_()
-    solver = torch.optim.LBFGS(
-        [weight, bias], max_iter=max_iter, history_size=20, line_search_fn='strong_wolfe'
-    )
+    solver = torch.optim.LBFGS([weight, bias], max_iter=max_iter, history_size=20, line_search_fn='strong_wolfe')
 
     def closure() -> Tensor:
         solver.zero_grad()

@@ -63,9 +63,7 @@ class PixelTerms(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         index, factors, *grads = ctx.saved_tensors
         terms = [
-            (factor, *pair)
-            for factor, pair in ((variance, grads[:2]), (separation, grads[2:]))
-            if factor is not None
+            (factor, *pair) for factor, pair in ((variance, grads[:2]), (separation, grads[2:])) if factor is not None
         ]
         by_means = torch.zeros_like(grads[1]) if means is None else means
         for factor, _, means_part in terms:
@@ -89,9 +87,7 @@ class SegmentSums:
 
     def __init__(self, values: Tensor, num_segments: int) -> None:
         number = PARTIAL_SUMS.get(values.device.type, 1)
-        self.lanes = torch.arange(number, device=values.device).repeat(
-            -(-values.shape[2] // number)
-        )
+        self.lanes = torch.arange(number, device=values.device).repeat(-(-values.shape[2] // number))
         self.sums = values.new_zeros(values.shape[1], num_segments, number, dtype=torch.float64)
 
     def add(self, image: Tensor, segment: Tensor) -> None:

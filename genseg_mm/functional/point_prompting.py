@@ -10,13 +10,7 @@ from torch import Tensor
 from genseg_mm.functional.connected_components import connected_components
 from genseg_mm.functional.prompt_checks import check_boxes, check_color_map, check_prompts
 from genseg_mm.functional.prompt_queries import BOX_TOLERANCE, box_queries, query_colors
-from genseg_mm.functional.similarity_masks import (
-    check_rule,
-    color_distances,
-    masks_within,
-    parts,
-    similar_masks,
-)
+from genseg_mm.functional.similarity_masks import check_rule, color_distances, masks_within, parts, similar_masks
 
 
 @torch.no_grad()
@@ -84,9 +78,7 @@ def masks_from_points(
     if not 0 <= threshold <= 1:
         raise ValueError(f'threshold: expected a similarity in [0, 1], but got {threshold}')
     if radius is not None and not radius > 0:
-        raise ValueError(
-            f'radius: expected a positive distance of colours or None, but got {radius}'
-        )
+        raise ValueError(f'radius: expected a positive distance of colours or None, but got {radius}')
     if not sigma > 0:
         raise ValueError(f'sigma: expected a positive number, but got {sigma}')
     if len(points) == 0:
@@ -120,9 +112,7 @@ def prompt_settings(**settings: Any) -> dict[str, Any]:
     known = {name: own.default for name, own in list(parameters.items())[4:]}
     unknown = sorted(set(settings) - set(known))
     if unknown:
-        raise ValueError(
-            f'prompting: expected settings out of {", ".join(known)}, but got {", ".join(unknown)}'
-        )
+        raise ValueError(f'prompting: expected settings out of {", ".join(known)}, but got {", ".join(unknown)}')
     known.update(settings)
     check_rule(known['rule'])  # also where a radius leaves it without a part
     if known['radius'] is not None:
@@ -196,9 +186,7 @@ def _prompted_parts(masks: Tensor, points: Tensor, labels: Tensor, sigma: float)
         areas.scatter_add_(1, numbers.flatten(1), masks[part].flatten(1).long())
         largest = torch.where(pointed[part], 0, areas.argmax(1))
         kept[part] = numbers == largest[:, None, None]
-        for place, label in zip(
-            points[part].unbind(1), labels[part, : points.shape[1]].unbind(1), strict=True
-        ):
+        for place, label in zip(points[part].unbind(1), labels[part, : points.shape[1]].unbind(1), strict=True):
             number = torch.where(label == 1, _number_at(numbers, place, sigma), 0)
             kept[part] |= numbers == number[:, None, None]
     return kept & masks
@@ -212,9 +200,7 @@ def _number_at(numbers: Tensor, points: Tensor, sigma: float) -> Tensor:
     x, y = (points + 0.5).floor().long().T[..., None] + steps  # (K, S) each
     known = ((y >= 0) & (y < height))[:, :, None] & ((x >= 0) & (x < width))[:, None]
     prompts = torch.arange(len(numbers), device=numbers.device)[:, None, None]
-    window = numbers[
-        prompts, y.clamp(0, height - 1)[:, :, None], x.clamp(0, width - 1)[:, None]
-    ]  # (K, S, S)
+    window = numbers[prompts, y.clamp(0, height - 1)[:, :, None], x.clamp(0, width - 1)[:, None]]  # (K, S, S)
     distance = (y - points[:, 1:]).square()[:, :, None] + (x - points[:, :1]).square()[:, None]
     far = (window == 0) | ~known | (distance > max(reach, 1) ** 2)
     distance = distance.float().masked_fill(far, torch.inf).flatten(1)

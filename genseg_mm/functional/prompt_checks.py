@@ -11,9 +11,7 @@ from genseg_mm.functional.prompt_queries import pixel_ranges
 def check_color_map(color_map: Tensor) -> Tensor:
     """The map in float32 or float64, or a ValueError."""
     if color_map.ndim != 3 or color_map.shape[0] != 3 or color_map.numel() == 0:
-        raise ValueError(
-            f'color_map: expected a non-empty (3, H, W), but got {tuple(color_map.shape)}'
-        )
+        raise ValueError(f'color_map: expected a non-empty (3, H, W), but got {tuple(color_map.shape)}')
     if color_map.dtype != torch.uint8 and not color_map.is_floating_point():
         raise ValueError(f'color_map: expected uint8 or floating point, but got {color_map.dtype}')
     color_map = color_map.detach().to(torch.promote_types(color_map.dtype, torch.float32))
@@ -41,8 +39,7 @@ def check_prompts(
     shape = points.shape[:-1]
     if points.ndim not in (2, 3) or points.shape[-1] != 2 or 0 in shape[1:]:
         raise ValueError(
-            'points: expected (K, 2) or (K, P, 2) with P at least 1, as (x, y), '
-            f'but got {tuple(points.shape)}'
+            f'points: expected (K, 2) or (K, P, 2) with P at least 1, as (x, y), but got {tuple(points.shape)}'
         )
     if points.is_complex() or points.dtype == torch.bool:
         raise ValueError(f'points: expected numbers, but got {points.dtype}')
@@ -73,13 +70,10 @@ def _check_inside(points: Tensor, real: Tensor, height: int, width: int) -> Tens
 
 def _check_labels(labels: Tensor, shape: torch.Size, has_boxes: bool) -> None:
     if labels.shape != shape:
-        raise ValueError(
-            f'point_labels: expected {tuple(shape)}, one per point, but got {tuple(labels.shape)}'
-        )
+        raise ValueError(f'point_labels: expected {tuple(shape)}, one per point, but got {tuple(labels.shape)}')
     if not ((labels == 1) | (labels == 0) | (labels == -1)).all():
         raise ValueError(
-            'point_labels: expected 1 (positive), 0 (negative) or -1 (no point), '
-            f'but got {labels.unique().tolist()}'
+            f'point_labels: expected 1 (positive), 0 (negative) or -1 (no point), but got {labels.unique().tolist()}'
         )
     positive = labels == 1
     alone = ~(positive if positive.ndim == 2 else positive[:, None]).any(1)
@@ -96,9 +90,7 @@ def check_boxes(color_map: Tensor, boxes: Tensor | Sequence, num_prompts: int) -
     if boxes.is_complex() or boxes.dtype == torch.bool:
         raise ValueError(f'boxes: expected numbers, but got {boxes.dtype}')
     if boxes.shape != (num_prompts, 4):
-        raise ValueError(
-            f'boxes: expected ({num_prompts}, 4) xyxy, one per prompt, but got {tuple(boxes.shape)}'
-        )
+        raise ValueError(f'boxes: expected ({num_prompts}, 4) xyxy, one per prompt, but got {tuple(boxes.shape)}')
     height, width = color_map.shape[1:]
     boxes = boxes.to(color_map.dtype)
     ranges = pixel_ranges(boxes.nan_to_num().clamp(-1e6, 1e6))

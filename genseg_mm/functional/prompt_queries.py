@@ -116,9 +116,9 @@ def _box_queries(color_map: Tensor, ranges: Tensor, tolerance: float) -> Tensor:
     (left, top, right, bottom), (height, width) = ranges.unbind(1), color_map.shape[1:]
     x, y = _sample_axis(left, right), _sample_axis(top, bottom)  # (K, S)
     known = ((y >= 0) & (y < height))[:, :, None] & ((x >= 0) & (x < width))[:, None]  # (K, S, S)
-    samples = color_map[
-        :, y.clamp(0, height - 1)[:, :, None], x.clamp(0, width - 1)[:, None]
-    ].movedim(0, -1)  # (K, S, S, 3)
+    samples = color_map[:, y.clamp(0, height - 1)[:, :, None], x.clamp(0, width - 1)[:, None]].movedim(
+        0, -1
+    )  # (K, S, S, 3)
     middle = slice(FRAME, FRAME + INSIDE)
     inside = samples[:, middle, middle]  # (K, I, I, 3)
     candidates = inside[:, STEP // 2 :: STEP, STEP // 2 :: STEP].flatten(1, 2)  # (K, C, 3)

@@ -111,9 +111,7 @@ def similar_masks(
                 left,
                 CELL,
                 lambda colors, query=query: _stretched(
-                    similarity(
-                        _squared(colors, queries[query].T[..., None, None]).sqrt_(), rule
-                    ),
+                    similarity(_squared(colors, queries[query].T[..., None, None]).sqrt_(), rule),
                     low[query],
                     high[query],
                 ),
@@ -281,28 +279,18 @@ def _plain_masks(color_map: Tensor, queries: Tensor, cut: Tensor) -> Tensor:
 
 
 def _cut_masks(
-    color_map: Tensor,
-    queries: Tensor,
-    cut: Tensor,
-    nearest: Tensor | None = None,
-    farthest: Tensor | None = None,
+    color_map: Tensor, queries: Tensor, cut: Tensor, nearest: Tensor | None = None, farthest: Tensor | None = None
 ) -> Tensor:
     """Where squared distances are at most the cut, (Q,); extremes of the cells where they are known: (Q, H, W) bool."""
     found = []
     for rows, numbers in _bands(color_map):
         cells = _Cells.of(color_map[:, rows])
-        ends = (
-            cells.extremes(queries)
-            if nearest is None
-            else (nearest[:, numbers], farthest[:, numbers])
-        )
+        ends = cells.extremes(queries) if nearest is None else (nearest[:, numbers], farthest[:, numbers])
         found.append(cells.masks(queries, cut, *ends))
     return found[0] if len(found) == 1 else torch.cat(found, 1)
 
 
-def _squared(
-    colors: Tensor, queries: Tensor, buffers: tuple[Tensor, Tensor] | None = None
-) -> Tensor:
+def _squared(colors: Tensor, queries: Tensor, buffers: tuple[Tensor, Tensor] | None = None) -> Tensor:
     """Squared distances of broadcast (3, ...) colours and queries; one channel after the other.
 
     The second of the buffers, if given, is what is returned.

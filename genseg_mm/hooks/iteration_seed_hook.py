@@ -23,9 +23,7 @@ class IterationSeedHook(Hook):
 
     priority = 'VERY_HIGH'
 
-    def before_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: dict | None = None
-    ) -> None:
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
         """Sets the states of PyTorch (all devices), NumPy and Python."""
         key = [runner.seed, _STREAM, runner.iter, get_rank()]
         words = np.random.SeedSequence(key).generate_state(4)

@@ -49,16 +49,12 @@ def overlay_labels(picture: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return result
 
 
-def overlay_masks(
-    picture: np.ndarray, masks: Sequence[np.ndarray], colors: Sequence[tuple]
-) -> np.ndarray:
+def overlay_masks(picture: np.ndarray, masks: Sequence[np.ndarray], colors: Sequence[tuple]) -> np.ndarray:
     """Binary masks (H, W), tinted and outlined, over a dimmed picture."""
     result = (0.6 * picture).astype(np.uint8)
     for mask, color in zip(masks, colors, strict=True):
         result[mask] = (0.45 * picture[mask] + 0.55 * np.array(color)).astype(np.uint8)
-        outlines, _ = cv2.findContours(
-            mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
-        )
+        outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(result, outlines, -1, color, 1)
     return result
 
@@ -71,9 +67,7 @@ def color_instances(ids: np.ndarray) -> np.ndarray:
     return result
 
 
-def draw_points(
-    picture: np.ndarray, points: np.ndarray, labels: np.ndarray, scale: tuple[float, float]
-) -> np.ndarray:
+def draw_points(picture: np.ndarray, points: np.ndarray, labels: np.ndarray, scale: tuple[float, float]) -> np.ndarray:
     """Point prompts as dots in the colour of their mask, positive ringed white, negative black.
 
     Args:

@@ -72,16 +72,12 @@ class PredictionGridHook(Hook):
         """Chooses the samples to draw."""
         self._begin(runner.test_dataloader)
 
-    def after_val_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
-    ) -> None:
+    def after_val_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Draws the chosen samples of this batch."""
         if self.draw and is_main_process():
             self._collect(runner, data_batch, outputs, 'val')
 
-    def after_test_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
-    ) -> None:
+    def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Draws the chosen samples of this batch."""
         if self.draw and self.test and is_main_process():
             self._collect(runner, data_batch, outputs, 'test')
@@ -100,9 +96,7 @@ class PredictionGridHook(Hook):
         samples = 0 if loader is None else len(loader) * (loader.batch_size or 1)
         self._stride = 1 if self.num_images is None else max(samples // self.num_images, 1)
 
-    def _collect(
-        self, runner: Runner, data_batch: dict, outputs: Sequence[BaseDataElement], stage: str
-    ) -> None:
+    def _collect(self, runner: Runner, data_batch: dict, outputs: Sequence[BaseDataElement], stage: str) -> None:
         for image, sample in zip(data_batch['inputs'], outputs, strict=True):
             chosen = self._seen % self._stride == 0
             self._seen += 1
@@ -121,8 +115,7 @@ class PredictionGridHook(Hook):
         self._write(runner, stage)
         if self._num_without_image:
             runner.logger.info(
-                f'{self._num_without_image} predictions not drawn: their images are not loaded, but '
-                'cached encodings'
+                f'{self._num_without_image} predictions not drawn: their images are not loaded, but cached encodings'
             )
 
     def _write(self, runner: Runner, stage: str) -> None:

@@ -32,14 +32,7 @@ class SafeCheckpointHook(CheckpointHook):
     the metrics of this package. Remote storage (``backend_args``) is left to MMEngine.
     """
 
-    _default_greater_keys = [
-        *CheckpointHook._default_greater_keys,
-        'IoU',
-        'Pr@',
-        'ODS',
-        'OIS',
-        'F1',
-    ]
+    _default_greater_keys = [*CheckpointHook._default_greater_keys, 'IoU', 'Pr@', 'ODS', 'OIS', 'F1']
 
     # Set when a training begins.
     file_backend: LocalBackend | None = None
@@ -179,14 +172,7 @@ class SafeCheckpointHook(CheckpointHook):
         for key in improved:
             name = self._best_start(key) + self.filename_tmpl.format(step)
             outdated.append(self._replace_best(runner, key, name))
-            self._save(
-                runner,
-                name,
-                meta=dict(meta),
-                by_epoch=False,
-                save_optimizer=False,
-                save_param_scheduler=False,
-            )
+            self._save(runner, name, meta=dict(meta), by_epoch=False, save_optimizer=False, save_param_scheduler=False)
             runner.logger.info(f'{key} {metrics[key]:.4f} is the best so far, saved to {name}.')
         if improved and self.last_ckpt is not None:
             # The training state saved before this evaluation does not know the new best yet.
@@ -201,8 +187,7 @@ class SafeCheckpointHook(CheckpointHook):
     def _improves(self, runner: Runner, metrics: dict, key: str, rule: str) -> bool:
         if key not in metrics:
             raise ValueError(
-                f'save_best names the metric {key!r}, but the evaluation returned '
-                f'{", ".join(map(repr, metrics))}'
+                f'save_best names the metric {key!r}, but the evaluation returned {", ".join(map(repr, metrics))}'
             )
         name = self._info_name('best_score', key)
         best = self.init_value_map[rule]
@@ -234,13 +219,7 @@ class SafeCheckpointHook(CheckpointHook):
     def _save(self, runner: Runner, name: str, **options) -> None:
         """``runner.save_checkpoint`` whose file appears only when it is whole."""
         if self.file_client_args is not None or not isinstance(self.file_backend, LocalBackend):
-            runner.save_checkpoint(
-                self.out_dir,
-                name,
-                self.file_client_args,
-                backend_args=self.backend_args,
-                **options,
-            )
+            runner.save_checkpoint(self.out_dir, name, self.file_client_args, backend_args=self.backend_args, **options)
             return
         path = os.path.join(self.out_dir, name)
         partial, stream = f'{path}.tmp', f'{path}.stream.tmp'
@@ -249,9 +228,7 @@ class SafeCheckpointHook(CheckpointHook):
         try:
             with explained(path, stream, lambda: self._needed):
                 os.makedirs(self.out_dir, exist_ok=True)
-                runner.save_checkpoint(
-                    self.out_dir, f'{name}.tmp', backend_args=self.backend_args, **options
-                )
+                runner.save_checkpoint(self.out_dir, f'{name}.tmp', backend_args=self.backend_args, **options)
                 if is_main_process():
                     publish(partial if self._stream is None else stream, path)
         finally:

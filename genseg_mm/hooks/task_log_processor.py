@@ -45,9 +45,7 @@ class TaskLogProcessor(LogProcessor):
                     tag.pop(shown + name, None)
         return tag
 
-    def _windows(
-        self, source: str, custom_cfg: Sequence[dict]
-    ) -> Iterator[tuple[str, int | None]]:
+    def _windows(self, source: str, custom_cfg: Sequence[dict]) -> Iterator[tuple[str, int | None]]:
         """Names and windows under which the means of a scalar are logged."""
         custom = [own for own in custom_cfg if own['data_src'] == source]
         if all(own.get('log_name', source) != source for own in custom):

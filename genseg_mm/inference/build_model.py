@@ -54,15 +54,11 @@ def read_config(model: str | PathLike | Config | dict) -> tuple[Config, str | No
             'the config that a checkpoint carries is not used, since it is code that would be run'
         )
     if not isinstance(cfg.get('model'), dict):
-        raise ValueError(
-            f"{path} has no key 'model' with the config of a model, but {sorted(cfg.keys())}"
-        )
+        raise ValueError(f"{path} has no key 'model' with the config of a model, but {sorted(cfg.keys())}")
     return cfg, weights
 
 
-def chosen_weights(
-    model: Any, given: str | PathLike | None, own: str | PathLike | None
-) -> str | PathLike | None:
+def chosen_weights(model: Any, given: str | PathLike | None, own: str | PathLike | None) -> str | PathLike | None:
     """Weights for a model: the given ones, else those that the metafile names.
 
     Args:
@@ -102,9 +98,7 @@ def near_models(name: str) -> str:
 def _metafile_models() -> tuple[str, dict[str, dict]]:
     """Folder that the metafiles' paths start from, and their models by name."""
     root = BaseInferencer._get_repo_or_mim_dir('genseg_mm')
-    return root, {
-        _plain(one['Name']): one for one in BaseInferencer._get_models_from_metafile(root)
-    }
+    return root, {_plain(one['Name']): one for one in BaseInferencer._get_models_from_metafile(root)}
 
 
 def _plain(name: str) -> str:
@@ -126,10 +120,7 @@ def _from_metafile(name: str) -> tuple[str, str | None]:
 
 
 def build_model(
-    cfg: Config,
-    weights: str | PathLike | None,
-    device: str | torch.device | None,
-    scope: str | None = None,
+    cfg: Config, weights: str | PathLike | None, device: str | torch.device | None, scope: str | None = None
 ) -> nn.Module:
     """The model of a config, with trained weights, ready for inference.
 
@@ -150,9 +141,7 @@ def build_model(
             raise FileNotFoundError(message) from error
     model.cfg = cfg
     if weights is None:
-        warnings.warn(
-            'no weights were given: the predictions are those of an untrained model', stacklevel=3
-        )
+        warnings.warn('no weights were given: the predictions are those of an untrained model', stacklevel=3)
     else:
         load_weights(model, weights)
     return model.to(device).eval()
@@ -195,10 +184,7 @@ def load_weights(model: nn.Module, path: str | PathLike) -> None:
     if not shapes:
         # Frozen parts with a source of their own are not in the file and are not reported as missing.
         report = model.load_state_dict(state, strict=False)
-        for names, what in (
-            (report.missing_keys, 'missing in'),
-            (report.unexpected_keys, 'only in'),
-        ):
+        for names, what in ((report.missing_keys, 'missing in'), (report.unexpected_keys, 'only in')):
             if names:
                 problems.append(f'{len(names)} {what} the file: {some_of(names)}')
     if problems:

@@ -115,9 +115,7 @@ class PictureGeneration:
                 progress.advance(task)
         return dict(predictions=predictions, visualization=drawn if return_vis else None)
 
-    def _pictures(
-        self, jobs: list[tuple[str, int]], seed: int, batch_size: int, settings: dict
-    ) -> Iterator[dict]:
+    def _pictures(self, jobs: list[tuple[str, int]], seed: int, batch_size: int, settings: dict) -> Iterator[dict]:
         dataset = caption_dataset(self.cfg)
         with DefaultScope.overwrite_default_scope(self.scope):
             instruct = [
@@ -150,9 +148,7 @@ class PictureGeneration:
         given = (image_size, self.model.generation.get('image_size'), trained_size(self.cfg))
         size = next((one for one in given if one is not None), None)
         if size is None:
-            raise ValueError(
-                'the config states no size of pictures: expected image_size=(height, width), but got none'
-            )
+            raise ValueError('the config states no size of pictures: expected image_size=(height, width), but got none')
         return (size, size) if isinstance(size, int) else tuple(size)
 
 

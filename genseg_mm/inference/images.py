@@ -13,22 +13,7 @@ from genseg_mm.datasets.transforms.load_image import LoadImage
 from genseg_mm.image_headers import check_opened
 
 EXTENSIONS = ('.bmp', '.jpeg', '.jpg', '.png', '.ppm', '.tif', '.tiff', '.webp')
-_EIGHT_BIT = (
-    '1',
-    'L',
-    'LA',
-    'La',
-    'P',
-    'PA',
-    'RGB',
-    'RGBA',
-    'RGBX',
-    'RGBa',
-    'CMYK',
-    'YCbCr',
-    'LAB',
-    'HSV',
-)
+_EIGHT_BIT = ('1', 'L', 'LA', 'La', 'P', 'PA', 'RGB', 'RGBA', 'RGBX', 'RGBa', 'CMYK', 'YCbCr', 'LAB', 'HSV')
 
 
 class Source(NamedTuple):
@@ -98,14 +83,10 @@ def _images_below(folder: Path, out_dir: str | os.PathLike) -> list[Path]:
         left_out = [results / 'vis', results / 'preds']
     for place, folders, files in os.walk(folder, onerror=refuse):
         folders[:] = [
-            name
-            for name in folders
-            if not name.startswith('.') and Path(place, name).resolve() not in left_out
+            name for name in folders if not name.startswith('.') and Path(place, name).resolve() not in left_out
         ]
         found += [
-            Path(place, name)
-            for name in files
-            if not name.startswith('.') and Path(name).suffix.lower() in EXTENSIONS
+            Path(place, name) for name in files if not name.startswith('.') and Path(name).suffix.lower() in EXTENSIONS
         ]
     return sorted(found)
 
@@ -120,15 +101,11 @@ def _path_of(image: Any, index: int, is_single: bool) -> tuple[str, str]:
     if _is_path(image):
         path = os.fspath(image)
         if '://' in path:
-            raise ValueError(
-                f'expected a local file or folder, but got the address {path}: download it first'
-            )
+            raise ValueError(f'expected a local file or folder, but got the address {path}: download it first')
         if not os.path.exists(path):
             raise FileNotFoundError(f'image {path} does not exist')
         if os.path.isdir(path):
-            raise ValueError(
-                f'{position} must be an image, but got the folder {path}; give folders one at a time'
-            )
+            raise ValueError(f'{position} must be an image, but got the folder {path}; give folders one at a time')
         return path, position
     if isinstance(image, np.ndarray):
         return '', position
@@ -172,18 +149,12 @@ def read_image(source: Source) -> np.ndarray:
 
 
 def _from_array(image: np.ndarray, name: str) -> np.ndarray:
-    if (
-        image.ndim not in (2, 3)
-        or image.size == 0
-        or (image.ndim == 3 and image.shape[2] not in (1, 3, 4))
-    ):
+    if image.ndim not in (2, 3) or image.size == 0 or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)):
         raise ValueError(
             f'{name} must be an array (H, W, 3) in BGR, (H, W, 4) in BGRA or (H, W) in grey, but got {image.shape}'
         )
     if image.dtype != np.uint8:
-        extremes = (
-            '' if image.dtype == bool else f' with values from {image.min():g} to {image.max():g}'
-        )
+        extremes = '' if image.dtype == bool else f' with values from {image.min():g} to {image.max():g}'
         raise ValueError(
             f'{name} must be uint8 in [0, 255], but got {image.dtype}{extremes}: scale, round and convert it first'
         )

@@ -8,14 +8,7 @@ from torch import Tensor
 
 from genseg_mm.inference.images import list_sources, read_image
 from genseg_mm.inference.jobs import Job
-from genseg_mm.inference.predictions import (
-    ColorMap,
-    arrays_of,
-    check_settings,
-    color_array,
-    instances_of,
-    is_set,
-)
+from genseg_mm.inference.predictions import ColorMap, arrays_of, check_settings, color_array, instances_of, is_set
 from genseg_mm.inference.prompts import Prompts, split_prompts
 from genseg_mm.models import GenMask
 
@@ -74,7 +67,5 @@ class InteractivePrompting:
             raise ValueError('prompt needs either points or boxes, or automatic=True')
         check_settings(automatic, prompting)
         prompts.check_inside(job.source.name, *job.image.shape[:2])
-        found = instances_of(
-            self.model, colors, network_map, prompts, job.source.name, automatic, prompting
-        )
+        found = instances_of(self.model, colors, network_map, prompts, job.source.name, automatic, prompting)
         return arrays_of(found)

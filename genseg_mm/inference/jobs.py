@@ -32,9 +32,7 @@ class Job:
         return len(self.outputs) == self.num_runs
 
 
-def read_jobs(
-    sources: Sequence[Source], prompts: Sequence[Prompts], on_error: str = 'raise'
-) -> Iterator[Job]:
+def read_jobs(sources: Sequence[Source], prompts: Sequence[Prompts], on_error: str = 'raise') -> Iterator[Job]:
     """Reads the images one by one.
 
     Args:
@@ -59,9 +57,7 @@ def read_jobs(
             own.check_inside(source.name, *image.shape[:2])
         yield Job(source, own, image)
     if num_skipped:
-        message = (
-            f'{num_skipped} of {len(sources)} images were skipped, since they could not be read.'
-        )
+        message = f'{num_skipped} of {len(sources)} images were skipped, since they could not be read.'
         print_log(message, 'current', logging.WARNING)
 
 
@@ -87,9 +83,7 @@ def run_in_order(
     """
     if not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f'batch_size must be a whole number of at least 1, but got {batch_size!r}')
-    queues: dict[
-        tuple, list
-    ] = {}  # network size -> inputs that wait; the size that has waited longest comes first
+    queues: dict[tuple, list] = {}  # network size -> inputs that wait; the size that has waited longest comes first
     order: deque[Job] = deque()
 
     def run_queue(size: tuple) -> None:

@@ -41,9 +41,7 @@ class NetworkPipeline:
             )
         self.size_by_hand = False
 
-    def __call__(
-        self, image: np.ndarray, path: str, text: str | None, image_size: int | Sequence[int] | None
-    ) -> dict:
+    def __call__(self, image: np.ndarray, path: str, text: str | None, image_size: int | Sequence[int] | None) -> dict:
         """Packs one image.
 
         Args:
@@ -77,9 +75,7 @@ class NetworkPipeline:
 def _checked_size(image_size: int | Sequence[int]) -> tuple[int, int]:
     sides = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
     if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
-        raise ValueError(
-            f'image_size must be (height, width) or one number, in pixels, but got {image_size!r}'
-        )
+        raise ValueError(f'image_size must be (height, width) or one number, in pixels, but got {image_size!r}')
     return sides
 
 

@@ -70,9 +70,7 @@ def split_prompts(
         texts = [texts] * len(names)
     given = dict(points=points, point_labels=point_labels, boxes=boxes)
     if is_single or is_folder:
-        given = {
-            key: None if value is None else [value] * len(names) for key, value in given.items()
-        }
+        given = {key: None if value is None else [value] * len(names) for key, value in given.items()}
     given['texts'] = texts
     for key, value in given.items():
         if value is None:
@@ -80,8 +78,7 @@ def split_prompts(
         elif not hasattr(value, '__len__') or len(value) != len(names):
             length = len(value) if hasattr(value, '__len__') else repr(value)
             raise ValueError(
-                f'{key}: expected one list (or None) for each of the {len(names)} images of the list, '
-                f'but got {length}'
+                f'{key}: expected one list (or None) for each of the {len(names)} images of the list, but got {length}'
             )
     return [_checked(name, *own) for name, *own in zip(names, *given.values(), strict=True)]
 
@@ -96,17 +93,11 @@ def check_kinds(prompts: Sequence[Prompts], takes_texts: bool, has_settings: boo
     """
     has_texts = [one.texts is not None for one in prompts]
     if not takes_texts and any(has_texts):
-        raise ValueError(
-            'Gen2Seg takes points, boxes or no prompt, but got texts, which GenMask takes'
-        )
+        raise ValueError('Gen2Seg takes points, boxes or no prompt, but got texts, which GenMask takes')
     if takes_texts and (has_settings or any(one.has_geometry for one in prompts)):
-        raise ValueError(
-            'GenMask takes texts, but got points, boxes, automatic or prompting, which Gen2Seg takes'
-        )
+        raise ValueError('GenMask takes texts, but got points, boxes, automatic or prompting, which Gen2Seg takes')
     if takes_texts and not all(has_texts):
-        raise ValueError(
-            "GenMask needs texts, an expression or a list for each image, such as 'the red ring'"
-        )
+        raise ValueError("GenMask needs texts, an expression or a list for each image, such as 'the red ring'")
 
 
 def _checked(name: str, points: Any, point_labels: Any, boxes: Any, texts: Any) -> Prompts:
@@ -134,9 +125,7 @@ def _checked(name: str, points: Any, point_labels: Any, boxes: Any, texts: Any) 
             )
         wrong = (boxes[:, 2] <= boxes[:, 0]) | (boxes[:, 3] <= boxes[:, 1])
         if wrong.any():
-            raise ValueError(
-                f'{name}: boxes: expected x0 < x1 and y0 < y1, but got {_plain(boxes[wrong][0])}'
-            )
+            raise ValueError(f'{name}: boxes: expected x0 < x1 and y0 < y1, but got {_plain(boxes[wrong][0])}')
         if points is not None and len(points) != len(boxes):
             raise ValueError(
                 f'{name}: points and boxes together need as many of each, but got {len(points)} and {len(boxes)}'
@@ -174,9 +163,7 @@ def _filled_up(name: str, points: Any, point_labels: Any) -> tuple[Any, Any]:
     lengths = [len(one) for one in points]
     given = [len(one) if hasattr(one, '__len__') else 1 for one in point_labels]
     if given != lengths:
-        raise ValueError(
-            f'{name}: point_labels: expected {lengths} in the prompts, one per point, but got {given}'
-        )
+        raise ValueError(f'{name}: point_labels: expected {lengths} in the prompts, one per point, but got {given}')
     filled = np.zeros((len(points), num_points, 2), np.float32)
     labels = np.full((len(points), num_points), -1.0)
     for number, length in enumerate(lengths):
@@ -193,13 +180,9 @@ def _labels(name: str, points: np.ndarray | None, point_labels: Any) -> np.ndarr
     if labels.size == 0:
         labels = labels.reshape(0, points.shape[1])
     if labels.shape != points.shape[:2]:
-        raise ValueError(
-            f'{name}: point_labels: expected one per point, {points.shape[:2]}, but got {labels.shape}'
-        )
+        raise ValueError(f'{name}: point_labels: expected one per point, {points.shape[:2]}, but got {labels.shape}')
     if not np.isin(labels, (-1, 0, 1)).all():
-        raise ValueError(
-            f'{name}: point_labels: expected 1, 0 or -1, but got {np.unique(labels).tolist()}'
-        )
+        raise ValueError(f'{name}: point_labels: expected 1, 0 or -1, but got {np.unique(labels).tolist()}')
     return labels.astype(np.int64)
 
 
@@ -208,9 +191,7 @@ def _strings(name: str, texts: Any) -> tuple[str, ...] | None:
         return None
     texts = (texts,) if isinstance(texts, str) else texts
     if not isinstance(texts, (list, tuple)) or not all(isinstance(text, str) for text in texts):
-        raise ValueError(
-            f'{name}: texts: expected a string or a list of strings, but got {texts!r}'
-        )
+        raise ValueError(f'{name}: texts: expected a string or a list of strings, but got {texts!r}')
     check_texts(texts, f'{name}: texts')
     for text in texts:
         check_not_empty(text, name)

@@ -35,30 +35,16 @@ class CfgOptions(DictAction):
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of training and testing, as in MMDetection and MMSegmentation."""
     parser.add_argument(
-        '--work-dir',
-        help='folder of logs and checkpoints (default: work_dir of the config, else '
-        './work_dirs/<config>)',
+        '--work-dir', help='folder of logs and checkpoints (default: work_dir of the config, else ./work_dirs/<config>)'
     )
-    add_launch_arguments(
-        parser,
-        'override settings of the config, e.g. train_cfg.max_iters=100 model.size="(64,64)"',
-    )
+    add_launch_arguments(parser, 'override settings of the config, e.g. train_cfg.max_iters=100 model.size="(64,64)"')
 
 
 def add_launch_arguments(parser: argparse.ArgumentParser, about_options: str) -> None:
     """``--cfg-options``, with this help, ``--launcher`` and what launchers pass."""
+    parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, metavar='KEY=VALUE', help=about_options)
     parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=CfgOptions,
-        metavar='KEY=VALUE',
-        help=about_options,
-    )
-    parser.add_argument(
-        '--launcher',
-        choices=['none', 'pytorch', 'slurm', 'mpi'],
-        default='none',
-        help='what started the processes',
+        '--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='what started the processes'
     )
     # torch.distributed.launch passes it; torchrun sets LOCAL_RANK instead.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
@@ -108,6 +94,4 @@ def override_config(cfg: Config, options: dict) -> None:
         cfg.merge_from_dict(options)
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         message = ' '.join(str(error.args[0] if error.args else error).split())
-        raise ValueError(
-            f'--cfg-options {", ".join(options)}: does not fit the config: {message}'
-        ) from error
+        raise ValueError(f'--cfg-options {", ".join(options)}: does not fit the config: {message}') from error

@@ -57,9 +57,7 @@ def _used_keys(cfg: Config, stage: str) -> list[str]:
         there = [key for key in group if cfg.get(key) is not None]
         if there and len(there) < len(group):
             missing = next(key for key in group if key not in there)
-            raise ValueError(
-                f'{_NEEDED_BY[name]} needs {", ".join(group)} together, but {missing} is missing (None)'
-            )
+            raise ValueError(f'{_NEEDED_BY[name]} needs {", ".join(group)} together, but {missing} is missing (None)')
         used += group
     if stage == 'train':
         used.append('param_scheduler')
@@ -221,18 +219,14 @@ def _check_optim_wrapper(wrapper: Mapping) -> None:
     clip = wrapper.get('clip_grad')
     if clip is not None:
         if not isinstance(clip, Mapping) or not {'max_norm', 'clip_value'} & set(clip):
-            raise ValueError(
-                f'optim_wrapper.clip_grad: expected dict(max_norm=1.0), or None, but got {clip!r}'
-            )
+            raise ValueError(f'optim_wrapper.clip_grad: expected dict(max_norm=1.0), or None, but got {clip!r}')
         sizes = dict(max_norm=_number(0, above=True), clip_value=_number(0, above=True))
         _apply({**sizes, 'norm_type': _number(0, above=True)}, clip, 'optim_wrapper.clip_grad')
     optimizer = wrapper.get('optimizer')
     if 'optimizer' not in wrapper and 'constructor' in wrapper:
         return
     if not isinstance(optimizer, Mapping) or 'type' not in optimizer:
-        raise ValueError(
-            f"optim_wrapper.optimizer: expected a dict with a 'type' such as AdamW, but got {optimizer!r}"
-        )
+        raise ValueError(f"optim_wrapper.optimizer: expected a dict with a 'type' such as AdamW, but got {optimizer!r}")
     _apply(_OPTIMIZER, optimizer, 'optim_wrapper.optimizer')
 
 
@@ -249,12 +243,8 @@ def _check_numbers(node: Mapping, where: str) -> None:
 
 def _check_size(value: Any, where: str) -> None:
     pair = value if isinstance(value, (list, tuple)) else [value]
-    if value is not None and (
-        len(pair) not in (1, 2) or any(_integer(1)(side) is not None for side in pair)
-    ):
-        raise ValueError(
-            f'{where}: expected (height, width), two integers of at least 1, but got {value!r}'
-        )
+    if value is not None and (len(pair) not in (1, 2) or any(_integer(1)(side) is not None for side in pair)):
+        raise ValueError(f'{where}: expected (height, width), two integers of at least 1, but got {value!r}')
 
 
 def _seed(value: Any) -> str | None:
@@ -272,16 +262,8 @@ def _check_runtime(cfg: Config) -> None:
     if cfg.get('resume') not in (None, True, False, 'auto'):
         raise ValueError(f"resume: expected True, False or 'auto', but got {cfg.resume!r}")
     _check_scope(cfg.get('default_scope'))
-    _apply(
-        dict(seed=_seed, deterministic=_boolean, diff_rank_seed=_boolean),
-        cfg.get('randomness') or {},
-        'randomness',
-    )
-    _apply(
-        dict(enable=_boolean, base_batch_size=_integer(1)),
-        cfg.get('auto_scale_lr') or {},
-        'auto_scale_lr',
-    )
+    _apply(dict(seed=_seed, deterministic=_boolean, diff_rank_seed=_boolean), cfg.get('randomness') or {}, 'randomness')
+    _apply(dict(enable=_boolean, base_batch_size=_integer(1)), cfg.get('auto_scale_lr') or {}, 'auto_scale_lr')
     level = cfg.get('log_level', 'INFO')
     if not (isinstance(level, int) or isinstance(level, str) and level.upper() in _LEVELS):
         raise ValueError(f'log_level: expected one of {", ".join(_LEVELS)}, but got {level!r}')

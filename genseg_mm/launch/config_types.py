@@ -39,7 +39,8 @@ _UNTYPED = dict(
     prompting=('genseg_mm.functional.point_prompting.masks_from_points', 4),
     automatic=('genseg_mm.models.automatic_instances.automatic_instances', 1),
     generation=('genseg_mm.models.genmask.GenMask.generate', 2),
-    lora=('peft.LoraConfig', 0), compile=('torch.compile', 1),
+    lora=('peft.LoraConfig', 0),
+    compile=('torch.compile', 1),
 )
 _PLAIN_KEYS = dict(
     auto_scale_lr={'enable', 'base_batch_size'},
@@ -48,8 +49,14 @@ _PLAIN_KEYS = dict(
     mp_cfg={'mp_start_method', 'opencv_num_threads'},
     # Of MMEngine's own constructor.
     paramwise_cfg={
-        'custom_keys', 'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult', 'dwconv_decay_mult', 'flat_decay_mult',
-        'bypass_duplicate', 'dcn_offset_lr_mult',
+        'custom_keys',
+        'bias_lr_mult',
+        'bias_decay_mult',
+        'norm_decay_mult',
+        'dwconv_decay_mult',
+        'flat_decay_mult',
+        'bypass_duplicate',
+        'dcn_offset_lr_mult',
     },
     clip_grad={'type', 'max_norm', 'norm_type', 'error_if_nonfinite', 'clip_value', 'foreach'},
 )

@@ -50,9 +50,7 @@ def _add(dataset: Any, digest: Any) -> None:
             _add(part, digest)
         return
     if not hasattr(dataset, 'get_data_info'):
-        raise ValueError(
-            f"{name}: expected a dataset of MMEngine's kind, with get_data_info, to take its fingerprint"
-        )
+        raise ValueError(f"{name}: expected a dataset of MMEngine's kind, with get_data_info, to take its fingerprint")
     if hasattr(dataset, 'full_init'):
         dataset.full_init()
     files = _Files(dataset)
@@ -68,9 +66,7 @@ def _add(dataset: Any, digest: Any) -> None:
 def _portable(item: Mapping, files: '_Files') -> dict:
     """The item with its files as [name, size]."""
     return {
-        key: files.describe(value)
-        if key.endswith('path') and isinstance(value, str)
-        else _shorten(value)
+        key: files.describe(value) if key.endswith('path') and isinstance(value, str) else _shorten(value)
         for key, value in item.items()
         if key not in SKIPPED
     }
@@ -97,9 +93,7 @@ class _Files:
     def __init__(self, dataset: Any) -> None:
         prefixes = getattr(dataset, 'data_prefix', None) or {}
         roots = [getattr(dataset, 'data_root', None), *prefixes.values()]
-        self.roots = [
-            os.path.abspath(root) + os.sep for root in roots if isinstance(root, str) and root
-        ]
+        self.roots = [os.path.abspath(root) + os.sep for root in roots if isinstance(root, str) and root]
         self._known: dict[str, list] = {}  # many sentences of one picture
 
     def describe(self, path: str) -> list:

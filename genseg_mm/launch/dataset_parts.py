@@ -111,9 +111,7 @@ def dataset_parts(
         if loader is None:
             continue
         if not isinstance(loader, Mapping) or not isinstance(loader.get('dataset'), Mapping):
-            raise ValueError(
-                f'{split}_dataloader: expected a dict with a dataset, but got {loader!r}'
-            )
+            raise ValueError(f'{split}_dataloader: expected a dict with a dataset, but got {loader!r}')
         wanted.append((split, loader['dataset'].to_dict()))
     wanted += _benchmarks(cfg).items()
     parts = _named_parts(wanted)
@@ -138,9 +136,7 @@ def _chosen_benchmarks(cfg: Config, names: Iterable[str]) -> list[tuple[str, dic
     known = _benchmarks(cfg)
     unknown = [name for name in names if name not in known]
     if unknown:
-        raise ValueError(
-            f'{cfg.filename} has no benchmark {unknown[0]!r}, but {", ".join(known) or "none"}'
-        )
+        raise ValueError(f'{cfg.filename} has no benchmark {unknown[0]!r}, but {", ".join(known) or "none"}')
     return [(name, known[name]) for name in dict.fromkeys(names)]
 
 
@@ -167,9 +163,7 @@ def _leaves(cfg: dict) -> Iterator[dict]:
         yield from _leaves(cfg['dataset'])
     else:
         pipeline = [
-            own
-            for own in cfg.get('pipeline', ())
-            if own.get('type') not in MODEL_PLACES and not is_network_resize(own)
+            own for own in cfg.get('pipeline', ()) if own.get('type') not in MODEL_PLACES and not is_network_resize(own)
         ]
         yield dict(cfg, pipeline=pipeline) if 'pipeline' in cfg else cfg
 
@@ -226,10 +220,7 @@ class RawLoader:
         known = self._last is not None and self._last[0] == path
         # Many sentences of one picture: it is decoded once, unless an annotation gives it another size.
         height, width = self._last[1].shape[:2] if known else (None, None)
-        if not known or (results.get('height', height), results.get('width', width)) != (
-            height,
-            width,
-        ):
+        if not known or (results.get('height', height), results.get('width', width)) != (height, width):
             self._last = None
             self._last = path, loader(dict(results))['img']
         image = self._last[1]

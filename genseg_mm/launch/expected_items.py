@@ -79,9 +79,7 @@ def shortage(dataset: Any) -> str | None:
         return None
     if len({(count.what, count.note) for count in counts}) > 1 or len(counts) < len(leaves):
         return 'not all items'
-    found, published = (
-        sum(own) for own in zip(*((c.found, c.published) for c in counts), strict=True)
-    )
+    found, published = (sum(own) for own in zip(*((c.found, c.published) for c in counts), strict=True))
     return f'{found:,} of {published:,} {counts[0].what}'
 
 
@@ -127,4 +125,3 @@ def _line(count: Count) -> str:
         f'{abs(count.found - count.published)} {count.what} {more} than the {count.published} of the complete '
         f'dataset{sure}{note}'
     )
-

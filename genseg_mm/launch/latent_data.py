@@ -11,12 +11,7 @@ from torch import Tensor
 
 from genseg_mm.config_file import read_config_file
 from genseg_mm.launch.config import override_config
-from genseg_mm.launch.dataset_parts import (
-    DatasetPart,
-    RawLoader,
-    dataset_parts,
-    read_dataset_config,
-)
+from genseg_mm.launch.dataset_parts import DatasetPart, RawLoader, dataset_parts, read_dataset_config
 from genseg_mm.models.latent_codec import LatentCodec
 
 BATCH_SIZE = 16
@@ -56,9 +51,7 @@ def read_codec(path: str, options: Mapping | None = None, seed: int = 0) -> Late
     init_default_scope(cfg.get('default_scope', 'genseg_mm'))
     codec = cfg.get('codec') or (cfg.get('model') or {}).get('codec')
     if codec is None:
-        raise ValueError(
-            f"{path} has no codec: expected 'model.codec' or 'codec', but got {sorted(cfg)}"
-        )
+        raise ValueError(f"{path} has no codec: expected 'model.codec' or 'codec', but got {sorted(cfg)}")
     torch.manual_seed(seed)
     if not str(codec['type']).endswith('LatentCodec'):
         codec = dict(type='genseg_mm.LatentCodec', autoencoder=codec)
@@ -68,12 +61,7 @@ def read_codec(path: str, options: Mapping | None = None, seed: int = 0) -> Late
 
 
 def read_mask_pictures(
-    path: str | None,
-    split: str,
-    num: int,
-    image_size: tuple[int, int],
-    seed: int = 0,
-    options: Mapping | None = None,
+    path: str | None, split: str, num: int, image_size: tuple[int, int], seed: int = 0, options: Mapping | None = None
 ) -> MaskPictures:
     """Masks and pictures of the first dataset of a split that has masks, resized.
 
@@ -106,9 +94,7 @@ def read_mask_pictures(
         source = f'{part.name}: {len(items)} masks at {image_size[0]}x{image_size[1]}'
         return MaskPictures(images, masks, objects, source)
     names = ', '.join(part.name for part in parts)
-    raise ValueError(
-        f'{path}: expected a dataset with masks in split {split!r}, but got none in {names}'
-    )
+    raise ValueError(f'{path}: expected a dataset with masks in split {split!r}, but got none in {names}')
 
 
 def _truth(item: dict, seed: int) -> tuple[np.ndarray, np.ndarray] | None:
@@ -131,8 +117,7 @@ def _item(item: dict, image_size: tuple[int, int], seed: int) -> tuple[Tensor, T
     image = np.ascontiguousarray(item['img'][..., ::-1])
     image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     masks = [
-        torch.from_numpy(cv2.resize(own.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST))
-        > 0
+        torch.from_numpy(cv2.resize(own.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)) > 0
         for own in _truth(item, seed)
     ]
     return torch.from_numpy(image).permute(2, 0, 1) / 127.5 - 1, *masks

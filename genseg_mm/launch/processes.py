@@ -16,11 +16,7 @@ from mmengine.dist import broadcast_object_list, get_rank
 from genseg_mm.stopping import end_with_parent
 
 _SLURM = dict(RANK='SLURM_PROCID', WORLD_SIZE='SLURM_NTASKS', LOCAL_RANK='SLURM_LOCALID')
-_MPI = dict(
-    RANK='OMPI_COMM_WORLD_RANK',
-    WORLD_SIZE='OMPI_COMM_WORLD_SIZE',
-    LOCAL_RANK='OMPI_COMM_WORLD_LOCAL_RANK',
-)
+_MPI = dict(RANK='OMPI_COMM_WORLD_RANK', WORLD_SIZE='OMPI_COMM_WORLD_SIZE', LOCAL_RANK='OMPI_COMM_WORLD_LOCAL_RANK')
 
 
 def connect_processes(cfg: Config) -> None:
@@ -79,9 +75,7 @@ def on_main_process(function: Callable[[], Any]) -> Any:
 
 def _set_rank_variables(launcher: str) -> None:
     """Sets the variables of torchrun from those of slurm or MPI."""
-    names = dict(pytorch=dict(RANK='RANK', WORLD_SIZE='WORLD_SIZE'), slurm=_SLURM, mpi=_MPI)[
-        launcher
-    ]
+    names = dict(pytorch=dict(RANK='RANK', WORLD_SIZE='WORLD_SIZE'), slurm=_SLURM, mpi=_MPI)[launcher]
     missing = [source for source in names.values() if source not in os.environ]
     if missing:
         raise ValueError(

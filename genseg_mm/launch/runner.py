@@ -14,13 +14,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import BaseLoop, LogProcessor, Runner
 from torch import nn
 
-from genseg_mm.checkpoint import (
-    check_whole,
-    find_resumable,
-    load_weights_only,
-    some_of,
-    use_safe_loading,
-)
+from genseg_mm.checkpoint import check_whole, find_resumable, load_weights_only, some_of, use_safe_loading
 from genseg_mm.hooks.stop_on_signal_hook import StopOnSignalHook
 from genseg_mm.launch.evaluator_checks import check_evaluator
 from genseg_mm.launch.expected_items import warn_if_incomplete
@@ -153,11 +147,7 @@ class SafeRunner(Runner):
             on_main_process(lambda: check_whole(self._load_from))
 
     def load_checkpoint(
-        self,
-        filename: str,
-        map_location: str | Callable = 'cpu',
-        strict: bool = False,
-        **kwargs: Any,
+        self, filename: str, map_location: str | Callable = 'cpu', strict: bool = False, **kwargs: Any
     ) -> dict:
         """Loads a checkpoint into the model.
 

@@ -96,10 +96,7 @@ def enable_lr_scaling(cfg: Config) -> None:
     """``--auto-scale-lr``: the learning rate follows the total batch size."""
     scaling = cfg.get('auto_scale_lr')
     if scaling is None or 'enable' not in scaling or 'base_batch_size' not in scaling:
-        raise ValueError(
-            '--auto-scale-lr needs auto_scale_lr=dict(enable=False, base_batch_size=N) in the '
-            'config'
-        )
+        raise ValueError('--auto-scale-lr needs auto_scale_lr=dict(enable=False, base_batch_size=N) in the config')
     scaling.enable = True
 
 

@@ -2,12 +2,7 @@
 
 from genseg_mm.leaderboard.board import Leaderboard, build, from_records
 from genseg_mm.leaderboard.record import Record, read_records
-from genseg_mm.leaderboard.regressions import (
-    Regression,
-    count_numbers,
-    format_regressions,
-    regressions,
-)
+from genseg_mm.leaderboard.regressions import Regression, count_numbers, format_regressions, regressions
 from genseg_mm.leaderboard.reported_rows import ReportedRow, reported
 
 __all__ = [

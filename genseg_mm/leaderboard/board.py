@@ -65,9 +65,7 @@ class Leaderboard:
         return paths
 
 
-def build(
-    out_dir: str | Path, suite_cfg: Mapping[str, Any], created: datetime | None = None
-) -> Leaderboard:
+def build(out_dir: str | Path, suite_cfg: Mapping[str, Any], created: datetime | None = None) -> Leaderboard:
     """Leaderboard of all records of an output folder.
 
     Args:
@@ -86,9 +84,7 @@ def build(
     return from_records(records, suite_cfg, created)
 
 
-def from_records(
-    records: Sequence[Record], suite_cfg: Mapping[str, Any], created: datetime
-) -> Leaderboard:
+def from_records(records: Sequence[Record], suite_cfg: Mapping[str, Any], created: datetime) -> Leaderboard:
     """Leaderboard of these records; see `build`."""
     cfg = dict(benchmarks=suite_cfg['benchmarks'], models=suite_cfg.get('models') or {})
     models, benchmarks = list(cfg['models']), list(cfg['benchmarks'])

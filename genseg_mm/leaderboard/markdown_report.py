@@ -12,11 +12,7 @@ DASH = '–'
 
 
 def markdown_text(
-    title: str,
-    suite: Mapping[str, Any],
-    tables: Sequence[Table],
-    records: Sequence[Record],
-    created: datetime,
+    title: str, suite: Mapping[str, Any], tables: Sequence[Table], records: Sequence[Record], created: datetime
 ) -> str:
     """All tables, and a list of the runs.
 
@@ -139,17 +135,12 @@ def _run_lines(records: Sequence[Record]) -> list[str]:
     )  # fmt: skip
     for record in records:
         model, data, run = record.model, record.dataset, record.run
-        times = ', '.join(
-            f'{run["seconds_per_item"][key]:.4g}' for key in ('model', 'data', 'metric')
-        )
+        times = ', '.join(f'{run["seconds_per_item"][key]:.4g}' for key in ('model', 'data', 'metric'))
         items = f'{data["items"]}' + (f' (⚠ {record.incomplete})' if record.incomplete else '')
         hashes = [
-            (text or DASH)[:12]
-            for text in (model['config_sha256'], model['checkpoint_sha256'], data['fingerprint'])
+            (text or DASH)[:12] for text in (model['config_sha256'], model['checkpoint_sha256'], data['fingerprint'])
         ]
         seed = DASH if run['seed'] is None else run['seed']
         cells = [model['title'], record.benchmark['title'], items, *hashes, seed, times]
-        lines.append(
-            _line([escape(cell) for cell in [*cells, f'{run["device"]}, {run["hardware"]}']])
-        )
+        lines.append(_line([escape(cell) for cell in [*cells, f'{run["device"]}, {run["hardware"]}']]))
     return [*lines, '']

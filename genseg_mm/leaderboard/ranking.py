@@ -40,13 +40,8 @@ def mean_ranks(
         One mean per row, smaller is better, None for a row without one.
     """
     if complete:
-        rows = [
-            row if all(value is not None for value in row) else [None] * len(row) for row in rows
-        ]
-    columns = [
-        column_ranks([row[number] for row in rows], higher)
-        for number, higher in enumerate(higher_is_better)
-    ]
+        rows = [row if all(value is not None for value in row) else [None] * len(row) for row in rows]
+    columns = [column_ranks([row[number] for row in rows], higher) for number, higher in enumerate(higher_is_better)]
     means: list[Number] = []
     for number in range(len(rows)):
         own = [column[number] for column in columns if column[number] is not None]
@@ -58,9 +53,7 @@ def places(scores: Sequence[Number]) -> list[int | None]:
     """Places by score, the smallest first; equal scores share the better place (1, 2, 2, 4)."""
     present = [score for score in scores if score is not None]
     return [
-        None
-        if score is None
-        else 1 + sum(other < score and not math.isclose(other, score) for other in present)
+        None if score is None else 1 + sum(other < score and not math.isclose(other, score) for other in present)
         for score in scores
     ]
 

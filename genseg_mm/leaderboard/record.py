@@ -71,9 +71,7 @@ class Record:
         return path if path.is_relative_to(self.folder.resolve()) else None
 
     @classmethod
-    def from_dict(
-        cls, data: Any, where: str | Path = 'record', folder: Path | None = None
-    ) -> 'Record':
+    def from_dict(cls, data: Any, where: str | Path = 'record', folder: Path | None = None) -> 'Record':
         """Checks the parsed JSON.
 
         Raises:
@@ -87,10 +85,7 @@ class Record:
 
     def to_dict(self) -> dict[str, Any]:
         """What result.json holds; NaN is written as null, because JSON has no NaN."""
-        numbers = {
-            key: None if value is None or math.isnan(value) else value
-            for key, value in self.metrics.items()
-        }
+        numbers = {key: None if value is None or math.isnan(value) else value for key, value in self.metrics.items()}
         return dict(
             schema=SCHEMA,
             model=self.model,

@@ -25,13 +25,7 @@ KEYS: dict[str, dict[str, tuple[type, ...]]] = {
         num_parameters=_MAYBE_COUNT,
     ),
     'benchmark': dict(
-        suite=_TEXT,
-        name=_TEXT,
-        title=_TEXT,
-        task=_TEXT,
-        protocol=_TEXT,
-        sha256=_MAYBE_TEXT,
-        tolerance=_MAYBE_NUMBER,
+        suite=_TEXT, name=_TEXT, title=_TEXT, task=_TEXT, protocol=_TEXT, sha256=_MAYBE_TEXT, tolerance=_MAYBE_NUMBER
     ),
     'dataset': dict(
         type=_TEXT,
@@ -88,9 +82,7 @@ def parse_time(text: str) -> datetime:
     return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 
 
-def _check_section(
-    data: dict, section: str, keys: dict[str, tuple[type, ...]], where: str | Path
-) -> None:
+def _check_section(data: dict, section: str, keys: dict[str, tuple[type, ...]], where: str | Path) -> None:
     values = data.get(section)
     if not isinstance(values, dict):
         raise ValueError(f'{where}: expected an object {section!r}, but got {values!r}')
@@ -111,9 +103,7 @@ def _check_values(data: dict, where: str | Path) -> None:
     for section in ('model', 'benchmark'):
         name = data[section]['name']
         if not name or name in ('.', '..') or any(mark in name for mark in '/\\\0'):
-            raise ValueError(
-                f'{where}: expected {section}.name as the name of a folder, but got {name!r}'
-            )
+            raise ValueError(f'{where}: expected {section}.name as the name of a folder, but got {name!r}')
     if items < 0:
         raise ValueError(f'{where}: expected dataset.items >= 0, but got {items}')
     tolerance = data['benchmark']['tolerance']
@@ -129,9 +119,7 @@ def _check_values(data: dict, where: str | Path) -> None:
     for key in _TIMES:
         seconds = run['seconds_per_item'].get(key)
         if not isinstance(seconds, (int, float)) or isinstance(seconds, bool):
-            raise ValueError(
-                f'{where}: expected run.seconds_per_item.{key} as a number, but got {seconds!r}'
-            )
+            raise ValueError(f'{where}: expected run.seconds_per_item.{key} as a number, but got {seconds!r}')
 
 
 def checked_metrics(metrics: Any, where: str | Path) -> dict[str, float]:
@@ -143,9 +131,7 @@ def checked_metrics(metrics: Any, where: str | Path) -> dict[str, float]:
         if value is None:
             value = math.nan
         if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isinf(value):
-            raise ValueError(
-                f'{where}: expected metrics.{key} as a finite number or null, but got {value!r}'
-            )
+            raise ValueError(f'{where}: expected metrics.{key} as a finite number or null, but got {value!r}')
         numbers[key] = float(value)
     return numbers
 
@@ -155,11 +141,7 @@ def checked_examples(examples: Any, where: str | Path) -> list[dict[str, Any]]:
     if not isinstance(examples, list):
         raise ValueError(f'{where}: expected a list of examples, but got {examples!r}')
     for number, example in enumerate(examples):
-        texts = (
-            [example.get(key) for key in ('file', 'caption')]
-            if isinstance(example, dict)
-            else [None]
-        )
+        texts = [example.get(key) for key in ('file', 'caption')] if isinstance(example, dict) else [None]
         if not all(isinstance(text, str) for text in texts) or example.get('kind') not in PICTURES:
             raise ValueError(
                 f'{where}: expected example {number} with texts file and caption and a kind of {PICTURES}, but got '

@@ -42,9 +42,7 @@ class Regression:
         return f'{self.kind}: {_line(self)}'
 
 
-def regressions(
-    new: Sequence[Record], old: Sequence[Record], default_tolerance: float
-) -> list[Regression]:
+def regressions(new: Sequence[Record], old: Sequence[Record], default_tolerance: float) -> list[Regression]:
     """Compares records by model and benchmark.
 
     Args:
@@ -69,16 +67,10 @@ def regressions(
         if name in now:
             found += _compare(now[name], record, default_tolerance)
         else:
-            found += [
-                Regression('missing', *name, metric, value)
-                for metric, value in record.metrics.items()
-            ]
+            found += [Regression('missing', *name, metric, value) for metric, value in record.metrics.items()]
     for name, record in now.items():
         if name not in before:
-            found += [
-                Regression('new', *name, metric, None, value)
-                for metric, value in record.metrics.items()
-            ]
+            found += [Regression('new', *name, metric, None, value) for metric, value in record.metrics.items()]
     return found
 
 
@@ -99,9 +91,7 @@ def format_regressions(found: Sequence[Regression], compared: int | None = None)
     if failures:
         lines.append(f'FAILED: {failures}{of} numbers are not as they were')
     else:
-        lines.append(
-            f'passed: {"all" if compared is None else f"all {compared}"} numbers are as they were'
-        )
+        lines.append(f'passed: {"all" if compared is None else f"all {compared}"} numbers are as they were')
     return '\n'.join(lines)
 
 
@@ -132,9 +122,7 @@ def _compare(new: Record, old: Record, default_tolerance: float) -> list[Regress
         if metric not in new.metrics:
             found.append(Regression('missing', *old.name, metric, before))
         elif kind != 'moved':
-            found.append(
-                Regression(kind, *old.name, metric, before, new.metrics[metric], None, differs)
-            )
+            found.append(Regression(kind, *old.name, metric, before, new.metrics[metric], None, differs))
         elif _moved(new.metrics[metric], before, tolerance):
             numbers = before, new.metrics[metric], tolerance
             found.append(Regression('moved', *old.name, metric, *numbers, differs))

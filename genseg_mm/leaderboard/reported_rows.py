@@ -96,9 +96,7 @@ def _parse_row(fields: list[str], where: str) -> ReportedRow:
     if not 0 <= number <= 100:
         raise ValueError(f'{where}: expected percent in [0, 100], but got {values["value"]!r}')
     if values['status'] not in STATUSES:
-        raise ValueError(
-            f'{where}: expected a status of {list(STATUSES)}, but got {values["status"]!r}'
-        )
+        raise ValueError(f'{where}: expected a status of {list(STATUSES)}, but got {values["status"]!r}')
     return ReportedRow(**{**values, 'value': number}, text=values['value'])
 
 

@@ -87,9 +87,7 @@ class TableSpec:
                 )
         ranked = [column.name for column in self.columns if column.better]
         if self.rank_by is not None and self.rank_by not in ranked:
-            raise ValueError(
-                f'{where}: expected rank_by as one of {ranked} or None, but got {self.rank_by!r}'
-            )
+            raise ValueError(f'{where}: expected rank_by as one of {ranked} or None, but got {self.rank_by!r}')
 
 
 def _check_keys(cls: type, entry: Mapping[str, Any], needed: tuple[str, ...], where: str) -> None:
@@ -99,7 +97,5 @@ def _check_keys(cls: type, entry: Mapping[str, Any], needed: tuple[str, ...], wh
     if unknown or missing:
         raise ValueError(
             f'{where}: expected the keys {", ".join(allowed)}, but '
-            + ' and '.join(
-                [f'got {key!r}' for key in unknown] + [f'{key!r} is missing' for key in missing]
-            )
+            + ' and '.join([f'got {key!r}' for key in unknown] + [f'{key!r} is missing' for key in missing])
         )

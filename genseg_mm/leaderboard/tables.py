@@ -113,9 +113,7 @@ class Table:
         return 'Nothing is ranked here: all measured numbers are of incomplete or other data (⚠).'
 
 
-def make_table(
-    entry: Mapping[str, Any], records: Sequence[Record], cfg: Mapping[str, Any]
-) -> Table:
+def make_table(entry: Mapping[str, Any], records: Sequence[Record], cfg: Mapping[str, Any]) -> Table:
     """Builds a table of the suite.
 
     Args:
@@ -257,22 +255,15 @@ def _rank(spec: TableSpec, rows: Sequence[Row]) -> None:
             for row, flag in zip(ranked, flags, strict=True):
                 row.cells[number].best = flag
     deciding = [
-        number
-        for number, column in enumerate(spec.columns)
-        if column.better and spec.rank_by in (None, column.name)
+        number for number, column in enumerate(spec.columns) if column.better and spec.rank_by in (None, column.name)
     ]
     scores = _mean_ranks(spec, ranked, deciding, complete=True)
     for row, place in zip(ranked, ranking.places(scores), strict=True):
         row.place = place
 
 
-def _mean_ranks(
-    spec: TableSpec, rows: Sequence[Row], columns: Sequence[int], complete: bool
-) -> list[float | None]:
-    values = [
-        [row.cells[n].ranked_value() if complete else row.cells[n].value for n in columns]
-        for row in rows
-    ]
+def _mean_ranks(spec: TableSpec, rows: Sequence[Row], columns: Sequence[int], complete: bool) -> list[float | None]:
+    values = [[row.cells[n].ranked_value() if complete else row.cells[n].value for n in columns] for row in rows]
     higher = [spec.columns[number].better == 'higher' for number in columns]
     return ranking.mean_ranks(values, higher, complete)
 

@@ -17,12 +17,7 @@ from genseg_mm.models.mask_head import GenerativeMaskHead
 from genseg_mm.models.patch_codec import PatchCodec
 from genseg_mm.models.prompt_encoders import QwenVLPromptEncoder, T5PromptEncoder
 from genseg_mm.models.released_weights import load_released
-from genseg_mm.models.timestep_samplers import (
-    JointTimesteps,
-    LogitNormalTimesteps,
-    LongTailTimesteps,
-    UniformTimesteps,
-)
+from genseg_mm.models.timestep_samplers import JointTimesteps, LogitNormalTimesteps, LongTailTimesteps, UniformTimesteps
 
 read_safetensors_anywhere()
 

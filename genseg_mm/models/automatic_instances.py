@@ -149,7 +149,5 @@ def settings_of(automatic: Any) -> dict[str, Any] | None:
     known = [name for name in parameters if name not in ('color_map', 'size')]  # a call's own
     unknown = sorted(set(settings) - set(known))
     if unknown:
-        raise ValueError(
-            f'automatic: expected settings out of {", ".join(known)}, but got {", ".join(unknown)}'
-        )
+        raise ValueError(f'automatic: expected settings out of {", ".join(known)}, but got {", ".join(unknown)}')
     return settings

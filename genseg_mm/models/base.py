@@ -15,9 +15,7 @@ from genseg_mm.models.mmseg_api import MMSegApiMixin
 class GenSegModel(MMSegApiMixin, BaseModel):
     """BaseModel whose logged losses are means over all ranks (MMEngine logs those of rank 0 alone)."""
 
-    def parse_losses(
-        self, losses: dict[str, Tensor | list[Tensor]]
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def parse_losses(self, losses: dict[str, Tensor | list[Tensor]]) -> tuple[Tensor, dict[str, Tensor]]:
         """Sums the losses for the backward pass and averages their logged values over ranks.
 
         Args:
@@ -74,17 +72,13 @@ def frozen_pass(device: torch.device) -> Iterator[None]:
         yield
 
 
-def _drop_own_state(
-    module: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_: object
-) -> None:
+def _drop_own_state(module: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_: object) -> None:
     if prefix:  # the part's own state_dict, such as save_pretrained asks for, stays whole
         for key in [key for key in state_dict if key.startswith(prefix)]:
             del state_dict[key]
 
 
-def _keep_own_state(
-    module: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_: object
-) -> None:
+def _keep_own_state(module: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_: object) -> None:
     for child_name, child in module.named_modules():
         child_prefix = f'{child_name}.' if child_name else ''
         own = dict(child.named_parameters(recurse=False))

@@ -54,9 +54,7 @@ def image_latents(model: nn.Module, inputs: Tensor, samples: Sequence[BaseDataEl
     return cached.float()
 
 
-def mask_latents(
-    model: nn.Module, samples: Sequence[BaseDataElement], images: Tensor
-) -> Tensor | None:
+def mask_latents(model: nn.Module, samples: Sequence[BaseDataElement], images: Tensor) -> Tensor | None:
     """Cached latents of the masks of samples of task 'mask', None if there are none.
 
     Args:
@@ -83,11 +81,7 @@ def mask_latents(
 
 
 def encode_prompts(
-    model: nn.Module,
-    texts: Sequence[str],
-    inputs: Tensor,
-    samples: Sequence[BaseDataElement],
-    has_image: Tensor,
+    model: nn.Module, texts: Sequence[str], inputs: Tensor, samples: Sequence[BaseDataElement], has_image: Tensor
 ) -> PromptEmbeddings:
     """Embeddings of the prompts.
 
@@ -144,9 +138,7 @@ def _own_prompt(text: str, sample: BaseDataElement) -> str:
     )
 
 
-def _check_prompts(
-    states: list[Tensor], masks: list[Tensor], samples: Sequence[BaseDataElement]
-) -> None:
+def _check_prompts(states: list[Tensor], masks: list[Tensor], samples: Sequence[BaseDataElement]) -> None:
     for one, mask, sample in zip(states, masks, samples, strict=True):
         if one.dim() != 2 or mask.dim() != 1 or len(one) > len(mask):
             raise ValueError(
@@ -225,9 +217,7 @@ def encoder_manifest(model: nn.Module, kind: str) -> dict:
         weights = weights_digest(encoder)
         joined = json.dumps(settings, sort_keys=True) + weights
         manifest = dict(
-            fingerprint=hashlib.sha256(joined.encode()).hexdigest()[:32],
-            settings=settings,
-            weights=weights,
+            fingerprint=hashlib.sha256(joined.encode()).hexdigest()[:32], settings=settings, weights=weights
         )
         if kind == 'prompt':
             manifest['looks_at_images'] = looks

@@ -40,9 +40,7 @@ def normalize_colors(raw: Tensor, normalize: str, bias: float = 0.0) -> Tensor:
     return (raw + low) / (high + low + 1e-5) * 255
 
 
-def stretch_colors(
-    colors: Tensor, gamma: float = 1.0, extremes: tuple[Tensor, Tensor] | None = None
-) -> Tensor:
+def stretch_colors(colors: Tensor, gamma: float = 1.0, extremes: tuple[Tensor, Tensor] | None = None) -> Tensor:
     """One map stretched to the full range: ((x - min) / (max - min)) ** gamma * 255.
 
     The reference does this at inference: to each map of the MAE, to the maps of a batch together
@@ -72,9 +70,7 @@ def extremes_of(maps: list[Tensor]) -> tuple[Tensor, Tensor]:
 def check_color_scale(normalize: str) -> None:
     """Raises ValueError for a colour scale that does not exist."""
     if normalize not in COLOR_SCALES:
-        raise ValueError(
-            f'normalize must be one of {", ".join(COLOR_SCALES)}, but got {normalize!r}'
-        )
+        raise ValueError(f'normalize must be one of {", ".join(COLOR_SCALES)}, but got {normalize!r}')
 
 
 def check_stretch(stretch: str) -> None:

@@ -83,9 +83,7 @@ class InstanceColoringHead(BaseModule):
         self.fuse = nn.Sequential(
             *[
                 nn.Sequential(
-                    nn.Conv2d(channels, channels, 3, padding=1),
-                    nn.GroupNorm(num_groups, channels),
-                    nn.GELU(),
+                    nn.Conv2d(channels, channels, 3, padding=1), nn.GroupNorm(num_groups, channels), nn.GELU()
                 )
                 for _ in range(2)
             ]
@@ -101,9 +99,7 @@ class InstanceColoringHead(BaseModule):
         Returns:
             (N, 3, h, w).
         """
-        levels = [
-            lateral(inputs[i]) for lateral, i in zip(self.laterals, self.in_index, strict=True)
-        ]
+        levels = [lateral(inputs[i]) for lateral, i in zip(self.laterals, self.in_index, strict=True)]
         size = max((level.shape[-2:] for level in levels), key=lambda shape: shape[0] * shape[1])
         fused = sum(self._resize(level, size) for level in levels)  # (N, channels, h, w)
         return self.conv_seg(self.fuse(fused))
@@ -130,10 +126,7 @@ class InstanceColoringHead(BaseModule):
         return coloring_losses(self.loss_decode, colors, batch_data_samples)
 
     def predict(
-        self,
-        inputs: Sequence[Tensor],
-        batch_img_metas: list[dict[str, Any]],
-        test_cfg: dict[str, Any] | None = None,
+        self, inputs: Sequence[Tensor], batch_img_metas: list[dict[str, Any]], test_cfg: dict[str, Any] | None = None
     ) -> Tensor:
         """Colour maps, each stretched to [0, 255] over its area without padding.
 
@@ -163,14 +156,10 @@ class InstanceColoringHead(BaseModule):
                 )
             return normalize_colors(raw, self.normalize, self.bias)
         colors = normalize_colors(raw, 'none' if relative else self.normalize, self.bias)
-        return torch.stack(
-            [self._stretch(one, meta) for one, meta in zip(colors, batch_img_metas, strict=True)]
-        )
+        return torch.stack([self._stretch(one, meta) for one, meta in zip(colors, batch_img_metas, strict=True)])
 
     def _stretch(self, colors: Tensor, meta: dict[str, Any]) -> Tensor:
-        left, right, top, bottom = meta.get(
-            'img_padding_size', meta.get('padding_size', (0, 0, 0, 0))
-        )
+        left, right, top, bottom = meta.get('img_padding_size', meta.get('padding_size', (0, 0, 0, 0)))
         height, width = colors.shape[-2:]
         valid = (slice(None), slice(top, height - bottom), slice(left, width - right))
         stretched = torch.zeros_like(colors)
@@ -180,9 +169,7 @@ class InstanceColoringHead(BaseModule):
     def _resize(self, maps: Tensor, size: tuple[int, int]) -> Tensor:
         if tuple(maps.shape[-2:]) == tuple(size):
             return maps
-        return F.interpolate(
-            maps, size=tuple(size), mode='bilinear', align_corners=self.align_corners
-        )
+        return F.interpolate(maps, size=tuple(size), mode='bilinear', align_corners=self.align_corners)
 
 
 def _input_size(meta: dict[str, Any]) -> tuple[int, int]:

@@ -44,10 +44,7 @@ class ControlMap(BaseModel):
         return ('points', 'edges')
 
     def __init__(
-        self,
-        kind: str = 'rgb',
-        data_preprocessor: dict[str, Any] | None = None,
-        init_cfg: dict[str, Any] | None = None,
+        self, kind: str = 'rgb', data_preprocessor: dict[str, Any] | None = None, init_cfg: dict[str, Any] | None = None
     ) -> None:
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
         if kind not in KINDS:
@@ -57,10 +54,7 @@ class ControlMap(BaseModel):
         self.nothing = nn.Parameter(torch.zeros(0))
 
     def forward(
-        self,
-        inputs: list[Tensor] | Tensor,
-        data_samples: list[BaseDataElement] | None = None,
-        mode: str = 'predict',
+        self, inputs: list[Tensor] | Tensor, data_samples: list[BaseDataElement] | None = None, mode: str = 'predict'
     ) -> list[BaseDataElement]:
         """The samples with their maps.
 
@@ -78,9 +72,7 @@ class ControlMap(BaseModel):
             ValueError: If the mode is another one, the images are not the loader's, or the oracle has no map.
         """
         if mode != 'predict':
-            raise ValueError(
-                f"mode must be 'predict', as a ControlMap has nothing to train, but got {mode!r}"
-            )
+            raise ValueError(f"mode must be 'predict', as a ControlMap has nothing to train, but got {mode!r}")
         if data_samples is None:
             raise ValueError('ControlMap needs data samples to write its maps to, but got None')
         for image, sample in zip(inputs, data_samples, strict=True):

@@ -49,13 +49,7 @@ class GenSegDataPreprocessor(ImgDataPreprocessor):
         pad_size_divisor: int = 1,
         **kwargs: object,
     ) -> None:
-        super().__init__(
-            mean=mean,
-            std=std,
-            bgr_to_rgb=bgr_to_rgb,
-            pad_size_divisor=pad_size_divisor,
-            **kwargs,
-        )
+        super().__init__(mean=mean, std=std, bgr_to_rgb=bgr_to_rgb, pad_size_divisor=pad_size_divisor, **kwargs)
 
     def forward(self, data: dict, training: bool = False) -> dict:
         """Moves a batch to the device, normalises and stacks it.

@@ -80,11 +80,7 @@ class DescriptionWriter(FrozenPartsMixin, BaseModule):
         config = self.model.config
         self.chat = QwenVLChat(processor, config, system_prompt, **(tokenizer_kwargs or {}))
         self.images = QwenVLImages(
-            processor,
-            config.vision_config,
-            min_pixels,
-            max_pixels,
-            **(image_processor_kwargs or {}),
+            processor, config.vision_config, min_pixels, max_pixels, **(image_processor_kwargs or {})
         )
         self.template, self.system_prompt = template, system_prompt
         self.batch_size, self.num_empty = batch_size, 0
@@ -137,9 +133,7 @@ class DescriptionWriter(FrozenPartsMixin, BaseModule):
         """
         check_texts(texts, 'questions')
         if len(images) != len(texts):
-            raise ValueError(
-                f'expected one picture per text, but got {len(images)} pictures and {len(texts)} texts'
-            )
+            raise ValueError(f'expected one picture per text, but got {len(images)} pictures and {len(texts)} texts')
         descriptions: list[str] = []
         for start in range(0, len(texts), self.batch_size):
             part = slice(start, start + self.batch_size)
@@ -160,13 +154,8 @@ class DescriptionWriter(FrozenPartsMixin, BaseModule):
             pixel_values=torch.cat([patches for patches, _ in shown]),
             image_grid_thw=torch.cat([grid for _, grid in shown]).to(device),
         )
-        answers = self.chat.tokenizer.batch_decode(
-            output[:, batch.input_ids.shape[1] :], skip_special_tokens=True
-        )
-        return [
-            _stripped(answer) or self._empty(text)
-            for answer, text in zip(answers, texts, strict=True)
-        ]
+        answers = self.chat.tokenizer.batch_decode(output[:, batch.input_ids.shape[1] :], skip_special_tokens=True)
+        return [_stripped(answer) or self._empty(text) for answer, text in zip(answers, texts, strict=True)]
 
     def _empty(self, text: str) -> str:
         self.num_empty += 1
@@ -185,8 +174,6 @@ def _stripped(answer: str) -> str:
 def _to_tensor(image: np.ndarray) -> Tensor:
     """BGR uint8 (H, W, 3) -> RGB in [-1, 1], (1, 3, H, W)."""
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise ValueError(
-            f'expected a picture (H, W, 3) of uint8 in BGR, but got {image.shape} of {image.dtype}'
-        )
+        raise ValueError(f'expected a picture (H, W, 3) of uint8 in BGR, but got {image.shape} of {image.dtype}')
     rgb = torch.from_numpy(np.ascontiguousarray(image[..., ::-1]))
     return rgb.permute(2, 0, 1)[None].float() / 127.5 - 1

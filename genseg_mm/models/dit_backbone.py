@@ -61,9 +61,7 @@ class DiTBackbone(BaseModule):
         self.has_source = is_pretrained_config(transformer)
         self.transformer: nn.Module = build_part(transformer)
         if type(self.transformer).__name__ != expected:
-            raise ValueError(
-                f'family {family!r} expects a {expected}, but got a {type(self.transformer).__name__}'
-            )
+            raise ValueError(f'family {family!r} expects a {expected}, but got a {type(self.transformer).__name__}')
         # Layers that are not the released ones any more.
         self.new_layers: list[str] = self.family.prepare(self.transformer)
         if self.has_source and self.new_layers:
@@ -218,8 +216,6 @@ def _with_dtype(transformer: dict) -> dict:
         if isinstance(name, str):
             dtype = getattr(torch, name.removeprefix('torch.'), None)
             if not isinstance(dtype, torch.dtype):
-                raise ValueError(
-                    f"transformer.{key} must name a dtype, such as 'bfloat16', but got {name!r}"
-                )
+                raise ValueError(f"transformer.{key} must name a dtype, such as 'bfloat16', but got {name!r}")
             transformer[key] = dtype
     return transformer

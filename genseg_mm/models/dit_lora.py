@@ -17,9 +17,7 @@ ADAPTERS, NEW_LAYERS = 'adapter_model.safetensors', 'new_layers.safetensors'
 PEFT_PREFIX = 'base_model.model.'
 
 
-def add_lora(
-    transformer: nn.Module, lora: dict, new_layers: Sequence[str], has_source: bool
-) -> None:
+def add_lora(transformer: nn.Module, lora: dict, new_layers: Sequence[str], has_source: bool) -> None:
     """Freezes a transformer and adds adapters in place; the adapters and the new layers are trained.
 
     Adapters are float32 on bfloat16 weights too.
@@ -48,18 +46,11 @@ def add_lora(
         if any(f'{name}.'.startswith(f'{layer}.') for layer in new_layers)
         or {own.requires_grad for own in module.parameters()} == {False}
     ]
-    defaults = dict(
-        r=rank,
-        lora_alpha=rank,
-        target_modules=list(ATTENTION_LAYERS),
-        exclude_modules=excluded or None,
-    )
+    defaults = dict(r=rank, lora_alpha=rank, target_modules=list(ATTENTION_LAYERS), exclude_modules=excluded or None)
     _inject(transformer, peft.LoraConfig(**{**defaults, **lora}), new_layers, has_source)
 
 
-def _inject(
-    transformer: nn.Module, config: Any, new_layers: Sequence[str], has_source: bool
-) -> None:
+def _inject(transformer: nn.Module, config: Any, new_layers: Sequence[str], has_source: bool) -> None:
     transformer.requires_grad_(False)
     _import_peft().inject_adapter_in_model(config, transformer)
     for name, parameter in transformer.named_parameters():
@@ -95,17 +86,12 @@ def save_lora(transformer: nn.Module, folder: str | Path, new_layers: Sequence[s
     folder.mkdir(parents=True, exist_ok=True)
     transformer.peft_config['default'].save_pretrained(str(folder))
     adapters = peft.get_peft_model_state_dict(transformer)
-    save_file(
-        {f'{PEFT_PREFIX}{key}': value.contiguous() for key, value in adapters.items()},
-        folder / ADAPTERS,
-    )
+    save_file({f'{PEFT_PREFIX}{key}': value.contiguous() for key, value in adapters.items()}, folder / ADAPTERS)
     if new_layers:
         save_file(dict(_state_of(transformer, new_layers)), folder / NEW_LAYERS)
 
 
-def load_lora(
-    transformer: nn.Module, folder: str | Path, new_layers: Sequence[str], has_source: bool
-) -> None:
+def load_lora(transformer: nn.Module, folder: str | Path, new_layers: Sequence[str], has_source: bool) -> None:
     """Reads what :func:`save_lora` wrote, and adds the adapters first if there are none.
 
     Args:
@@ -123,9 +109,7 @@ def load_lora(
     wanted = ['adapter_config.json', ADAPTERS, *([NEW_LAYERS] if new_layers else [])]
     for name in wanted:
         if not (folder / name).is_file():
-            raise FileNotFoundError(
-                f'{folder} has no {name}; expected a folder that DiTBackbone.save_lora wrote'
-            )
+            raise FileNotFoundError(f'{folder} has no {name}; expected a folder that DiTBackbone.save_lora wrote')
     saved = peft.LoraConfig.from_pretrained(str(folder))
     if not _has_lora(transformer):
         _inject(transformer, saved, new_layers, has_source)
@@ -137,8 +121,7 @@ def load_lora(
                 f'got {getattr(saved, key)}; build it with the same lora, or with none'
             )
     adapters = {
-        key.removeprefix(PEFT_PREFIX): value
-        for key, value in load_weights_only(str(folder / ADAPTERS)).items()
+        key.removeprefix(PEFT_PREFIX): value for key, value in load_weights_only(str(folder / ADAPTERS)).items()
     }
     _check_same(adapters, peft.get_peft_model_state_dict(transformer), folder / ADAPTERS)
     peft.set_peft_model_state_dict(transformer, adapters)
@@ -182,11 +165,7 @@ def _check_same(saved: dict[str, Tensor], own: dict[str, Tensor], file: Path) ->
 
 
 def _drop_frozen(
-    names: frozenset[str],
-    module: nn.Module,
-    state_dict: dict[str, Tensor],
-    prefix: str,
-    *_: object,
+    names: frozenset[str], module: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_: object
 ) -> None:
     if prefix:  # the transformer's own state_dict, such as save_pretrained asks for, stays whole
         for name in names:
@@ -194,11 +173,7 @@ def _drop_frozen(
 
 
 def _keep_frozen(
-    names: frozenset[str],
-    module: nn.Module,
-    state_dict: dict[str, Tensor],
-    prefix: str,
-    *_: object,
+    names: frozenset[str], module: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_: object
 ) -> None:
     for name, value in module.state_dict().items():
         if name in names:

@@ -14,21 +14,11 @@ from torch.nn import functional as F
 from genseg_mm.finite import check_finite, picture_of
 from genseg_mm.models.automatic_instances import settings_of
 from genseg_mm.models.base import GenSegModel
-from genseg_mm.models.color_scale import (
-    check_color_scale,
-    check_stretch,
-    extremes_of,
-    normalize_colors,
-    stretch_colors,
-)
+from genseg_mm.models.color_scale import check_color_scale, check_stretch, extremes_of, normalize_colors, stretch_colors
 from genseg_mm.models.losses import coloring_losses
 from genseg_mm.models.map_prompting import MapPrompting
 from genseg_mm.models.mmseg_api import refuse_mmseg_settings
-from genseg_mm.models.network_size import (
-    NetworkSizeMixin,
-    checked_processing_size,
-    network_resize_of,
-)
+from genseg_mm.models.network_size import NetworkSizeMixin, checked_processing_size, network_resize_of
 from genseg_mm.models.presets import settings_for
 from genseg_mm.models.semantic_maps import add_semantic_maps
 from genseg_mm.registry import MODELS
@@ -99,8 +89,7 @@ class Gen2Seg(NetworkSizeMixin, MapPrompting, GenSegModel):
         train_cfg: None = None,
     ) -> None:
         super().__init__(
-            data_preprocessor=data_preprocessor or {'type': 'genseg_mm.GenSegDataPreprocessor'},
-            init_cfg=init_cfg,
+            data_preprocessor=data_preprocessor or {'type': 'genseg_mm.GenSegDataPreprocessor'}, init_cfg=init_cfg
         )
         refuse_mmseg_settings('Gen2Seg', pretrained=pretrained, train_cfg=train_cfg)
         self.colorer = MODELS.build(colorer)
@@ -109,9 +98,7 @@ class Gen2Seg(NetworkSizeMixin, MapPrompting, GenSegModel):
             type(self.colorer).__name__,
             normalize=normalize, gamma=gamma, stretch=stretch, output=output,
         )  # fmt: skip
-        normalize, gamma, stretch, output = (
-            settings[key] for key in ('normalize', 'gamma', 'stretch', 'output')
-        )
+        normalize, gamma, stretch, output = (settings[key] for key in ('normalize', 'gamma', 'stretch', 'output'))
         check_color_scale(normalize)
         check_stretch(stretch)
         if gamma <= 0:
@@ -162,10 +149,7 @@ class Gen2Seg(NetworkSizeMixin, MapPrompting, GenSegModel):
         return raw
 
     def forward(
-        self,
-        inputs: Tensor,
-        data_samples: list[BaseDataElement] | None = None,
-        mode: str = 'tensor',
+        self, inputs: Tensor, data_samples: list[BaseDataElement] | None = None, mode: str = 'tensor'
     ) -> Tensor | dict[str, Tensor] | list[BaseDataElement]:
         """MMEngine's three modes.
 
@@ -203,9 +187,7 @@ class Gen2Seg(NetworkSizeMixin, MapPrompting, GenSegModel):
         return coloring_losses(self.coloring_loss, colors, data_samples)
 
     @torch.no_grad()
-    def predict(
-        self, inputs: Tensor, data_samples: list[BaseDataElement] | None = None
-    ) -> list[BaseDataElement]:
+    def predict(self, inputs: Tensor, data_samples: list[BaseDataElement] | None = None) -> list[BaseDataElement]:
         """Colour maps, and instances for the samples with prompts, or for all with ``automatic``.
 
         A map is stretched to [0, 255] over its own valid area (without padding), whatever scale it

@@ -42,8 +42,7 @@ class GenerativePretraining(GenSegModel):
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(
-            data_preprocessor=data_preprocessor or {'type': 'genseg_mm.GenSegDataPreprocessor'},
-            init_cfg=init_cfg,
+            data_preprocessor=data_preprocessor or {'type': 'genseg_mm.GenSegDataPreprocessor'}, init_cfg=init_cfg
         )
         if not 0 < mask_ratio < 1:
             raise ValueError(f'mask_ratio must lie in (0, 1), but got {mask_ratio}')
@@ -55,15 +54,11 @@ class GenerativePretraining(GenSegModel):
             self.register_buffer('alphas_cumprod', _stable_diffusion_alphas(), persistent=False)
         else:
             raise ValueError(
-                'GenerativePretraining knows MAEColorer and UNetColorer, '
-                f'but got {type(self.colorer).__name__}'
+                f'GenerativePretraining knows MAEColorer and UNetColorer, but got {type(self.colorer).__name__}'
             )
 
     def forward(
-        self,
-        inputs: Tensor,
-        data_samples: list[BaseDataElement] | None = None,
-        mode: str = 'tensor',
+        self, inputs: Tensor, data_samples: list[BaseDataElement] | None = None, mode: str = 'tensor'
     ) -> Tensor | dict[str, Tensor]:
         """MMEngine's modes, of which pretraining has ``'loss'`` only.
 

@@ -12,12 +12,7 @@ from genseg_mm.functional.flow_matching import euler_solve
 from genseg_mm.models import cached_inputs
 from genseg_mm.models.base import GenSegModel
 from genseg_mm.models.mmseg_api import refuse_mmseg_settings
-from genseg_mm.models.network_size import (
-    NATIVE,
-    NetworkSizeMixin,
-    checked_processing_size,
-    resize_to,
-)
+from genseg_mm.models.network_size import NATIVE, NetworkSizeMixin, checked_processing_size, resize_to
 from genseg_mm.models.picture_generation import (
     check_guidance,
     checked_settings,
@@ -85,8 +80,7 @@ class GenMask(NetworkSizeMixin, GenSegModel):
         train_cfg: None = None,
     ) -> None:
         super().__init__(
-            data_preprocessor=data_preprocessor or dict(type='genseg_mm.GenSegDataPreprocessor'),
-            init_cfg=init_cfg,
+            data_preprocessor=data_preprocessor or dict(type='genseg_mm.GenSegDataPreprocessor'), init_cfg=init_cfg
         )
         refuse_mmseg_settings('GenMask', pretrained=pretrained, train_cfg=train_cfg)
         self.codec = MODELS.build(codec)
@@ -117,10 +111,7 @@ class GenMask(NetworkSizeMixin, GenSegModel):
         return resize_to(NATIVE if self.processing_size is None else self.processing_size, strides)
 
     def forward(
-        self,
-        inputs: Tensor,
-        data_samples: list[BaseDataElement] | None = None,
-        mode: str = 'tensor',
+        self, inputs: Tensor, data_samples: list[BaseDataElement] | None = None, mode: str = 'tensor'
     ) -> dict[str, Tensor] | list[BaseDataElement] | Tensor:
         """MMEngine's three modes.
 
@@ -212,9 +203,7 @@ class GenMask(NetworkSizeMixin, GenSegModel):
         if generators is None:
             generators = [seeded_generator(seed, index) for index in range(len(texts))]
         if len(generators) != len(texts):
-            raise ValueError(
-                f'generators must be one per text, {len(texts)}, but got {len(generators)}'
-            )
+            raise ValueError(f'generators must be one per text, {len(texts)}, but got {len(generators)}')
         # One call for both, so that all are padded to one length.
         unguided = [negative_text] * len(texts) if guidance_scale != 1 else []
         prompt = self.prompt_encoder(texts + unguided, None)
@@ -252,12 +241,7 @@ class GenMask(NetworkSizeMixin, GenSegModel):
             valid = sample.get('img_shape', grey.shape[-2:])
             logits = self.mask_head.grey_to_logits(grey[:, : valid[0], : valid[1]], size)
             check_finite(logits, 'logits', picture_of(sample))
-            sample.set_data(
-                dict(
-                    seg_logits=PixelData(data=logits),
-                    pred_sem_seg=semantic_map(logits > 0),
-                )
-            )
+            sample.set_data(dict(seg_logits=PixelData(data=logits), pred_sem_seg=semantic_map(logits > 0)))
             if 'gt_sem_seg' in sample:
                 sample.gt_sem_seg = semantic_map(sample.gt_sem_seg.data)
 
@@ -266,9 +250,7 @@ class GenMask(NetworkSizeMixin, GenSegModel):
             height, width = data_samples[0].image_latents.shape[-2:]
             size = height * self.codec.downsample, width * self.codec.downsample
         settings = {**self.generation, 'image_size': size}
-        pictures = self.generate(
-            _texts(data_samples), generators=self._test_generators(data_samples), **settings
-        )
+        pictures = self.generate(_texts(data_samples), generators=self._test_generators(data_samples), **settings)
         for picture, sample in zip(pictures_to_bytes(pictures), data_samples, strict=True):
             height, width = tuple(sample.get('img_shape', size))[:2]
             sample.set_data(dict(pred_img=PixelData(data=picture[:, :height, :width])))
@@ -282,9 +264,7 @@ class GenMask(NetworkSizeMixin, GenSegModel):
     def _generated(self, inputs: Tensor, data_samples: list[BaseDataElement]) -> Tensor:
         """Generated latents of masks, (N, C, h, w)."""
         if not all(map(_is_mask, data_samples)):
-            raise ValueError(
-                "expected samples of task 'mask', but got 'image': use mode='predict', or generate(texts)"
-            )
+            raise ValueError("expected samples of task 'mask', but got 'image': use mode='predict', or generate(texts)")
         image_latents = cached_inputs.image_latents(self, inputs, data_samples)
         has_image = torch.ones(len(inputs), dtype=torch.bool, device=inputs.device)
         texts = _texts(data_samples)
@@ -313,9 +293,7 @@ def _texts(data_samples: Sequence[BaseDataElement]) -> list[str]:
 def _task(sample: BaseDataElement) -> str:
     task = sample.get('task', 'mask')
     if task not in ('mask', 'image'):
-        raise ValueError(
-            f"sample {sample.get('img_path', '?')!r}: task must be 'mask' or 'image', but got {task!r}"
-        )
+        raise ValueError(f"sample {sample.get('img_path', '?')!r}: task must be 'mask' or 'image', but got {task!r}")
     return task
 
 

@@ -27,9 +27,7 @@ class LatentCodec(FrozenPartsMixin, BaseModule):
 
     frozen_parts = ('autoencoder',)
 
-    def __init__(
-        self, autoencoder: dict, max_batch: int | None = None, init_cfg: dict | None = None
-    ) -> None:
+    def __init__(self, autoencoder: dict, max_batch: int | None = None, init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg)
         module = build_part(autoencoder)
         has_source = is_pretrained_config(autoencoder) or getattr(module, 'has_source', False)
@@ -64,11 +62,7 @@ class LatentCodec(FrozenPartsMixin, BaseModule):
         The weights are hashed as bfloat16, so that loading them in a lower precision leaves it as it is.
         """
         digest = hashlib.sha256(type(self.autoencoder).__name__.encode())
-        state = {
-            **self.autoencoder.state_dict(),
-            '_mean': self.latents_mean,
-            '_std': self.latents_std,
-        }
+        state = {**self.autoencoder.state_dict(), '_mean': self.latents_mean, '_std': self.latents_std}
         for name in sorted(state):
             value = state[name].detach().to(torch.bfloat16).contiguous().cpu()
             digest.update(f'{name}{tuple(value.shape)}'.encode())
@@ -132,9 +126,7 @@ class LatentCodec(FrozenPartsMixin, BaseModule):
 
     def _decode_unclamped(self, latents: Tensor) -> Tensor:
         seen: list[Tensor] = []
-        hook = self.autoencoder.decoder.register_forward_hook(
-            lambda _module, _args, output: seen.append(output)
-        )
+        hook = self.autoencoder.decoder.register_forward_hook(lambda _module, _args, output: seen.append(output))
         try:
             clamped = self._decode(latents)
         finally:

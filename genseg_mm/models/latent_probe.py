@@ -133,10 +133,7 @@ class LatentProbe(BaseModule):
         """Writes the weights, and which codec's latents they read, to a safetensors file."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        state = {
-            name: value.detach().float().contiguous()
-            for name, value in self.linear.state_dict().items()
-        }
+        state = {name: value.detach().float().contiguous() for name, value in self.linear.state_dict().items()}
         save_file(state, path, dict(method=self.method, codec=codec.fingerprint()))
 
     def check_codec(self, codec: LatentCodec) -> None:
@@ -169,11 +166,7 @@ class LatentProbe(BaseModule):
                 state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except SafetensorError as error:
             raise ValueError(f'{path} is no safetensors file: {error}') from error
-        if (
-            set(state) != {'weight', 'bias'}
-            or meta.get('method') not in METHODS
-            or 'codec' not in meta
-        ):
+        if set(state) != {'weight', 'bias'} or meta.get('method') not in METHODS or 'codec' not in meta:
             raise ValueError(
                 f"{path}: expected a LatentProbe ('weight', 'bias', metadata 'method' and 'codec'), but got "
                 f'{sorted(state)} with metadata {sorted(meta)}'

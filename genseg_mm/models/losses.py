@@ -23,16 +23,12 @@ class InstanceColoringLoss(nn.Module):
             cap on instances).
     """
 
-    def __init__(
-        self, formula: str = 'reference', loss_weight: float = 1.0, **settings: float | int
-    ) -> None:
+    def __init__(self, formula: str = 'reference', loss_weight: float = 1.0, **settings: float | int) -> None:
         super().__init__()
         self.settings = {'formula': formula, **settings}
         self.loss_weight = loss_weight
 
-    def forward(
-        self, colors: Tensor, ids: Tensor, ignore_background: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def forward(self, colors: Tensor, ids: Tensor, ignore_background: Tensor | None = None) -> dict[str, Tensor]:
         """Loss of colour maps.
 
         Args:
@@ -45,9 +41,7 @@ class InstanceColoringLoss(nn.Module):
             Scalars ``loss_variance``, ``loss_separation`` and ``loss_means``; their sum is the
             loss.
         """
-        terms = instance_coloring_loss(
-            colors, ids, ignore_background=ignore_background, **self.settings
-        )
+        terms = instance_coloring_loss(colors, ids, ignore_background=ignore_background, **self.settings)
         return {
             'loss_variance': self.loss_weight * terms.variance,
             'loss_separation': self.loss_weight * terms.separation,
@@ -55,9 +49,7 @@ class InstanceColoringLoss(nn.Module):
         }
 
 
-def coloring_losses(
-    loss: nn.Module, colors: Tensor, data_samples: Sequence[BaseDataElement]
-) -> dict[str, Tensor]:
+def coloring_losses(loss: nn.Module, colors: Tensor, data_samples: Sequence[BaseDataElement]) -> dict[str, Tensor]:
     """Coloring loss of a batch against the instance maps of its data samples.
 
     Instance maps may be smaller than the colours, which are padded at the bottom and right; padding
@@ -77,8 +69,7 @@ def coloring_losses(
     """
     maps = [_instance_map(sample, colors.shape[-2:]) for sample in data_samples]
     ignore = torch.tensor(
-        [bool(sample.metainfo.get('ignore_background', False)) for sample in data_samples],
-        device=colors.device,
+        [bool(sample.metainfo.get('ignore_background', False)) for sample in data_samples], device=colors.device
     )
     if len({ids.shape for ids in maps}) == 1:
         height, width = maps[0].shape
@@ -86,11 +77,7 @@ def coloring_losses(
         return loss(colors[..., :height, :width], ids, ignore)
     # The loss is a mean over images, so images of different sizes may take turns.
     parts = [
-        loss(
-            colors[i : i + 1, :, : ids.shape[0], : ids.shape[1]],
-            ids[None].to(colors.device),
-            ignore[i : i + 1],
-        )
+        loss(colors[i : i + 1, :, : ids.shape[0], : ids.shape[1]], ids[None].to(colors.device), ignore[i : i + 1])
         for i, ids in enumerate(maps)
     ]
     return {name: torch.stack([part[name] for part in parts]).mean() for name in parts[0]}

@@ -7,12 +7,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from genseg_mm.functional.point_prompting import masks_from_points, prompt_settings
-from genseg_mm.models.automatic_instances import (
-    as_instances,
-    automatic_instances,
-    flatness,
-    settings_of,
-)
+from genseg_mm.models.automatic_instances import as_instances, automatic_instances, flatness, settings_of
 
 
 class MapPrompting:
@@ -28,12 +23,7 @@ class MapPrompting:
     automatic: dict[str, Any] | None
 
     def prompt(
-        self,
-        colors: Tensor,
-        points: Any = None,
-        point_labels: Any = None,
-        boxes: Any = None,
-        **prompting: Any,
+        self, colors: Tensor, points: Any = None, point_labels: Any = None, boxes: Any = None, **prompting: Any
     ) -> InstanceData:
         """Masks of one colour map for points, boxes or both.
 
@@ -57,26 +47,18 @@ class MapPrompting:
         """
 
         def tensor(values: Any, dtype: torch.dtype | None = None) -> Tensor | None:
-            return (
-                None if values is None else torch.as_tensor(values, dtype=dtype).to(colors.device)
-            )
+            return None if values is None else torch.as_tensor(values, dtype=dtype).to(colors.device)
 
         settings = prompt_settings(**{**self.prompting, **prompting})
         masks = masks_from_points(
-            colors,
-            tensor(points, torch.float32),
-            tensor(point_labels),
-            tensor(boxes, torch.float32),
-            **settings,
+            colors, tensor(points, torch.float32), tensor(point_labels), tensor(boxes, torch.float32), **settings
         )
         instances = as_instances(masks, flatness(colors, masks))
         prompts = dict(points=points, point_labels=point_labels, boxes=boxes)
         instances.set_metainfo(dict(prompted=dict(prompts, settings=settings)))
         return instances
 
-    def automatic_instances(
-        self, colors: Tensor, size: tuple[int, int] | None = None, **settings: Any
-    ) -> InstanceData:
+    def automatic_instances(self, colors: Tensor, size: tuple[int, int] | None = None, **settings: Any) -> InstanceData:
         """Instances of one colour map without prompts.
 
         Args:

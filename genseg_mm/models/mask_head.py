@@ -7,12 +7,7 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Generator, Tensor
 
-from genseg_mm.functional.flow_matching import (
-    data_from_velocity,
-    euler_solve,
-    noisy_latents,
-    velocity_target,
-)
+from genseg_mm.functional.flow_matching import data_from_velocity, euler_solve, noisy_latents, velocity_target
 from genseg_mm.models.base import freeze
 from genseg_mm.models.latent_codec import LatentCodec
 from genseg_mm.models.latent_probe import LatentProbe
@@ -83,10 +78,7 @@ class GenerativeMaskHead(BaseModule):
         self.probe: LatentProbe | None = None  # needs the codec's sizes, see attach_codec
 
     def _check_options(self, probe: dict | None) -> None:
-        for name, value, options in (
-            ('mask_loss', self.mask_loss, MASK_LOSSES),
-            ('decode', self.decode, DECODERS),
-        ):
+        for name, value, options in (('mask_loss', self.mask_loss, MASK_LOSSES), ('decode', self.decode, DECODERS)):
             if value not in options:
                 raise ValueError(f'{name} must be one of {options}, but got {value!r}')
         trained = self.mask_loss == 'linear_bce'
@@ -200,9 +192,7 @@ class GenerativeMaskHead(BaseModule):
                 loss_mask = loss_mask + self._cross_entropy(estimate, masks, codec) / len(error)
         return dict(loss_mask=self.mask_loss_weight * loss_mask, loss_image=loss_image)
 
-    def _cross_entropy(
-        self, latents: Tensor, masks: Tensor | None, codec: LatentCodec | None
-    ) -> Tensor:
+    def _cross_entropy(self, latents: Tensor, masks: Tensor | None, codec: LatentCodec | None) -> Tensor:
         """Sum over samples of the mean cross-entropy over pixels."""
         if masks is None or len(masks) != len(latents):
             raise ValueError(

@@ -24,9 +24,7 @@ class NetworkSizeMixin:
         return network_sizes(height, width, **{key: settings[key] for key in keys if key in settings})[1]
 
 
-def network_resize_of(
-    model: nn.Module, shape: tuple[int, int] | None = None
-) -> dict[str, Any] | None:
+def network_resize_of(model: nn.Module, shape: tuple[int, int] | None = None) -> dict[str, Any] | None:
     """Settings of :class:`genseg_mm.datasets.transforms.NetworkResize` for a model's pictures.
 
     A model or colorer says it by a method ``network_resize()``. Other colorers may have

@@ -38,14 +38,10 @@ class PatchCodec(nn.Module):
         if not path.is_file() and path.name == weights:
             path = SHIPPED_WEIGHTS / weights
         if not path.is_file():
-            raise FileNotFoundError(
-                f'no codec weights at {path}; make them with tools/fit_patch_codec.py'
-            )
+            raise FileNotFoundError(f'no codec weights at {path}; make them with tools/fit_patch_codec.py')
         state = load_weights_only(str(path))
         if set(state) != {'mean', 'basis', 'scaling_factor'}:
-            raise ValueError(
-                f"{path}: expected tensors 'mean', 'basis', 'scaling_factor', but got {sorted(state)}"
-            )
+            raise ValueError(f"{path}: expected tensors 'mean', 'basis', 'scaling_factor', but got {sorted(state)}")
         if state['basis'].ndim != 2 or state['scaling_factor'].numel() != 1:
             raise ValueError(
                 f'{path}: expected basis (C, 3 p p) and one scaling_factor, but got '
@@ -79,9 +75,7 @@ class PatchCodec(nn.Module):
         return SimpleNamespace(sample=F.pixel_shuffle(patches, self.config.patch_size))
 
 
-def fit_patch_codec(
-    images: Tensor, masks: Tensor, latent_channels: int = 20, patch_size: int = 8
-) -> dict[str, Tensor]:
+def fit_patch_codec(images: Tensor, masks: Tensor, latent_channels: int = 20, patch_size: int = 8) -> dict[str, Tensor]:
     """Principal components of the patches of images and masks, equally weighted.
 
     Args:
@@ -103,8 +97,4 @@ def fit_patch_codec(
     basis = vectors.flip(1)[:, :latent_channels].T
     basis = basis * basis.gather(1, basis.abs().argmax(1, keepdim=True)).sign()
     std = ((patches[0] - mean) @ basis.T).pow(2).mean().sqrt()
-    return {
-        'mean': mean.float(),
-        'basis': basis.float().contiguous(),
-        'scaling_factor': (1 / std).float()[None],
-    }
+    return {'mean': mean.float(), 'basis': basis.float().contiguous(), 'scaling_factor': (1 / std).float()[None]}

@@ -47,9 +47,7 @@ def check_guidance(guidance_scale: float) -> None:
         raise ValueError(f'guidance_scale must be a number of at least 0, but got {guidance_scale!r}')
 
 
-def latent_size(
-    image_size: Sequence[int], downsample: int, patch_size: tuple[int, int]
-) -> tuple[int, int]:
+def latent_size(image_size: Sequence[int], downsample: int, patch_size: tuple[int, int]) -> tuple[int, int]:
     """Height and width of the latents of a picture.
 
     Args:
@@ -63,8 +61,7 @@ def latent_size(
     factors = [downsample * side for side in patch_size]
     sides = tuple(image_size) if isinstance(image_size, Sequence) else ()
     if len(sides) != 2 or any(
-        not isinstance(side, int) or side < 1 or side % factor
-        for side, factor in zip(sides, factors, strict=True)
+        not isinstance(side, int) or side < 1 or side % factor for side, factor in zip(sides, factors, strict=True)
     ):
         raise ValueError(
             f'image_size must be (height, width), multiples of {factors[0]} and {factors[1]} pixels for this model, '
@@ -78,9 +75,7 @@ def checked_texts(texts: Sequence[str]) -> list[str]:
     """Texts as a list; ValueError if they are no list of at least one string."""
     is_list = isinstance(texts, (list, tuple)) and len(texts) > 0
     if not is_list or not all(isinstance(text, str) for text in texts):
-        raise ValueError(
-            f'generation needs texts, a list of at least one string, but got {texts!r}'
-        )
+        raise ValueError(f'generation needs texts, a list of at least one string, but got {texts!r}')
     check_texts(texts, 'generation')
     return list(texts)
 

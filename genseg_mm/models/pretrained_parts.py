@@ -84,18 +84,12 @@ def load_part(loader: Callable, source: str | Path, **arguments: Any) -> nn.Modu
         ValueError: If something is damaged, missing, left over or of another shape; with the place and the key.
     """
     place = Path(source).expanduser() / (arguments.get('subfolder') or '')
-    name = (
-        str(place)
-        if place.is_dir()
-        else '/'.join(filter(None, (str(source), arguments.get('subfolder'))))
-    )
+    name = str(place) if place.is_dir() else '/'.join(filter(None, (str(source), arguments.get('subfolder'))))
     if place.is_dir():
         _check_settings(place, loader.__self__)
         arguments['variant'] = _variant(place, arguments.get('variant'))
         source = str(Path(source).expanduser())
-    arguments = {
-        key: value for key, value in arguments.items() if (key, value) != ('variant', None)
-    }
+    arguments = {key: value for key, value in arguments.items() if (key, value) != ('variant', None)}
     if loader.__self__.__module__.startswith('transformers'):
         # Told by key below; the library's own error leaves the keys to a table in the log.
         arguments['ignore_mismatched_sizes'] = True
@@ -133,20 +127,14 @@ def _variant(place: Path, asked: str | None) -> str | None:
     found = variants_of(place)
     if not found:
         names = sorted(path.name for path in place.iterdir())
-        raise FileNotFoundError(
-            f'{place}: expected weights (*.safetensors or *.bin), but got {names[:6]}'
-        )
+        raise FileNotFoundError(f'{place}: expected weights (*.safetensors or *.bin), but got {names[:6]}')
     known = sorted(filter(None, found))
     if asked is not None and asked not in found:
-        raise FileNotFoundError(
-            f'{place}: no weights of variant={asked!r}, but of {known or "none"}'
-        )
+        raise FileNotFoundError(f'{place}: no weights of variant={asked!r}, but of {known or "none"}')
     chosen = asked
     if asked is None and None not in found:
         if len(known) > 1:
-            raise ValueError(
-                f'{place} has weights of several variants: set variant to one of {known}'
-            )
+            raise ValueError(f'{place} has weights of several variants: set variant to one of {known}')
         chosen = known[0]
         print_log(f'{place}: taking its only weights, variant={chosen!r}', 'current', logging.INFO)
     for path in found[chosen]:
@@ -211,19 +199,13 @@ def _check_report(name: str, report: dict[str, Any]) -> None:
     """Refuses a model that is not what its folder says, by the library's own account of loading it."""
     keys = {
         'lacks weights of': _keys(report, 'missing_keys'),
-        'has weights that the model of its config.json does not have,': _keys(
-            report, 'unexpected_keys'
-        ),
-        'has weights of other shapes than the model of its config.json,': _keys(
-            report, 'mismatched_keys'
-        ),
+        'has weights that the model of its config.json does not have,': _keys(report, 'unexpected_keys'),
+        'has weights of other shapes than the model of its config.json,': _keys(report, 'mismatched_keys'),
     }
     problems = [f'{text} {len(own)} keys such as {own[0]}' for text, own in keys.items() if own]
     problems += [str(error) for error in report.get('error_msgs') or ()][:1]
     if problems:
-        raise ValueError(
-            f'{name} {" and ".join(" ".join(own.split()) for own in problems)}; is it whole?'
-        )
+        raise ValueError(f'{name} {" and ".join(" ".join(own.split()) for own in problems)}; is it whole?')
 
 
 def _keys(report: dict[str, Any], kind: str) -> list[str]:
@@ -244,7 +226,5 @@ def _on_device(module: nn.Module, name: str) -> nn.Module:
         return module
     empty = [key for key, value in module.state_dict().items() if value.is_meta]
     if empty:
-        raise ValueError(
-            f'{name} lacks weights of {len(empty)} keys such as {empty[0]}; is it whole?'
-        )
+        raise ValueError(f'{name} lacks weights of {len(empty)} keys such as {empty[0]}; is it whole?')
     return module

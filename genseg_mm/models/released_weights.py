@@ -7,9 +7,7 @@ from genseg_mm.models.gen2seg import Gen2Seg
 
 # What is settled by the kind of folder; all else is the preset's (genseg_mm/models/presets.py).
 SETTINGS = {
-    'sd': dict(
-        colorer=dict(type='genseg_mm.SDColorer', parity='released'), preset='as_published'
-    ),
+    'sd': dict(colorer=dict(type='genseg_mm.SDColorer', parity='released'), preset='as_published'),
     'mae': dict(colorer=dict(type='genseg_mm.MAEColorer'), preset='as_published'),
 }
 

@@ -77,9 +77,7 @@ class LongTailTimesteps:
         if a <= 0:
             raise ValueError(f'a must be positive, but got {a}')
         if overflow not in ('resample', 'clip', 'truncate'):
-            raise ValueError(
-                f"overflow must be 'resample', 'clip' or 'truncate', but got {overflow!r}"
-            )
+            raise ValueError(f"overflow must be 'resample', 'clip' or 'truncate', but got {overflow!r}")
         self.a, self.overflow = a, overflow
 
     def _distance(self, uniform: Tensor) -> Tensor:
@@ -115,10 +113,7 @@ class JointTimesteps:
         }
 
     def __call__(
-        self,
-        num: int,
-        generator: Generator | Sequence[Generator] | None = None,
-        tasks: Sequence[str] | None = None,
+        self, num: int, generator: Generator | Sequence[Generator] | None = None, tasks: Sequence[str] | None = None
     ) -> Tensor:
         """Draws one noise level per sample.
 

@@ -10,12 +10,7 @@ from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement
 from torch.utils.data import DataLoader, Dataset
 
-from genseg_mm.benchmarking.loop import (
-    BenchmarkLoop,
-    finite_or_text,
-    single_samples,
-    together,
-)
+from genseg_mm.benchmarking.loop import BenchmarkLoop, finite_or_text, single_samples, together
 from genseg_mm.benchmarking.predict_items import predict_items
 from genseg_mm.benchmarking.runner import BenchmarkRunner
 
@@ -75,29 +70,15 @@ class Sum(BaseMetric):
         return dict(sum=sum(results), order=results == sorted(results))
 
 
-def runner(
-    tmp_path, metric: Sum | None = None, num: int = 7, batch: int = 3, **loop
-) -> BenchmarkRunner:
+def runner(tmp_path, metric: Sum | None = None, num: int = 7, batch: int = 3, **loop) -> BenchmarkRunner:
     from mmengine.dataset import pseudo_collate
     from mmengine.evaluator import Evaluator
 
     loader = DataLoader(Numbers(num), batch_size=batch, collate_fn=pseudo_collate)
-    cfg = Config(
-        dict(default_scope='genseg_mm', env_cfg=dict(), randomness=dict(seed=0), model=dict())
-    )
-    cfg.test_dataloader, cfg.test_evaluator, cfg.test_cfg = (
-        {},
-        {},
-        dict(type='genseg_mm.BenchmarkLoop', **loop),
-    )
+    cfg = Config(dict(default_scope='genseg_mm', env_cfg=dict(), randomness=dict(seed=0), model=dict()))
+    cfg.test_dataloader, cfg.test_evaluator, cfg.test_cfg = ({}, {}, dict(type='genseg_mm.BenchmarkLoop', **loop))
     own = BenchmarkRunner(
-        cfg,
-        Doubling(),
-        None,
-        tmp_path / 'log.txt',
-        str(tmp_path),
-        'none',
-        f'loop{time.monotonic_ns()}',
+        cfg, Doubling(), None, tmp_path / 'log.txt', str(tmp_path), 'none', f'loop{time.monotonic_ns()}'
     )
     own._test_dataloader, own._test_evaluator = loader, Evaluator([metric or Sum()])
     return own

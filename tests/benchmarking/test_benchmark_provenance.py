@@ -14,14 +14,9 @@ ABC = 'ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad'  # sha2
 
 
 def test_canonical_form():
-    value = ConfigDict(
-        b=(1, 2.5, None), a=dict(type=ShapesDataset, ann_file='/home/me/data/x.json')
-    )
+    value = ConfigDict(b=(1, 2.5, None), a=dict(type=ShapesDataset, ann_file='/home/me/data/x.json'))
     assert provenance.canonical(value) == {
-        'a': {
-            'ann_file': 'x.json',
-            'type': 'genseg_mm.datasets.shapes.shapes_dataset.ShapesDataset',
-        },
+        'a': {'ann_file': 'x.json', 'type': 'genseg_mm.datasets.shapes.shapes_dataset.ShapesDataset'},
         'b': [1, 2.5, None],
     }
     assert provenance.config_sha256({}) == hashlib.sha256(b'{}').hexdigest()

@@ -63,11 +63,7 @@ def test_measures_writes_and_skips_what_is_finished(tmp_path, capsys):
     assert run(suite, tmp_path / 'out') == 0
     first = result(tmp_path / 'out')
     assert first['dataset']['items'] == 4 and first['dataset']['type'] == 'ShapesDataset'
-    assert (
-        first['run']['one_by_one']
-        and first['run']['threads'] == 1
-        and first['run']['processes'] == 1
-    )
+    assert first['run']['one_by_one'] and first['run']['threads'] == 1 and first['run']['processes'] == 1
     assert first['model']['checkpoint'] is None and first['model']['kind'] == 'control'
     assert first['benchmark']['tolerance'] == 0.01
     rows = SampleResults.load(tmp_path / 'out/rgb/points/samples.npz')
@@ -225,9 +221,7 @@ def test_wrong_words_are_told_first(tmp_path, monkeypatch, changes, error, messa
     monkeypatch.chdir(tmp_path)
     suite = Path(write_suite(tmp_path))
     suite.write_text(suite.read_text().replace(*changes.get('text', ('', ''))))
-    args = argparse.Namespace(
-        **{**dict(models=[], only=None, tasks=None, out='out', list=False), **changes}
-    )
+    args = argparse.Namespace(**{**dict(models=[], only=None, tasks=None, out='out', list=False), **changes})
     with pytest.raises(error, match=message):
         command_line.refuse_wrong_words(read_suite(str(suite)), args)
 
@@ -252,33 +246,21 @@ def test_other_code_is_said_and_measured_again_for_a_check(tmp_path, capsys):
 
 
 def test_nothing_to_do_is_an_error(tmp_path):
-    with pytest.raises(
-        ValueError, match='nothing to do: the chosen benchmarks .* need models for points'
-    ):
-        run(
-            write_suite(tmp_path),
-            tmp_path / 'out',
-            'x=configs/benchmarks/control_rgb.py',
-            tasks=['edges'],
-        )
+    with pytest.raises(ValueError, match='nothing to do: the chosen benchmarks .* need models for points'):
+        run(write_suite(tmp_path), tmp_path / 'out', 'x=configs/benchmarks/control_rgb.py', tasks=['edges'])
 
 
 def test_released_weights_are_seen_at_their_own_size(tmp_path):
     from transformers import ViTMAEConfig, ViTMAEForPreTraining
 
-    settings = dict(
-        image_size=32, patch_size=8, hidden_size=16, num_hidden_layers=1, num_attention_heads=2
-    )
+    settings = dict(image_size=32, patch_size=8, hidden_size=16, num_hidden_layers=1, num_attention_heads=2)
     settings |= dict(intermediate_size=16, decoder_hidden_size=16, decoder_num_hidden_layers=1)
     settings |= dict(decoder_num_attention_heads=2, decoder_intermediate_size=16)
     ViTMAEForPreTraining(ViTMAEConfig(**settings)).save_pretrained(tmp_path / 'released-mae')
     suite = write_suite(tmp_path)
     assert run(suite, tmp_path / 'out', str(tmp_path / 'released-mae'), no_examples=True) == 0
     found = result(tmp_path / 'out', 'released-mae')
-    assert (
-        found['model']['config'] == 'released-mae'
-        and len(found['model']['checkpoint_sha256']) == 64
-    )
+    assert found['model']['config'] == 'released-mae' and len(found['model']['checkpoint_sha256']) == 64
     config = Config.fromfile(tmp_path / 'out/released-mae/points/config.py')
     resize = config.test_dataloader.dataset.pipeline[0]
     assert resize == dict(type='genseg_mm.NetworkResize', size=(32, 32), method='bicubic')
@@ -287,9 +269,7 @@ def test_released_weights_are_seen_at_their_own_size(tmp_path):
 
 def test_data_of_a_suite_are_made_once_and_whole(tmp_path):
     tool = tmp_path / 'make.py'
-    tool.write_text(
-        "import os, sys\nos.mkdir(sys.argv[1])\nopen(sys.argv[1] + '/a', 'w').write('1')\n"
-    )
+    tool.write_text("import os, sys\nos.mkdir(sys.argv[1])\nopen(sys.argv[1] + '/a', 'w').write('1')\n")
     made = f'suite.update(make_data={str(tool)!r}, data_root={str(tmp_path / "data")!r})\n'
     suite = read_suite(write_suite(tmp_path, extra=made))
     (tmp_path / 'data.unfinished').mkdir()  # of a run that was killed
@@ -306,9 +286,7 @@ def test_data_of_a_suite_are_made_once_and_whole(tmp_path):
 
 
 def test_only_the_data_of_the_wanted_benchmarks_are_made(tmp_path):
-    suite = read_suite(
-        'configs/benchmarks/tiny.py', {'suite.data_root': str(tmp_path / 'made/tiny')}
-    )
+    suite = read_suite('configs/benchmarks/tiny.py', {'suite.data_root': str(tmp_path / 'made/tiny')})
     root = tmp_path / 'made/tiny'
     command_line.make_data(suite, ['shapes_points'])
     assert not (tmp_path / 'made').exists()
@@ -350,9 +328,7 @@ def test_errors_in_several_processes_do_not_hang(tmp_path):
     suite = write_suite(tmp_path, extra=late + wrong + listed)
     command = ['bash', 'tools/dist_benchmark.sh', suite, '2', 'rgb', '--out', str(tmp_path / 'out')]
     environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHON': sys.executable}
-    done = subprocess.run(
-        command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=600
-    )
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=600)
     assert done.returncode == 1, done.stderr[-2000:]
     for name, text in (
         ('bad', 'pred_sem_seg'),
@@ -360,15 +336,11 @@ def test_errors_in_several_processes_do_not_hang(tmp_path):
         ('gone', 'gone'),
         ('stuck', 'stuck.unfinished'),
     ):
-        (line,) = [
-            line for line in done.stdout.splitlines() if line.startswith(f'  FAILED rgb · {name}')
-        ]
+        (line,) = [line for line in done.stdout.splitlines() if line.startswith(f'  FAILED rgb · {name}')]
         assert text in line
     assert '1 measured' in done.stdout and '4 failed' in done.stdout
     assert result(tmp_path / 'out')['run']['processes'] == 2
-    usage = subprocess.run(
-        ['bash', 'tools/dist_benchmark.sh', suite], capture_output=True, text=True, cwd=ROOT
-    )
+    usage = subprocess.run(['bash', 'tools/dist_benchmark.sh', suite], capture_output=True, text=True, cwd=ROOT)
     assert usage.returncode == 2 and 'usage: tools/dist_benchmark.sh SUITE GPUS' in usage.stderr
 
 
@@ -399,9 +371,7 @@ def test_wrong_command_lines_are_one_line(tmp_path):
     process = start(tmp_path / 'none.py')
     text = process.communicate()[0]
     assert process.returncode == 2
-    assert (
-        f'error: config {tmp_path / "none.py"} does not exist' in text and 'Traceback' not in text
-    )
+    assert f'error: config {tmp_path / "none.py"} does not exist' in text and 'Traceback' not in text
     process = start(write_suite(tmp_path), '--threads', '-1')
     assert 'argument --threads: expected an integer from 0' in process.communicate()[0]
     assert process.returncode == 2

@@ -11,11 +11,7 @@ import numpy as np
 import pytest
 from mmengine.registry import init_default_scope
 
-from genseg_mm.benchmarking.effective_config import (
-    effective_config,
-    fill_network_size,
-    read_model_config,
-)
+from genseg_mm.benchmarking.effective_config import effective_config, fill_network_size, read_model_config
 from genseg_mm.benchmarking.loop import finite_or_text
 from genseg_mm.benchmarking.model_list import suite_model
 from genseg_mm.benchmarking.runner import BenchmarkRunner
@@ -79,9 +75,7 @@ def suite_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-def measure(
-    suite_file: Path, job: str, folder: Path, batch: int = 1, threads: int = 1, **settings
-) -> dict:
+def measure(suite_file: Path, job: str, folder: Path, batch: int = 1, threads: int = 1, **settings) -> dict:
     """Metrics of a job, and the rows of its samples as bytes."""
     model, benchmark = job.split('/')
     suite = read_suite(str(suite_file))
@@ -90,11 +84,7 @@ def measure(
     samples = folder / f'{time.monotonic_ns()}.npz'
     init_default_scope('genseg_mm')
     cfg = effective_config(
-        model_cfg,
-        suite.benchmarks[benchmark],
-        threads=threads,
-        sample_file=str(samples),
-        **settings,
+        model_cfg, suite.benchmarks[benchmark], threads=threads, sample_file=str(samples), **settings
     )
     runner = BenchmarkRunner(
         cfg, None, checkpoint, folder / 'log.txt', str(folder), 'none', f'same{time.monotonic_ns()}'
@@ -129,21 +119,14 @@ def test_two_processes_give_the_same_bits(suite_file, tmp_path):
     two = ['bash', 'tools/dist_benchmark.sh', suite_file, '2', '--out', tmp_path / 'two', *common]
     one = [sys.executable, 'tools/benchmark.py', suite_file, '--out', tmp_path / 'one', *common]
     for command in (two, one):
-        done = subprocess.run(
-            list(map(str, command)), capture_output=True, text=True, cwd=ROOT, env=environment
-        )
+        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=ROOT, env=environment)
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     for job in JOBS:
-        results = [
-            json.loads((tmp_path / where / job / 'result.json').read_text())
-            for where in ('one', 'two')
-        ]
+        results = [json.loads((tmp_path / where / job / 'result.json').read_text()) for where in ('one', 'two')]
         assert [result['run']['processes'] for result in results] == [1, 2]
         assert results[0]['metrics'] == results[1]['metrics'], job
         assert results[0]['run']['key'] == results[1]['run']['key']
-        assert rows(tmp_path / 'one' / job / 'samples.npz') == rows(
-            tmp_path / 'two' / job / 'samples.npz'
-        ), job
+        assert rows(tmp_path / 'one' / job / 'samples.npz') == rows(tmp_path / 'two' / job / 'samples.npz'), job
 
 
 @pytest.mark.slow
@@ -154,6 +137,4 @@ def test_without_it_numbers_move_by_a_pixel_at_most(suite_file, tmp_path):
     ]
     numbers = [run['metrics']['mIoU'] for run in runs]
     assert numbers == pytest.approx([numbers[0]] * 3, abs=0.05)
-    assert [run['metrics']['num_prompts'] for run in runs] == [
-        runs[0]['metrics']['num_prompts']
-    ] * 3
+    assert [run['metrics']['num_prompts'] for run in runs] == [runs[0]['metrics']['num_prompts']] * 3

@@ -47,9 +47,7 @@ def test_the_models_size_words_and_loader_go_into_the_benchmark():
     own = model_config([dict(type='LoadImage'), RESIZE, words], data_preprocessor=dict(type='P'))
     cfg = effective_config(own, BENCHMARK, threads=2, seed=4, sample_file='x/samples.npz')
     assert pipeline_of(cfg) == [dict(type='genseg_mm.LoadImage'), RESIZE, words]
-    assert cfg.model == dict(
-        type='M', part=dict(a=1, b=3), automatic=True, data_preprocessor=dict(type='P')
-    )
+    assert cfg.model == dict(type='M', part=dict(a=1, b=3), automatic=True, data_preprocessor=dict(type='P'))
     assert cfg.test_dataloader.batch_size == 5
     assert cfg.test_dataloader.sampler == dict(type='mmengine.DefaultSampler', shuffle=False)
     assert cfg.test_cfg == dict(type='genseg_mm.BenchmarkLoop', one_by_one=True, threads=2)
@@ -93,9 +91,7 @@ def test_nothing_is_changed_in_place():
 def test_benchmarks_own_words_stay():
     named = dict(type='genseg_mm.TextPrompt', template='Find {}')
     benchmark = dict(BENCHMARK, dataset=dict(type='X', pipeline=[named]))
-    cfg = effective_config(
-        model_config([dict(type='TextPrompt', template='Segment {}')]), benchmark
-    )
+    cfg = effective_config(model_config([dict(type='TextPrompt', template='Segment {}')]), benchmark)
     assert cfg.test_dataloader.dataset.pipeline == [named]
 
 
@@ -112,9 +108,7 @@ class Colorer(nn.Module):
         self.square = square
 
     def preferred_size(self, height: int, width: int) -> tuple[int, int]:
-        return (
-            (self.square,) * 2 if self.square else (max(height // 8, 1) * 8, max(width // 4, 1) * 4)
-        )
+        return (self.square,) * 2 if self.square else (max(height // 8, 1) * 8, max(width // 4, 1) * 4)
 
 
 class Model(nn.Module):

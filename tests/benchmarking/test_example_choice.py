@@ -7,12 +7,7 @@ import torch
 from mmengine.structures import BaseDataElement, PixelData
 from PIL import Image
 
-from genseg_mm.benchmarking.examples import (
-    _draw,
-    _small_jpeg,
-    choose_examples,
-    item_scores,
-)
+from genseg_mm.benchmarking.examples import _draw, _small_jpeg, choose_examples, item_scores
 from genseg_mm.evaluation.sample_results import SampleResults
 
 

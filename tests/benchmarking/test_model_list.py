@@ -4,13 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from genseg_mm.benchmarking.model_list import (
-    ModelEntry,
-    choose_models,
-    find_file,
-    parse_model,
-    tasks_of,
-)
+from genseg_mm.benchmarking.model_list import ModelEntry, choose_models, find_file, parse_model, tasks_of
 from genseg_mm.benchmarking.suite import Suite
 
 ROOT = Path(__file__).parents[2]
@@ -46,9 +40,7 @@ def test_a_folder_is_a_released_model(tmp_path):
 
 @pytest.mark.parametrize('text', ['nothing', 'a/b/c/d', 'x:y.pth'])
 def test_refuses_what_is_no_model(text):
-    with pytest.raises(
-        ValueError, match='expected a model of the suite .good., NAME=CONFIG:CHECKPOINT'
-    ):
+    with pytest.raises(ValueError, match='expected a model of the suite .good., NAME=CONFIG:CHECKPOINT'):
         parse_model(text, suite(good={}))
 
 
@@ -72,9 +64,7 @@ def test_a_slash_in_a_name_is_told_from_one_in_a_path(tmp_path, monkeypatch):
 
 def test_tasks_of_the_suites_models_are_not_overridden_in_silence():
     own = suite(a=dict(config='a.py'), b=dict(config='b.py'))
-    with pytest.raises(
-        ValueError, match="--tasks is for models that are not the suite's, but a, b"
-    ):
+    with pytest.raises(ValueError, match="--tasks is for models that are not the suite's, but a, b"):
         choose_models(own, [], tasks=['edges'])
 
 
@@ -84,9 +74,7 @@ def test_refuses_names_that_are_no_folders():
 
 
 def test_all_models_of_the_suite_without_names_and_chosen_ones_with():
-    own = suite(
-        a=dict(config='a.py', title='A'), b=dict(config='b.py', kind='control', tasks=['points'])
-    )
+    own = suite(a=dict(config='a.py', title='A'), b=dict(config='b.py', kind='control', tasks=['points']))
     entries = choose_models(own, [])
     assert [(e.name, e.title, e.kind, e.tasks) for e in entries] == [
         ('a', 'A', 'model', None), ('b', 'b', 'control', ('points',)),
@@ -105,11 +93,7 @@ def test_all_models_of_the_suite_without_names_and_chosen_ones_with():
     ],
 )
 def test_refuses_what_would_mix_results(texts, message):
-    own = suite(
-        a=dict(config='a.py'),
-        wrong=dict(config='a.py', kind='toy'),
-        odd=dict(config='a.py', weights='w.pth'),
-    )
+    own = suite(a=dict(config='a.py'), wrong=dict(config='a.py', kind='toy'), odd=dict(config='a.py', weights='w.pth'))
     with pytest.raises(ValueError, match=message):
         choose_models(own, texts)
     with pytest.raises(ValueError, match='has no models of its own'):
@@ -134,9 +118,7 @@ def test_files_are_found_from_any_folder(tmp_path, monkeypatch):
         (dict(type='genseg_mm.ControlMap', kind='rgb'), ('points', 'edges')),
         (dict(type='genseg_mm.ControlMap', kind='oracle'), ('points',)),
         (
-            dict(
-                type='mmseg.EncoderDecoder', decode_head=dict(type='genseg_mm.InstanceColoringHead')
-            ),
+            dict(type='mmseg.EncoderDecoder', decode_head=dict(type='genseg_mm.InstanceColoringHead')),
             ('points', 'edges'),
         ),
     ],

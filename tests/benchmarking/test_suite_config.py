@@ -8,8 +8,7 @@ import pytest
 from genseg_mm.benchmarking.suite import read_suite
 
 BENCHMARK = (
-    "dict(task='points', title='T', protocol='p', "
-    "dataset=dict(type='X', data_root={root}), evaluator=dict(type='Y'))"
+    "dict(task='points', title='T', protocol='p', dataset=dict(type='X', data_root={root}), evaluator=dict(type='Y'))"
 )
 
 
@@ -54,9 +53,7 @@ def test_options_override_the_suite(tmp_path):
 
 def test_select_keeps_the_order_of_the_suite(tmp_path):
     part = BENCHMARK.format(root="'x'")
-    suite = read_suite(
-        write(tmp_path, f'suite = dict()\nbenchmarks = dict(a={part}, b={part}, c={part})\n')
-    )
+    suite = read_suite(write(tmp_path, f'suite = dict()\nbenchmarks = dict(a={part}, b={part}, c={part})\n'))
     assert suite.name == 'my_suite'
     assert list(suite.select(['c', 'a'])) == ['a', 'c']
     assert list(suite.select(None)) == ['a', 'b', 'c']
@@ -69,10 +66,7 @@ def test_select_keeps_the_order_of_the_suite(tmp_path):
     [
         ('a = 1', "is not a suite: expected dicts 'suite' and 'benchmarks'"),
         ("suite = dict()\nbenchmarks = dict(a=dict(task='points'))", 'title is missing'),
-        (
-            suite_text().replace("task='points'", "task='flying'"),
-            "must be one of .* but got 'flying'",
-        ),
+        (suite_text().replace("task='points'", "task='flying'"), "must be one of .* but got 'flying'"),
         (suite_text().replace("title='T'", "title='T', colour=1"), "got 'colour'"),
         (suite_text(extra=', colour=1'), "suite may have name, .* but got 'colour'"),
         (suite_text(extra=", make_data='t.py'"), 'make_data needs data_root'),

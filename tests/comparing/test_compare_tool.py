@@ -68,17 +68,13 @@ def runs(tmp_path_factory):
     for name, weights in (('shipped', WEIGHTS), ('noisy', root / 'noisy.safetensors')):
         folder = root / name
         folder.mkdir()
-        cfg = Config(
-            dict(default_scope='genseg_mm', model=own.model, test_dataloader=dict(dataset=data))
-        )
+        cfg = Config(dict(default_scope='genseg_mm', model=own.model, test_dataloader=dict(dataset=data)))
         cfg.dump(folder / 'config.py')
         model = build_model(cfg, weights, 'cpu')
         with DefaultScope.overwrite_default_scope('genseg_mm'):
             dataset = DATASETS.build(data)
             file = str(folder / 'samples.npz')
-            metric = METRICS.build(
-                dict(type='genseg_mm.ReferringMetric', per_kind=True, sample_file=file)
-            )
+            metric = METRICS.build(dict(type='genseg_mm.ReferringMetric', per_kind=True, sample_file=file))
         metric.process({}, predict_items(model, dataset, range(len(dataset))))
         metric.evaluate(len(dataset))
         record_of(name, weights, len(dataset), 'LAVT').write(folder / 'result.json')
@@ -101,9 +97,7 @@ def run_tool(monkeypatch, capsys):
 
 
 def test_report_and_gallery(runs, run_tool, tmp_path):
-    code, out, _ = run_tool(
-        runs / 'noisy', runs / 'shipped', '--out', tmp_path, '--number', 2, '--resamples', 200
-    )
+    code, out, _ = run_tool(runs / 'noisy', runs / 'shipped', '--out', tmp_path, '--number', 2, '--resamples', 200)
     assert code == 0
     rows = [SampleResults.load(runs / name / 'samples.npz') for name in ('noisy', 'shipped')]
     gain = rows[1].values['iou'] - rows[0].values['iou']
@@ -158,9 +152,7 @@ def test_files_of_samples_with_models_named(runs, run_tool, tmp_path):
 
 
 def test_json_on_the_screen_and_by_items(runs, run_tool):
-    code, out, _ = run_tool(
-        runs / 'noisy', runs / 'noisy', '--json', '-', '--by', 'item', '--resamples', 50
-    )
+    code, out, _ = run_tool(runs / 'noisy', runs / 'noisy', '--json', '-', '--by', 'item', '--resamples', 50)
     numbers = json.loads(out)
     assert (code, numbers['settings']['by']) == (0, 'item')
     assert [own['difference'] for own in numbers['overall']['differences'][:2]] == [0.0, 0.0]
@@ -174,9 +166,7 @@ def test_changed_weights_fall_back_to_the_examples_and_say_so(runs, run_tool, tm
         (folder / name).write_bytes((runs / 'shipped' / name).read_bytes())
     record = Record.read(runs / 'shipped' / 'result.json')
     record.model['checkpoint_sha256'] = '1' * 64
-    record.examples.append(
-        dict(kind='best', file='examples/best_1.jpg', caption='a *b*', score=0.9)
-    )
+    record.examples.append(dict(kind='best', file='examples/best_1.jpg', caption='a *b*', score=0.9))
     record.write(folder / 'result.json')
     (folder / 'examples').mkdir()
     Image.new('RGB', (4, 4)).save(folder / 'examples' / 'best_1.jpg')
@@ -193,13 +183,7 @@ def test_only_pictures_of_the_record_itself_are_copied(tmp_path):
     (folder / 'examples').mkdir(parents=True)
     for name in ('examples/best_1.jpg', 'examples/notes.txt', '../secret.jpg'):
         (folder / name).write_bytes(b'x')
-    names = (
-        '../secret.jpg',
-        '/etc/passwd',
-        'examples/notes.txt',
-        'a\0b.jpg',
-        'examples/best_1.jpg',
-    )
+    names = ('../secret.jpg', '/etc/passwd', 'examples/notes.txt', 'a\0b.jpg', 'examples/best_1.jpg')
     record = Record(
         model={}, benchmark={}, metrics={}, dataset={}, run={}, folder=folder,
         examples=[dict(kind='best', file=name, caption='', score=None) for name in names],
@@ -245,11 +229,7 @@ def test_only_the_instance_of_an_item_is_drawn():
     ids = torch.tensor([[[0, 1, 1], [2, 2, 3]]])
     sample.gt_instance_map = PixelData(data=ids)
     sample.pred_instances = InstanceData(masks=torch.stack([ids[0] == own for own in (1, 2, 3)]))
-    sample.set_metainfo(
-        dict(
-            point_ids=[1, 2, 3], point_keys=[501, 502, 503], points=np.arange(6.0).reshape(3, 1, 2)
-        )
-    )
+    sample.set_metainfo(dict(point_ids=[1, 2, 3], point_keys=[501, 502, 503], points=np.arange(6.0).reshape(3, 1, 2)))
     shown = _only(sample, 'val/a.jpg#id 502 deepest')
     assert shown.gt_instance_map.data.tolist() == [[[0, 0, 0], [2, 2, 0]]]
     assert shown.pred_instances.masks.tolist() == [(ids[0] == 2).tolist()]

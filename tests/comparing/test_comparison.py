@@ -107,18 +107,14 @@ def test_markdown_cannot_be_broken_by_names():
 def test_json_has_no_nan():
     numbers = json.loads(json.dumps(compare(A, B, resamples=20).to_dict(), allow_nan=False))
     assert (numbers['items'], numbers['images'], numbers['score']) == (6, 5, 'iou')
-    assert numbers['settings'] == dict(
-        by='image', resamples=20, seed=0, confidence=0.95, interval='percentile'
-    )
+    assert numbers['settings'] == dict(by='image', resamples=20, seed=0, confidence=0.95, interval='percentile')
     assert numbers['overall']['differences'][1]['a'] == pytest.approx(100 * 2.5 / 6)
     assert [row['group'] for row in numbers['groups']['kind']] == ['x', 'y']
 
 
 def test_too_many_groups_are_named():
     items = [f'{number}#1' for number in range(40)]
-    many = SampleResults(
-        items, np.arange(40), dict(iou=np.zeros(40)), dict(kind=items), dict(mIoU=('mean', 'iou'))
-    )
+    many = SampleResults(items, np.arange(40), dict(iou=np.zeros(40)), dict(kind=items), dict(mIoU=('mean', 'iou')))
     found = compare(many, many, resamples=5)
     assert found.groups == {} and 'no table by kind: it has 40 values' in found.notes
 

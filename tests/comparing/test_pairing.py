@@ -21,9 +21,7 @@ def results(scores: dict, kinds: str = '', targets=None, aggregates=None) -> Sam
 
 
 def test_rows_are_paired_by_name():
-    pairs = pair_rows(
-        results(dict(c=0.3, a=0.1, b=0.2), 'zxy'), results(dict(b=0.5, c=0.6, a=0.4), 'yzx')
-    )
+    pairs = pair_rows(results(dict(c=0.3, a=0.1, b=0.2), 'zxy'), results(dict(b=0.5, c=0.6, a=0.4), 'yzx'))
     assert pairs.a.items == pairs.b.items == ['a', 'b', 'c']
     assert pairs.a.values['iou'].tolist() == [0.1, 0.2, 0.3]
     assert pairs.b.values['iou'].tolist() == [0.4, 0.5, 0.6]
@@ -49,9 +47,7 @@ def test_other_items_are_refused_unless_the_common_ones_are_asked_for():
         "4 of 5 items of A are not in B: 'a', 'b', 'c', ...; left out",
         "1 of 2 items of B are not in A: 'f'; left out",
     ]
-    with pytest.raises(
-        ValueError, match="no common item: 1 of 1 .* 'x'; .* of the same benchmark?"
-    ):
+    with pytest.raises(ValueError, match="no common item: 1 of 1 .* 'x'; .* of the same benchmark?"):
         pair_rows(results(dict(x=1.0)), second, common=True)
     with pytest.raises(ValueError, match='no common item: both are empty'):
         pair_rows(results({}), results({}))
@@ -59,9 +55,7 @@ def test_other_items_are_refused_unless_the_common_ones_are_asked_for():
 
 def test_other_ground_truth_is_refused():
     first = results(dict(a=0.1, b=0.2), targets=[10, 20])
-    with pytest.raises(
-        ValueError, match=r"of 1 of 2 items differs: .* 'b' has 20 pixels for A and 21 for B"
-    ):
+    with pytest.raises(ValueError, match=r"of 1 of 2 items differs: .* 'b' has 20 pixels for A and 21 for B"):
         pair_rows(first, results(dict(a=0.1, b=0.2), targets=[10, 21]))
     assert pair_rows(first, results(dict(b=0.2, a=0.1), targets=[20, 10])).a.items == ['a', 'b']
 

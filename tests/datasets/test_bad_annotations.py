@@ -27,9 +27,7 @@ from genseg_mm.inference.prompts import split_prompts
 NAN, INF = float('nan'), float('inf')
 BROKEN = 'nice dog \ud83d'
 TRIANGLE = [[2, 2, 12, 2, 12, 12]]
-ANNOTATION = dict(
-    id=1, image_id=1, category_id=1, bbox=[2, 2, 10, 10], area=50, iscrowd=0, segmentation=TRIANGLE
-)
+ANNOTATION = dict(id=1, image_id=1, category_id=1, bbox=[2, 2, 10, 10], area=50, iscrowd=0, segmentation=TRIANGLE)
 IMAGE = dict(id=1, file_name='a.jpg', height=20, width=30)
 
 

@@ -73,8 +73,7 @@ def test_tiny_files_have_the_published_layout(root):
     # The boundary is where the right or lower neighbour is of another region.
     assert boundary[:, :-1][segmentation[:, 1:] != segmentation[:, :-1]].all()
     assert not boundary[:-1, :-1][
-        (segmentation[:-1, :-1] == segmentation[1:, :-1])
-        & (segmentation[:-1, :-1] == segmentation[:-1, 1:])
+        (segmentation[:-1, :-1] == segmentation[1:, :-1]) & (segmentation[:-1, :-1] == segmentation[:-1, 1:])
     ].any()
     maps = read_boundaries(root / 'data/groundTruth/test/3008.mat')
     assert len({own.tobytes() for own in maps}) > 2  # annotators differ

@@ -8,12 +8,7 @@ import torch
 from tiny_refcoco import build, make_tiny_refcoco
 
 from genseg_mm.datasets import CachedEncodings, PackGenSegInputs, ShapesDataset, Visit
-from genseg_mm.datasets.encodings.cached_encodings import (
-    image_item,
-    mask_item,
-    prompt_content,
-    split_pipeline,
-)
+from genseg_mm.datasets.encodings.cached_encodings import image_item, mask_item, prompt_content, split_pipeline
 from genseg_mm.datasets.encodings.encoding_cache import EncodingCacheWriter, config_key
 from genseg_mm.datasets.encodings.items_to_encode import ItemsToEncode
 
@@ -77,18 +72,11 @@ def test_items_of_files_are_found_without_decoding_them(coco, tmp_path, monkeypa
         assert packed['inputs'].shape == (3, 0, 0)
         assert sample.image_latents.unique().tolist() == [pictures[info['img_path']]]
         # Sentences of one object share its mask: the last one noted is that of all of them.
-        same = [
-            n for n, other in enumerate(infos) if other['segmentations'] == info['segmentations']
-        ]
+        same = [n for n, other in enumerate(infos) if other['segmentations'] == info['segmentations']]
         assert sample.mask_latents.unique().tolist() == [max(same) + 0.5]
-        assert (
-            sample.prompt_states.shape == (words, 2)
-            and sample.prompt_mask.tolist() == [True] * words
-        )
+        assert sample.prompt_states.shape == (words, 2) and sample.prompt_mask.tolist() == [True] * words
         assert (sample.ori_shape, sample.img_shape) == ((40, 56), (16, 16))
-        assert sample.encoder_fingerprints == {
-            kind: f'of {kind}' for kind in ('image', 'mask', 'prompt')
-        }
+        assert sample.encoder_fingerprints == {kind: f'of {kind}' for kind in ('image', 'mask', 'prompt')}
         assert 'gt_sem_seg' not in sample and 'empty_prompt_states' not in sample
 
 
@@ -158,9 +146,7 @@ def test_a_changed_picture_is_stale(coco, tmp_path):
     with open(path, 'ab') as file:
         file.write(b'x')
     os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
-    with pytest.raises(
-        ValueError, match=f'expected {state.st_size} bytes.*but got {state.st_size + 1}'
-    ):
+    with pytest.raises(ValueError, match=f'expected {state.st_size} bytes.*but got {state.st_size + 1}'):
         cached(dict(infos[0]))
     os.remove(path)
     with pytest.raises(FileNotFoundError, match='train2014'):
@@ -179,11 +165,7 @@ def test_members_of_tar_shards_are_told_apart(tmp_path):
 
 
 def test_a_cache_of_other_transforms_or_kinds_is_refused(coco, tmp_path):
-    make_cache(
-        tmp_path / 'cache',
-        items(build(coco, test_mode=True, serialize_data=False))[:1],
-        kinds=('image',),
-    )
+    make_cache(tmp_path / 'cache', items(build(coco, test_mode=True, serialize_data=False))[:1], kinds=('image',))
     folder = str(tmp_path / 'cache')
     other = [*TRANSFORMS[:2], dict(TRANSFORMS[2], scale=(32, 32))]
     with pytest.raises(ValueError, match=r'is stale.*\[16, 16\].*but got.*\[32, 32\].*cache_enc'):
@@ -286,23 +268,14 @@ class TestItemsToEncode:
         # Nothing in this name says that it draws one of several.
         resize = dict(type='mmcv.RandomResize', scale=(8, 8), ratio_range=(1.0, 2.0))
         choice = dict(type='mmcv.TestTimeAug', transforms=[[resize]])
-        cfg = dict(
-            type='genseg_mm.ShapesDataset',
-            num_scenes=1,
-            image_size=32,
-            expressions='all',
-            pipeline=[choice],
-        )
+        cfg = dict(type='genseg_mm.ShapesDataset', num_scenes=1, image_size=32, expressions='all', pipeline=[choice])
         with pytest.raises(ValueError, match=r'TestTimeAug draws at random \(from numpy.random\)'):
             ItemsToEncode(cfg)[0]
 
     def test_pipelines_are_split_by_the_class_or_by_what_changes_the_text(self):
         text = dict(type='genseg_mm.TextPrompt')
         pack = dict(type='genseg_mm.PackGenSegInputs')
-        assert split_pipeline([TRANSFORMS[0], text, TRANSFORMS[2], pack]) == (
-            [text],
-            [TRANSFORMS[0], TRANSFORMS[2]],
-        )
+        assert split_pipeline([TRANSFORMS[0], text, TRANSFORMS[2], pack]) == ([text], [TRANSFORMS[0], TRANSFORMS[2]])
         cached = dict(type='genseg_mm.CachedEncodings', folder='f', transforms=TRANSFORMS)
         assert split_pipeline([text, cached, pack]) == ([text], TRANSFORMS)
 

@@ -72,9 +72,7 @@ def test_a_missing_file_is_an_error_or_a_named_skip_and_moves_no_split(root):
     with pytest.raises(FileNotFoundError, match='no instance map.*CLEVRTEX_full_000005_flat.png'):
         ClevrTexDataset(root, split='train')
     dataset = ClevrTexDataset(root, split='train', missing='skip')
-    assert [Path(path).name for path in dataset.skipped['no instance map']] == [
-        'CLEVRTEX_full_000005_flat.png'
-    ]
+    assert [Path(path).name for path in dataset.skipped['no instance map']] == ['CLEVRTEX_full_000005_flat.png']
     assert len(dataset) == 15
     assert numbers(root, 'val') == [2, 3]
     (flat_file(root, 1).parent / 'CLEVRTEX_full_000001.png').unlink()

@@ -13,13 +13,7 @@ from tiny_captions import FIRST_CAPTIONS, PIPELINE, infos, make_tiny_captions
 from tiny_refcoco import make_tiny_refcoco
 from torch.utils.data import DataLoader
 
-from genseg_mm.datasets import (
-    CocoCaptionsDataset,
-    MixedDataset,
-    RatioInfiniteSampler,
-    RefCOCODataset,
-    Visit,
-)
+from genseg_mm.datasets import CocoCaptionsDataset, MixedDataset, RatioInfiniteSampler, RefCOCODataset, Visit
 
 REAL = os.environ.get('GENSEG_REAL_TINY')
 
@@ -36,9 +30,7 @@ def own(tmp_path) -> Path:
 
 
 def build(root: Path, part: str = 'train2017', **kwargs) -> CocoCaptionsDataset:
-    return CocoCaptionsDataset(
-        str(root), f'annotations/captions_{part}.json', dict(img_path=f'{part}/'), **kwargs
-    )
+    return CocoCaptionsDataset(str(root), f'annotations/captions_{part}.json', dict(img_path=f'{part}/'), **kwargs)
 
 
 def edit(root: Path, change, part: str = 'train2017') -> None:
@@ -69,11 +61,7 @@ def test_items_of_all_official_files(coco, part, ids, num_captions):
 
 def test_item_of_test_mode(coco):
     info = build(coco, 'val2014', test_mode=True, subset='captions').get_data_info(1)
-    captions = [
-        'A green circle on a grey ground.',
-        'A picture of 1 shape',
-        'There is a green circle',
-    ]
+    captions = ['A green circle on a grey ground.', 'A picture of 1 shape', 'There is a green circle']
     assert info == dict(
         img_path=str(coco / 'val2014' / 'COCO_val2014_000000000143.jpg'),
         img_id=143,
@@ -115,9 +103,7 @@ def test_restarted_workers_go_on_counting(coco):
 
 
 def test_pipeline_keeps_the_aspect_and_crops_the_middle(coco):
-    item = build(coco, pipeline=PIPELINE)[
-        0
-    ]  # 64 wide, 48 high: shrunk to 43 x 32, columns 5 ... 36
+    item = build(coco, pipeline=PIPELINE)[0]  # 64 wide, 48 high: shrunk to 43 x 32, columns 5 ... 36
     image = mmcv.imread(str(coco / 'train2017' / '000000000101.jpg'))
     resized = mmcv.imresize(image, (43, 32), interpolation='area')
     assert np.array_equal(item['inputs'].numpy().transpose(1, 2, 0), resized[:, 6:38])
@@ -151,9 +137,7 @@ def test_mixes_one_to_one_with_referring_data(coco, tmp_path):
     refs = make_tiny_refcoco(tmp_path / 'refs')
     load_mask = dict(type='genseg_mm.LoadReferringMask')
     resize = dict(type='mmcv.Resize', scale=(32, 32), keep_ratio=False)
-    referring = RefCOCODataset(
-        str(refs), pipeline=[PIPELINE[0], load_mask, resize, *PIPELINE[3:]], split='train'
-    )
+    referring = RefCOCODataset(str(refs), pipeline=[PIPELINE[0], load_mask, resize, *PIPELINE[3:]], split='train')
     mixed = MixedDataset([referring, build(coco, pipeline=PIPELINE)], seed=0)
     sampler = RatioInfiniteSampler(mixed, ratio=[1, 1], group=1, seed=3)
     loader = iter(DataLoader(mixed, batch_size=4, sampler=sampler, collate_fn=list, num_workers=1))
@@ -168,9 +152,7 @@ def test_mixes_one_to_one_with_referring_data(coco, tmp_path):
 def test_pictures_of_evaluation_sets_are_left_out_in_both_years(own, monkeypatch):
     make_tiny_refcoco(own)  # evaluates 122, 129 and 136
     lines = []
-    monkeypatch.setattr(
-        CocoCaptionsDataset, '_log', lambda self, line, level=20: lines.append(line)
-    )
+    monkeypatch.setattr(CocoCaptionsDataset, '_log', lambda self, line, level=20: lines.append(line))
     refs = 'refcoco/refs(unc).p'
     for part, ids in (('train2014', [101, 108]), ('train2017', [101, 108, 143])):
         assert [info['img_id'] for info in infos(build(own, part, exclude_images=refs))] == ids
@@ -190,9 +172,7 @@ def test_pictures_of_evaluation_sets_are_left_out_in_both_years(own, monkeypatch
 
 def test_what_is_no_item_is_counted_and_named(own, monkeypatch):
     def change(content):
-        content['annotations'] = [
-            entry for entry in content['annotations'] if entry['image_id'] != 108
-        ]
+        content['annotations'] = [entry for entry in content['annotations'] if entry['image_id'] != 108]
         for entry in content['annotations']:
             if entry['id'] == 1431:
                 entry['caption'] = ' \n'
@@ -202,14 +182,9 @@ def test_what_is_no_item_is_counted_and_named(own, monkeypatch):
     edit(own, change)
     (own / 'train2017' / '000000000136.jpg').unlink()
     lines = []
-    monkeypatch.setattr(
-        CocoCaptionsDataset, '_log', lambda self, line, level=20: lines.append((level, line))
-    )
+    monkeypatch.setattr(CocoCaptionsDataset, '_log', lambda self, line, level=20: lines.append((level, line)))
     dataset = build(own)
-    assert dataset.left_out == {
-        'empty texts': ['1431'],
-        'pictures without a caption': ['000000000108.jpg'],
-    }
+    assert dataset.left_out == {'empty texts': ['1431'], 'pictures without a caption': ['000000000108.jpg']}
     assert dataset.get_data_info(-1)['captions'] == ['Two words', 'There is a green circle']
     warnings = [line for level, line in lines if level == logging.WARNING]
     assert warnings[0].startswith('1 of 5 pictures are missing, the first is ')
@@ -221,10 +196,7 @@ def test_what_is_no_item_is_counted_and_named(own, monkeypatch):
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
-        (
-            lambda c: c['annotations'][0].update(image_id=7),
-            'annotation 1010 is of image 7, which is not in the file',
-        ),
+        (lambda c: c['annotations'][0].update(image_id=7), 'annotation 1010 is of image 7, which is not in the file'),
         (
             lambda c: c['annotations'][2].update(caption=3),
             r'annotations\[2\]: caption of id \d+: expected a string, but got 3',
@@ -257,13 +229,9 @@ def test_bad_arguments_say_what_came(coco):
 
 @pytest.mark.skipif(REAL is None, reason='GENSEG_REAL_TINY names the folder of the photographs')
 def test_real_photographs():
-    dataset = build(
-        Path(REAL, 'coco'), 'val2017', test_mode=True, pipeline=PIPELINE, check_images=True
-    )
+    dataset = build(Path(REAL, 'coco'), 'val2017', test_mode=True, pipeline=PIPELINE, check_images=True)
     content = json.loads(Path(REAL, 'coco/annotations/captions_val2017.json').read_text())
-    assert [info['text'] for info in infos(dataset)] == [
-        entry['caption'] for entry in content['annotations']
-    ]
+    assert [info['text'] for info in infos(dataset)] == [entry['caption'] for entry in content['annotations']]
     assert dataset.get_data_info(0)['img_id'] == 785
     assert dataset[0]['data_samples'].ori_shape == (425, 640)
     assert {tuple(item['inputs'].shape) for item in dataset} == {(3, 32, 32)}
@@ -271,10 +239,7 @@ def test_real_photographs():
 
 @pytest.mark.parametrize('captions_first', [True, False])
 def test_the_tiny_refcoco_may_lie_in_the_same_folder(tmp_path, captions_first):
-    makers = [
-        lambda: make_tiny_captions(tmp_path),
-        lambda: make_tiny_refcoco(tmp_path / 'coco'),
-    ]
+    makers = [lambda: make_tiny_captions(tmp_path), lambda: make_tiny_refcoco(tmp_path / 'coco')]
     for make in makers if captions_first else makers[::-1]:
         make()
     pipeline = [dict(type='genseg_mm.LoadImage')]  # refuses pictures of another size
@@ -306,8 +271,5 @@ def test_pictures_may_lie_in_folders_below(own):
 
 def test_items_of_training_know_their_visit(coco):
     dataset = build(coco)
-    assert [dataset.get_data_info(Visit(2, 9))['visit'], dataset.get_data_info(2)['visit']] == [
-        9,
-        0,
-    ]
+    assert [dataset.get_data_info(Visit(2, 9))['visit'], dataset.get_data_info(2)['visit']] == [9, 0]
     assert 'visit' not in build(coco, test_mode=True).get_data_info(0)

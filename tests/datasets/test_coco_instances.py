@@ -10,13 +10,7 @@ import pytest
 import torch
 from mmengine.structures import InstanceData
 
-from genseg_mm.datasets import (
-    CocoInstanceDataset,
-    LoadImage,
-    LoadInstanceMap,
-    PackGenSegInputs,
-    PointPrompt,
-)
+from genseg_mm.datasets import CocoInstanceDataset, LoadImage, LoadInstanceMap, PackGenSegInputs, PointPrompt
 from genseg_mm.datasets.segmentations import decode_segmentation
 
 TOOL = Path(__file__).parents[2] / 'tools' / 'dataset_tools' / 'make_tiny_coco.py'
@@ -37,10 +31,7 @@ def own(tmp_path):
 
 def build(root, split='val', **kwargs):
     return CocoInstanceDataset(
-        str(root),
-        f'annotations/instances_{split}2017.json',
-        dict(img=f'{split}2017/'),
-        **kwargs,
+        str(root), f'annotations/instances_{split}2017.json', dict(img=f'{split}2017/'), **kwargs
     )
 
 
@@ -112,9 +103,7 @@ def test_other_classes_may_be_ignored_in_place_of_dropped(tiny):
 
 def test_sizes_go_by_area_with_the_bounds_medium(own):
     def set_areas(content):
-        for annotation, area in zip(
-            content['annotations'], (1023.9, 1024, 9216, 9217), strict=False
-        ):
+        for annotation, area in zip(content['annotations'], (1023.9, 1024, 9216, 9217), strict=False):
             annotation['area'] = area
 
     edit(own, set_areas)
@@ -223,10 +212,7 @@ def test_prompts_lie_in_their_instances_at_the_original_size(tiny):
     [
         (lambda c: c.pop('annotations'), "lists .'images', 'annotations', 'categories'"),
         (lambda c: c['images'][0].pop('height'), r"images\[0\] lacks the key 'height'.* \(id 1015\)"),
-        (
-            lambda c: c['annotations'][0].pop('area'),
-            r"annotations\[0\] lacks the key 'area'.* \(id 7000\)",
-        ),
+        (lambda c: c['annotations'][0].pop('area'), r"annotations\[0\] lacks the key 'area'.* \(id 7000\)"),
         (lambda c: c['annotations'][0].update(image_id=5), 'annotation 7000 is of image 5'),
         (lambda c: c['annotations'][0].update(category_id=12), '7000 has the category 12'),
         (lambda c: c['annotations'][0].update(id=7001), 'two annotations have the same id'),

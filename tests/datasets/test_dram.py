@@ -33,21 +33,8 @@ def areas(dataset):
 
 
 def test_ids_are_those_of_pascal_voc():
-    assert [CLASSES[name] for name in ('bird', 'boat', 'bottle', 'cat', 'chair', 'cow')] == [
-        3,
-        4,
-        5,
-        8,
-        9,
-        10,
-    ]
-    assert [CLASSES[name] for name in ('dog', 'horse', 'person', 'pottedplant', 'sheep')] == [
-        12,
-        13,
-        15,
-        16,
-        17,
-    ]
+    assert [CLASSES[name] for name in ('bird', 'boat', 'bottle', 'cat', 'chair', 'cow')] == [3, 4, 5, 8, 9, 10]
+    assert [CLASSES[name] for name in ('dog', 'horse', 'person', 'pottedplant', 'sheep')] == [12, 13, 15, 16, 17]
     assert len(CLASSES) == 11
 
 
@@ -88,9 +75,7 @@ def test_classes_as_instances_and_a_choice_of_classes(root):
     assert found['impressionism/monet/harbour'] == {4: 2000}
     assert [len(own) for own in found.values()] == [1, 1, 1, 3, 1, 2]
     horses = areas(build_dram(root, classes=('horse',), pipeline=LOADING, test_mode=True))
-    assert {name: own for name, own in horses.items() if own} == {
-        'post_impressionism/gauguin/riders': {130001: 2500}
-    }
+    assert {name: own for name, own in horses.items() if own} == {'post_impressionism/gauguin/riders': {130001: 2500}}
 
 
 def test_prompts_of_a_class_stay_whichever_others_are_asked_for(root):
@@ -111,9 +96,7 @@ def test_missing_and_damaged_files_are_named(root):
         dataset[0]
     smooth = np.full((96, 128), 77, np.uint8)
     Image.fromarray(smooth).save(root / 'labels/impressionism/manet/portrait.png')
-    with pytest.raises(
-        ValueError, match=r'manet/portrait.png: expected the labels .*but got \[77\]'
-    ):
+    with pytest.raises(ValueError, match=r'manet/portrait.png: expected the labels .*but got \[77\]'):
         dataset[1]
     (root / 'test/impressionism/monet/harbour.jpg').unlink()
     with pytest.raises(FileNotFoundError, match='no image, such as .*monet/harbour.jpg'):

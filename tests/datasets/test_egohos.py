@@ -87,18 +87,14 @@ def test_ids_that_are_no_role_are_refused(root):
     labels[0, :2] = 9, 30
     Image.fromarray(labels).save(path)
     dataset = build_egohos(root, pipeline=LOADING, test_mode=True)
-    with pytest.raises(
-        ValueError, match=r'ego4d_0005.png: expected the labels .*but got \[9, 30\]'
-    ):
+    with pytest.raises(ValueError, match=r'ego4d_0005.png: expected the labels .*but got \[9, 30\]'):
         dataset[1]
 
 
 def test_missing_files_and_bad_arguments(root):
     (root / 'test_indomain/label/ego4d_0005.png').unlink()
     (root / 'test_indomain/image/escape_0006.jpg').unlink()
-    with pytest.raises(
-        FileNotFoundError, match='no instance map.*ego4d_0005.png; .*no image.*escape_0006.jpg'
-    ):
+    with pytest.raises(FileNotFoundError, match='no instance map.*ego4d_0005.png; .*no image.*escape_0006.jpg'):
         build_egohos(root)
     assert len(build_egohos(root, missing='skip')) == 1
     (root / 'val/label').rename(root / 'val/labels')

@@ -9,12 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from genseg_mm.datasets.encodings.encoding_cache import (
-    EncodingCache,
-    EncodingCacheWriter,
-    config_key,
-    content_key,
-)
+from genseg_mm.datasets.encodings.encoding_cache import EncodingCache, EncodingCacheWriter, config_key, content_key
 
 MANIFEST = dict(
     config='c.py',
@@ -37,10 +32,7 @@ def fill(cache: EncodingCacheWriter, numbers) -> None:
 
 def values(folder) -> dict:
     cache = EncodingCache(folder)
-    return {
-        key: cache.get('image', record['content'])['latents'][0, 0].item()
-        for key, record in cache.items.items()
-    }
+    return {key: cache.get('image', record['content'])['latents'][0, 0].item() for key, record in cache.items.items()}
 
 
 def test_keys_tell_contents_apart():
@@ -146,9 +138,7 @@ def test_another_encoder_or_dtype_is_refused_and_pipelines_add_up(tmp_path):
     assert manifest['pipelines'] == {'p1': [], 'p2': [{'type': 'R'}]}
     assert sorted(manifest['encoders']) == ['image', 'prompt']
     other = {'image': dict(fingerprint='cc', settings={'size': 1}, weights='w2')}
-    with pytest.raises(
-        ValueError, match=r'another image encoder \(weights differ, fingerprint aa, but got cc'
-    ):
+    with pytest.raises(ValueError, match=r'another image encoder \(weights differ, fingerprint aa, but got cc'):
         writer(tmp_path, encoders=other)
     with pytest.raises(ValueError, match='holds float32, but got --dtype float16'):
         writer(tmp_path, dtype='float16')

@@ -95,9 +95,7 @@ def quiet():
 
 
 def build(name: str, folder: Path, kwargs: dict):
-    return getattr(genseg_mm.datasets, name)(
-        **{'data_root': str(folder), 'serialize_data': False, **kwargs}
-    )
+    return getattr(genseg_mm.datasets, name)(**{'data_root': str(folder), 'serialize_data': False, **kwargs})
 
 
 def items_of(dataset) -> list[dict]:
@@ -208,9 +206,7 @@ def noisy(data: bytes, rng: random.Random):
 
 def test_every_dataset_has_a_row():
     known = {
-        name
-        for name, own in vars(genseg_mm.datasets).items()
-        if inspect.isclass(own) and name.endswith('Dataset')
+        name for name, own in vars(genseg_mm.datasets).items() if inspect.isclass(own) and name.endswith('Dataset')
     }
     assert known == set(DATASETS_OF)
 

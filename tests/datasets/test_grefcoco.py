@@ -87,9 +87,7 @@ def test_overlapping_objects_count_once(own_root):
 def test_what_is_left_out_is_counted(own_root, monkeypatch):
     lines = []
     monkeypatch.setattr(
-        GRefCOCODataset,
-        '_log',
-        lambda self, message, level=logging.INFO: lines.append((level, message)),
+        GRefCOCODataset, '_log', lambda self, message, level=logging.INFO: lines.append((level, message))
     )
 
     def edit(content):
@@ -102,20 +100,10 @@ def test_what_is_left_out_is_counted(own_root, monkeypatch):
     assert dataset.dropped == {polygons: 3, 'objects without a polygon': 1, 'crowd regions': 1}
     assert dataset.num_left_empty == 1
     assert (logging.WARNING, f'left out 3 {polygons}') in lines
-    assert (
-        logging.WARNING,
-        '1 references have an empty mask: all their objects were left out',
-    ) in lines
-    assert lines[-1] == (
-        logging.INFO,
-        'items: 1 no-target, 2 one-target, 3 multi-target',
-    )
+    assert (logging.WARNING, '1 references have an empty mask: all their objects were left out') in lines
+    assert lines[-1] == (logging.INFO, 'items: 1 no-target, 2 one-target, 3 multi-target')
     item = dataset.get_data_info(3)
-    assert (item['text'], item['kind'], item['segmentations']) == (
-        'green triangle',
-        'one-target',
-        [],
-    )
+    assert (item['text'], item['kind'], item['segmentations']) == ('green triangle', 'one-target', [])
 
 
 def test_bare_minus_one_is_no_target(own_root):
@@ -133,9 +121,7 @@ def test_training_without_empty_expressions(root):
 def test_old_copies_are_pickles(own_root):
     refs = json.loads((own_root / GREFS).read_text())
     (own_root / 'grefcoco' / 'grefs(unc).p').write_bytes(pickle.dumps(refs, protocol=2))
-    assert items(own_root, split_file='grefcoco/grefs(unc).p') == [
-        dict(item) for item in items(own_root)
-    ]
+    assert items(own_root, split_file='grefcoco/grefs(unc).p') == [dict(item) for item in items(own_root)]
 
 
 def test_leakage_from_refcoco_plus(root):

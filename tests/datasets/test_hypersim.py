@@ -13,13 +13,7 @@ from mmengine.registry import DATASETS
 from mmseg.datasets.transforms import RandomFlip, Resize
 
 from genseg_mm.datasets import HypersimDataset, KeepClasses, LoadImage, LoadInstanceMap
-from genseg_mm.datasets.instances.hypersim_files import (
-    Counts,
-    Frame,
-    read_index,
-    read_split,
-    write_index,
-)
+from genseg_mm.datasets.instances.hypersim_files import Counts, Frame, read_index, read_split, write_index
 
 TOOLS = Path(__file__).parents[2] / 'tools' / 'dataset_tools'
 make_tiny_hypersim = runpy.run_path(str(TOOLS / 'make_tiny_hypersim.py'))['make_tiny_hypersim']
@@ -177,10 +171,7 @@ def test_index_leaves_out_by_count_and_says_how_many(own):
 
 
 def test_index_survives_writing_and_tells_its_settings(tmp_path):
-    counts = {
-        Frame('ai_001_002', 'cam_01', 7): Counts(3, 40),
-        Frame('ai_001_001', 'cam_00', 0): Counts(-1, 5),
-    }
+    counts = {Frame('ai_001_002', 'cam_01', 7): Counts(3, 40), Frame('ai_001_001', 'cam_00', 0): Counts(-1, 5)}
     write_index(tmp_path / 'a.csv', counts, dict(min_instances=2, layout='official'))
     assert (tmp_path / 'a.csv').read_text().splitlines() == [
         '# min_instances=2 layout=official',
@@ -201,15 +192,11 @@ def test_index_that_does_not_fit_says_how_to_make_it(own):
     counts = index_of(own)
     del counts[Frame('ai_002_001', 'cam_00', 3)]
     write_index(own / 'index.csv', counts, {})
-    with pytest.raises(
-        ValueError, match=rf'1 of 18 frames, such as ai_002_001/cam_00/frame.0003.*{command}'
-    ):
+    with pytest.raises(ValueError, match=rf'1 of 18 frames, such as ai_002_001/cam_00/frame.0003.*{command}'):
         HypersimDataset(str(own), index_file='index.csv')
     assert len(HypersimDataset(str(own), SPLIT, 'train', index_file='index.csv')) == 12
     (own / 'index.csv').write_text('a,b\n1,2\n')
-    with pytest.raises(
-        ValueError, match=r"index.csv, line 1: expected the columns .* but got \['a', 'b'\]"
-    ):
+    with pytest.raises(ValueError, match=r"index.csv, line 1: expected the columns .* but got \['a', 'b'\]"):
         HypersimDataset(str(own), index_file='index.csv')
 
 
@@ -222,9 +209,7 @@ def test_split_file_that_does_not_fit(own):
         HypersimDataset(str(own), 'nothing.csv')
     lines = (own / SPLIT).read_text().splitlines()
     (own / 'train.csv').write_text('\n'.join(line for line in lines if not line.endswith('val')))
-    with pytest.raises(
-        ValueError, match=r"no public frame of partition 'val'; it has \['test', 'train'\]"
-    ):
+    with pytest.raises(ValueError, match=r"no public frame of partition 'val'; it has \['test', 'train'\]"):
         read_split(own / 'train.csv', 'val')
     (own / 'bad.csv').write_text(f'{lines[0]}\nai_001_001,cam_00,first,True,,train\n')
     with pytest.raises(ValueError, match='frame_id to be a whole number'):
@@ -236,16 +221,11 @@ def test_missing_files_of_a_split_are_an_error_or_counted(own):
     Path(first['img_path']).unlink()
     Path(second['instance_map_path']).unlink()
     for split in (SPLIT, None):
-        with pytest.raises(
-            FileNotFoundError, match=r'1 left out .* no image.*1 left out .* no instance map'
-        ):
+        with pytest.raises(FileNotFoundError, match=r'1 left out .* no image.*1 left out .* no instance map'):
             HypersimDataset(str(own), split)
     dataset = HypersimDataset(str(own), SPLIT, 'val', missing='skip')
     assert [item['img_path'] for item in items(dataset)] == [third['img_path']]
-    assert dataset.skipped == {
-        'no image': [first['img_path']],
-        'no instance map': [second['instance_map_path']],
-    }
+    assert dataset.skipped == {'no image': [first['img_path']], 'no instance map': [second['instance_map_path']]}
     shutil.rmtree(own / 'ai_001_003')
     dataset = HypersimDataset(str(own), SPLIT, 'train', missing='skip')
     assert len(dataset) == 9 and len(dataset.skipped['no image']) == 3
@@ -255,9 +235,7 @@ def test_damaged_ids_are_named_when_they_are_read(own):
     dataset = HypersimDataset(str(own), pipeline=LOAD)
     path = Path(items(dataset)[0]['instance_map_path'])
     path.write_bytes(path.read_bytes()[:300])
-    with pytest.raises(
-        ValueError, match='frame.0000.semantic_instance.hdf5: expected an HDF5 file'
-    ):
+    with pytest.raises(ValueError, match='frame.0000.semantic_instance.hdf5: expected an HDF5 file'):
         dataset[0]
     with h5py.File(path, 'w') as file:
         file['dataset'] = np.ones((48, 64), np.int16)

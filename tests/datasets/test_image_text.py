@@ -57,13 +57,9 @@ def test_every_layout_gives_the_same_pictures_and_texts(root, source):
         folder = root / 'folder' / ('more' if number > 4 else '')
         expected = cv2.imread(str(folder / f'{number:04d}.png')).astype(int)
         # Some of the shards' pictures are JPEGs.
-        assert np.abs(image - expected).mean() < (
-            10 if source.endswith('tar') and number % 3 == 0 else 0.01
-        )
+        assert np.abs(image - expected).mean() < (10 if source.endswith('tar') and number % 3 == 0 else 0.01)
     samples = [item['data_samples'] for item in dataset]
-    assert [(sample.task, sample.text) for sample in samples] == [
-        ('image', text.lower()) for text in FIRST_CAPTIONS
-    ]
+    assert [(sample.task, sample.text) for sample in samples] == [('image', text.lower()) for text in FIRST_CAPTIONS]
 
 
 def test_items_of_a_folder_and_of_shards(root):
@@ -79,15 +75,9 @@ def test_items_of_a_folder_and_of_shards(root):
     shards = ['shards/tiny-000001.tar', 'shards/tiny-000000.tar']
     dataset = build(root, shards, test_mode=True)
     ids = [info['img_id'] for info in infos(dataset)]
-    assert list(dict.fromkeys(ids)) == [
-        f'tiny-00000{n // 4}/00000000{n}' for n in (4, 5, 6, 7, 0, 1, 2, 3)
-    ]
+    assert list(dict.fromkeys(ids)) == [f'tiny-00000{n // 4}/00000000{n}' for n in (4, 5, 6, 7, 0, 1, 2, 3)]
     assert len(ids) == 12
-    captions = [
-        'A green circle on a grey ground.',
-        'A picture of 1 shape',
-        'There is a green circle',
-    ]
+    captions = ['A green circle on a grey ground.', 'A picture of 1 shape', 'There is a green circle']
     assert [dataset.get_data_info(index)['text'] for index in (1, 2, 3)] == captions
     fresh = build(root, shards, seed=2)
     for visit in range(6):
@@ -173,8 +163,7 @@ def test_samples_that_are_not_whole_are_counted_and_named(tmp_path, monkeypatch)
         ('a/7', '7'),
     ]
     left_out = {
-        reason: [name.removeprefix(f'{shard}/') for name in names]
-        for reason, names in dataset.left_out.items()
+        reason: [name.removeprefix(f'{shard}/') for name in names] for reason, names in dataset.left_out.items()
     }
     unreadable = left_out.pop('unreadable texts')
     assert [name.split(' (')[0] for name in unreadable] == ['5.txt', '6.json', '9.json']
@@ -192,9 +181,7 @@ def test_samples_that_are_not_whole_are_counted_and_named(tmp_path, monkeypatch)
     assert [info['text'] for info in infos(title)] == ['one line', 'six']
 
 
-@pytest.mark.parametrize(
-    'damage', ['cut in a picture', 'cut in a header', 'cut at the end', 'header']
-)
+@pytest.mark.parametrize('damage', ['cut in a picture', 'cut in a header', 'cut at the end', 'header'])
 def test_cut_and_damaged_shards_keep_what_is_whole(tmp_path, damage):
     members = {}
     for number in range(3):
@@ -219,9 +206,7 @@ def test_index_is_kept_until_the_shard_changes(own, monkeypatch):
     scans = []
     scan = tar_shards._scan
     monkeypatch.setattr(tar_shards, '_scan', lambda *args: scans.append(args) or scan(*args))
-    first, second = (
-        infos(build(own, 'shards/*.tar', index_dir='index', test_mode=True)) for _ in range(2)
-    )
+    first, second = (infos(build(own, 'shards/*.tar', index_dir='index', test_mode=True)) for _ in range(2))
     assert len(scans) == 2 and first == second  # once for each shard
     shard = str(own / 'shards/tiny-000000.tar')
     assert read_index(shard, 'text', str(own / 'index')) == read_index(shard, 'text')
@@ -273,9 +258,7 @@ def test_lists_merge_lines_of_one_picture(own):
         head = row.replace(cells[0], 'text').replace(cells[1], 'image')
         (own / name).write_text(f'{head}\n{row}\n')
         moved = build(own, name, data_prefix=dict(img_path='folder'))
-        assert [(info['img_path'], info['text']) for info in infos(moved)] == [
-            (str(own / 'folder/0003.png'), text)
-        ]
+        assert [(info['img_path'], info['text']) for info in infos(moved)] == [(str(own / 'folder/0003.png'), text)]
 
 
 @pytest.mark.parametrize(
@@ -306,9 +289,7 @@ def test_compressed_shards_and_bad_arguments(own):
     packed = own / 'packed.tar'
     with tarfile.open(packed, 'w:gz') as tar:
         tar.add(shard, 'a.png')
-    with pytest.raises(
-        ValueError, match='is no uncompressed tar .*: unpack a compressed one first'
-    ):
+    with pytest.raises(ValueError, match='is no uncompressed tar .*: unpack a compressed one first'):
         build(own, 'packed.tar')
     with pytest.raises(FileNotFoundError, match=r"source .*none-\*\.tar': there is no such file"):
         build(own, 'none-*.tar')

@@ -27,9 +27,7 @@ class Numbered(InstanceMapDataset):
             if number == 3:
                 self.skip(image, 'third one')
             else:
-                yield dict(
-                    img_path=str(image), instance_map_path=str(image.with_suffix('.png')), n=number
-                )
+                yield dict(img_path=str(image), instance_map_path=str(image.with_suffix('.png')), n=number)
 
 
 @pytest.fixture
@@ -53,9 +51,7 @@ def test_items_keep_the_order_and_tell_what_is_left_out(root, warnings):
     dataset = Numbered(root, ignore_background=True)
     items = [dataset[index] for index in range(len(dataset))]
     assert [item['n'] for item in items] == [0, 1, 2, 4]
-    assert (
-        [item['img_id'] for item in items] == [item['sample_idx'] for item in items] == [0, 1, 2, 3]
-    )
+    assert [item['img_id'] for item in items] == [item['sample_idx'] for item in items] == [0, 1, 2, 3]
     assert [item['ignore_background'] for item in items] == [True] * 4
     assert dataset.skipped == {'third one': [str(root / '3.jpg')]}
     assert warnings() == [f'Numbered: 1 left out of {root}: third one, such as {root / "3.jpg"}']
@@ -106,10 +102,7 @@ def test_samples_without_an_instance_are_kept_counted_and_announced(root, warnin
         assert dataset[2]['data_samples'].gt_instance_map.data.unique().tolist() == [2]
     assert dataset.num_empty == 12
     told = [text for text in warnings() if 'no instance in' in text]
-    assert [text.split('(')[1] for text in told] == [
-        '1 so far in this process)',
-        '10 so far in this process)',
-    ]
+    assert [text.split('(')[1] for text in told] == ['1 so far in this process)', '10 so far in this process)']
     assert '0.png after the pipeline' in told[0] and "empty='keep' keeps it" in told[0]
 
 

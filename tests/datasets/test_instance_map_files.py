@@ -54,9 +54,7 @@ def test_hdf5_of_something_else_is_refused(tmp_path, data, message):
 
 def test_hdf5_without_the_array_is_refused(tmp_path):
     path = hdf5(tmp_path / 'a.hdf5', key='other')
-    with pytest.raises(
-        ValueError, match=r"expected an array 'dataset', but got the names \['other'\]"
-    ):
+    with pytest.raises(ValueError, match=r"expected an array 'dataset', but got the names \['other'\]"):
         read_instance_map(path)
 
 
@@ -91,9 +89,7 @@ def test_rgb_png_is_a_code_of_the_id(tmp_path):
     colours = np.array([[[0, 0, 0], [0, 1, 4]], [[1, 0, 0], [255, 255, 254]]], np.uint8)
     Image.fromarray(colours).save(tmp_path / 'a.png')
     assert read_instance_map(tmp_path / 'a.png').tolist() == [[0, 260], [65536, 16777214]]
-    with pytest.raises(
-        ValueError, match='a.png: expected a palette PNG .* but got mode RGB, colours'
-    ):
+    with pytest.raises(ValueError, match='a.png: expected a palette PNG .* but got mode RGB, colours'):
         check_index_png(tmp_path / 'a.png')
 
 
@@ -171,23 +167,14 @@ def test_hdf5_may_not_lead_elsewhere_nor_claim_too_much(tmp_path):
         (external, 'external storage, whose data lie in other files'),
         (lambda file: file.create_virtual_dataset('dataset', layout), 'a virtual one, whose data'),
         (lambda file: file.update(dataset=h5py.SoftLink('/x')), 'itself, but got a SoftLink'),
-        (
-            lambda file: file.update(dataset=h5py.ExternalLink(elsewhere, 'dataset')),
-            'a ExternalLink',
-        ),
+        (lambda file: file.update(dataset=h5py.ExternalLink(elsewhere, 'dataset')), 'a ExternalLink'),
         (huge, 'expected at most 100000000 pixels, but its header says 1000000x1000000'),
         (huge_chunk, 'a chunk of it: expected at most 100000000 pixels'),
         (filtered, 'plain or compressed by gzip or lzf, but got the filters'),
         (bomb, 'expected chunks of 2400 bytes, but one unpacks to more'),
-        (
-            lambda file: file.create_group('dataset'),
-            r"expected an array 'dataset', but got the names",
-        ),
+        (lambda file: file.create_group('dataset'), r"expected an array 'dataset', but got the names"),
         (lambda file: file.create_dataset('dataset', data='text'), 'expected integer ids'),
-        (
-            lambda file: file.create_dataset('dataset', data=h5py.Empty('i4')),
-            'expected integer ids',
-        ),
+        (lambda file: file.create_dataset('dataset', data=h5py.Empty('i4')), 'expected integer ids'),
     ):
         with h5py.File(path, 'w') as file:
             write(file)

@@ -97,9 +97,7 @@ def test_masks_of_another_size_name_the_picture(root):
     content['annotations'][0]['segmentation']['size'] = [64, 96]
     path.write_text(json.dumps(content))
     dataset = build_ishape(root, subset='branch', source='coco', pipeline=LOADING, test_mode=True)
-    with pytest.raises(
-        ValueError, match=r'0000.jpg, annotation 0: expected .*\(96, 96\), but got \(64, 96\)'
-    ):
+    with pytest.raises(ValueError, match=r'0000.jpg, annotation 0: expected .*\(96, 96\), but got \(64, 96\)'):
         dataset[0]
 
 

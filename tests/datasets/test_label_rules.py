@@ -9,15 +9,7 @@ from genseg_mm.datasets.instances.zero_shot.label_rules import label_rule, label
 
 KNOWN = (0, 1, 2, 3, 255)
 # Label 1: a diagonal pair (one region, corners count), one apart below. Label 2: touches label 1. 255: ignored.
-LABELS = np.array(
-    [
-        [0, 2, 2, 0, 1],
-        [1, 0, 0, 0, 0],
-        [0, 1, 2, 0, 255],
-        [0, 0, 2, 3, 255],
-    ],
-    np.uint8,
-)
+LABELS = np.array([[0, 2, 2, 0, 1], [1, 0, 0, 0, 0], [0, 1, 2, 0, 255], [0, 0, 2, 3, 255]], np.uint8)
 
 
 def ids(labels, where='x.png', **rule):
@@ -41,23 +33,12 @@ def test_an_id_does_not_depend_on_the_other_labels_or_the_smallest_area():
         [0, 0, 20002, 0, 0],
         [0, 0, 20002, 0, 0],
     ]
-    assert ids([1], min_area=2)[1] == [
-        10002,
-        0,
-        0,
-        0,
-        0,
-    ]  # region 1 is too small, region 2 keeps its number
+    assert ids([1], min_area=2)[1] == [10002, 0, 0, 0, 0]  # region 1 is too small, region 2 keeps its number
     assert ids([1], min_area=3) == np.zeros((4, 5), int).tolist()
 
 
 def test_classes_have_their_label_as_id():
-    assert ids([1, 3], instances='classes') == [
-        [0, 0, 0, 0, 1],
-        [1, 0, 0, 0, 0],
-        [0, 1, 0, 0, 0],
-        [0, 0, 0, 3, 0],
-    ]
+    assert ids([1, 3], instances='classes') == [[0, 0, 0, 0, 1], [1, 0, 0, 0, 0], [0, 1, 0, 0, 0], [0, 0, 0, 3, 0]]
     assert ids([1, 3], instances='classes', min_area=2)[3] == [0, 0, 0, 0, 0]
 
 
@@ -77,18 +58,14 @@ def test_types_of_the_map_do_not_matter():
 
 
 def test_unknown_labels_name_the_file():
-    with pytest.raises(
-        ValueError, match=r'x.png: expected the labels \[0, 1, 2, 3\], but got \[255\] as well'
-    ):
+    with pytest.raises(ValueError, match=r'x.png: expected the labels \[0, 1, 2, 3\], but got \[255\] as well'):
         labels_to_instances(LABELS, **label_rule([1], (0, 1, 2, 3)), where='x.png')
 
 
 def test_ten_thousand_regions_are_no_label_map():
     dots = np.zeros((200, 202), np.uint8)
     dots[::2, ::2] = 1  # 100 x 101
-    with pytest.raises(
-        ValueError, match='y.png: expected fewer than 10000 .* but got 10100 of label 1'
-    ):
+    with pytest.raises(ValueError, match='y.png: expected fewer than 10000 .* but got 10100 of label 1'):
         labels_to_instances(dots, **label_rule([1], (0, 1)), where='y.png')
 
 
@@ -112,9 +89,7 @@ def test_the_loader_applies_the_rule_to_palette_indices(tmp_path):
     image = Image.fromarray(LABELS, mode='P')
     image.putpalette([9, 9, 9] * 256)  # all of one colour
     image.save(path)
-    sample = dict(
-        instance_map_path=str(path), ids_are_indices=True, label_rule=label_rule([2], KNOWN)
-    )
+    sample = dict(instance_map_path=str(path), ids_are_indices=True, label_rule=label_rule([2], KNOWN))
     found = LoadInstanceMap()(dict(sample))['gt_instance_map']
     assert found.tolist() == ids([2]) and found.dtype == np.int32
     image.convert('RGB').save(path)

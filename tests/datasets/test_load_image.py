@@ -66,9 +66,7 @@ def test_cut_png(tmp_path):
 def test_undecodable(tmp_path, content):
     path = tmp_path / 'bad.jpg'
     path.write_bytes(content)
-    with pytest.raises(
-        ValueError, match=rf'bad\.jpg cannot be decoded \({len(content)} bytes'
-    ) as caught:
+    with pytest.raises(ValueError, match=rf'bad\.jpg cannot be decoded \({len(content)} bytes') as caught:
         LoadImage()(dict(img_path=str(path)))
     assert '\n' not in str(caught.value)
 

@@ -15,9 +15,7 @@ CROWD = dict(size=[4, 6], counts=[20, 4])  # the last column
 
 
 def sample(*masks, ignored=()):
-    instances = [
-        dict(mask=mask, ignore_flag=int(place in ignored)) for place, mask in enumerate(masks)
-    ]
+    instances = [dict(mask=mask, ignore_flag=int(place in ignored)) for place, mask in enumerate(masks)]
     return dict(instances=instances, ori_shape=(4, 6), img_path='a.jpg')
 
 
@@ -160,9 +158,7 @@ def test_no_instance_is_all_background():
     assert results['gt_instance_map'].dtype == np.int32
 
 
-@pytest.mark.parametrize(
-    'settings', [dict(crowd='keep'), dict(order='area'), dict(invalid='ignore')]
-)
+@pytest.mark.parametrize('settings', [dict(crowd='keep'), dict(order='area'), dict(invalid='ignore')])
 def test_unknown_settings_are_refused(settings):
     with pytest.raises(ValueError, match=r'must be one of \(.*but got'):
         LoadInstanceMap(**settings)
@@ -170,17 +166,13 @@ def test_unknown_settings_are_refused(settings):
 
 def test_resize_and_flip_keep_large_ids_exact():
     ids = np.array([[0, 256, 4166], [70_000, 16_777_215, 1]], np.int32)
-    results = dict(
-        gt_instance_map=ids, ori_shape=(2, 3), img=np.zeros((2, 3, 3), np.uint8), img_shape=(2, 3)
-    )
+    results = dict(gt_instance_map=ids, ori_shape=(2, 3), img=np.zeros((2, 3, 3), np.uint8), img_shape=(2, 3))
     results = LoadInstanceMap()(results)
     resize = TRANSFORMS.build(dict(type='mmseg.Resize', scale=(9, 4), keep_ratio=False))
     doubled = resize(dict(results))['gt_instance_map']
     assert doubled.dtype == np.int32
     assert doubled.tolist() == ids.repeat(2, axis=0).repeat(3, axis=1).tolist()
-    shrunk = TRANSFORMS.build(dict(type='mmseg.Resize', scale=(2, 1), keep_ratio=False))(
-        dict(results)
-    )
+    shrunk = TRANSFORMS.build(dict(type='mmseg.Resize', scale=(2, 1), keep_ratio=False))(dict(results))
     assert set(shrunk['gt_instance_map'].ravel().tolist()) <= set(ids.ravel().tolist())
     flip = TRANSFORMS.build(dict(type='mmseg.RandomFlip', prob=1.0, direction='horizontal'))
     assert flip(dict(results))['gt_instance_map'].tolist() == ids[:, ::-1].tolist()

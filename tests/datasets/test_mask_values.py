@@ -22,9 +22,7 @@ def item(mask: np.ndarray, path=None, **more) -> dict:
 
 def test_a_black_and_white_mask_names_its_file_and_both_ways_out(tmp_path):
     path = tmp_path / 'mask.png'
-    given = dict(
-        item(BLACK_AND_WHITE), seg_map_path=str(path)
-    )  # as mmseg's LoadAnnotations leaves it
+    given = dict(item(BLACK_AND_WHITE), seg_map_path=str(path))  # as mmseg's LoadAnnotations leaves it
     for load, sample, name in (
         (LoadReferringMask(), item(BLACK_AND_WHITE, path), str(path)),
         (LoadReferringMask(), item(BLACK_AND_WHITE), 'mask of a.jpg'),
@@ -57,9 +55,7 @@ def test_sound_masks_stay_as_they_are(tmp_path):
     for mask in ([[0, 1, 255]], [[0, 0, 0]], [[1, 1, 1]], [[1, 255, 255]]):
         results = LoadReferringMask()(item(np.array(mask, np.uint8)))
         assert results['gt_seg_map'].tolist() == mask
-    with pytest.raises(
-        ValueError, match=r'mask of a\.jpg: expected a mask of 0, 1 and 255 .*got 2'
-    ):
+    with pytest.raises(ValueError, match=r'mask of a\.jpg: expected a mask of 0, 1 and 255 .*got 2'):
         LoadReferringMask()(item(np.array([[0, 1, 2]], np.uint8)))
 
 

@@ -31,9 +31,7 @@ def second(tmp_path):
 
 
 def test_ids_are_unique_over_the_splits(root):
-    joined = ConcatDataset(
-        [build_pidray(root, split=split, test_mode=True) for split in TEST_SPLITS]
-    )
+    joined = ConcatDataset([build_pidray(root, split=split, test_mode=True) for split in TEST_SPLITS])
     items = [joined[index] for index in range(len(joined))]
     assert [item['img_id'] for item in items] == [
         'easy/0', 'easy/1', 'hard/0', 'hard/1', 'hidden/0', 'hidden/1',
@@ -89,9 +87,7 @@ def test_version_2_with_a_file_per_split(root, second):
 
 def test_a_folder_with_both_versions_needs_a_choice(root, second):
     shutil.copytree(second, root, dirs_exist_ok=True)
-    with pytest.raises(
-        ValueError, match='holds both versions .*version=1 or version=2, but got None'
-    ):
+    with pytest.raises(ValueError, match='holds both versions .*version=1 or version=2, but got None'):
         build_pidray(root, split='easy')
     assert build_pidray(root, split='easy', version=2).version == 2
     assert build_pidray(root, split='easy', version=1)[0]['img_id'] == 'easy/0'
@@ -100,8 +96,7 @@ def test_a_folder_with_both_versions_needs_a_choice(root, second):
 def test_missing_and_wrong_input(root, second):
     (root / 'annotations/xray_test_hard.json').unlink()
     with pytest.raises(
-        FileNotFoundError,
-        match="no annotations of 'hard', expected .*xray_test_hard.json or .*test.json",
+        FileNotFoundError, match="no annotations of 'hard', expected .*xray_test_hard.json or .*test.json"
     ):
         build_pidray(root, split='hard')
     shutil.rmtree(root / 'easy')

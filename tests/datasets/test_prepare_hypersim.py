@@ -51,10 +51,7 @@ def test_counts_of_frames_and_scenes(root):
     ]
     assert '      12 frames kept' in text
     assert len(HypersimDataset(str(root), index_file='index.csv')) == 12
-    assert sorted(path.name for path in root.glob('*.csv*')) == [
-        'index.csv',
-        'metadata_images_split_scene_v1.csv',
-    ]
+    assert sorted(path.name for path in root.glob('*.csv*')) == ['index.csv', 'metadata_images_split_scene_v1.csv']
 
 
 def test_converted_layout_counts_the_same(root, tmp_path):
@@ -108,11 +105,7 @@ def test_an_interrupted_run_goes_on(root, capsys):
     # as after a kill in the middle of writing the third scene
     lines = [dict(root=str(root.resolve()), layout='official')]
     for scene, cameras, seen in (
-        (
-            'ai_001_001',
-            {'cam_00': {'0': 10, '2': 11, '3': 11}, 'cam_01': {'0': 11, '2': 7, '3': 7}},
-            12,
-        ),
+        ('ai_001_001', {'cam_00': {'0': 10, '2': 11, '3': 11}, 'cam_01': {'0': 11, '2': 7, '3': 7}}, 12),
         ('ai_001_002', {'cam_00': {'0': 0, '2': 0, '3': 77}}, 0),  # 77: to see that it is used
     ):
         lines.append(dict(scene=scene, counts=cameras, instances=seen, missing=[], damaged=[]))

@@ -42,9 +42,7 @@ def test_crop_moves_all_maps_together_and_keeps_the_ids():
         window = slice(top, top + 4), slice(left, left + 6)
         assert results['gt_instance_map'].tolist() == instance_map[window].tolist()
         assert results['gt_seg_map'].tolist() == (instance_map[window] > 0).astype(int).tolist()
-        np.testing.assert_array_equal(
-            results['img'][..., 1], np.tile(np.arange(left, left + 6), (4, 1))
-        )
+        np.testing.assert_array_equal(results['img'][..., 1], np.tile(np.arange(left, left + 6), (4, 1)))
         assert results['img_shape'] == (4, 6) == results['img'].shape[:2]
         assert results['gt_instance_map'].max() == 70000
         assert all(results[key].flags.c_contiguous for key in ('img', 'gt_instance_map'))
@@ -99,9 +97,7 @@ def test_draws_follow_the_global_seed():
 
 def test_what_cannot_be_cropped_is_refused():
     crop = RandomInstanceCrop((4, 6))
-    with pytest.raises(
-        ValueError, match=r'a.jpg: .* at least the crop_size \(4, 6\) .* got \(4, 5\)'
-    ):
+    with pytest.raises(ValueError, match=r'a.jpg: .* at least the crop_size \(4, 6\) .* got \(4, 5\)'):
         crop(sample(np.ones((4, 5))))
     with pytest.raises(ValueError, match='put LoadInstanceMap before it'):
         crop(dict(img=np.zeros((9, 9, 3), np.uint8)))

@@ -20,10 +20,7 @@ def sample(text: str, **more) -> dict:
         ('leftmost, then rightmost', 'rightmost, then leftmost'),
         ('left-hand side; his right hand', 'right-hand side; his left hand'),
         ('LEFT guy, Right girl, Leftmost', 'RIGHT guy, Left girl, Rightmost'),
-        (
-            'bright copyright, upright, cleft, leftover',
-            'bright copyright, upright, cleft, leftover',
-        ),
+        ('bright copyright, upright, cleft, leftover', 'bright copyright, upright, cleft, leftover'),
         ("left's best_left 2left", "right's best_right 2left"),
         ('the red one', 'the red one'),
         ('right now it is right behind', 'left now it is left behind'),  # the odd texts it warns of
@@ -39,9 +36,7 @@ def test_words(text, mirrored):
 
 
 def test_picture_and_masks_are_mirrored():
-    results = RandomReferringFlip(prob=1.0)(
-        sample('left', gt_instance_map=np.array([[1, 2, 3]], np.int32))
-    )
+    results = RandomReferringFlip(prob=1.0)(sample('left', gt_instance_map=np.array([[1, 2, 3]], np.int32)))
     assert results['gt_seg_map'].tolist() == [[0, 0, 1], [0, 255, 1]]
     assert results['img'][0].tolist() == [[6, 7, 8], [3, 4, 5], [0, 1, 2]]
     assert results['gt_instance_map'].tolist() == [[3, 2, 1]]
@@ -76,16 +71,12 @@ def test_draw_follows_seed_sample_and_visit():
     drawn = [flip(sample('x', sample_idx=i, visit=v))['flip'] for i in range(40) for v in range(50)]
     np.random.seed(0)  # the global state plays no part
     again = [
-        RandomReferringFlip(seed=5)(sample('x', sample_idx=i, visit=v))['flip']
-        for i in range(40)
-        for v in range(50)
+        RandomReferringFlip(seed=5)(sample('x', sample_idx=i, visit=v))['flip'] for i in range(40) for v in range(50)
     ]
     assert drawn == again
     assert abs(sum(drawn) - 1000) < 5 * np.sqrt(2000 / 4)  # 5 sigma of 2000 even draws
     other = [
-        RandomReferringFlip(seed=6)(sample('x', sample_idx=i, visit=v))['flip']
-        for i in range(40)
-        for v in range(50)
+        RandomReferringFlip(seed=6)(sample('x', sample_idx=i, visit=v))['flip'] for i in range(40) for v in range(50)
     ]
     same = sum(a == b for a, b in zip(drawn, other, strict=True))
     assert abs(same - 1000) < 5 * np.sqrt(2000 / 4)
@@ -99,10 +90,7 @@ def test_draw_follows_seed_sample_and_visit():
     [
         (dict(visit=None), r"lacks \['visit'\] of a\.jpg: .*test_mode=False"),
         (dict(gt_seg_map=None), r"lacks \['gt_seg_map'\] of a\.jpg: it goes after LoadImage"),
-        (
-            dict(expression='x'),
-            r"cannot mirror \['expression'\] of a\.jpg: it goes before TextPrompt",
-        ),
+        (dict(expression='x'), r"cannot mirror \['expression'\] of a\.jpg: it goes before TextPrompt"),
         (dict(image_latents=np.zeros(1)), r"cannot mirror \['image_latents'\]"),
     ],
 )

@@ -28,10 +28,7 @@ def test_channels_are_permuted_alike_everywhere():
     for _ in range(60):
         item = ITEMS[0]
         RandomScenePermute(transpose_prob=0)(item)
-        order = [
-            next(k for k in range(3) if (item['img'][..., c] == before['img'][..., k]).all())
-            for c in range(3)
-        ]
+        order = [next(k for k in range(3) if (item['img'][..., c] == before['img'][..., k]).all()) for c in range(3)]
         np.testing.assert_array_equal(item['img'], before['img'][..., order])
         orders.add(tuple(order))
     assert len(orders) == 6

@@ -31,9 +31,7 @@ def own_root(tmp_path) -> Path:
 def log_lines(monkeypatch) -> list[tuple[int, str]]:
     lines = []
     monkeypatch.setattr(
-        ReasonSegDataset,
-        '_log',
-        lambda self, message, level=logging.INFO: lines.append((level, message)),
+        ReasonSegDataset, '_log', lambda self, message, level=logging.INFO: lines.append((level, message))
     )
     return lines
 
@@ -123,10 +121,7 @@ def test_training_follows_resize_and_test_does_not(root):
 
 
 def test_ignored_regions_as_background_in_training_only(root):
-    lisa = [
-        counts(loaded(item)['gt_seg_map'])
-        for item in items(root, 'train', train_ignore='background')
-    ]
+    lisa = [counts(loaded(item)['gt_seg_map']) for item in items(root, 'train', train_ignore='background')]
     assert lisa == [(17 * 17, 0), (7 * 7, 0), (33 * 23 - 9 * 9, 0)]
     test = items(root, 'test', test_mode=True, train_ignore='background')[1]
     assert counts(loaded(test)['gt_seg_map'])[1] == 11 * 11
@@ -158,10 +153,7 @@ def test_pictures_without_target_are_named(root, log_lines):
     assert [Path(path).name for path in dataset.without_target] == ['3000.jpg']
     assert log_lines == [
         (logging.INFO, '2 pictures (1 long, 1 short) with 3 wordings'),
-        (
-            logging.WARNING,
-            '1 pictures have no target polygon, so that an empty mask is right: 3000.jpg',
-        ),
+        (logging.WARNING, '1 pictures have no target polygon, so that an empty mask is right: 3000.jpg'),
     ]
 
 
@@ -182,10 +174,7 @@ def test_answers(root, log_lines):
         (dict(text=['a', 3]), r'1000\.json, text 1: expected a string, but got 3'),
         (dict(is_sentence=None), r'but is_sentence is None'),
         (dict(shapes=[dict(points=[[1, 2]])]), r'shape 0: expected a dict with a label'),
-        (
-            dict(shapes=[dict(label='target', points=[])]),
-            r'shape 0: points must be .* but got \[\]',
-        ),
+        (dict(shapes=[dict(label='target', points=[])]), r'shape 0: points must be .* but got \[\]'),
         (dict(shapes=[dict(label='target', points=[1, 2])]), r'points must be \[\[x, y\]'),
         (dict(shapes=[dict(label='target', points=[[1, float('nan')]])]), r'points must be .*nan'),
     ],
@@ -226,10 +215,7 @@ def test_missing_files(own_root):
         (dict(split='testA'), r"split must be one of \('train', 'val', 'test'\).*'testA'"),
         (dict(split='train_val', test_mode=True), "but got 'train_val'"),
         (dict(sentence='random', test_mode=True), r"one of \('all', 'first'\) with test_mode=True"),
-        (
-            dict(train_ignore='drop'),
-            "train_ignore must be 'ignore' or 'background', but got 'drop'",
-        ),
+        (dict(train_ignore='drop'), "train_ignore must be 'ignore' or 'background', but got 'drop'"),
         (dict(split='val', exclude_images=[1]), "exclude_images is for split='train'"),
         (dict(data_prefix=dict(img='x')), r'data_prefix must be dict\(img_path=...\)'),
     ],

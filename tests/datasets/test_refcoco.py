@@ -32,9 +32,7 @@ def own_root(tmp_path) -> Path:
 def log_lines(monkeypatch) -> list[tuple[int, str]]:
     lines = []
     monkeypatch.setattr(
-        RefCOCODataset,
-        '_log',
-        lambda self, message, level=logging.INFO: lines.append((level, message)),
+        RefCOCODataset, '_log', lambda self, message, level=logging.INFO: lines.append((level, message))
     )
     return lines
 
@@ -78,10 +76,7 @@ def test_item_of_test_mode(tiny_root):
 def test_every_sentence_is_one_item_in_file_order(tiny_root):
     dataset = build(tiny_root, split='test', test_mode=True)
     texts = [dataset.get_data_info(index)['text'] for index in range(len(dataset))]
-    assert texts == [
-        *('yellow square', 'square'),
-        *('blue triangle', 'red square', 'the right one', 'square'),
-    ]
+    assert texts == [*('yellow square', 'square'), *('blue triangle', 'red square', 'the right one', 'square')]
     raw = build(tiny_root, split='test', test_mode=True, text_field='raw')
     assert raw.get_data_info(5)['text'] == 'Square'
     assert build(tiny_root, text_field='raw', sentence='first')[0]['text'] == 'The red square.'
@@ -164,9 +159,7 @@ def test_sentences_are_drawn_evenly(tiny_root):
     for text in set(texts):
         assert abs(texts.count(text) - 1000) < 5 * np.sqrt(3000 * 2 / 9)  # 5 sigma of 3000 draws
     other = build(tiny_root, seed=1)
-    same = sum(
-        other.get_data_info(Visit(1, visit))['text'] == texts[visit] for visit in range(3000)
-    )
+    same = sum(other.get_data_info(Visit(1, visit))['text'] == texts[visit] for visit in range(3000))
     assert abs(same - 1000) < 5 * np.sqrt(3000 * 2 / 9)
 
 

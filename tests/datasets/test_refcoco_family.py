@@ -62,18 +62,11 @@ def test_google_divides_the_objects_of_a_picture(root):
     assert LoadReferringMask()(val[1])['gt_seg_map'].sum() == 2 * 24 * 6 - 6 * 6
     square = LoadReferringMask()(val[2])['gt_seg_map']
     assert square.sum() == 144 and square[20:32, 38:50].all()
-    with pytest.raises(
-        ValueError, match=r"no split 'test'; its splits are train \(9 refs\), val \(3"
-    ):
+    with pytest.raises(ValueError, match=r"no split 'test'; its splits are train \(9 refs\), val \(3"):
         read(root, 'refcocog', 'google', 'test')
 
 
 def test_text_fields_of_the_plus(root):
     items = read(root, 'refcoco+', 'unc', 'testB', text_field='raw')
-    assert [item['text'] for item in items] == [
-        'The blue triangle',
-        'blue one',
-        'The red square',
-        'red one',
-    ]
+    assert [item['text'] for item in items] == ['The blue triangle', 'blue one', 'The red square', 'red one']
     assert read(root, 'refcoco+', 'unc', 'testB')[0]['text'] == 'the blue triangle'

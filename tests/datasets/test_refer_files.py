@@ -22,9 +22,7 @@ def own_root(tmp_path) -> Path:
 def log_lines(monkeypatch) -> list[tuple[int, str]]:
     lines = []
     monkeypatch.setattr(
-        RefCOCODataset,
-        '_log',
-        lambda self, message, level=logging.INFO: lines.append((level, message)),
+        RefCOCODataset, '_log', lambda self, message, level=logging.INFO: lines.append((level, message))
     )
     return lines
 
@@ -32,9 +30,7 @@ def log_lines(monkeypatch) -> list[tuple[int, str]]:
 def test_missing_files(own_root, tmp_path):
     with pytest.raises(FileNotFoundError, match=r'nowhere.*GENSEG_DATA'):
         build(tmp_path / 'nowhere')
-    with pytest.raises(
-        FileNotFoundError, match=r'split_file: no file .*refs\(umd\)\.p.*refs\(unc\)'
-    ):
+    with pytest.raises(FileNotFoundError, match=r'split_file: no file .*refs\(umd\)\.p.*refs\(unc\)'):
         build(own_root, split_file='refcoco/refs(umd).p')
     with pytest.raises(FileNotFoundError, match=r'ann_file: no file .*other\.json'):
         build(own_root, ann_file='refcoco/other.json')
@@ -46,10 +42,7 @@ def test_missing_picture(own_root, log_lines):
     picture = own_root / 'train2014' / 'COCO_train2014_000000000108.jpg'
     picture.unlink()
     assert len(build(own_root)) == 7
-    assert log_lines[0] == (
-        logging.WARNING,
-        f'1 of 3 pictures are missing, the first is {picture}',
-    )
+    assert log_lines[0] == (logging.WARNING, f'1 of 3 pictures are missing, the first is {picture}')
     assert len(build(own_root, split='val', check_images=True)) == 2
     with pytest.raises(FileNotFoundError, match=r'1 of 3 pictures .*000000000108\.jpg'):
         build(own_root, check_images=True)
@@ -129,9 +122,7 @@ def test_wrong_refs(own_root, change, message):
             r'annotation 5001: expected polygons \[x0, y0',
         ),
         (
-            lambda found: found['annotations'][0].update(
-                segmentation=dict(counts=[0, 4], size=[2, 2])
-            ),
+            lambda found: found['annotations'][0].update(segmentation=dict(counts=[0, 4], size=[2, 2])),
             r'annotation 5001: expected an RLE of the size of image 101, \[48, 64\]',
         ),
     ],
@@ -149,9 +140,7 @@ def test_entries_that_nobody_refers_to_do_not_matter(own_root):
 
 
 def test_polygons_without_area_are_counted(own_root, log_lines):
-    edit_instances(
-        own_root, lambda found: found['annotations'][0]['segmentation'].append([1, 1, 9, 9])
-    )
+    edit_instances(own_root, lambda found: found['annotations'][0]['segmentation'].append([1, 1, 9, 9]))
     info = build(own_root, sentence='first').get_data_info(0)
     assert LoadReferringMask()(info)['gt_seg_map'].sum() == 16 * 16
     assert log_lines[0][0] == logging.WARNING

@@ -11,19 +11,11 @@ import pytest
 from mmengine.evaluator import Evaluator
 from pycocotools import mask as mask_utils
 
-from genseg_mm.datasets import (
-    LoadImage,
-    LoadReferringMask,
-    PackGenSegInputs,
-    ReasonSegDataset,
-    RefCOCODataset,
-)
+from genseg_mm.datasets import LoadImage, LoadReferringMask, PackGenSegInputs, ReasonSegDataset, RefCOCODataset
 from genseg_mm.evaluation import ReferringMetric
 
 ROOT = Path(os.environ.get('GENSEG_REAL_TINY', ''))
-pytestmark = pytest.mark.skipif(
-    'GENSEG_REAL_TINY' not in os.environ, reason='GENSEG_REAL_TINY is not set'
-)
+pytestmark = pytest.mark.skipif('GENSEG_REAL_TINY' not in os.environ, reason='GENSEG_REAL_TINY is not set')
 
 # Annotation: pixels by `mask_utils.area(mask_utils.merge(mask_utils.frPyObjects(segmentation, height, width)))`, which
 # lie within 1.5 % of COCO's own `area` (of the polygon), here beside them.
@@ -63,15 +55,12 @@ BY_HAND = {
 
 
 @pytest.mark.parametrize(
-    ('split', 'num_refs', 'num_sentences'),
-    [('train', 6, 11), ('val', 5, 7), ('testA', 3, 5), ('test', 3, 5)],
+    ('split', 'num_refs', 'num_sentences'), [('train', 6, 11), ('val', 5, 7), ('testA', 3, 5), ('test', 3, 5)]
 )
 def test_refcoco_masks_are_those_of_pycocotools(split, num_refs, num_sentences):
     dataset = RefCOCODataset(str(ROOT / 'coco'), split=split, test_mode=True)
     assert len(dataset) == num_sentences
-    assert (
-        len({dataset.get_data_info(index)['ref_id'] for index in range(num_sentences)}) == num_refs
-    )
+    assert len({dataset.get_data_info(index)['ref_id'] for index in range(num_sentences)}) == num_refs
     for index in range(num_sentences):
         results = LoadReferringMask()(LoadImage()(dataset.get_data_info(index)))
         mask = results['gt_seg_map']
@@ -97,9 +86,7 @@ def test_reasonseg_masks_are_those_of_lisa(split):
 
 def test_the_two_rasterisers_differ():
     """The player of ReasonSeg train and RefCOCO's annotation 1717641 are the same polygon."""
-    assert REASONSEG_PIXELS['000000196141'][1] / REFCOCO_AREAS[1717641][0] == pytest.approx(
-        1.0227, abs=1e-4
-    )
+    assert REASONSEG_PIXELS['000000196141'][1] / REFCOCO_AREAS[1717641][0] == pytest.approx(1.0227, abs=1e-4)
 
 
 def test_train_and_test_pictures_are_kept_apart():
@@ -131,9 +118,7 @@ def test_a_shifted_mask_is_scored_without_the_ignored_pixels():
     metrics = evaluator.evaluate(2)
     (long, short) = (100 * expected[key][0] / expected[key][1] for key in ('long', 'short'))
     sums = np.sum(list(expected.values()), axis=0)
-    assert metrics['gIoU/long'] == pytest.approx(long) and metrics['cIoU/short'] == pytest.approx(
-        short
-    )
+    assert metrics['gIoU/long'] == pytest.approx(long) and metrics['cIoU/short'] == pytest.approx(short)
     assert metrics['gIoU'] == pytest.approx((long + short) / 2)
     assert metrics['cIoU'] == pytest.approx(100 * sums[0] / sums[1])
     assert 60 < short < 95 and 60 < long < 98

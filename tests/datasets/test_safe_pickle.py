@@ -8,9 +8,7 @@ import pytest
 
 from genseg_mm.datasets.safe_pickle import load_plain_pickle
 
-PLAIN = [
-    dict(ref_id=3, sent='two words', ratio=0.5, tokens=['a', 'b'], box=[1, 2], flag=None, big=2**70)
-]
+PLAIN = [dict(ref_id=3, sent='two words', ratio=0.5, tokens=['a', 'b'], box=[1, 2], flag=None, big=2**70)]
 
 
 @pytest.mark.parametrize('protocol', range(pickle.HIGHEST_PROTOCOL + 1))
@@ -53,9 +51,7 @@ def test_truncated_at_every_length(tmp_path):
     content, path = pickle.dumps(PLAIN, protocol=2), tmp_path / 'cut.p'
     for length in range(len(content)):
         path.write_bytes(content[:length])
-        with pytest.raises(
-            ValueError, match=rf'cut\.p is not a whole pickle of plain data \({length} bytes\)'
-        ):
+        with pytest.raises(ValueError, match=rf'cut\.p is not a whole pickle of plain data \({length} bytes\)'):
             load_plain_pickle(path)
 
 
@@ -102,8 +98,10 @@ def test_no_pickle_at_all(tmp_path):
 
 def doubling(start: bytes, join: bytes) -> bytes:
     """45 containers, each of which holds the one before twice."""
-    return start + b'q\x00' + b''.join(
-        join.replace(b'?', bytes([number])) + b'q' + bytes([number + 1]) for number in range(45)
+    return (
+        start
+        + b'q\x00'
+        + b''.join(join.replace(b'?', bytes([number])) + b'q' + bytes([number + 1]) for number in range(45))
     )
 
 

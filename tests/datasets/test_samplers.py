@@ -181,8 +181,6 @@ def test_global_random_states_follow_the_visit_and_are_put_back() -> None:
 
 def test_both_build_from_the_registries() -> None:
     dataset = DATASETS.build(dict(type='genseg_mm.MixedDataset', datasets=[Numbers('a', 4)] * 2))
-    sampler = DATA_SAMPLERS.build(
-        dict(type='genseg_mm.RatioInfiniteSampler', ratio=[0, 1], dataset=dataset, seed=0)
-    )
+    sampler = DATA_SAMPLERS.build(dict(type='genseg_mm.RatioInfiniteSampler', ratio=[0, 1], dataset=dataset, seed=0))
     assert len(dataset) == 8
     assert {index for index, _ in first(sampler, 12)} == {4, 5, 6, 7}

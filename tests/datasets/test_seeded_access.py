@@ -71,11 +71,7 @@ def loader(sampler: dict, dataset: dict, num_workers: int = 0) -> DataLoader:
 
 
 def samples(batches: object, num: int) -> list[tuple]:
-    return [
-        item
-        for batch in itertools.islice(batches, num)
-        for item in zip(*batch['inputs'], strict=True)
-    ]
+    return [item for batch in itertools.islice(batches, num) for item in zip(*batch['inputs'], strict=True)]
 
 
 INFINITE = dict(type='InfiniteSampler', shuffle=True)
@@ -117,9 +113,7 @@ def test_epochs_differ_and_repeat() -> None:
 
 @pytest.mark.parametrize('sampler', [INFINITE, OURS], ids=lambda sampler: sampler['type'])
 def test_workers_do_not_matter(sampler) -> None:
-    assert samples(loader(sampler, FOREIGN, num_workers=2), 6) == samples(
-        loader(sampler, FOREIGN), 6
-    )
+    assert samples(loader(sampler, FOREIGN, num_workers=2), 6) == samples(loader(sampler, FOREIGN), 6)
 
 
 def test_processes_share_one_stream(monkeypatch) -> None:

@@ -6,13 +6,7 @@ import pytest
 from genseg_mm.datasets.shapes import ShapesDataset
 from genseg_mm.datasets.shapes.outlines import box, ellipse, place, rasterise
 from genseg_mm.datasets.shapes.shape_expressions import KINDS, caption, expressions
-from genseg_mm.datasets.shapes.shape_scenes import (
-    COLORS,
-    Scene,
-    SceneObject,
-    finish,
-    random_interior_points,
-)
+from genseg_mm.datasets.shapes.shape_scenes import COLORS, Scene, SceneObject, finish, random_interior_points
 
 
 def obj(shape='circle', color='red', size='large', x=32.0, y=32.0, area=100, visible=100):
@@ -76,12 +70,7 @@ def test_expressions_of_a_scene_worked_by_hand():
         'the leftmost circle',
         'the leftmost shape',
     ]
-    assert texts[1] == [
-        'the blue circle',
-        'the small blue circle',
-        'the small circle',
-        'the rightmost circle',
-    ]
+    assert texts[1] == ['the blue circle', 'the small blue circle', 'the small circle', 'the rightmost circle']
     assert texts[2] == [
         'the blue square',
         'the square',
@@ -89,14 +78,11 @@ def test_expressions_of_a_scene_worked_by_hand():
         'the small square',
         'the rightmost shape',
     ]
-    assert caption(scene) == (
-        'a scene with a large red circle, a small blue circle, a small blue square'
-    )
+    assert caption(scene) == ('a scene with a large red circle, a small blue circle, a small blue square')
 
 
 @pytest.mark.parametrize(
-    ('area', 'visible', 'named'),
-    [(100, 50, True), (100, 49, False), (20, 20, True), (19, 19, False)],
+    ('area', 'visible', 'named'), [(100, 50, True), (100, 49, False), (20, 20, True), (19, 19, False)]
 )
 def test_hidden_objects_are_not_named_but_stay_rivals(area, visible, named):
     scene = scene_of(obj('circle', area=area, visible=visible), obj('circle', 'blue', x=60))

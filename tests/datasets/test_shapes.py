@@ -85,9 +85,7 @@ def test_kinds_max_items_and_every_scene_has_an_expression():
     some = ShapesDataset(40, split='val', max_items=25)
     items = [(x['img_id'], x['text']) for x in some]
     assert len(items) == 25
-    assert items == sorted(
-        set(items) & {(x['img_id'], x['text']) for x in everything}, key=items.index
-    )
+    assert items == sorted(set(items) & {(x['img_id'], x['text']) for x in everything}, key=items.index)
     assert [(x['img_id'], x['text']) for x in ShapesDataset(40, split='val', max_items=25)] == items
     sizes = ShapesDataset(40, split='val', kinds=['size'])
     assert {x['kind'] for x in sizes} == {'size-shape', 'size-color-shape'}
@@ -119,9 +117,7 @@ def test_kind_weights_make_kinds_likelier():
     drawn = [heavy[Visit(i, v)]['kind'] == 'shape' for i in range(60) for v in range(50)]
     expected = np.mean(shares)  # 3,000 draws: three standard deviations are 0.02
     assert abs(np.mean(drawn) - expected) < 0.02 and expected > 0.12
-    assert [same[Visit(i, 5)]['text'] for i in range(60)] == [
-        plain[Visit(i, 5)]['text'] for i in range(60)
-    ]
+    assert [same[Visit(i, 5)]['text'] for i in range(60)] == [plain[Visit(i, 5)]['text'] for i in range(60)]
     with pytest.raises(ValueError, match="need expressions='random', but got expressions='all'"):
         ShapesDataset(5, split='val', kind_weights={'shape': 4})
     with pytest.raises(ValueError, match='must be positive, but got shape=0'):
@@ -133,19 +129,14 @@ def test_kind_weights_make_kinds_likelier():
 def test_masks_of_one_scene_are_its_instances():
     data = ShapesDataset(20, split='test', test_mode=True)
     for item in data:
-        target = next(
-            e.target for e in data.scene_expressions(item['img_id']) if e.text == item['text']
-        )
+        target = next(e.target for e in data.scene_expressions(item['img_id']) if e.text == item['text'])
         np.testing.assert_array_equal(item['gt_seg_map'], item['gt_instance_map'] == target + 1)
 
 
 def test_shape_types_are_held_out():
     assert not set(SEEN_SHAPES) & set(UNSEEN_SHAPES)
     assert not set(SEEN_TEXTURED) & set(UNSEEN_TEXTURED)
-    for task, seen, unseen in (
-        ('referring', SEEN_SHAPES, UNSEEN_SHAPES),
-        ('instance', SEEN_TEXTURED, UNSEEN_TEXTURED),
-    ):
+    for task, seen, unseen in (('referring', SEEN_SHAPES, UNSEEN_SHAPES), ('instance', SEEN_TEXTURED, UNSEEN_TEXTURED)):
         for shapes, names in (('seen', seen), ('unseen', unseen)):
             data = ShapesDataset(60, task=task, shapes=shapes, split='test')
             assert {o.shape for i in range(60) for o in data.scene(i).objects} == set(names)
@@ -160,18 +151,11 @@ def test_items_follow_the_contract():
     assert item['img_shape'] == item['ori_shape'] == (48, 64)
     assert (item['gt_seg_map'].dtype, item['gt_instance_map'].dtype) == (np.uint8, np.int32)
     assert item['seg_fields'] == ['gt_seg_map', 'gt_instance_map']
-    assert (item['task'], item['subset'], item['img_path'], item['sample_idx']) == (
-        'mask',
-        'train',
-        '',
-        1,
-    )
+    assert (item['task'], item['subset'], item['img_path'], item['sample_idx']) == ('mask', 'train', '', 1)
     picture = ShapesDataset(2, task='text_to_image')[0]
     assert (picture['task'], picture['seg_fields']) == ('image', [])
     assert picture['text'].startswith('a scene with a ')
-    training, test = (
-        ShapesDataset(2, task='instance', test_mode=mode)[0] for mode in (False, True)
-    )
+    training, test = (ShapesDataset(2, task='instance', test_mode=mode)[0] for mode in (False, True))
     assert (training['seg_fields'], test['seg_fields']) == (['gt_instance_map'], [])
     assert 'points' not in training and 'text' not in test
     assert DATASETS.get('ShapesDataset') is ShapesDataset
@@ -180,24 +164,16 @@ def test_items_follow_the_contract():
 def test_training_captions_list_one_to_three_objects_anew_at_each_visit():
     data = ShapesDataset(40, task='text_to_image')
     whole = ShapesDataset(40, task='text_to_image', expressions=None, test_mode=True, split='val')
-    drawn = {
-        (index, visit): data[Visit(index, visit)]['text']
-        for index in range(40)
-        for visit in range(3)
-    }
+    drawn = {(index, visit): data[Visit(index, visit)]['text'] for index in range(40) for visit in range(3)}
     for (index, visit), text in drawn.items():
         assert caption(data.scene(index)).startswith(text)  # the ones that show most come first
         assert data[Visit(index, visit)]['text'] == text
     counts = Counter(text.count(' a ') for text in drawn.values())
     assert {1, 2} <= set(counts) <= {1, 2, 3} and counts[1] > 20
-    assert (
-        len({drawn[index, 0] for index in range(40)} ^ {drawn[index, 1] for index in range(40)}) > 5
-    )
+    assert len({drawn[index, 0] for index in range(40)} ^ {drawn[index, 1] for index in range(40)}) > 5
     assert all(whole[index]['text'] == caption(whole.scene(index)) for index in range(40))
     every = ShapesDataset(40, task='text_to_image', caption='all')
-    assert {(item['img_id'], item['text']) for item in every} >= {
-        (index, text) for (index, _), text in drawn.items()
-    }
+    assert {(item['img_id'], item['text']) for item in every} >= {(index, text) for (index, _), text in drawn.items()}
     assert len(every) == sum(min(3, len(data.scene(index).objects)) for index in range(40))
 
 

@@ -5,12 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from genseg_mm.datasets.transforms import (
-    LoadReferringMask,
-    PackGenSegInputs,
-    PointPrompt,
-    TextPrompt,
-)
+from genseg_mm.datasets.transforms import LoadReferringMask, PackGenSegInputs, PointPrompt, TextPrompt
 from genseg_mm.datasets.transforms.load_instance_map import LoadInstanceMap
 
 SQUARE = [0, 0, 4, 0, 4, 4, 0, 4]  # pixels 0..3 of both axes
@@ -35,9 +30,7 @@ def test_referring_mask_reads_rle_and_names_bad_polygons():
     results = dict(height=2, width=3, segmentations=[rle])
     assert LoadReferringMask()(results)['gt_seg_map'].tolist() == [[0, 1, 0], [1, 0, 0]]
     with pytest.raises(ValueError, match=r'a.jpg, annotations \[7\].*at least 3 points.*\[4\]'):
-        LoadReferringMask()(
-            dict(height=8, width=8, segmentations=[[[0, 0, 1, 1]]], img_path='a.jpg', ann_ids=[7])
-        )
+        LoadReferringMask()(dict(height=8, width=8, segmentations=[[[0, 0, 1, 1]]], img_path='a.jpg', ann_ids=[7]))
     with pytest.raises(ValueError, match=r'size \(8, 8\), but got \(2, 3\)'):
         LoadReferringMask()(dict(height=8, width=8, segmentations=[rle]))
 
@@ -113,9 +106,7 @@ def instance_map():
 def test_points_lie_inside_their_instance_and_follow_the_seed():
     draws = {}
     for seed in (0, 0, 1):
-        results = PointPrompt(num_points=3, seed=seed)(
-            dict(gt_instance_map=instance_map(), sample_idx=2)
-        )
+        results = PointPrompt(num_points=3, seed=seed)(dict(gt_instance_map=instance_map(), sample_idx=2))
         assert results['point_ids'].tolist() == [5, 9] and results['points'].shape == (2, 3, 2)
         for own, points in zip(results['point_ids'], results['points'], strict=True):
             assert [instance_map()[int(y), int(x)] for x, y in points] == [own] * 3
@@ -130,9 +121,7 @@ def test_a_point_does_not_move_when_another_instance_comes():
     alone = instance_map()
     alone[0, 11] = 0
     first = PointPrompt()(dict(gt_instance_map=alone))['points'][0]
-    assert (
-        first.tolist() == PointPrompt()(dict(gt_instance_map=instance_map()))['points'][0].tolist()
-    )
+    assert first.tolist() == PointPrompt()(dict(gt_instance_map=instance_map()))['points'][0].tolist()
 
 
 def test_deepest_point_min_area_and_empty_maps():
@@ -154,9 +143,7 @@ def test_packing_keeps_values_and_ids():
     image = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
     mask = np.array([[0, 1, 255, 0]] * 2, np.uint8)
     ids = np.array([[0, 70_000, 1, 2]] * 2, np.int32)
-    packed = PackGenSegInputs()(
-        dict(img=image, gt_seg_map=mask, gt_instance_map=ids, text='a', task='mask', junk=1)
-    )
+    packed = PackGenSegInputs()(dict(img=image, gt_seg_map=mask, gt_instance_map=ids, text='a', task='mask', junk=1))
     assert packed['inputs'][:, 1, 2].tolist() == image[1, 2].tolist()
     sample = packed['data_samples']
     assert sample.gt_sem_seg.data.tolist() == mask[None].tolist()

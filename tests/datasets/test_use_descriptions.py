@@ -57,9 +57,7 @@ def test_saving_that_fails_leaves_the_old_file(written, monkeypatch):
 
 def test_another_writer_does_not_go_on_with_the_file(written):
     assert len(DescriptionFile.resume(written, dict(WRITER, pixels=(1, 2)))) == 3
-    with pytest.raises(
-        ValueError, match=r"other settings: template '{}' there and '{}!' now\. Delete it"
-    ):
+    with pytest.raises(ValueError, match=r"other settings: template '{}' there and '{}!' now\. Delete it"):
         DescriptionFile.resume(written, dict(WRITER, template='{}!'))
     with pytest.raises(ValueError, match="weights None there and 'abc' now"):
         DescriptionFile.resume(written, dict(WRITER, weights='abc'))
@@ -94,17 +92,13 @@ def test_pictures_are_named_by_folder_and_file_or_else_by_their_pixels():
 def test_the_text_becomes_the_description_and_the_question_is_kept(written):
     transform = TRANSFORMS.build(dict(type='genseg_mm.UseDescriptions', file=str(written)))
     item = dict(img_path='/data/val/a.jpg', text='what is cold?', task='mask')
-    assert transform(item) == dict(
-        img_path='/data/val/a.jpg', text='the fridge', question='what is cold?', task='mask'
-    )
+    assert transform(item) == dict(img_path='/data/val/a.jpg', text='the fridge', question='what is cold?', task='mask')
     assert transform(dict(SCENE, text='what is hot?'))['text'] == 'the sün'
 
 
 def test_a_missing_description_is_an_error_or_counted(written, caplog):
     item = dict(img_path='val/a.jpg', text='What is hot?')
-    with pytest.raises(
-        ValueError, match=r"no description of 'What is hot\?' for picture 'val/a.jpg': complete it"
-    ):
+    with pytest.raises(ValueError, match=r"no description of 'What is hot\?' for picture 'val/a.jpg': complete it"):
         UseDescriptions(str(written))(dict(item))
     keeping = UseDescriptions(str(written), missing='keep')
     with caplog.at_level(logging.WARNING):

@@ -10,13 +10,7 @@ import pytest
 from mmengine.registry import DATASETS
 from PIL import Image
 
-from genseg_mm.datasets import (
-    LoadImage,
-    LoadInstanceMap,
-    PackGenSegInputs,
-    RandomInstanceCrop,
-    VirtualKITTI2Dataset,
-)
+from genseg_mm.datasets import LoadImage, LoadInstanceMap, PackGenSegInputs, RandomInstanceCrop, VirtualKITTI2Dataset
 from genseg_mm.datasets.instances.virtual_kitti2 import SCENES, VARIATIONS
 
 TOOLS = Path(__file__).parents[2] / 'tools' / 'dataset_tools'
@@ -60,12 +54,8 @@ def test_pairs_of_both_spellings_in_order(tiny):
 
 
 def test_settings_choose_scenes_variations_and_cameras(tiny):
-    chosen = VirtualKITTI2Dataset(
-        str(tiny), ['Scene02'], ['clone'], cameras=[1], ignore_background=False
-    )
-    assert {(i['scene'], i['variation'], i['camera']) for i in items(chosen)} == {
-        ('Scene02', 'clone', 1)
-    }
+    chosen = VirtualKITTI2Dataset(str(tiny), ['Scene02'], ['clone'], cameras=[1], ignore_background=False)
+    assert {(i['scene'], i['variation'], i['camera']) for i in items(chosen)} == {('Scene02', 'clone', 1)}
     assert len(chosen) == 3 and items(chosen)[0]['ignore_background'] is False
 
 
@@ -135,9 +125,7 @@ def test_colours_in_place_of_indices_are_refused(own):
     path = items(dataset)[0]['instance_map_path']
     with Image.open(path) as image:
         image.convert('RGB').save(path)
-    with pytest.raises(
-        ValueError, match='instancegt_00000.png: expected a palette PNG .* got mode RGB'
-    ):
+    with pytest.raises(ValueError, match='instancegt_00000.png: expected a palette PNG .* got mode RGB'):
         dataset[0]
 
 
@@ -148,9 +136,7 @@ def test_ids_of_another_size_are_refused(own):
         dataset[4]
 
 
-@pytest.mark.parametrize(
-    'wrong', [dict(scenes='Scene01'), dict(variations=[]), dict(cameras=(0, 0))]
-)
+@pytest.mark.parametrize('wrong', [dict(scenes='Scene01'), dict(variations=[]), dict(cameras=(0, 0))])
 def test_settings_are_lists_of_different_entries(tiny, wrong):
     with pytest.raises(ValueError, match='must be a list of different entries, but got'):
         VirtualKITTI2Dataset(str(tiny), **wrong)

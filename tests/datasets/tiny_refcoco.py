@@ -16,9 +16,7 @@ make_tiny_refcoco = runpy.run_path(str(TOOL))['make_tiny_refcoco']
 
 
 def build(root: Path, **kwargs) -> RefCOCODataset:
-    settings = dict(
-        ann_file=INSTANCES, split_file=REFS, data_prefix=dict(img_path='train2014'), split='train'
-    )
+    settings = dict(ann_file=INSTANCES, split_file=REFS, data_prefix=dict(img_path='train2014'), split='train')
     return RefCOCODataset(data_root=str(root), **{**settings, **kwargs})
 
 

@@ -47,11 +47,7 @@ class CodeBlock:
 
 def documents() -> list[Path]:
     """README.md, those of the configs, and all of docs/."""
-    return [
-        ROOT / 'README.md',
-        *sorted((ROOT / 'configs').rglob('*.md')),
-        *sorted((ROOT / 'docs').rglob('*.md')),
-    ]
+    return [ROOT / 'README.md', *sorted((ROOT / 'configs').rglob('*.md')), *sorted((ROOT / 'docs').rglob('*.md'))]
 
 
 def code_blocks(path: Path) -> list[CodeBlock]:

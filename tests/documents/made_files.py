@@ -37,17 +37,10 @@ def make_street(path: Path) -> np.ndarray:
         scene = scenes.scene(number)
         around = [_around(scene.ids, x // ZOOM, y // ZOOM) for x, y in STREET_POINTS]
         first, second = (part.flat[0] for part in around)
-        if (
-            first
-            and second
-            and first != second
-            and all((part == part.flat[0]).all() for part in around)
-        ):
+        if first and second and first != second and all((part == part.flat[0]).all() for part in around):
             break
     ids = np.kron(scene.ids, np.ones((ZOOM, ZOOM), int))
-    picture = Image.fromarray(scene.image[..., ::-1]).resize(
-        STREET_SIZE[::-1], Image.Resampling.NEAREST
-    )
+    picture = Image.fromarray(scene.image[..., ::-1]).resize(STREET_SIZE[::-1], Image.Resampling.NEAREST)
     picture.save(path, quality=95)
     return np.stack([ids == first, ids == second])
 

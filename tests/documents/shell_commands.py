@@ -44,9 +44,7 @@ class Command:
     needs: frozenset[str] = field(default=frozenset(), compare=False)
 
 
-def commands_of(
-    line: str, place: Path, environment: Mapping[str, str]
-) -> tuple[list[Command], dict]:
+def commands_of(line: str, place: Path, environment: Mapping[str, str]) -> tuple[list[Command], dict]:
     """The programs that a line starts.
 
     Args:
@@ -71,9 +69,7 @@ def commands_of(
     variables = dict(environment, RECORD=str(record), PYTHON='python')
     variables['PATH'] = f'{programs}:/usr/bin:/bin'
     script = f'{line}\ncode=$?\nenv -0 > {after}\nexit $code'
-    done = subprocess.run(
-        ['/bin/bash', '-u', '-c', script], cwd=place, env=variables, capture_output=True, text=True
-    )
+    done = subprocess.run(['/bin/bash', '-u', '-c', script], cwd=place, env=variables, capture_output=True, text=True)
     assert done.returncode == 0, f'{line}\n{done.stderr}'
     exported = dict(pair.split('=', 1) for pair in after.read_text().split('\0') if '=' in pair)
     kept = {key: value for key, value in exported.items() if key in ('GENSEG_DATA',)}

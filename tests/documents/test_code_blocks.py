@@ -130,9 +130,7 @@ def test_every_block_says_what_it_is_and_has_a_test():
         elif block.kind == 'config':
             chosen(CONFIGS, block)
         elif block.kind == 'text':
-            assert 'shipped GenMask held-out scenes' in block.source, (
-                f'{block.where}: checked by nothing'
-            )
+            assert 'shipped GenMask held-out scenes' in block.source, f'{block.where}: checked by nothing'
         for line in block.source.splitlines():
             hub = "'reachomk/" in line and 'from_pretrained(' in line
             if block.kind == 'python':
@@ -147,9 +145,7 @@ def test_every_block_says_what_it_is_and_has_a_test():
 )
 def test_python_blocks_run_in_order(document, place, monkeypatch):
     truth = dict(
-        street=make_street(place / 'street.jpg'),
-        scene=make_scene(place / 'scene.png'),
-        functional=functional_inputs(),
+        street=make_street(place / 'street.jpg'), scene=make_scene(place / 'scene.png'), functional=functional_inputs()
     )
     calls, call = [], GenSegInferencer.__call__
 
@@ -181,19 +177,13 @@ def own_data(cfg: Config) -> None:
     """Scenes in place of the data of the base."""
     pack = [dict(type='genseg_mm.LoadInstanceMap'), dict(type='genseg_mm.PackGenSegInputs')]
     shapes = dict(type='genseg_mm.ShapesDataset', task='instance', num_scenes=4, pipeline=pack)
-    for loader, settings in (
-        (cfg.train_dataloader, {}),
-        (cfg.val_dataloader, dict(split='test', test_mode=True)),
-    ):
+    for loader, settings in ((cfg.train_dataloader, {}), (cfg.val_dataloader, dict(split='test', test_mode=True))):
         loader.dataset = dict(shapes, **settings)
     cfg.val_evaluator = dict(type='genseg_mm.PointPromptMetric')
     cfg.model.data_preprocessor.size = (64, 64)
 
 
-CONFIGS = {
-    'CocoInstanceDataset': lambda cfg, place: coco_data(place),
-    'pspnet_r18': lambda cfg, place: own_data(cfg),
-}
+CONFIGS = {'CocoInstanceDataset': lambda cfg, place: coco_data(place), 'pspnet_r18': lambda cfg, place: own_data(cfg)}
 
 
 @pytest.mark.slow
@@ -211,9 +201,7 @@ def test_configs_train_and_validate_in_mmsegs_runner(block, place, tmp_path, mon
     for loader in (cfg.train_dataloader, cfg.val_dataloader):
         loader.update(batch_size=1, num_workers=0, persistent_workers=False)
     cfg.merge_from_dict(dict(log_level='WARNING', work_dir=str(tmp_path), test_dataloader=None))
-    cfg.merge_from_dict(
-        dict(test_cfg=None, test_evaluator=None, default_hooks=dict(logger=dict(interval=1)))
-    )
+    cfg.merge_from_dict(dict(test_cfg=None, test_evaluator=None, default_hooks=dict(logger=dict(interval=1))))
     cfg.train_cfg.update(max_iters=2, val_interval=2)
     runner = Runner.from_cfg(cfg)
     runner.model = revert_sync_batchnorm(runner.model)
@@ -236,11 +224,7 @@ def test_listings_are_as_the_tool_prints_them():
     for block in of('text'):
         lines = block.source.splitlines()
         assert lines[-1].startswith('times: ')
-        tables = (ROOT / 'configs/gen2seg/README.md').read_text() + (
-            ROOT / 'configs/genmask/README.md'
-        ).read_text()
-        row = next(
-            line for line in tables.splitlines() if 'genmask_sana_shapes.safetensors' in line
-        )
+        tables = (ROOT / 'configs/gen2seg/README.md').read_text() + (ROOT / 'configs/genmask/README.md').read_text()
+        row = next(line for line in tables.splitlines() if 'genmask_sana_shapes.safetensors' in line)
         oiou, miou = lines[0].split()[-3], lines[0].split()[-1]
         assert f'| {oiou} (mIoU {miou}) |' in row

@@ -30,11 +30,7 @@ LINES = [
     if block.kind == 'bash'
     for line in lines_of(block.source)
 ]
-SHORT = [
-    'train_cfg.max_iters=2',
-    'default_hooks.checkpoint.interval=2',
-    'default_hooks.logger.interval=1',
-]
+SHORT = ['train_cfg.max_iters=2', 'default_hooks.checkpoint.interval=2', 'default_hooks.logger.interval=1']
 QUICKSTART = 'tools/quickstart.sh'  # has a test of its own
 TWO_MODELS = ['shipped_unet', 'control_rgb', '--only', 'dram', 'egohos', '--no-examples']
 
@@ -53,10 +49,7 @@ class Twins:
         if tuple(words) in self.done:
             return
         self.done[tuple(words)] = True
-        argv, handlers = (
-            sys.argv,
-            [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)],
-        )
+        argv, handlers = (sys.argv, [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)])
         sys.argv = words
         try:
             runpy.run_path(str(ROOT / tool), run_name='__main__')
@@ -82,12 +75,7 @@ class Twins:
         assert not options or options[0] == '--cfg-options'
         twin = self.config(config)
         cfg = Config.fromfile(ROOT / twin)
-        changes = [
-            *SHORT,
-            'train_cfg.val_interval=2',
-            'train_dataloader.batch_size=2',
-            *small_data(cfg),
-        ]
+        changes = [*SHORT, 'train_cfg.val_interval=2', 'train_dataloader.batch_size=2', *small_data(cfg)]
         if cfg.train_dataloader.sampler.get('group', 1) > 1:
             changes.append('train_dataloader.sampler.group=1')
         self.tool(command.tool, twin, '--cfg-options', *changes, *options[1:])
@@ -103,9 +91,7 @@ class Twins:
         if written != 'CHECKPOINT':
             # work_dirs/<config>/iter_<last iteration>.pth
             assert Path(written).parent == Path('work_dirs') / Path(config).stem
-            assert (
-                Path(written).stem == f'iter_{Config.fromfile(ROOT / config).train_cfg.max_iters}'
-            )
+            assert Path(written).stem == f'iter_{Config.fromfile(ROOT / config).train_cfg.max_iters}'
         return self.checkpoints[self.config(config)]
 
     def test(self, command: Command) -> None:
@@ -132,12 +118,7 @@ class Twins:
             out = self.place / 'work_dirs/benchmarks/tiny'
             (self.place / 'OLD').mkdir(exist_ok=True)
             shutil.copy(out / 'leaderboard.json', self.place / 'OLD/leaderboard.json')
-            self.tool(
-                command.tool,
-                'configs/benchmarks/tiny.py',
-                *TWO_MODELS,
-                *rest[rest.index('--check') :],
-            )
+            self.tool(command.tool, 'configs/benchmarks/tiny.py', *TWO_MODELS, *rest[rest.index('--check') :])
             return
         self.tool(command.tool, 'configs/benchmarks/tiny.py', *TWO_MODELS)
         board = json.loads((self.place / 'work_dirs/benchmarks/tiny/leaderboard.json').read_text())
@@ -209,9 +190,7 @@ class Twins:
         compare_with_listing(report, settings)
 
     def run_tests(self, command: Command) -> None:
-        usage = subprocess.run(
-            ['/bin/bash', ROOT / command.tool, '--help'], capture_output=True, text=True
-        )
+        usage = subprocess.run(['/bin/bash', ROOT / command.tool, '--help'], capture_output=True, text=True)
         assert usage.returncode == 0 and 'ruff check' in usage.stdout
 
 
@@ -233,9 +212,7 @@ TWINS: dict[str, Callable[[Twins, Command], None]] = {
 
 def compare_with_listing(report: dict, settings: dict) -> None:
     """The lines of README.md: those of shipped models number by number; those of trainings, which were cut, by name."""
-    listing = next(
-        one for path in documents() for one in code_blocks(path) if one.kind == 'text'
-    ).source
+    listing = next(one for path in documents() for one in code_blocks(path) if one.kind == 'text').source
     printed = listing.splitlines()
     for model in (*settings['GENMASK_TITLES'], *settings['GEN2SEG_TITLES']):
         title = {**settings['GENMASK_TITLES'], **settings['GEN2SEG_TITLES']}[model]
@@ -244,11 +221,7 @@ def compare_with_listing(report: dict, settings: dict) -> None:
         if not model.startswith('shipped'):
             continue
         for line in lines:
-            numbers = [
-                float(word)
-                for word in line.replace(',', ' ').split()
-                if word.replace('.', '').isdigit()
-            ]
+            numbers = [float(word) for word in line.replace(',', ' ').split() if word.replace('.', '').isdigit()]
             if model == 'shipped_genmask':
                 expected = [report[model]['oIoU'], report[model]['mIoU']]
             else:
@@ -267,12 +240,7 @@ def needs_by_words(line: str, commands: list[Command]) -> set[str]:
         needs |= {'data', 'download'}
     for word in words:
         path = ROOT / word.partition('=')[2].partition(':')[0] if '=' in word else ROOT / word
-        if (
-            word.endswith('.py')
-            and path.is_file()
-            and '_tiny' not in word
-            and 'tiny.py' not in word
-        ):
+        if word.endswith('.py') and path.is_file() and '_tiny' not in word and 'tiny.py' not in word:
             needs |= {'data'}
     if 'prepare_hypersim' in line:
         needs |= {'data'}
@@ -288,25 +256,17 @@ def test_every_line_is_read_by_bash_and_has_a_twin(place):
     environments: dict[str, dict] = {}
     assert len(LINES) >= 24
     for block, line in LINES:
-        commands, environments[block.where] = commands_of(
-            line, place, environments.get(block.where, {})
-        )
+        commands, environments[block.where] = commands_of(line, place, environments.get(block.where, {}))
         said = needs_of(line)
         for command in commands:
             assert command.tool in TWINS, f'{block.where}: a line that no test runs: {line}'
             assert (ROOT / command.tool).is_file()
         if not commands:
-            assert line.startswith(('source .venv/bin/activate', 'export GENSEG_DATA')), (
-                f'{block.where}: {line}'
-            )
+            assert line.startswith(('source .venv/bin/activate', 'export GENSEG_DATA')), f'{block.where}: {line}'
         asked = needs_by_words(line, commands)
-        assert bool(said) == bool(asked) and ('data' in said) == ('data' in asked), (
-            f'{block.where}: {line}'
-        )
+        assert bool(said) == bool(asked) and ('data' in said) == ('data' in asked), f'{block.where}: {line}'
         if 'slurm_train' in line:
-            assert commands[0].processes and commands[0].arguments == (
-                'configs/genmask/refcoco.py',
-            )
+            assert commands[0].processes and commands[0].arguments == ('configs/genmask/refcoco.py',)
         elif 'tools/dist_' in line:
             assert str(commands[0].processes) in line.split()
 

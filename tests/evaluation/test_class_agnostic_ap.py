@@ -66,10 +66,7 @@ def annotation(image_id: int, x: int, y: int, side: int, number: int, **other: i
 
 def outputs(root: Path, **dataset: object) -> list[dict]:
     """What Gen2Seg finds in the folder without prompts."""
-    pipeline = [
-        dict(type='genseg_mm.LoadImage'),
-        dict(type='genseg_mm.PackGenSegInputs', meta_keys=KEYS),
-    ]
+    pipeline = [dict(type='genseg_mm.LoadImage'), dict(type='genseg_mm.PackGenSegInputs', meta_keys=KEYS)]
     data = CocoInstanceDataset(
         data_root=str(root),
         ann_file='instances.json',
@@ -91,9 +88,7 @@ def evaluate(samples: list[dict], **settings: object) -> dict[str, float]:
 
 def evaluate_theirs(samples: list[dict], **settings: object) -> dict[str, float]:
     items = ['mAP', 'mAP_50', 'mAP_75', 'AR@100']
-    metric = METRICS.build(
-        dict(type='mmdet.CocoMetric', metric='segm', metric_items=items, **settings)
-    )
+    metric = METRICS.build(dict(type='mmdet.CocoMetric', metric='segm', metric_items=items, **settings))
     metric.dataset_meta = CocoInstanceDataset.METAINFO
     metric.process(None, samples)
     return metric.evaluate(len(samples))

@@ -22,12 +22,7 @@ def counts(predicted, *truths, reach=1.0, **kwargs):
     predicted = np.asarray(predicted)
     share = reach / np.hypot(*predicted.shape)
     own = count_edges(predicted, np.stack(truths), [0.5], share, kwargs.pop('thin', False))
-    return (
-        int(own.matched_truth[0]),
-        own.truth,
-        int(own.matched_predicted[0]),
-        int(own.predicted[0]),
-    )
+    return (int(own.matched_truth[0]), own.truth, int(own.matched_predicted[0]), int(own.predicted[0]))
 
 
 def points(*columns, width=10):
@@ -39,9 +34,7 @@ def points(*columns, width=10):
 
 def test_thinning_by_hand():
     # A bar of three rows becomes its middle row; ends are shortened by the rules' first round only.
-    assert drawn(thin(as_map('...... ###### ###### ###### ......'))) == (
-        '...... ...... .####. ...... ......'
-    )
+    assert drawn(thin(as_map('...... ###### ###### ###### ......'))) == ('...... ...... .####. ...... ......')
     assert drawn(thin(as_map('###'))) == '###'  # lines of one pixel stay, at the border too
     assert drawn(thin(as_map('#... .#.. ..#. ...#'))) == '#... .#.. ..#. ...#'
     assert drawn(thin(as_map('.... .##. .##. ....'))).count('#') == 1
@@ -201,9 +194,7 @@ def test_which_pixels_match_is_as_good_as_an_exhaustive_assignment():
 
     from genseg_mm.evaluation.edges import edge_matching
 
-    number, matched = edge_matching._match(
-        np.flatnonzero(predicted), edge_matching._Truth(truth[None], predicted, 2.3)
-    )
+    number, matched = edge_matching._match(np.flatnonzero(predicted), edge_matching._Truth(truth[None], predicted, 2.3))
     own = cost[matched]
     rows, columns = linear_sum_assignment(own)
     assert number == matched.sum() == (cost[linear_sum_assignment(cost)] < 1e6).sum()

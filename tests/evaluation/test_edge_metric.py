@@ -163,9 +163,7 @@ def test_a_metric_that_is_given_up_drops_what_waits(monkeypatch):
         def shutdown(self, **how):
             calls.append(how)
 
-    monkeypatch.setattr(
-        'genseg_mm.evaluation.edges.edge_metric._worker_pool', lambda num_workers: Pool()
-    )
+    monkeypatch.setattr('genseg_mm.evaluation.edges.edge_metric._worker_pool', lambda num_workers: Pool())
     metric = EdgeMetric(num_workers=1)
     metric.process({}, pictures()[:1])
     assert calls == []
@@ -184,9 +182,7 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path):
         '    os._exit(1)\n'
     )
     # The worker inherits stdout: communicate returns only when it has ended as well.
-    with subprocess.Popen(
-        [sys.executable, 'parent.py'], cwd=tmp_path, stdout=subprocess.PIPE, text=True
-    ) as parent:
+    with subprocess.Popen([sys.executable, 'parent.py'], cwd=tmp_path, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.communicate(timeout=60)[0].strip().isdigit()
     assert parent.returncode == 1
 
@@ -229,9 +225,7 @@ def test_bad_samples_and_arguments():
     bare = sample(line(1), edges=line(1))
     del bare.gt_boundaries
     assert 'expects gt_boundaries, but got a sample without (/data/7.jpg)' in message(bare)
-    assert 'pred_edges (1, H, W) or pred_color_map (3, H, W), but got neither' in message(
-        sample(line(1))
-    )
+    assert 'pred_edges (1, H, W) or pred_color_map (3, H, W), but got neither' in message(sample(line(1)))
     small = sample(line(1), edges=torch.zeros(10, 30))
     assert 'must be (annotators, 10, 30)' in message(small)
     assert 'got (1, 20, 30) (/data/7.jpg); load them after Resize' in message(small)

@@ -11,12 +11,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from genseg_mm.evaluation.edges.edge_matching import EdgeCounts
-from genseg_mm.evaluation.edges.edge_scores import (
-    area_under_curve,
-    edge_scores,
-    evaluate_edge_folder,
-    f_measure,
-)
+from genseg_mm.evaluation.edges.edge_scores import area_under_curve, edge_scores, evaluate_edge_folder, f_measure
 
 ROOT = Path(__file__).parents[2]
 TOOL = ROOT / 'tools' / 'analysis_tools' / 'evaluate_edges.py'
@@ -123,9 +118,7 @@ def test_folder(folders):
     (folders[1] / '._7.mat').write_bytes(b'junk of macOS')
     scores = evaluate_edge_folder(*folders, num_thresholds=4)
     # Recall 40/80, precision 20/20 at 0.2 ... 0.8 (204 / 255 reaches it).
-    assert scores['thresholds'] == [
-        [pytest.approx(0.2 * step), 0.5, 1, pytest.approx(2 / 3)] for step in (1, 2, 3, 4)
-    ]
+    assert scores['thresholds'] == [[pytest.approx(0.2 * step), 0.5, 1, pytest.approx(2 / 3)] for step in (1, 2, 3, 4)]
     assert scores['ODS_F'] == pytest.approx(200 / 3)
     assert scores['images']['7'] == [pytest.approx(0.2), 1, 1, 1]
     assert scores['images']['8'] == [pytest.approx(0.2), 0, 0, 0]

@@ -111,9 +111,7 @@ def test_seed_decides_and_chunks_do_not(monkeypatch):
     a, b = noisy_pair()
     one, same, other = (paired_bootstrap(a, b, resamples=300, seed=seed) for seed in (1, 1, 2))
     assert one == same != other
-    monkeypatch.setattr(
-        'genseg_mm.evaluation.paired_bootstrap._CELLS', 700
-    )  # 3 resamples at a time
+    monkeypatch.setattr('genseg_mm.evaluation.paired_bootstrap._CELLS', 700)  # 3 resamples at a time
     chunked = paired_bootstrap(a, b, resamples=300, seed=1)
     for whole, part in zip(one, chunked, strict=True):
         assert (part.low, part.high) == pytest.approx((whole.low, whole.high), abs=1e-12)

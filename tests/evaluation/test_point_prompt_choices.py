@@ -30,9 +30,7 @@ class AsItIs(nn.Module):
 def sample(colors: torch.Tensor, ids: torch.Tensor, **meta: object) -> SegDataSample:
     """The points of PointPrompt unless others are given."""
     drawn = PointPrompt()(dict(gt_instance_map=ids.numpy(), **meta))
-    result = SegDataSample(
-        pred_color_map=PixelData(data=colors.float()), gt_instance_map=PixelData(data=ids[None])
-    )
+    result = SegDataSample(pred_color_map=PixelData(data=colors.float()), gt_instance_map=PixelData(data=ids[None]))
     result.set_metainfo({**{key: drawn[key] for key in drawn if key != 'gt_instance_map'}, **meta})
     return result
 
@@ -101,9 +99,7 @@ def test_random_is_what_the_transform_draws():
     meta = dict(img_path='x/7.png', map_ann_ids=[900, 17, 33])
     settings = dict(threshold=120.0, sigma=0, controls=False)
     given = evaluate(PointPromptMetric(**settings), [sample(colors, ids, **meta)])
-    drawn = evaluate(
-        PointPromptMetric(point_choice='random', **settings), [sample(colors, ids, **meta)]
-    )
+    drawn = evaluate(PointPromptMetric(point_choice='random', **settings), [sample(colors, ids, **meta)])
     assert given == drawn and 0 < given['mIoU'] < 100
     seeded = PointPromptMetric(point_choice='random', seed=1, **settings)
     assert evaluate(seeded, [sample(colors, ids, **meta)])['mIoU'] != given['mIoU']
@@ -170,12 +166,7 @@ def test_one_row_per_prompt_gives_the_metric_back(tmp_path: Path):
     samples = [
         sample(colors, ids, subset='val', img_path='0/a.png'),
         sample(colors, ids, subset='easy', img_path='1/a.png', map_ann_ids=[8], map_areas=[2000]),
-        sample(
-            torch.zeros(3, 5, 5),
-            torch.zeros(5, 5, dtype=torch.int64),
-            subset='easy',
-            img_path='e.png',
-        ),
+        sample(torch.zeros(3, 5, 5), torch.zeros(5, 5, dtype=torch.int64), subset='easy', img_path='e.png'),
         sample(colors, ids, subset='hard', img_path='2/b#.png'),
     ]
     settings = dict(threshold='calibrate', radii=(20, 150), sigma=0, sample_file=str(file))
@@ -184,9 +175,7 @@ def test_one_row_per_prompt_gives_the_metric_back(tmp_path: Path):
     rows = SampleResults.load(file)
     assert list(rows.items) == ['easy/a.png#id 8', 'hard/b%23.png#id 1']  # not those of val
     assert rows.index.tolist() == [1, 3]
-    assert rows.groups == dict(
-        subset=['easy', 'hard'], size=['medium', 'small'], choice=['deepest', 'deepest']
-    )
+    assert rows.groups == dict(subset=['easy', 'hard'], size=['medium', 'small'], choice=['deepest', 'deepest'])
     assert set(rows.values) == {'iou'} and rows.metric('mIoU') == result['mIoU']
     assert rows.metric('mIoU', np.array([0])) == result['easy_mIoU']
     for number in 1, 3:  # two pictures of one name and subset
@@ -199,9 +188,7 @@ def test_one_row_per_prompt_gives_the_metric_back(tmp_path: Path):
     names = ['easy/1/a#id 8', 'easy/3/a#id 1']
     assert list(rows.items) == names + [f'{name} deepest' for name in names]
     assert set(rows.values) == {'iou', 'control_rgb', 'control_position', 'oracle_foreground'}
-    assert 100 * rows.values['control_rgb'][2:].mean() == pytest.approx(
-        result['easy_deepest_control_rgb']
-    )
+    assert 100 * rows.values['control_rgb'][2:].mean() == pytest.approx(result['easy_deepest_control_rgb'])
     assert 100 * rows.values['iou'][:2].mean() == pytest.approx(result['easy_mIoU'])
 
 
@@ -246,10 +233,7 @@ def test_masks_of_the_model_are_used_where_they_are_the_same(prompting, threshol
 def test_masks_of_other_prompts_or_settings_are_not_used():
     model, one = model_and_sample(dict(rule='reference'))
     truth = evaluate(PointPromptMetric('reference', controls=False), [one])['mIoU']
-    colors, prompts = (
-        one.pred_color_map.data,
-        dict(points=one.points, point_labels=one.point_labels),
-    )
+    colors, prompts = (one.pred_color_map.data, dict(points=one.points, point_labels=one.point_labels))
 
     def result(instances: InstanceData) -> float:
         one.pred_instances = instances
@@ -275,15 +259,11 @@ def test_masks_of_other_prompts_or_settings_are_not_used():
 
 def test_prompt_settings():
     settings = prompt_settings(rule='paper')
-    assert settings == dict(
-        rule='paper', threshold=3 / 255, radius=None, sigma=0.01, smooth=True, component=False
-    )
+    assert settings == dict(rule='paper', threshold=3 / 255, radius=None, sigma=0.01, smooth=True, component=False)
     assert prompt_settings(radius=4, rule='paper') == prompt_settings(radius=4.0, smooth=False)
     colors = torch.rand(3, 8, 8) * 255
     points = torch.tensor([[2.0, 3.0]])
-    same = masks_from_points(colors, points, **prompt_settings()) == masks_from_points(
-        colors, points
-    )
+    same = masks_from_points(colors, points, **prompt_settings()) == masks_from_points(colors, points)
     assert same.all()
     with pytest.raises(ValueError, match='expected settings out of rule, .* but got radios'):
         prompt_settings(radios=3)
@@ -328,9 +308,7 @@ def test_entries_survive_truncation_and_empty_pictures():
     assert len(metric.results) == 4
     result = metric.evaluate(3)
     assert result['num_prompts'] == 1
-    assert result == evaluate(
-        PointPromptMetric(50.0, sigma=0, point_choice=('given', 'all'), controls=False), samples
-    )
+    assert result == evaluate(PointPromptMetric(50.0, sigma=0, point_choice=('given', 'all'), controls=False), samples)
 
 
 @pytest.mark.parametrize('threshold', ['reference', 30.0])

@@ -173,9 +173,7 @@ def test_radius_is_chosen_on_val_for_each_map_and_used_elsewhere():
     shades[1, :, 2] = 40.0
     val = sample(shades, subset='val')
     other = flat_colors()
-    other[:, :, 2] = torch.tensor(
-        [[255.0], [50.0], [0.0]]
-    )  # column of instance 2 that looks like 1
+    other[:, :, 2] = torch.tensor([[255.0], [50.0], [0.0]])  # column of instance 2 that looks like 1
     seen = sample(other, subset='seen')
     metric = PointPromptMetric('calibrate', radii=(30, 60, 500))
     result = evaluate(metric, [val, seen])
@@ -193,9 +191,7 @@ def test_smallest_of_equally_good_radii():
 
 
 def test_calibration_without_calibration_samples():
-    with pytest.raises(
-        ValueError, match=r"needs prompts in the subset 'val', but got the subsets \['seen'\]"
-    ):
+    with pytest.raises(ValueError, match=r"needs prompts in the subset 'val', but got the subsets \['seen'\]"):
         evaluate(PointPromptMetric('calibrate'), [sample(flat_colors(), subset='seen')])
 
 
@@ -262,16 +258,10 @@ def test_instances_without_prompt_are_counted():
 
 def test_subsets_keep_their_own_means_and_calibration_stays_out_of_the_collapse_share():
     black, perfect = torch.zeros(3, 4, 4), flat_colors()
-    samples = [
-        sample(perfect, subset='val'),
-        sample(black, subset='seen'),
-        sample(perfect, subset='unseen'),
-    ]
+    samples = [sample(perfect, subset='val'), sample(black, subset='seen'), sample(perfect, subset='unseen')]
     result = evaluate(PointPromptMetric('calibrate', radii=(50,), grid_size=4), samples)
     assert (result['seen_mIoU'], result['unseen_mIoU'], result['mIoU']) == (50.0, 100.0, 75.0)
-    assert result['collapse_share'] == pytest.approx(
-        collapse_share(torch.stack([black, perfect]).numpy())
-    )
+    assert result['collapse_share'] == pytest.approx(collapse_share(torch.stack([black, perfect]).numpy()))
 
 
 def random_samples(num: int = 7) -> list[SegDataSample]:
@@ -281,33 +271,20 @@ def random_samples(num: int = 7) -> list[SegDataSample]:
         ids = torch.randint(0, 3, (6, 6), generator=generator)
         ids[0, 0], ids[5, 5] = 1, 2
         colors = flat_colors(ids) * 0.3 + torch.rand(3, 6, 6, generator=generator) * 60
-        samples.append(
-            sample(
-                colors, ids, ((0, 0), (5, 5)), subset=('val', 'seen', 'unseen')[i % 3], sample_idx=i
-            )
-        )
+        samples.append(sample(colors, ids, ((0, 0), (5, 5)), subset=('val', 'seen', 'unseen')[i % 3], sample_idx=i))
     return samples
 
 
 def random_images(num: int = 7) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(4)
-    return [
-        torch.randint(0, 256, (3, 6, 6), dtype=torch.uint8, generator=generator) for _ in range(num)
-    ]
+    return [torch.randint(0, 256, (3, 6, 6), dtype=torch.uint8, generator=generator) for _ in range(num)]
 
 
-EVERYTHING = dict(
-    threshold='calibrate',
-    point_choice=('given', 'random', 'deepest', 'all'),
-    num_all=5,
-    size_bands=True,
-)
+EVERYTHING = dict(threshold='calibrate', point_choice=('given', 'random', 'deepest', 'all'), num_all=5, size_bands=True)
 
 
 @pytest.mark.parametrize('batch', [1, 3, 7])
-@pytest.mark.parametrize(
-    'settings', [dict(threshold='calibrate'), EVERYTHING], ids=['calibrated', 'everything']
-)
+@pytest.mark.parametrize('settings', [dict(threshold='calibrate'), EVERYTHING], ids=['calibrated', 'everything'])
 def test_same_result_for_any_batch_size(batch: int, settings: dict):
     images = dict(inputs=random_images())
     whole = evaluate(PointPromptMetric(**settings), random_samples(), images, 2)
@@ -330,9 +307,7 @@ def test_same_result_for_two_processes_whose_loader_pads():
 
 
 def _evaluate_on_rank(rank: int, port: int, results: dict) -> None:
-    os.environ.update(
-        RANK=str(rank), WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port)
-    )
+    os.environ.update(RANK=str(rank), WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
     torch.distributed.init_process_group('gloo')
     samples, images = random_samples(), random_images()
     metric = PointPromptMetric('calibrate')
@@ -367,9 +342,7 @@ def test_bad_input_is_named():
     for key in ('points', 'point_ids'):
         with pytest.raises(ValueError, match=rf'expects {key}, .* \(a.png\); add .*PointPrompt'):
             PointPromptMetric(10.0, point_choice='given').process(batch, without(key))
-    with pytest.raises(
-        ValueError, match=r'expects gt_instance_map, .*\(a.png\); add .*LoadInstanceMap'
-    ):
+    with pytest.raises(ValueError, match=r'expects gt_instance_map, .*\(a.png\); add .*LoadInstanceMap'):
         metric.process(batch, without('gt_instance_map'))
     with pytest.raises(ValueError, match=r'expects pred_color_map.*but got neither \(a.png\)'):
         metric.process(batch, without('pred_color_map'))

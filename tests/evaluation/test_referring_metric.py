@@ -27,9 +27,7 @@ def as_map(drawing: str) -> torch.Tensor:
 
 
 def sample(prediction: str, target: str, **meta) -> dict:
-    return dict(
-        pred_sem_seg=dict(data=as_map(prediction)), gt_sem_seg=dict(data=as_map(target)), **meta
-    )
+    return dict(pred_sem_seg=dict(data=as_map(prediction)), gt_sem_seg=dict(data=as_map(target)), **meta)
 
 
 def evaluate(pairs: list, **kwargs) -> dict:
@@ -151,8 +149,7 @@ def test_own_thresholds_and_prefix():
 
 def test_per_kind():
     pairs = [
-        sample(*pair, kind=kind)
-        for pair, kind in zip(FOUR, ('colour', 'size', 'colour-shape', 'size'), strict=True)
+        sample(*pair, kind=kind) for pair, kind in zip(FOUR, ('colour', 'size', 'colour-shape', 'size'), strict=True)
     ]
     metrics = evaluate(pairs, per_kind=True)
     assert metrics['oIoU'] == pytest.approx(100 * 10 / 26)
@@ -213,10 +210,7 @@ def test_padded_results_are_cut():
 def test_order_does_not_matter():
     rng = np.random.default_rng(0)
     pairs = [
-        dict(
-            pred_sem_seg=dict(data=rng.integers(0, 2, (1, 9, 7))),
-            gt_sem_seg=dict(data=rng.integers(0, 2, (1, 9, 7))),
-        )
+        dict(pred_sem_seg=dict(data=rng.integers(0, 2, (1, 9, 7))), gt_sem_seg=dict(data=rng.integers(0, 2, (1, 9, 7))))
         for _ in range(200)
     ]
     metrics = evaluate(pairs)
@@ -299,9 +293,7 @@ def test_nothing_to_evaluate():
 
 
 def _evaluate_rank(rank: int, folder: str) -> None:
-    torch.distributed.init_process_group(
-        'gloo', init_method=f'file://{folder}/store', rank=rank, world_size=2
-    )
+    torch.distributed.init_process_group('gloo', init_method=f'file://{folder}/store', rank=rank, world_size=2)
     pairs = [*FOUR, (TWO_ROWS, TWO_ROWS)]  # 5 items on 2 ranks: rank 1 is padded with the first
     metric = ReferringMetric(collect_dir=f'{folder}/parts')
     for pair in (pairs[::2], [*pairs[1::2], pairs[0]])[rank]:

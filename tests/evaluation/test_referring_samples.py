@@ -125,11 +125,7 @@ def by_definition(samples: list[dict], protocol: str, min_pixels: int = 1) -> di
         ious.append(iou)
         hits.append(iou >= 0.7)
         intersections, unions = intersections + i, unions + u
-    found = {
-        'oIoU': 100 * intersections / unions,
-        'mIoU': 100 * np.mean(ious),
-        'Pr@0.7': 100 * np.mean(hits),
-    }
+    found = {'oIoU': 100 * intersections / unions, 'mIoU': 100 * np.mean(ious), 'Pr@0.7': 100 * np.mean(hits)}
     if protocol == 'grefcoco':
         found.update({'N-acc': 100 * np.mean(refusals), 'T-acc': 100 * np.mean(kept)})
     return found
@@ -188,18 +184,14 @@ def test_groups_and_bands_of_words(tmp_path):
     assert rows.groups['kind'][:2] == ['no-target', 'one-target']
     assert rows.groups['length'][:2] == ['short', 'long']
     assert rows.groups['subset'] == ['val'] * 44
-    assert rows.groups['words'][:11] == (
-        ['1-2 words'] * 2 + ['3-5 words'] * 3 + ['6-8 words'] * 3 + ['9+ words'] * 3
-    )
+    assert rows.groups['words'][:11] == (['1-2 words'] * 2 + ['3-5 words'] * 3 + ['6-8 words'] * 3 + ['9+ words'] * 3)
     ious, bands = rows.values['iou'], np.array(rows.groups['words'])
     for band in ('1-2 words', '3-5 words', '6-8 words', '9+ words'):
         assert metrics[f'mIoU/{band}'] == pytest.approx(100 * ious[bands == band].mean())
         sums = [rows.values[key][bands == band].sum() for key in ('intersection', 'union')]
         assert metrics[f'oIoU/{band}'] == 100 * sums[0] / sums[1]
     del samples[3]['text']
-    with pytest.raises(
-        ValueError, match="needs a 'words' .* add 'text' to the packing transform's"
-    ):
+    with pytest.raises(ValueError, match="needs a 'words' .* add 'text' to the packing transform's"):
         evaluate(samples, tmp_path / 's.npz', breakdown='words')
 
 
@@ -244,14 +236,10 @@ def test_a_nameless_sample_is_refused_where_rows_are_written(tmp_path):
 
 
 def _evaluate_rank(rank: int, folder: str) -> None:
-    torch.distributed.init_process_group(
-        'gloo', init_method=f'file://{folder}/store', rank=rank, world_size=2
-    )
+    torch.distributed.init_process_group('gloo', init_method=f'file://{folder}/store', rank=rank, world_size=2)
     samples = random_samples(21)
     own = (samples[::2], [*samples[1::2], samples[0]])[rank]  # padded with the first
-    metric = ReferringMetric(
-        'reasonseg', sample_file=f'{folder}/two.npz', collect_dir=f'{folder}/p'
-    )
+    metric = ReferringMetric('reasonseg', sample_file=f'{folder}/two.npz', collect_dir=f'{folder}/p')
     for start in range(0, len(own), 3):
         metric.process({}, own[start : start + 3])
     torch.save(metric.evaluate(21), f'{folder}/rank{rank}.pt')

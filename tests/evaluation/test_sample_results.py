@@ -22,9 +22,7 @@ ROWS = dict(
         shift=np.array([-3, 0, 300]),
     ),
     groups=dict(kind=['size', '', 'größe'], subset=['val', 'val', 'val']),
-    aggregates=dict(
-        mIoU=('mean', 'iou'), oIoU=('ratio', 'intersection', 'union'), Pr=['mean', 'hit']
-    ),
+    aggregates=dict(mIoU=('mean', 'iou'), oIoU=('ratio', 'intersection', 'union'), Pr=['mean', 'hit']),
 )
 
 
@@ -52,9 +50,7 @@ def test_a_mean_does_not_depend_on_the_order_and_is_correctly_rounded():
     exact = 100 * float(sum(map(Fraction, values.tolist()))) / 1001
     for step in (1, -1):
         items = [f'{number}' for number in range(1001)]
-        rows = SampleResults(
-            items, np.arange(1001), dict(iou=values[::step]), {}, dict(mIoU=('mean', 'iou'))
-        )
+        rows = SampleResults(items, np.arange(1001), dict(iou=values[::step]), {}, dict(mIoU=('mean', 'iou')))
         assert rows.metric('mIoU') == exact
 
 

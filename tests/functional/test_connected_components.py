@@ -39,9 +39,7 @@ def comb(height, width):
 
 def test_by_hand():
     mask = torch.tensor([[1, 0, 0, 1], [0, 1, 0, 1], [0, 0, 0, 0], [1, 1, 0, 1]]).bool()
-    assert connected_components(mask[None]).tolist() == [
-        [[1, 0, 0, 2], [0, 1, 0, 2], [0, 0, 0, 0], [3, 3, 0, 4]]
-    ]
+    assert connected_components(mask[None]).tolist() == [[[1, 0, 0, 2], [0, 1, 0, 2], [0, 0, 0, 0], [3, 3, 0, 4]]]
     assert connected_components(mask[None], connectivity=4).tolist() == [
         [[1, 0, 0, 2], [0, 3, 0, 2], [0, 0, 0, 0], [4, 4, 0, 5]]
     ]
@@ -86,9 +84,7 @@ def test_the_spiral_is_one_long_way():
 
 def test_colors_of_a_label_map_do_not_join():
     values = torch.tensor([[5, 5, 7, 7], [0, 7, 5, 7], [5, 0, 5, 0]])
-    assert connected_components(values[None]).tolist() == [
-        [[1, 1, 2, 2], [0, 2, 1, 2], [3, 0, 1, 0]]
-    ]
+    assert connected_components(values[None]).tolist() == [[[1, 1, 2, 2], [0, 2, 1, 2], [3, 0, 1, 0]]]
     assert connected_components(values[None].to(torch.uint8), 4).tolist() == [
         [[1, 1, 2, 2], [0, 3, 4, 2], [5, 0, 4, 0]]
     ]

@@ -42,9 +42,7 @@ def plain_image_loss(image, ids, ignore, formula, cap):
 def plain_loss(colors, ids, ignore=None, formula='reference', cap=None):
     ignore = [False] * len(colors) if ignore is None else ignore
     cap = 1251 if cap is None and formula == 'reference' else cap
-    terms = [
-        plain_image_loss(*sample, formula, cap) for sample in zip(colors, ids, ignore, strict=True)
-    ]
+    terms = [plain_image_loss(*sample, formula, cap) for sample in zip(colors, ids, ignore, strict=True)]
     return InstanceColoringTerms(*(sum(term) / len(colors) for term in zip(*terms, strict=True)))
 
 
@@ -202,9 +200,7 @@ def test_formulas_are_related():
     ids = random_ids(5, batch=1)
     colors = random_colors(ids)
     reference = sum(instance_coloring_loss(colors, ids))
-    paper = instance_coloring_loss(
-        colors, ids, formula='paper', separation_weight=9000.0, mean_weight=1800.0
-    )
+    paper = instance_coloring_loss(colors, ids, formula='paper', separation_weight=9000.0, mean_weight=1800.0)
     torch.testing.assert_close(reference, sum(paper) / (3 * 6), rtol=1e-12, atol=0)
 
 
@@ -251,10 +247,7 @@ def test_batch_is_the_mean_of_its_images():
     ids = random_ids(5, batch=3)
     colors, ignore = random_colors(ids), [True, False, True]
     batch = sum(instance_coloring_loss(colors, ids, torch.tensor(ignore)))
-    single = [
-        sum(instance_coloring_loss(colors[b : b + 1], ids[b : b + 1], ignore[b : b + 1]))
-        for b in range(3)
-    ]
+    single = [sum(instance_coloring_loss(colors[b : b + 1], ids[b : b + 1], ignore[b : b + 1])) for b in range(3)]
     torch.testing.assert_close(batch, sum(single) / 3, rtol=1e-12, atol=0)
 
 
@@ -281,9 +274,7 @@ def test_tiles_do_not_matter():
 def test_gradcheck(formula):
     ids = random_ids(3, height=3, width=4)
     colors = random_colors(ids, spread=3.0)
-    assert torch.autograd.gradcheck(
-        lambda x: instance_coloring_loss(x, ids, [True, False], formula), colors
-    )
+    assert torch.autograd.gradcheck(lambda x: instance_coloring_loss(x, ids, [True, False], formula), colors)
 
 
 def test_autocast_changes_nothing():
@@ -368,9 +359,7 @@ def test_cuda_equals_cpu(name, compiled):
     expected = sum(instance_coloring_loss(colors, ids, ignore, max_instances=cap))
     (expected_grad,) = torch.autograd.grad(expected, colors)
     there = colors.detach().cuda().requires_grad_()
-    loss = sum(
-        instance_coloring_loss(there, ids.cuda(), ignore, max_instances=cap, compiled=compiled)
-    )
+    loss = sum(instance_coloring_loss(there, ids.cuda(), ignore, max_instances=cap, compiled=compiled))
     (grad,) = torch.autograd.grad(loss, there)
     torch.testing.assert_close(loss.cpu(), expected, rtol=1e-5, atol=1e-7)
     assert (grad.cpu() - expected_grad).norm() <= 1e-4 * expected_grad.norm() + 1e-9

@@ -24,9 +24,7 @@ VALUE = 1 / 2 + 1 / 10 + 10 * (1 / 6 + 1 / 9)
 @pytest.fixture(params=['tiles', 'fused'])
 def kind(request, monkeypatch):
     """Both ways through the pairs; the fused one as torch would compile it, but not compiled."""
-    monkeypatch.setattr(
-        'genseg_mm.functional.inverse_distance.compiled_sums', lambda *_: fused._sums
-    )
+    monkeypatch.setattr('genseg_mm.functional.inverse_distance.compiled_sums', lambda *_: fused._sums)
     return {'compiled': request.param == 'fused'}
 
 
@@ -47,9 +45,7 @@ def test_value_and_gradients_by_hand(kind):
 
 
 def test_without_gradients_the_value_is_the_same(kind):
-    value, *grads = inverse_distance_sum(
-        POINTS, CENTRES, OWN, WEIGHT, SPANS, with_grad=False, **kind
-    )
+    value, *grads = inverse_distance_sum(POINTS, CENTRES, OWN, WEIGHT, SPANS, with_grad=False, **kind)
     assert grads == [None, None] and value.item() == pytest.approx(VALUE, rel=1e-15)
 
 
@@ -76,9 +72,7 @@ def plain_sum(points, centres, own, weight, spans):
 def test_equals_the_plain_sum(kind, sizes):
     for spread in (60.0, 0.5):
         pairs = random_pairs(*sizes, spread=spread)
-        for result, expected in zip(
-            inverse_distance_sum(*pairs, **kind), plain_sum(*pairs), strict=True
-        ):
+        for result, expected in zip(inverse_distance_sum(*pairs, **kind), plain_sum(*pairs), strict=True):
             tolerance = 1e-14 if kind['compiled'] else 2e-12
             assert (result - expected).norm() <= tolerance * expected.norm()
 
@@ -102,9 +96,7 @@ def test_sums_without_a_matmul_are_the_same():
     for dim in (0, 1):
         vectors = torch.rand(4, kernel.shape[dim], dtype=torch.float64, generator=generator)
         by_matmul = inverse_distance._sums_by_matmul(kernel, vectors, dim, torch.empty_like(kernel))
-        products = inverse_distance._sums_by_products(
-            kernel, vectors, dim, torch.empty_like(kernel)
-        )
+        products = inverse_distance._sums_by_products(kernel, vectors, dim, torch.empty_like(kernel))
         torch.testing.assert_close(products, by_matmul, rtol=1e-14, atol=0)
 
 

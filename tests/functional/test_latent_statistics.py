@@ -68,9 +68,7 @@ def test_sharpness_of_known_distributions():
 def test_best_threshold_and_iou_by_hand():
     scores = torch.tensor([0.9, 0.8, 0.7, 0.7, 0.1])
     masks = torch.tensor([True, False, True, True, False])
-    threshold = best_threshold(
-        scores, masks
-    )  # 3 of 4 above it are right; equal scores stay together
+    threshold = best_threshold(scores, masks)  # 3 of 4 above it are right; equal scores stay together
     assert math.isclose(threshold, 0.4, abs_tol=1e-6)
     assert overall_iou(scores > threshold, masks) == 0.75
     assert overall_iou(torch.zeros(3) > 0, torch.zeros(3) > 0) == 1.0

@@ -43,9 +43,7 @@ def test_the_reference_rule_reads_whole_levels_and_no_other_rule_does():
     # Colours that a filter pushed past the ends are cut, too, and the map that was given stays.
     wide = (color_map - 20) * 1.2
     before = wide.clone()
-    assert torch.equal(
-        masks_from_points(wide, POINTS), masks_from_points(wide.clamp(0, 255).byte(), POINTS)
-    )
+    assert torch.equal(masks_from_points(wide, POINTS), masks_from_points(wide.clamp(0, 255).byte(), POINTS))
     assert torch.equal(wide, before)
     near = grey_row(10.0, 10.9, 20.0, 90.0)  # 10 and 10 in whole levels
     query = dict(sigma=1e-3, smooth=False)
@@ -93,9 +91,7 @@ def test_a_batch_is_its_prompts_one_at_a_time(monkeypatch):
     points, labels = POINTS[torch.tensor([[0, 1], [2, 3], [4, 0]])], [[1, 0], [1, 1], [1, 0]]
     expected = [masks_from_points(color_map, points, labels, radius=r) for r in (None, 70.0)]
     monkeypatch.setattr(
-        similarity_masks,
-        'parts',
-        lambda num_maps, *_, **__: (slice(start, start + 1) for start in range(num_maps)),
+        similarity_masks, 'parts', lambda num_maps, *_, **__: (slice(start, start + 1) for start in range(num_maps))
     )
     for radius, masks in zip((None, 70.0), expected, strict=True):
         parts = masks_from_points(color_map, points, labels, radius=radius)
@@ -114,12 +110,8 @@ def test_radius_by_hand():
     row = grey_row(0.0, 9.0, 10.0, 11.0, 200.0)
     prompts = [[[0, 0], [4, 0]]]
     query = {'sigma': 1e-3}  # the pixel itself, but for 1e-6 of it
-    assert masks_from_points(row, [[0, 0]], radius=10.0, **query).tolist() == [
-        [[True, True, False, False, False]]
-    ]
-    assert masks_from_points(row, prompts, radius=10.5, **query).tolist() == [
-        [[True, True, True, False, True]]
-    ]
+    assert masks_from_points(row, [[0, 0]], radius=10.0, **query).tolist() == [[[True, True, False, False, False]]]
+    assert masks_from_points(row, prompts, radius=10.5, **query).tolist() == [[[True, True, True, False, True]]]
     negative = masks_from_points(row, prompts, [[1, 0]], radius=300.0, **query)
     assert negative.tolist() == [[[True, True, True, True, False]]]
 
@@ -175,10 +167,7 @@ GOOD = {'color_map': torch.zeros(3, 4, 5), 'points': [[1.0, 2.0]]}
         ({'point_labels': [[1]]}, r'point_labels: expected \(1,\).*\(1, 1\)'),
         ({'point_labels': [2]}, r'point_labels: .*\[2\]'),
         ({'points': None}, 'points: expected points, boxes or both, but got neither'),
-        (
-            {'points': None, 'point_labels': [1], 'boxes': [[0, 0, 2, 2]]},
-            'point_labels: .*none without',
-        ),
+        ({'points': None, 'point_labels': [1], 'boxes': [[0, 0, 2, 2]]}, 'point_labels: .*none without'),
         ({'boxes': [0, 0, 2, 2]}, r'boxes: expected \(1, 4\) .*\(4,\)'),
         ({'boxes': [[3, 0, 3, 2]]}, r'boxes: .*prompt 0 has \[3.0, 0.0, 3.0, 2.0\]'),
         ({'boxes': [[5, 0, 9, 2]]}, 'boxes: .*width 5 and height 4'),
@@ -200,10 +189,7 @@ def test_bad_arguments_are_named(change, message):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
 def test_cuda_equals_cpu():
     color_map = torch.from_numpy(patches()[0])
-    points, labels = (
-        POINTS[torch.tensor([[0, 1, 2], [3, 4, 0]])],
-        torch.tensor([[1, 1, 0], [1, 0, 0]]),
-    )
+    points, labels = (POINTS[torch.tensor([[0, 1, 2], [3, 4, 0]])], torch.tensor([[1, 1, 0], [1, 0, 0]]))
     expected = masks_from_points(color_map, points, labels)
     masks = masks_from_points(color_map.cuda(), points, labels)
     assert (masks.cpu() != expected).float().mean() < 1e-3
@@ -214,9 +200,7 @@ def test_cuda_equals_cpu():
 def test_no_prompt_gives_no_mask(shape, settings):
     labels = torch.ones(shape[:-1])
     for point_labels in (None, labels):
-        masks = masks_from_points(
-            torch.zeros(3, 4, 5), torch.zeros(shape), point_labels, **settings
-        )
+        masks = masks_from_points(torch.zeros(3, 4, 5), torch.zeros(shape), point_labels, **settings)
         assert masks.tolist() == [] and masks.shape == (0, 4, 5)
 
 
@@ -238,9 +222,7 @@ PLAIN = {'radius': 40.0, 'sigma': 0.001}
 
 
 def test_a_box_cuts_the_mask_of_a_point():
-    masks = masks_from_points(
-        two_squares(), [[7, 12], [7, 12]], boxes=[[0, 0, 30, 40], [3.0, 12.4, 9, 40]], **PLAIN
-    )
+    masks = masks_from_points(two_squares(), [[7, 12], [7, 12]], boxes=[[0, 0, 30, 40], [3.0, 12.4, 9, 40]], **PLAIN)
     assert torch.equal(masks[0], square(5, 15))
     assert torch.equal(masks[1], square(5, 9, top=12))  # 12.5, a centre, is below 12.4
 
@@ -290,9 +272,7 @@ def test_component_keeps_what_the_points_are_on():
 def test_component_of_a_box_is_the_largest():
     color_map = two_squares()
     color_map[1] = 0
-    masks = masks_from_points(
-        color_map, boxes=[[8, 10, 45, 20], [5, 10, 40, 20]], component=True, **PLAIN
-    )
+    masks = masks_from_points(color_map, boxes=[[8, 10, 45, 20], [5, 10, 40, 20]], component=True, **PLAIN)
     assert torch.equal(masks, torch.stack([square(35, 45), square(5, 15)]))
 
 

@@ -22,9 +22,7 @@ def test_query_is_the_gaussian_mean_over_the_whole_map(size):
         else:
             expected = np.stack([plain_query(color_map, point, sigma) for point in points])
         assert queries.numpy() == pytest.approx(expected, rel=5e-6)
-        rounded = query_colors(
-            torch.from_numpy(color_map).float(), torch.from_numpy(points).float(), sigma
-        )
+        rounded = query_colors(torch.from_numpy(color_map).float(), torch.from_numpy(points).float(), sigma)
         assert rounded.dtype == torch.float32
         assert rounded.numpy() == pytest.approx(expected, rel=5e-6)
 
@@ -50,9 +48,7 @@ def frame(height=40, width=60):
     return torch.zeros(3, height, width)
 
 
-RED, GREEN, GREY = (
-    torch.tensor(color)[:, None] for color in ([200.0, 0, 0], [0, 180.0, 40], [90.0] * 3)
-)
+RED, GREEN, GREY = (torch.tensor(color)[:, None] for color in ([200.0, 0, 0], [0, 180.0, 40], [90.0] * 3))
 
 
 def query_of(color_map, *box):

@@ -24,9 +24,7 @@ def test_distances_by_hand():
     distances = color_distances(color_map, torch.tensor([[0.0, 0, 0], [3, 4, 0], [255, 255, 255]]))
     assert distances[0].tolist() == [[0, 13]]
     assert distances[1].tolist() == [[5, 12]]
-    assert distances[2, 0].tolist() == pytest.approx(
-        [255 * 3**0.5, (252**2 + 251**2 + 243**2) ** 0.5]
-    )
+    assert distances[2, 0].tolist() == pytest.approx([255 * 3**0.5, (252**2 + 251**2 + 243**2) ** 0.5])
 
 
 def test_levels_by_hand():
@@ -36,9 +34,7 @@ def test_levels_by_hand():
     assert levels.tolist() == [[[254, 126, 24, 4, 3, 2, 0]]]
     # The paper's clamp: d = 0.01 and d = 1 are the same; unclamped, everything else drops.
     row = grey_row(0.01, *distances)
-    assert similarity_levels(row, torch.zeros(1, 3), 'paper').tolist() == [
-        [[254, 254, 126, 24, 4, 3, 2, 0]]
-    ]
+    assert similarity_levels(row, torch.zeros(1, 3), 'paper').tolist() == [[[254, 254, 126, 24, 4, 3, 2, 0]]]
     levels = similarity_levels(row.double(), torch.zeros(1, 3))  # 254.9999975, 2.54, 1.27, 0.25 ...
     assert levels.tolist() == [[[254, 2, 1, 0, 0, 0, 0, 0]]]
 

@@ -57,9 +57,7 @@ def make_record(model='ours', benchmark='dram', metrics=None, **changes) -> Reco
     )
     folder = changes.pop('folder', None)
     for key, value in changes.items():
-        section = next(
-            part for part in ('model', 'benchmark', 'dataset', 'run') if key in data[part]
-        )
+        section = next(part for part in ('model', 'benchmark', 'dataset', 'run') if key in data[part])
         data[section][key] = value
     return Record.from_dict(data, folder=folder)
 
@@ -70,16 +68,11 @@ def make_suite(columns=('DRAM', 'iShape'), models=('ours', 'theirs'), **table) -
     spec = dict(
         name='points',
         title='One point per object',
-        columns=[
-            dict(name=column, benchmark=name, metric='mIoU')
-            for column, name in zip(columns, names, strict=True)
-        ],
+        columns=[dict(name=column, benchmark=name, metric='mIoU') for column, name in zip(columns, names, strict=True)],
     )
     return dict(
         suite=dict(name='made', title='Made-up suite'),
         models={name: dict(title=name.capitalize(), tasks=('points',)) for name in models},
-        benchmarks={
-            name: dict(task='points', protocol='one random pixel, seed 0') for name in names
-        },
+        benchmarks={name: dict(task='points', protocol='one random pixel, seed 0') for name in names},
         tables=[{**spec, **table}],
     )

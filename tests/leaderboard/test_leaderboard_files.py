@@ -83,9 +83,7 @@ def test_every_number_of_every_record_is_on_the_page(out):
     suite = make_suite(reported='points', protocol='mIoU, one point per object, zero-shot')
     board = build(out, suite, CREATED)
     paths = board.write(out)
-    assert [path.name for path in paths] == [
-        f'leaderboard.{end}' for end in ('md', 'csv', 'html', 'json')
-    ]
+    assert [path.name for path in paths] == [f'leaderboard.{end}' for end in ('md', 'csv', 'html', 'json')]
     page = Page(paths[2].read_text('utf-8'))
     for record in board.records:
         for value in record.metrics.values():
@@ -95,11 +93,7 @@ def test_every_number_of_every_record_is_on_the_page(out):
                 if isinstance(value, str) and key != 'suite' and key != 'name' and key != 'kind':
                     shown = '2026-03-04 05:06:07 UTC' if key == 'started' else value
                     assert shown in page.text, (key, value)
-    for text in (
-        'torch 2.13.0',
-        '1,234,567',
-        'model 41.2 ms, data 3.1 ms, metric 5.7 ms (17.6 % outside the model)',
-    ):
+    for text in ('torch 2.13.0', '1,234,567', 'model 41.2 ms, data 3.1 ms, metric 5.7 ms (17.6 % outside the model)'):
         assert text in page.text
     assert '6 of 718 items' in page.text and 'made 2026-03-05 06:07 UTC' in page.text
     for row in board.tables[0].rows:
@@ -117,14 +111,11 @@ def test_noisy_pictures_become_smaller_and_small_ones_stay_as_they_are(out):
     board = np.indices((64, 64)).sum(0) % 2 == 0  # nothing is smaller than its PNG
     Image.fromarray(board).save(folder / 'tiny.png')
     examples = [
-        dict(kind='best', file=f'examples/{name}', caption=name, score=None)
-        for name in ('noise.jpg', 'tiny.png')
+        dict(kind='best', file=f'examples/{name}', caption=name, score=None) for name in ('noise.jpg', 'tiny.png')
     ]
     make_record(examples=examples).write(out / 'ours/dram/result.json')
     page = Page(build(out, make_suite(), CREATED).write(out)[2].read_text('utf-8'))
-    large, tiny = (
-        base64.b64decode(uri.partition('base64,')[2]) for uri in page.attributes('img', 'src')
-    )
+    large, tiny = (base64.b64decode(uri.partition('base64,')[2]) for uri in page.attributes('img', 'src'))
     assert len(large) < 0.5 * (folder / 'noise.jpg').stat().st_size
     with Image.open(io.BytesIO(large)) as image:
         assert image.size == (500, 200)
@@ -150,9 +141,7 @@ def test_files_that_are_no_pictures_of_the_record_stay_out(file, out):
     make_record(examples=[example]).write(out / 'ours/dram/result.json')
     page = Page(build(out, make_suite(), CREATED).write(out)[2].read_text('utf-8'))
     assert page.attributes('img', 'src') == []
-    reason = (
-        'not a picture that can be read' if 'text' in file else 'not in the folder of its record'
-    )
+    reason = 'not a picture that can be read' if 'text' in file else 'not in the folder of its record'
     assert f'{file}: {reason}' in page.text
 
 
@@ -182,11 +171,7 @@ def test_links_lead_somewhere_and_ids_are_unique(out):
 
 
 def test_the_tables_can_be_read_aloud_and_sorted_by_keyboard(out):
-    page = Page(
-        build(out, make_suite(reported='points', rank_by='DRAM'), CREATED)
-        .write(out)[2]
-        .read_text('utf-8')
-    )
+    page = Page(build(out, make_suite(reported='points', rank_by='DRAM'), CREATED).write(out)[2].read_text('utf-8'))
     tags = [tag for tag, _ in page.elements]
     assert tags.count('caption') == tags.count('table')
     headings = [attrs for tag, attrs in page.elements if tag == 'th']
@@ -291,15 +276,11 @@ def test_csv_has_no_formulas_and_its_numbers_stay(tmp_path, name):
 
 
 def test_an_empty_folder_gives_the_published_rows(tmp_path):
-    suite = make_suite(
-        ('DRAM',), reported='points', protocol='mIoU, one point per object, zero-shot'
-    )
+    suite = make_suite(('DRAM',), reported='points', protocol='mIoU, one point per object, zero-shot')
     board = build(tmp_path / 'none', suite, CREATED)
     paths = board.write(tmp_path / 'none')
     page = Page(paths[2].read_text('utf-8'))
-    assert (
-        '0 models measured' in page.text and 'Ours (all columns), Theirs (all columns)' in page.text
-    )
+    assert '0 models measured' in page.text and 'Ours (all columns), Theirs (all columns)' in page.text
     assert board.tables[0].rows[0].method == 'SAM' and board.tables[0].rows[0].place == 1
     assert read_records(paths[3]) == []
 
@@ -319,8 +300,7 @@ def test_tables_in_which_nothing_is_measured_are_named_in_one_line(tmp_path):
     for records, sections in (([make_record()], 1), ([], 2)):  # a new board shows what is published
         paths = from_records(records, suite, CREATED).write(tmp_path)
         markdown, page = (
-            next(path for path in paths if path.suffix == ending).read_text('utf-8')
-            for ending in ('.md', '.html')
+            next(path for path in paths if path.suffix == ending).read_text('utf-8') for ending in ('.md', '.html')
         )
         assert ('## One point per object' in markdown) and 'id="table-1"' in page
         assert ('## Boundaries' in markdown) == ('id="table-2"' in page) == (sections == 2)

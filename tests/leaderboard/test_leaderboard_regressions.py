@@ -32,9 +32,7 @@ def test_a_number_may_move_by_its_tolerance_either_way(before, now, moved):
 
 def test_the_tolerance_of_the_new_benchmark_counts():
     old = make_record(metrics={'mIoU': 50.0}, tolerance=9.0)
-    assert kinds([make_record(metrics={'mIoU': 50.5}, tolerance=0.4)], [old]) == [
-        ('moved', 'mIoU', True)
-    ]
+    assert kinds([make_record(metrics={'mIoU': 50.5}, tolerance=0.4)], [old]) == [('moved', 'mIoU', True)]
     assert kinds([make_record(metrics={'mIoU': 50.5}, tolerance=0.6)], [old]) == []
     assert kinds([make_record(metrics={'mIoU': 50.5}, tolerance=0)], [old])[0][0] == 'moved'
     assert kinds([make_record(metrics={'mIoU': 50.5})], [old], tolerance=1) == []
@@ -43,18 +41,10 @@ def test_the_tolerance_of_the_new_benchmark_counts():
 
 
 def test_missing_and_new_numbers():
-    old = [
-        make_record('a', 'dram', {'mIoU': 1.0, 'AP': 2.0}),
-        make_record('a', 'pidray', {'mIoU': 3.0}),
-    ]
-    new = [
-        make_record('a', 'dram', {'mIoU': 1.0, 'AR': 4.0}),
-        make_record('b', 'dram', {'mIoU': 5.0}),
-    ]
+    old = [make_record('a', 'dram', {'mIoU': 1.0, 'AP': 2.0}), make_record('a', 'pidray', {'mIoU': 3.0})]
+    new = [make_record('a', 'dram', {'mIoU': 1.0, 'AR': 4.0}), make_record('b', 'dram', {'mIoU': 5.0})]
     found = regressions(new, old, 0.05)
-    assert [
-        (one.kind, one.model, one.benchmark, one.metric, one.old, one.new) for one in found
-    ] == [
+    assert [(one.kind, one.model, one.benchmark, one.metric, one.old, one.new) for one in found] == [
         ('missing', 'a', 'dram', 'AP', 2.0, None),
         ('new', 'a', 'dram', 'AR', None, 4.0),
         ('missing', 'a', 'pidray', 'mIoU', 3.0, None),
@@ -70,10 +60,7 @@ def test_other_data_and_other_protocols_are_told_from_moved_numbers():
     other = make_record(metrics={'mIoU': 60.0}, protocol='the deepest pixel', fingerprint='f2')
     assert kinds([other], [old]) == [('other protocol', 'mIoU', True)]
     [one] = regressions([other], [old], 0.05)
-    assert one.differs == (
-        "protocol 'the deepest pixel', was 'one random pixel, seed 0'",
-        'data: 718 items, were 718',
-    )
+    assert one.differs == ("protocol 'the deepest pixel', was 'one random pixel, seed 0'", 'data: 718 items, were 718')
 
 
 def test_the_text_says_what_else_differs():
@@ -97,7 +84,4 @@ def test_the_text_says_what_else_differs():
     ]
     assert str(found[2]) == 'missing: ours / dram / gone: was 7'
     assert format_regressions([]) == 'passed: all numbers are as they were'
-    assert (
-        format_regressions(found[3:], 3).splitlines()[-1]
-        == 'passed: all 3 numbers are as they were'
-    )
+    assert format_regressions(found[3:], 3).splitlines()[-1] == 'passed: all 3 numbers are as they were'

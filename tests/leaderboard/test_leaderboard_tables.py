@@ -31,11 +31,7 @@ def records_of(values, **changes):
 
 
 def test_places_by_the_mean_of_ranks():
-    values = {
-        'a': dict(dram=90, ishape=10),
-        'b': dict(dram=80, ishape=20),
-        'c': dict(dram=70, ishape=20),
-    }
+    values = {'a': dict(dram=90, ishape=10), 'b': dict(dram=80, ishape=20), 'c': dict(dram=70, ishape=20)}
     built = table(records_of(values), make_suite(models=('a', 'b', 'c')))
     assert found(built) == [('B', 1), ('A', 2), ('C', 3)]  # means 1.75, 2, 2.25
     best = {row.method: [cell.best for cell in row.cells] for row in built.rows}
@@ -58,9 +54,7 @@ def test_numbers_that_look_equal_share_a_place():
 
 
 def test_published_rows_are_ranked_only_within_their_protocol():
-    suite = make_suite(
-        ('DRAM', 'iShape', 'PIDRay'), reported='points', protocol=ZERO_SHOT, rank_by='DRAM'
-    )
+    suite = make_suite(('DRAM', 'iShape', 'PIDRay'), reported='points', protocol=ZERO_SHOT, rank_by='DRAM')
     records = records_of({'ours': dict(dram=48.21, ishape=55, pidray=1)})
     built = table(records, suite)
     assert found(built) == [
@@ -86,9 +80,7 @@ def test_without_a_protocol_every_published_row_stands_apart():
 
 
 def test_derived_and_unconfirmed_numbers_are_never_ranked():
-    suite = make_suite(
-        ('RefCOCO val', 'RefCOCO testA'), reported='refcoco', protocol='oIoU over every sentence'
-    )
+    suite = make_suite(('RefCOCO val', 'RefCOCO testA'), reported='refcoco', protocol='oIoU over every sentence')
     built = table([], suite)
     statuses = {row.status for row in built.group('ranked')}
     assert statuses == {'reported', 'secondary'}
@@ -98,9 +90,7 @@ def test_derived_and_unconfirmed_numbers_are_never_ranked():
     assert genmask['derived'].group == 'apart'
     assert genmask['secondary'].cells[0].missing.startswith('only as a derived number')
     assert built.group('ranked')[0].method == 'X-SAM (Phi-3)'
-    assert built.elsewhere == 193 - sum(
-        cell.value is not None for row in built.rows for cell in row.cells
-    )
+    assert built.elsewhere == 193 - sum(cell.value is not None for row in built.rows for cell in row.cells)
 
 
 def test_controls_are_measured_but_not_ranked():
@@ -141,10 +131,7 @@ def test_results_of_other_data_or_of_an_older_protocol_are_not_ranked():
 
 
 def test_cells_say_why_a_number_is_missing():
-    records = [
-        make_record('ours', 'dram', {'AP': 1.0}),
-        make_record('theirs', 'dram', {'mIoU': math.nan}),
-    ]
+    records = [make_record('ours', 'dram', {'AP': 1.0}), make_record('theirs', 'dram', {'mIoU': math.nan})]
     records.append(make_record('stranger', 'dram', {'mIoU': 5.0}))
     suite = make_suite()
     suite['models']['idle'] = dict(title='Idle', tasks=('points',))
@@ -173,10 +160,7 @@ def test_columns_of_which_lower_is_better_or_nothing_is():
     ]
     built = table(records, suite)
     assert found(built) == [('B', 1), ('A', 2)]
-    assert [[cell.best for cell in row.cells] for row in built.rows] == [
-        [True, False],
-        [False, False],
-    ]
+    assert [[cell.best for cell in row.cells] for row in built.rows] == [[True, False], [False, False]]
 
 
 @pytest.mark.parametrize(
@@ -186,10 +170,7 @@ def test_columns_of_which_lower_is_better_or_nothing_is():
         (dict(rank_by='DRAM '), r"rank_by as one of \['DRAM', 'iShape'\] or None, but got 'DRAM '"),
         (dict(reported='coco'), "but got 'coco'"),
         (dict(sort_by='DRAM'), "table 'points': expected the keys .*, but got 'sort_by'"),
-        (
-            dict(columns=[dict(name='x', benchmark='y', metric='z')]),
-            "'x' as one of .*, but got 'y'",
-        ),
+        (dict(columns=[dict(name='x', benchmark='y', metric='z')]), "'x' as one of .*, but got 'y'"),
         (dict(columns=[dict(name='x', benchmark='dram')]), "'metric' is missing"),
         (dict(columns=[dict(name='x', benchmark='dram', metric='m', better='up')]), "but got 'up'"),
     ],
@@ -212,6 +193,4 @@ def test_a_suite_without_tables_and_models_has_its_records():
     suite = make_suite()
     del suite['tables'], suite['models']
     board = from_records([make_record()], suite, datetime.now(UTC))
-    assert list(board.tables) == [] and [record.name for record in board.records] == [
-        ('ours', 'dram')
-    ]
+    assert list(board.tables) == [] and [record.name for record in board.records] == [('ours', 'dram')]

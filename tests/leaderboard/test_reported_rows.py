@@ -104,9 +104,7 @@ def test_the_derived_numbers_follow_from_the_published_ones():
         mean = value('genmask_ablation', method, f'{name} oIoU')
         assert derived[f'{name} val'] == pytest.approx(3 * mean - sum(others), abs=1e-6)
     means = [value('refcoco', 'GenMask', f'RefCOCOg {split}') for split in ('val', 'test')]
-    assert sum(means) / 2 == pytest.approx(
-        value('genmask_ablation', method, 'RefCOCOg oIoU'), abs=0.06
-    )
+    assert sum(means) / 2 == pytest.approx(value('genmask_ablation', method, 'RefCOCOg oIoU'), abs=0.06)
 
 
 def test_an_unknown_table_is_named():
@@ -120,10 +118,7 @@ def test_an_unknown_table_is_named():
         (['method,value'], 'expected the header method,column'),
         ([HEADER, 'A,c,1,p,reported,s'], 't.csv, line 2: expected 7 fields'),
         ([HEADER, 'A,c,1,p,reported,,'], 'line 2: source is empty'),
-        (
-            [HEADER, 'A,c,1,p,reported,s,', 'A,c,x,p,reported,s,'],
-            r"line 3: .*\[0, 100\], but got 'x'",
-        ),
+        ([HEADER, 'A,c,1,p,reported,s,', 'A,c,x,p,reported,s,'], r"line 3: .*\[0, 100\], but got 'x'"),
         ([HEADER, 'A,c,101,p,reported,s,'], "but got '101'"),
         ([HEADER, 'A,c,nan,p,reported,s,'], "but got 'nan'"),
         ([HEADER, 'A,c,1,p,rumour,s,'], "expected a status of .* but got 'rumour'"),

@@ -4,16 +4,9 @@ import pytest
 import torch
 
 from genseg_mm.functional.color_grouping import group_colors, instance_scores
-from genseg_mm.models.automatic_instances import (
-    automatic_instances,
-    boxes_of,
-    flatness,
-    settings_of,
-)
+from genseg_mm.models.automatic_instances import automatic_instances, boxes_of, flatness, settings_of
 
-COLORS = torch.tensor(
-    [[0, 0, 0], [255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0], [200, 90, 0], [60, 0, 60.0]]
-)
+COLORS = torch.tensor([[0, 0, 0], [255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0], [200, 90, 0], [60, 0, 60.0]])
 
 
 def scene():
@@ -77,9 +70,7 @@ def test_small_parts_and_background_are_dropped():
     color_map = painted(ids)
     without = ids.clone()
     without[46:48, 60:64] = 0
-    assert masks_of(automatic_instances(color_map, split_components=False).masks) == masks_of(
-        each(without)
-    )
+    assert masks_of(automatic_instances(color_map, split_components=False).masks) == masks_of(each(without))
     small = automatic_instances(color_map, split_components=False, min_area=8, min_flatness=0.0)
     assert masks_of(small.masks) == masks_of(each(ids))
     dark = automatic_instances(color_map, background=85.0, split_components=False)  # 60 sqrt(2)
@@ -112,9 +103,7 @@ def test_scores_by_hand():
     color_map[0, 5:15, 6:15:2] = 240  # 40 from their mean, 200
     assert instance_scores(color_map, ids).tolist() == pytest.approx([100 / 140 * 200 / 300])
     ids[:] = 1
-    assert instance_scores(color_map * 0 + 50, ids).tolist() == pytest.approx(
-        [(50 * 3**0.5) / (100 + 50 * 3**0.5)]
-    )
+    assert instance_scores(color_map * 0 + 50, ids).tolist() == pytest.approx([(50 * 3**0.5) / (100 + 50 * 3**0.5)])
 
 
 def test_a_map_of_a_pixel_and_types_of_maps():
@@ -152,13 +141,9 @@ def test_settings_of_a_config():
     assert settings_of(False) is None
     assert settings_of(True) == {}
     assert settings_of({'min_area': 5}) == {'min_area': 5}
-    with pytest.raises(
-        ValueError, match='automatic: expected settings out of background, .*minarea'
-    ):
+    with pytest.raises(ValueError, match='automatic: expected settings out of background, .*minarea'):
         settings_of({'minarea': 5})
-    with pytest.raises(
-        ValueError, match="automatic: expected settings, True or None, but got 'on'"
-    ):
+    with pytest.raises(ValueError, match="automatic: expected settings, True or None, but got 'on'"):
         settings_of('on')
 
 

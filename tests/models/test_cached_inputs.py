@@ -170,9 +170,7 @@ def test_coarse_dtypes_stay_close_and_overflow_is_refused(coco, tmp_path):
         encoding._cast(torch.tensor([1e5]), 'prompt')
 
 
-def test_a_killed_run_is_continued_and_changed_pictures_alone_are_done_again(
-    coco, tmp_path, monkeypatch, capfd
-):
+def test_a_killed_run_is_continued_and_changed_pictures_alone_are_done_again(coco, tmp_path, monkeypatch, capfd):
     config = write_config(tmp_path / 'c.py', coco, 'sana')
     out = tmp_path / 'cache'
     pid = os.fork()
@@ -383,9 +381,7 @@ def test_an_encoder_that_looks_at_images(coco, tmp_path):
         max_length=96,
         padding='max_length',
     )
-    config = write_config(
-        tmp_path / 'c.py', coco, 'wan', genmask_config('wan', prompt_encoder=qwen)
-    )
+    config = write_config(tmp_path / 'c.py', coco, 'wan', genmask_config('wan', prompt_encoder=qwen))
     make_cache(config, tmp_path / 'cache')
     cached = data_config(coco, tmp_path / 'cache')
     for drop in (0.0, 1.0):

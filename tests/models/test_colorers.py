@@ -68,9 +68,7 @@ def test_unet_on_an_invertible_latent():
     colorer = UNetColorer(UNET).eval()
     seen = {}
 
-    def identity(
-        latents: torch.Tensor, timesteps: torch.Tensor, encoder_hidden_states: torch.Tensor
-    ):
+    def identity(latents: torch.Tensor, timesteps: torch.Tensor, encoder_hidden_states: torch.Tensor):
         seen.update(t=timesteps.tolist(), text=encoder_hidden_states, latents=latents)
         return type('Output', (), {'sample': latents})
 

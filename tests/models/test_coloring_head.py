@@ -54,9 +54,7 @@ def test_levels_are_resized_to_the_finest_and_added():
 def test_loss_is_at_the_resolution_of_the_input(scale: str):
     raw = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     ids = torch.randint(0, 3, (2, 8, 8), generator=torch.Generator().manual_seed(1))
-    head = pass_through_head(
-        normalize=scale, loss_decode=dict(type='genseg_mm.InstanceColoringLoss', formula='paper')
-    )
+    head = pass_through_head(normalize=scale, loss_decode=dict(type='genseg_mm.InstanceColoringLoss', formula='paper'))
     losses = head.loss([raw], [sample(one) for one in ids])
     large = torch.nn.functional.interpolate(raw, scale_factor=2, mode='bilinear')
     if scale == 'sigmoid':
@@ -106,14 +104,10 @@ def test_settings_are_checked():
 # Inside mmseg
 
 
-def segmentor_config(
-    work_dir: Path, backbone: dict, in_channels: list[int], test_cfg: dict
-) -> Config:
+def segmentor_config(work_dir: Path, backbone: dict, in_channels: list[int], test_cfg: dict) -> Config:
     """What a mmseg user writes: their own segmentor, our head, our data."""
     pipeline = [dict(type='genseg_mm.PackGenSegInputs')]
-    shapes = dict(
-        type='genseg_mm.ShapesDataset', task='instance', image_size=(48, 64), num_scenes=8
-    )
+    shapes = dict(type='genseg_mm.ShapesDataset', task='instance', image_size=(48, 64), num_scenes=8)
     test_data = dict(
         batch_size=2,
         num_workers=0,
@@ -158,10 +152,7 @@ def segmentor_config(
             val_dataloader=test_data,
             val_cfg=dict(type='ValLoop'),
             val_evaluator=dict(type='genseg_mm.PointPromptMetric', threshold=40.0),
-            default_hooks=dict(
-                checkpoint=None,
-                logger=dict(type='LoggerHook', interval=1, log_metric_by_epoch=False),
-            ),
+            default_hooks=dict(checkpoint=None, logger=dict(type='LoggerHook', interval=1, log_metric_by_epoch=False)),
             randomness=dict(seed=0),
             log_level='WARNING',
             experiment_name='head',
@@ -169,20 +160,8 @@ def segmentor_config(
     )
 
 
-RESNET = dict(
-    type='ResNetV1c',
-    depth=18,
-    stem_channels=8,
-    base_channels=8,
-    norm_cfg=dict(type='BN'),
-    num_stages=4,
-)
-MIT = dict(
-    type='MixVisionTransformer',
-    embed_dims=8,
-    num_layers=[1, 1, 1, 1],
-    num_heads=[1, 1, 2, 2],
-)
+RESNET = dict(type='ResNetV1c', depth=18, stem_channels=8, base_channels=8, norm_cfg=dict(type='BN'), num_stages=4)
+MIT = dict(type='MixVisionTransformer', embed_dims=8, num_layers=[1, 1, 1, 1], num_heads=[1, 1, 2, 2])
 
 
 @pytest.mark.parametrize(
@@ -211,12 +190,7 @@ def test_stock_segmentor_trains_in_mmsegs_runner(
         runner.model.train_step = recorded
         runner.train()
         metrics = runner.val_loop.run()
-    assert set(losses[0]) == {
-        'loss',
-        'decode.loss_variance',
-        'decode.loss_separation',
-        'decode.loss_means',
-    }
+    assert set(losses[0]) == {'loss', 'decode.loss_variance', 'decode.loss_separation', 'decode.loss_means'}
     terms = sum(value for name, value in losses[0].items() if name != 'loss')
     assert losses[0]['loss'] == pytest.approx(terms, rel=1e-5)
     total = [entry['loss'] for entry in losses]

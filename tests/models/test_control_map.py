@@ -1,6 +1,5 @@
 """ControlMap: its maps by hand, and the very numbers of the metric's own controls."""
 
-
 import numpy as np
 import pytest
 import torch
@@ -75,20 +74,14 @@ def test_maps_by_hand():
         sample.set_metainfo(dict(img_shape=(2, 3), ori_shape=(2, 3)))  # a column of padding
         return ControlMap(kind).test_step(dict(inputs=[image], data_samples=[sample]))[0]
 
-    assert predict('rgb').pred_color_map.data.tolist() == [
-        [[30.0] * 3] * 2,
-        [[0.0] * 3] * 2,
-        [[10.0] * 3] * 2,
-    ]
+    assert predict('rgb').pred_color_map.data.tolist() == [[[30.0] * 3] * 2, [[0.0] * 3] * 2, [[10.0] * 3] * 2]
     expected = [[[0, 127.5, 255]] * 2, [[0] * 3, [255] * 3], [[0] * 3] * 2]
     assert predict('position').pred_color_map.data.tolist() == expected
     oracle = predict('oracle', gt_instance_map=PixelData(data=ids))
     assert oracle.pred_color_map.data.tolist() == expected
     assert oracle.pred_foreground.data.tolist() == [[[False, True, False], [True, False, False]]]
     assert 'pred_foreground' not in predict('position')
-    with pytest.raises(
-        ValueError, match=r"kind='oracle'\) reads .*no gt_instance_map; add .*LoadInstanceMap"
-    ):
+    with pytest.raises(ValueError, match=r"kind='oracle'\) reads .*no gt_instance_map; add .*LoadInstanceMap"):
         predict('oracle')
     with pytest.raises(ValueError, match=r'original size \(2, 3\), but got \(1, 3\)'):
         predict('oracle', gt_instance_map=PixelData(data=ids[:, :1]))
@@ -100,9 +93,7 @@ def test_bad_input_is_named():
     model = ControlMap()
     with pytest.raises(ValueError, match="nothing to train, but got 'loss'"):
         model(torch.zeros(1, 3, 2, 2), [SegDataSample()], mode='loss')
-    with pytest.raises(
-        ValueError, match='uint8 images .*but got torch.float32; leave data_preprocessor out'
-    ):
+    with pytest.raises(ValueError, match='uint8 images .*but got torch.float32; leave data_preprocessor out'):
         model(torch.zeros(1, 3, 2, 2), [SegDataSample()])
     with pytest.raises(ValueError, match='needs data samples'):
         model(torch.zeros(1, 3, 2, 2))

@@ -127,11 +127,7 @@ def test_settings_tell_models_and_templates_apart(released, tmp_path):
     other = build((save_tiny_qwen_vl(tmp_path, released[1], seed=1), released[1])).settings()
     assert [key for key in settings if settings[key] != other[key]] == ['weights']
     changed = build(released, template='{}', max_new_tokens=7, max_pixels=256).settings()
-    assert [key for key in settings if settings[key] != changed[key]] == [
-        'template',
-        'generation',
-        'pixels',
-    ]
+    assert [key for key in settings if settings[key] != changed[key]] == ['template', 'generation', 'pixels']
 
 
 def test_it_is_frozen_and_left_out_of_checkpoints(released):
@@ -147,9 +143,7 @@ def test_mistakes_are_named(released):
         build(released, template='Describe it')
     with pytest.raises(ValueError, match='max_new_tokens must be at least 1, but got 0'):
         build(released, max_new_tokens=0)
-    model = dict(
-        type='transformers.AutoModel.from_pretrained', pretrained_model_name_or_path=folder
-    )
+    model = dict(type='transformers.AutoModel.from_pretrained', pretrained_model_name_or_path=folder)
     with pytest.raises(ValueError, match='that generates text .* but got a Qwen.*Model'):
         build(released, model=model)
     writer = build(released, model=tiny_qwen_vl_settings(kind, tiny_tokenizer()))

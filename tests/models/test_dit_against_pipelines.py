@@ -85,9 +85,7 @@ class Case:
         latents = self.noise
         for sigma, next_sigma in zip(sigmas[:-1], sigmas[1:], strict=True):
             with torch.no_grad():
-                velocity = backbone(
-                    latents, sigma.expand(2), prompt, self.image if with_image else None
-                )
+                velocity = backbone(latents, sigma.expand(2), prompt, self.image if with_image else None)
             latents = latents + (next_sigma - sigma) * velocity
         return latents
 
@@ -118,40 +116,28 @@ class TestTextToImage:
         assert_same(case, latents, tmp_path)
 
     def test_sd3(self, tmp_path):
-        case = Case(
-            'sd3', 'StableDiffusion3Pipeline', **TWO_ENCODERS, text_encoder_3=None, tokenizer_3=None
-        )
-        latents = case.of_pipeline(
-            pooled_prompt_embeds=case.pooled, sigmas=SIGMAS, guidance_scale=1.0
-        )
+        case = Case('sd3', 'StableDiffusion3Pipeline', **TWO_ENCODERS, text_encoder_3=None, tokenizer_3=None)
+        latents = case.of_pipeline(pooled_prompt_embeds=case.pooled, sigmas=SIGMAS, guidance_scale=1.0)
         assert_same(case, latents, tmp_path)
 
     @pytest.mark.parametrize('family', ['flux', 'flux_kontext'])
     def test_flux_with_and_without_a_guidance_input(self, family, tmp_path):
         case = Case(family, 'FluxPipeline', **TWO_ENCODERS)
         latents = case.of_pipeline(
-            latents=case.packed_noise(),
-            pooled_prompt_embeds=case.pooled,
-            sigmas=SIGMAS,
-            guidance_scale=1.0,
+            latents=case.packed_noise(), pooled_prompt_embeds=case.pooled, sigmas=SIGMAS, guidance_scale=1.0
         )
         assert_same(case, latents, tmp_path)
 
     def test_qwen_image(self, tmp_path):
         case = Case('qwen_image', 'QwenImagePipeline', **NO_ENCODERS)
         latents = case.of_pipeline(
-            latents=case.packed_noise(),
-            prompt_embeds_mask=case.mask,
-            sigmas=SIGMAS,
-            true_cfg_scale=1.0,
+            latents=case.packed_noise(), prompt_embeds_mask=case.mask, sigmas=SIGMAS, true_cfg_scale=1.0
         )
         assert_same(case, latents, tmp_path)
 
     def test_z_image(self, tmp_path):
         case = Case('z_image', 'ZImagePipeline', **NO_ENCODERS)
-        latents = case.of_pipeline(
-            prompt_embeds=list(case.states), sigmas=SIGMAS, guidance_scale=0.0
-        )
+        latents = case.of_pipeline(prompt_embeds=list(case.states), sigmas=SIGMAS, guidance_scale=0.0)
         assert_same(case, latents, tmp_path)
 
 
@@ -177,9 +163,7 @@ class TestWithAnImage:
 
         case = Case(family, 'QwenImageEditPipeline', **NO_ENCODERS, processor=None)
         case.pipeline.latent_channels = 4
-        monkeypatch.setattr(
-            pipeline_qwenimage_edit, 'calculate_dimensions', lambda *_: (96, 64, 1.5)
-        )
+        monkeypatch.setattr(pipeline_qwenimage_edit, 'calculate_dimensions', lambda *_: (96, 64, 1.5))
         case.pipeline.image_processor = SimpleNamespace(
             resize=lambda image, *_: image, preprocess=lambda *_: case.image
         )
@@ -196,41 +180,24 @@ class TestWithAnImage:
         from genseg_mm.registry import MODELS
 
         vae = MODELS.build(WAN_VAE)
-        case = Case(
-            'wan',
-            'WanImageToVideoPipeline',
-            **dict(NO_ENCODERS, vae=vae),
-            expand_timesteps=True,
-        )
+        case = Case('wan', 'WanImageToVideoPipeline', **dict(NO_ENCODERS, vae=vae), expand_timesteps=True)
         case.pipeline.vae_scale_factor_spatial = 8
         frames = torch.stack([torch.zeros_like(case.noise), case.noise], 2)
         condition = torch.stack([case.image, torch.zeros_like(case.noise)], 2)
         noisy_frames = torch.tensor([0.0, 1.0])[None, None, :, None, None].expand(1, 1, 2, 8, 12)
-        monkeypatch.setattr(
-            case.pipeline, 'prepare_latents', lambda *_: (frames, condition, noisy_frames)
-        )
+        monkeypatch.setattr(case.pipeline, 'prepare_latents', lambda *_: (frames, condition, noisy_frames))
         latents = case.of_pipeline(
-            image=torch.zeros(2, 3, 64, 96),
-            latents=None,
-            num_frames=5,
-            num_inference_steps=3,
-            guidance_scale=1.0,
+            image=torch.zeros(2, 3, 64, 96), latents=None, num_frames=5, num_inference_steps=3, guidance_scale=1.0
         )
         assert_same(case, latents, tmp_path, with_image=True)
 
     def test_z_image_omni(self, tmp_path, monkeypatch):
-        case = Case(
-            'z_image', 'ZImageOmniPipeline', **NO_ENCODERS, siglip=None, siglip_processor=None
-        )
+        case = Case('z_image', 'ZImageOmniPipeline', **NO_ENCODERS, siglip=None, siglip_processor=None)
         monkeypatch.setattr(
-            case.pipeline,
-            'prepare_image_latents',
-            lambda **_: [[image] for image in case.image[:, :, None]],
+            case.pipeline, 'prepare_image_latents', lambda **_: [[image] for image in case.image[:, :, None]]
         )
         monkeypatch.setattr(case.pipeline, 'prepare_siglip_embeds', lambda **_: [[], []])
         latents = case.of_pipeline(
-            prompt_embeds=[[text[:0], text] for text in case.states],
-            sigmas=SIGMAS,
-            guidance_scale=0.0,
+            prompt_embeds=[[text[:0], text] for text in case.states], sigmas=SIGMAS, guidance_scale=0.0
         )
         assert_same(case, latents, tmp_path, with_image=True)

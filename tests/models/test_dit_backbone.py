@@ -38,8 +38,7 @@ def plain_call(transformer, family, noisy, sigma, prompt):
         inputs['added_cond_kwargs'] = dict(resolution=None, aspect_ratio=None)
         if transformer.use_additional_conditions:  # 8 x 12 latents are 64 x 96 pixels
             inputs['added_cond_kwargs'] = dict(
-                resolution=torch.tensor([[64.0, 96.0]] * 3),
-                aspect_ratio=torch.full((3, 1), 64 / 96),
+                resolution=torch.tensor([[64.0, 96.0]] * 3), aspect_ratio=torch.full((3, 1), 64 / 96)
             )
     return transformer(noisy, **inputs).sample
 
@@ -73,9 +72,7 @@ def test_widening_starts_at_the_released_function_whatever_the_image(family, con
     again = DiTBackbone(family, saved(backbone.transformer, tmp_path / 'trained')).eval()
     assert again.new_layers == []
     with torch.no_grad():
-        torch.testing.assert_close(
-            again(noisy, sigma, prompt, image), expected, rtol=1e-4, atol=1e-5
-        )
+        torch.testing.assert_close(again(noisy, sigma, prompt, image), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_wan_conditions_by_a_clean_frame_at_timestep_zero(monkeypatch):
@@ -126,15 +123,12 @@ class TestPromptDims:
         kept = [
             name
             for name, value in backbone.transformer.state_dict().items()
-            if not name.startswith(tuple(names))
-            and not torch.equal(value, same.transformer.state_dict()[name])
+            if not name.startswith(tuple(names)) and not torch.equal(value, same.transformer.state_dict()[name])
         ]
         assert kept == []  # everything else is the released model's
         again = DiTBackbone(family, saved(backbone.transformer, tmp_path / 'again')).eval()
         with torch.no_grad():
-            torch.testing.assert_close(
-                again(noisy, sigma, prompt, image), velocity, rtol=1e-5, atol=1e-6
-            )
+            torch.testing.assert_close(again(noisy, sigma, prompt, image), velocity, rtol=1e-5, atol=1e-6)
 
     def test_pixart_without_text_is_refused(self):
         with pytest.raises(ValueError, match='caption_channels=None'):
@@ -168,9 +162,7 @@ class TestPrecision:
         expected['wan'] = [0.0] * 24 + [1000.0] * 24 + [0.0] * 24 + [998.0] * 24
         expected = torch.tensor(expected.get(family, [1000.0, 998.0, 900.0]))
         assert embedded[0].dtype == torch.float32
-        torch.testing.assert_close(
-            embedded[0].flatten()[: len(expected)], expected, rtol=1e-5, atol=1e-3
-        )
+        torch.testing.assert_close(embedded[0].flatten()[: len(expected)], expected, rtol=1e-5, atol=1e-3)
         with torch.no_grad():
             full = exact(noisy, high, prompt, image)
         assert (velocity - full).abs().max() < 0.1 * full.abs().max()

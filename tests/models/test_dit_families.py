@@ -17,8 +17,7 @@ LAST_TEXT_QUERY = {
     'transformer_blocks.1.attn.norm_added_q.weight',
 }
 WITHOUT_GRADIENT = {
-    family: LAST_TEXT_QUERY if family in ('qwen_image', 'qwen_image_edit', 'sd3') else set()
-    for family in FAMILIES
+    family: LAST_TEXT_QUERY if family in ('qwen_image', 'qwen_image_edit', 'sd3') else set() for family in FAMILIES
 }
 FROZEN = {
     'transformer_blocks.1.attn.to_add_out.weight',
@@ -48,12 +47,7 @@ class TestEveryFamily:
             mixed = backbone(noisy, sigma, prompt, image, MIXED)
             for index in range(3):
                 one = slice(index, index + 1)
-                alone = backbone(
-                    noisy[one],
-                    sigma[one],
-                    select(prompt, one),
-                    image[one] if MIXED[index] else None,
-                )
+                alone = backbone(noisy[one], sigma[one], select(prompt, one), image[one] if MIXED[index] else None)
                 torch.testing.assert_close(mixed[one], alone, rtol=1e-4, atol=1e-5)
             unseen = image.clone()
             unseen[1] = 1e4  # sample 1 has no image: whatever stands there must not matter
@@ -184,9 +178,7 @@ class TestEveryFamily:
         backbone = tiny_backbone(family)
         noisy, sigma, prompt, image = dit_inputs(backbone)
         with torch.no_grad():
-            one = backbone(
-                noisy[:1, :, :6, :10], sigma[:1], select(prompt, slice(1)), image[:1, :, :6, :10]
-            )
+            one = backbone(noisy[:1, :, :6, :10], sigma[:1], select(prompt, slice(1)), image[:1, :, :6, :10])
             no_words = prompt._replace(mask=torch.zeros_like(prompt.mask))
             empty = backbone(noisy, sigma, no_words, image, MIXED)
         assert one.shape == (1, backbone.latent_channels, 6, 10) and one.isfinite().all()

@@ -38,16 +38,11 @@ def bad(request, monkeypatch):
 
 
 def samples(*names: str) -> list[SegDataSample]:
-    return [
-        SegDataSample(metainfo=dict(img_path=name, img_shape=SIZE, ori_shape=SIZE))
-        for name in names
-    ]
+    return [SegDataSample(metainfo=dict(img_path=name, img_shape=SIZE, ori_shape=SIZE)) for name in names]
 
 
 def refused(what: str, name: str = r'b\.jpg'):
-    return pytest.raises(
-        ValueError, match=rf'{name}.*: expected a prediction of finite {what}, but got \d+ of \d+'
-    )
+    return pytest.raises(ValueError, match=rf'{name}.*: expected a prediction of finite {what}, but got \d+ of \d+')
 
 
 @pytest.mark.parametrize('normalize', ['batch', 'image', 'sigmoid', 'none'])
@@ -105,23 +100,12 @@ def predictions(name: str) -> tuple[object, dict, list[str]]:
     ids[2:5, 2:6] = 1
     own = dict(img_path='b.jpg', img_id=1, ori_shape=SIZE, text='it', sent_id=1)
     if name == 'ReferringMetric':
-        field = dict(
-            pred_sem_seg=dict(data=(ids > 0)[None].float()),
-            seg_logits=dict(data=torch.rand(1, *SIZE)),
-        )
-        return (
-            evaluation.ReferringMetric(),
-            dict(own, gt_sem_seg=dict(data=ids[None]), **field),
-            list(field),
-        )
+        field = dict(pred_sem_seg=dict(data=(ids > 0)[None].float()), seg_logits=dict(data=torch.rand(1, *SIZE)))
+        return (evaluation.ReferringMetric(), dict(own, gt_sem_seg=dict(data=ids[None]), **field), list(field))
     colors = dict(data=torch.rand(3, *SIZE) * 255)
     if name == 'EdgeMetric':
         truth = dict(gt_boundaries=dict(data=(ids[None] > 0).to(torch.uint8)))
-        return (
-            evaluation.EdgeMetric(num_workers=0),
-            dict(own, pred_color_map=colors, **truth),
-            ['pred_color_map'],
-        )
+        return (evaluation.EdgeMetric(num_workers=0), dict(own, pred_color_map=colors, **truth), ['pred_color_map'])
     if name == 'PointPromptMetric':
         points = dict(points=torch.tensor([[[3.0, 3.0]]]), point_ids=np.array([1]))
         metric = evaluation.PointPromptMetric(controls=False, threshold=30)
@@ -147,15 +131,11 @@ def test_every_metric(bad, name):
     assert len(metric.results) == 1
     for key in keys:
         _, spoilt, _ = predictions(name)
-        values = (
-            spoilt['pred_instances'][key] if key in ('masks', 'scores') else spoilt[key]['data']
-        )
+        values = spoilt['pred_instances'][key] if key in ('masks', 'scores') else spoilt[key]['data']
         values.view(-1)[1] = bad
         with pytest.raises(ValueError, match=r'b\.jpg') as error:
             metric.process(None, [spoilt])
-        assert ('finite' in str(error.value) or key == 'pred_sem_seg') and '\n' not in str(
-            error.value
-        )
+        assert ('finite' in str(error.value) or key == 'pred_sem_seg') and '\n' not in str(error.value)
     assert len(metric.results) == 1
 
 

@@ -20,9 +20,7 @@ from genseg_mm.registry import MODELS
 
 IDENTITY = dict(type='torch.nn.Identity')
 # Corners of the colour cube, so that all instances are far apart; the background is black.
-PALETTE = torch.tensor(
-    [[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [1, 0, 1], [0, 1, 1]], dtype=torch.float
-)
+PALETTE = torch.tensor([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [1, 0, 1], [0, 1, 1]], dtype=torch.float)
 
 
 def sample(ids: torch.Tensor | None = None, **meta: object) -> SegDataSample:
@@ -50,9 +48,7 @@ def random_batch(size: tuple[int, int] = (8, 8)) -> tuple[torch.Tensor, torch.Te
 def test_loss_is_the_functional_on_normalised_colors(formula: str):
     raw, ids = random_batch()
     model = identity_model(
-        normalize='sigmoid',
-        bias=-1.0,
-        loss=dict(type='genseg_mm.InstanceColoringLoss', formula=formula),
+        normalize='sigmoid', bias=-1.0, loss=dict(type='genseg_mm.InstanceColoringLoss', formula=formula)
     )
     losses = model(raw, [sample(one) for one in ids], mode='loss')
     terms = instance_coloring_loss(torch.sigmoid(raw - 1) * 255, ids, formula=formula)
@@ -74,9 +70,7 @@ def test_ignored_background_is_read_per_sample():
     model = identity_model(normalize='sigmoid')
     samples = [sample(ids[0], ignore_background=True), sample(ids[1])]
     losses = model(raw, samples, mode='loss')
-    terms = instance_coloring_loss(
-        torch.sigmoid(raw) * 255, ids, ignore_background=torch.tensor([True, False])
-    )
+    terms = instance_coloring_loss(torch.sigmoid(raw) * 255, ids, ignore_background=torch.tensor([True, False]))
     assert_close(sum(losses.values()), sum(terms))
     plain = model(raw, [sample(one) for one in ids], mode='loss')
     assert not torch.allclose(losses['loss_variance'], plain['loss_variance'])
@@ -100,19 +94,14 @@ def test_padding_takes_no_part_in_the_loss():
 def test_loss_weight():
     raw, ids = random_batch()
     colors = torch.sigmoid(raw) * 255
-    full, half = (
-        InstanceColoringLoss()(colors, ids),
-        InstanceColoringLoss(loss_weight=0.5)(colors, ids),
-    )
+    full, half = (InstanceColoringLoss()(colors, ids), InstanceColoringLoss(loss_weight=0.5)(colors, ids))
     for name, value in full.items():
         assert_close(half[name], value / 2)
 
 
 def test_sample_without_an_instance_map():
     raw, _ = random_batch()
-    with pytest.raises(
-        ValueError, match=r'expects gt_instance_map .*\(a.png\); add .*LoadInstanceMap'
-    ):
+    with pytest.raises(ValueError, match=r'expects gt_instance_map .*\(a.png\); add .*LoadInstanceMap'):
         identity_model()(raw[:1], [sample(img_path='a.png')], mode='loss')
     with pytest.raises(ValueError, match=r'network input \(8, 8\) or less, but got \(9, 8\)'):
         identity_model()(raw[:1], [sample(torch.ones(9, 8))], mode='loss')
@@ -160,9 +149,7 @@ def test_point_prompts_become_instances():
     ids[2:10, 3:13], ids[12:20, 16:30] = 1, 2
     raw = PALETTE[ids].permute(2, 0, 1)[None]
     points = np.array([[[8.0, 6.0]], [[20.0, 15.0]], [[0.0, 0.0]]], np.float32)
-    given = sample(
-        points=points, point_labels=np.ones((3, 1)), ori_shape=(24, 32), img_shape=(24, 32)
-    )
+    given = sample(points=points, point_labels=np.ones((3, 1)), ori_shape=(24, 32), img_shape=(24, 32))
     (result,) = identity_model(normalize='none')(raw, [given], mode='predict')
     prompted = result.pred_instances
     assert torch.equal(prompted.masks, torch.stack([ids == 1, ids == 2, ids == 0]))
@@ -244,11 +231,7 @@ def test_modes_and_settings_are_checked():
 
 def loader_batch(num: int = 4, **settings: object) -> dict:
     dataset = ShapesDataset(
-        num_scenes=num,
-        image_size=32,
-        task='instance',
-        pipeline=[dict(type='genseg_mm.PackGenSegInputs')],
-        **settings,
+        num_scenes=num, image_size=32, task='instance', pipeline=[dict(type='genseg_mm.PackGenSegInputs')], **settings
     )
     items = [dataset[i] for i in range(num)]
     return {key: [item[key] for item in items] for key in items[0]}
@@ -257,9 +240,7 @@ def loader_batch(num: int = 4, **settings: object) -> dict:
 @pytest.mark.parametrize('colorer', [MAE_COLORER, UNET_COLORER], ids=['mae', 'unet'])
 def test_training_on_shapes_lowers_the_loss_and_reaches_every_parameter(colorer: dict):
     torch.manual_seed(0)
-    model = MODELS.build(
-        dict(type='genseg_mm.Gen2Seg', colorer=colorer, normalize='sigmoid', bias=-2.0)
-    )
+    model = MODELS.build(dict(type='genseg_mm.Gen2Seg', colorer=colorer, normalize='sigmoid', bias=-2.0))
     model.init_weights()
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     before = {name: p.clone() for name, p in trained.items()}
@@ -281,9 +262,7 @@ def test_training_on_shapes_lowers_the_loss_and_reaches_every_parameter(colorer:
     data = model.data_preprocessor(loader_batch(split='test', test_mode=True))
     results = model(**data, mode='predict')
     assert [r.pred_instances.masks.shape[0] for r in results] == [len(r.points) for r in results]
-    assert all(
-        r.pred_color_map.data.min() == 0 and r.pred_color_map.data.max() == 255 for r in results
-    )
+    assert all(r.pred_color_map.data.min() == 0 and r.pred_color_map.data.max() == 255 for r in results)
 
 
 # mmdet's CocoMetric
@@ -328,13 +307,10 @@ def test_mmdets_coco_metric_on_prompted_masks(tmp_path: Path):
     for second, expected in ((PALETTE[maps[1]].permute(2, 0, 1), 1.0), (noise, half)):
         raw = torch.stack([PALETTE[maps[0]].permute(2, 0, 1), second])
         samples = [
-            sample(**{key: info[key] for key in ('img_id', 'ori_shape', 'points', 'point_labels')})
-            for info in infos
+            sample(**{key: info[key] for key in ('img_id', 'ori_shape', 'points', 'point_labels')}) for info in infos
         ]
         results = identity_model(normalize='none')(raw, samples, mode='predict')
-        metric = METRICS.build(
-            dict(type='mmdet.CocoMetric', ann_file=str(tmp_path / 'gt.json'), metric='segm')
-        )
+        metric = METRICS.build(dict(type='mmdet.CocoMetric', ann_file=str(tmp_path / 'gt.json'), metric='segm'))
         metric.dataset_meta = dict(classes=('object',))
         metric.process({}, [result.to_dict() for result in results])
         assert metric.evaluate(2)['coco/segm_mAP'] == pytest.approx(expected, abs=1e-3)
@@ -347,9 +323,7 @@ def automatic_precision(maps: list[torch.Tensor], raw: torch.Tensor, path: Path)
     settings = dict(split_components=False, min_area=1, min_flatness=0.0)
     model = identity_model(normalize='none', automatic=settings)
     results = model(raw, samples, mode='predict')
-    metric = METRICS.build(
-        dict(type='mmdet.CocoMetric', ann_file=str(path), metric=['segm', 'bbox'])
-    )
+    metric = METRICS.build(dict(type='mmdet.CocoMetric', ann_file=str(path), metric=['segm', 'bbox']))
     metric.dataset_meta = dict(classes=('object',))
     metric.process({}, [result.to_dict() for result in results])
     return metric.evaluate(len(maps))

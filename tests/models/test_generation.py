@@ -6,11 +6,7 @@ from mmengine.structures import PixelData
 from tiny_models import TRANSFORMERS, batch, build, genmask_config
 
 from genseg_mm.functional.flow_matching import sigma_schedule
-from genseg_mm.models.picture_generation import (
-    guided_velocity_fn,
-    latent_size,
-    pictures_to_bytes,
-)
+from genseg_mm.models.picture_generation import guided_velocity_fn, latent_size, pictures_to_bytes
 from genseg_mm.models.prompt_encoders import PromptEmbeddings
 from genseg_mm.models.seeded_noise import draw_noise, seeded_generator
 from genseg_mm.registry import MODELS
@@ -86,9 +82,7 @@ class TestFamilies:
         # A negative prompt equal to the prompt leaves nothing to guide by, whatever the scale.
         for text, picture, index in zip(TEXTS, plain, range(3), strict=True):
             generators = [seeded_generator(0, index)]
-            same = model.generate(
-                [text], (32, 32), 2, 7.0, negative_text=text, generators=generators
-            )
+            same = model.generate([text], (32, 32), 2, 7.0, negative_text=text, generators=generators)
             torch.testing.assert_close(same[0], picture, rtol=0, atol=1e-3)
         assert (model.generate(TEXTS, (32, 32), 2, 7.0) - plain).abs().max() > 1e-2
 
@@ -113,13 +107,9 @@ class TestFamilies:
         assert ['pred_sem_seg' in sample for sample in mixed] == [True, False, True]
         masks = model(**model.data_preprocessor(batch(['mask'] * 3)), mode='predict')
         for index in (0, 2):
-            torch.testing.assert_close(
-                mixed[index].seg_logits.data, masks[index].seg_logits.data, rtol=0, atol=1e-3
-            )
+            torch.testing.assert_close(mixed[index].seg_logits.data, masks[index].seg_logits.data, rtol=0, atol=1e-3)
         # The size of the input, not that of the settings; noise of (model's seed, sample_idx).
-        expected = model.generate(
-            [mixed[1].text], (32, 32), 2, 3.0, generators=[seeded_generator(0, 1)]
-        )
+        expected = model.generate([mixed[1].text], (32, 32), 2, 3.0, generators=[seeded_generator(0, 1)])
         assert isinstance(mixed[1].pred_img, PixelData)
         assert torch.equal(mixed[1].pred_img.data, pictures_to_bytes(expected)[0])
 

@@ -49,9 +49,7 @@ class TestLoss:
         prompt = model.prompt_encoder([s.text for s in data['data_samples']])
         has_image = torch.tensor([True, False, True])
         with torch.no_grad():
-            velocity = model.backbone(
-                noisy_latents(clean, noise, sigma), sigma, prompt, image_latents, has_image
-            )
+            velocity = model.backbone(noisy_latents(clean, noise, sigma), sigma, prompt, image_latents, has_image)
         error = (velocity - (noise - clean)).square().flatten(1).mean(1)
         torch.testing.assert_close(result['loss_mask'], (error[0] + error[2]) / 3)
         torch.testing.assert_close(result['loss_image'], error[1] / 3)
@@ -67,9 +65,7 @@ class TestLoss:
             assert (result['loss_image'] == 0).item() == ('image' not in tasks)
             model.zero_grad()
             sum(result.values()).backward()
-            assert [
-                n for n, p in model.named_parameters() if p.requires_grad and p.grad is None
-            ] == []
+            assert [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
 
     def test_does_not_depend_on_how_ranks_share_the_batch(self, family, monkeypatch):
         model = build(family)
@@ -103,9 +99,7 @@ class TestPredict:
         together = model(**model.data_preprocessor(full), mode='predict')
         alone = {key: value[2:] for key, value in batch(['mask'] * 3).items()}
         alone = model(**model.data_preprocessor(alone), mode='predict')
-        torch.testing.assert_close(
-            together[2].seg_logits.data, alone[0].seg_logits.data, rtol=1e-3, atol=1e-4
-        )
+        torch.testing.assert_close(together[2].seg_logits.data, alone[0].seg_logits.data, rtol=1e-3, atol=1e-4)
         logits = together[0].seg_logits.data
         assert torch.equal(together[0].pred_sem_seg.data, (logits > 0).to(torch.uint8))
         assert logits.std() > 0.01
@@ -156,9 +150,7 @@ def test_prompts_are_dropped_for_images_only(monkeypatch):
     model = build('sana', image_prompt_drop_prob=1.0)
     seen = []
     encode = model.prompt_encoder.forward
-    monkeypatch.setattr(
-        model.prompt_encoder, 'forward', lambda texts, images: seen.extend(texts) or encode(texts)
-    )
+    monkeypatch.setattr(model.prompt_encoder, 'forward', lambda texts, images: seen.extend(texts) or encode(texts))
     losses(model, ['mask', 'image', 'mask'])
     assert seen == ['the red circle', '', 'the leftmost shape']
 
@@ -178,9 +170,7 @@ def test_training_moves_all_but_the_frozen_codec_and_learns_a_batch():
     assert sum(history[-10:]) < 0.3 * sum(history[:10])
     for key, value in model.codec.autoencoder.state_dict().items():
         assert torch.equal(value, frozen[key])
-    unchanged = [
-        n for n, p in model.named_parameters() if p.requires_grad and torch.equal(p, before[n])
-    ]
+    unchanged = [n for n, p in model.named_parameters() if p.requires_grad and torch.equal(p, before[n])]
     assert unchanged == []
 
 

@@ -59,21 +59,15 @@ def test_a_sample_that_generates_its_image_does_not_show_it_to_the_encoder(folde
     assert torch.equal(one[1], other[1])
     assert (one[0] - other[0]).abs().max() > 0.01
     # 16 image tokens between start and end tell the two tasks apart, beside the words.
-    words = [
-        len(model.prompt_encoder.chat.words(t)) for t in ('the red circle', 'a large blue square')
-    ]
+    words = [len(model.prompt_encoder.chat.words(t)) for t in ('the red circle', 'a large blue square')]
     counts = prompts[0].mask.sum(1).tolist()
     assert counts[0] - counts[1] == 18 + words[0] - words[1]
 
 
 def test_without_the_latent_condition_the_picture_still_comes_in_through_the_encoder(folder):
     model = genmask(folder, image_condition=False)
-    logits = [
-        run(model, batch(['mask'], seed=seed), 'predict')[0].seg_logits.data for seed in (0, 1)
-    ]
+    logits = [run(model, batch(['mask'], seed=seed), 'predict')[0].seg_logits.data for seed in (0, 1)]
     assert (logits[0] - logits[1]).abs().max() > 1e-4
     model.prompt_encoder.looks_at_images = False
-    blind = [
-        run(model, batch(['mask'], seed=seed), 'predict')[0].seg_logits.data for seed in (0, 1)
-    ]
+    blind = [run(model, batch(['mask'], seed=seed), 'predict')[0].seg_logits.data for seed in (0, 1)]
     assert torch.equal(*blind)

@@ -59,9 +59,7 @@ def test_latents_are_standardised_and_decode_back(codec):
 
 
 def test_decoding_without_the_cut_has_a_gradient_everywhere(codec):
-    latents = 3 * torch.randn(
-        1, CHANNELS[codec.name], 2, 2, generator=torch.Generator().manual_seed(0)
-    )
+    latents = 3 * torch.randn(1, CHANNELS[codec.name], 2, 2, generator=torch.Generator().manual_seed(0))
     if codec.name in VIDEO:  # so large an output that the cut bites
         last = codec.autoencoder.decoder.conv_out
         last.weight.data *= 30
@@ -114,9 +112,7 @@ def test_an_autoencoder_that_leaves_patches_to_its_pipeline_is_refused():
         up_block_types=('UpDecoderBlock2D',) * 2,
         norm_num_groups=4,
     )
-    with pytest.raises(
-        ValueError, match=r'AutoencoderKLFlux2 leaves patches .*patch_size \(2, 2\)'
-    ):
+    with pytest.raises(ValueError, match=r'AutoencoderKLFlux2 leaves patches .*patch_size \(2, 2\)'):
         LatentCodec(config)
 
 
@@ -125,10 +121,7 @@ def test_saved_folder_is_a_source_that_stays_out_of_checkpoints(tmp_path):
     built = LatentCodec(AUTOENCODERS['kl'])
     built.autoencoder.save_pretrained(tmp_path)
     loaded = LatentCodec(
-        dict(
-            type='diffusers.AutoencoderKL.from_pretrained',
-            pretrained_model_name_or_path=str(tmp_path),
-        )
+        dict(type='diffusers.AutoencoderKL.from_pretrained', pretrained_model_name_or_path=str(tmp_path))
     )
     images = torch.rand(1, 3, 16, 16) * 2 - 1
     torch.testing.assert_close(loaded.encode(images), built.encode(images), rtol=0, atol=0)
@@ -144,9 +137,7 @@ def test_saved_folder_is_a_source_that_stays_out_of_checkpoints(tmp_path):
 def test_patch_codec_keeps_what_its_components_span():
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(6, 3, 8, 8, generator=generator) * 2 - 1
-    masks = (torch.rand(6, 1, 8, 8, generator=generator) > 0.5).float().expand(
-        -1, 3, -1, -1
-    ) * 2 - 1
+    masks = (torch.rand(6, 1, 8, 8, generator=generator) > 0.5).float().expand(-1, 3, -1, -1) * 2 - 1
     state = fit_patch_codec(images, masks, latent_channels=48, patch_size=4)
     gram = state['basis'] @ state['basis'].T
     torch.testing.assert_close(gram, torch.eye(48), rtol=0, atol=1e-5)
@@ -155,9 +146,7 @@ def test_patch_codec_keeps_what_its_components_span():
 def test_patch_codec_with_all_components_is_exact(tmp_path):
     images = torch.rand(6, 3, 8, 8) * 2 - 1
     save_file(fit_patch_codec(images, images, 48, 4), tmp_path / 'codec.safetensors')
-    codec = LatentCodec(
-        dict(type='genseg_mm.PatchCodec', weights=str(tmp_path / 'codec.safetensors'))
-    )
+    codec = LatentCodec(dict(type='genseg_mm.PatchCodec', weights=str(tmp_path / 'codec.safetensors')))
     torch.testing.assert_close(codec.decode(codec.encode(images)), images, rtol=0, atol=1e-5)
     assert abs(codec.encode(images).std().item() - 1) < 0.02
 
@@ -182,7 +171,5 @@ def test_missing_or_wrong_weights_name_the_file(tmp_path):
     with pytest.raises(FileNotFoundError, match='nowhere.safetensors'):
         PatchCodec('nowhere.safetensors')
     save_file({'mean': torch.zeros(3)}, tmp_path / 'bad.safetensors')
-    with pytest.raises(
-        ValueError, match=r"bad.safetensors: expected tensors .* but got \['mean'\]"
-    ):
+    with pytest.raises(ValueError, match=r"bad.safetensors: expected tensors .* but got \['mean'\]"):
         PatchCodec(str(tmp_path / 'bad.safetensors'))

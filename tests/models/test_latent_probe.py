@@ -22,9 +22,7 @@ def encoded(codec: LatentCodec, masks: torch.Tensor) -> torch.Tensor:
 
 def test_a_cell_becomes_its_pixels():
     probe = LatentProbe(1, 2)
-    probe.linear.load_state_dict(
-        dict(weight=torch.tensor([[1.0], [2.0], [3.0], [4.0]]), bias=torch.zeros(4))
-    )
+    probe.linear.load_state_dict(dict(weight=torch.tensor([[1.0], [2.0], [3.0], [4.0]]), bias=torch.zeros(4)))
     logits = probe(torch.tensor([[[[1.0, 10.0]]]]))
     assert logits[0, 0].tolist() == [[1, 2, 10, 20], [3, 4, 30, 40]]
     probe.method = 'least_squares'
@@ -76,19 +74,13 @@ def test_file_keeps_weights_method_and_codec(tmp_path):
     again.check_codec(codec)
     with pytest.raises(ValueError, match='probe.safetensors was fitted on another codec'):
         again.check_codec(pixel_codec(tmp_path, scale=2.0))
-    with pytest.raises(
-        ValueError, match='12 channels and cells of 2 pixels, but the codec has 20 and 8'
-    ):
+    with pytest.raises(ValueError, match='12 channels and cells of 2 pixels, but the codec has 20 and 8'):
         again.check_codec(LatentCodec(dict(type='genseg_mm.PatchCodec')))
-    LatentProbe(12, 2).check_codec(
-        codec
-    )  # one that is trained with the model belongs to no other codec
+    LatentProbe(12, 2).check_codec(codec)  # one that is trained with the model belongs to no other codec
 
 
 def test_wrong_files_and_shapes_say_what_came(tmp_path):
-    with pytest.raises(
-        FileNotFoundError, match='no probe at .*nowhere.safetensors.*fit_latent_probe'
-    ):
+    with pytest.raises(FileNotFoundError, match='no probe at .*nowhere.safetensors.*fit_latent_probe'):
         LatentProbe(weights='nowhere.safetensors')
     with pytest.raises(ValueError, match='latent_channels must be a positive number.*but got None'):
         LatentProbe(cell_size=2)
@@ -102,18 +94,14 @@ def test_wrong_files_and_shapes_say_what_came(tmp_path):
     codec = pixel_codec(tmp_path)
     LatentProbe(12, 2).save(path, codec)
     assert set(load_file(path)) == {'weight', 'bias'}
-    with pytest.raises(
-        ValueError, match='has 12 channels and cells of 2 pixels, but the config asks for'
-    ):
+    with pytest.raises(ValueError, match='has 12 channels and cells of 2 pixels, but the config asks for'):
         LatentProbe(latent_channels=12, cell_size=4, weights=str(path))
     meta = dict(method='logistic', codec='0')
     save_file(dict(weight=torch.zeros(5, 12), bias=torch.zeros(5)), path, meta)
     with pytest.raises(ValueError, match=r'expected weight \(d d, C\).*but got \(5, 12\)'):
         LatentProbe(weights=str(path))
     probe = LatentProbe(12, 2)
-    with pytest.raises(
-        ValueError, match=r'expects latents \(N, 12, h, w\), but got \(1, 4, 2, 2\)'
-    ):
+    with pytest.raises(ValueError, match=r'expects latents \(N, 12, h, w\), but got \(1, 4, 2, 2\)'):
         probe(torch.zeros(1, 4, 2, 2))
     with pytest.raises(ValueError, match=r'masks \(N, 2 h, 2 w\), but got .* \(3, 4, 6\)'):
         probe.fit(torch.zeros(3, 12, 2, 2), torch.zeros(3, 4, 6))

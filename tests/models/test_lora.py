@@ -51,12 +51,7 @@ def test_every_family_takes_adapters_and_starts_at_its_own_function(family, tmp_
         torch.testing.assert_close(backbone(*inputs), plain(*inputs), rtol=1e-5, atol=1e-6)
     trained = [name for name, own in backbone.named_parameters() if own.requires_grad]
     assert len(trained) >= 14 and all('.lora_' in name for name in trained)
-    assert {name.split('.lora_')[0].rsplit('.', 1)[1] for name in trained} == {
-        'to_q',
-        'to_k',
-        'to_v',
-        '0',
-    }
+    assert {name.split('.lora_')[0].rsplit('.', 1)[1] for name in trained} == {'to_q', 'to_k', 'to_v', '0'}
     before = {name: own.clone() for name, own in plain.transformer.named_parameters()}
     after_training = train(backbone)
     assert (after_training - plain(*inputs)).abs().max() > 1e-3
@@ -210,13 +205,9 @@ def test_gradient_checkpointing_trains_the_adapters_too(wan_source):
     grads = []
     for checkpointing in (False, True):
         torch.manual_seed(0)
-        backbone = DiTBackbone(
-            'wan', wan_source, lora=LORA, gradient_checkpointing=checkpointing
-        ).train()
+        backbone = DiTBackbone('wan', wan_source, lora=LORA, gradient_checkpointing=checkpointing).train()
         backbone(*dit_inputs(backbone)).square().mean().backward()
-        grads.append(
-            {name: own.grad for name, own in backbone.named_parameters() if own.requires_grad}
-        )
+        grads.append({name: own.grad for name, own in backbone.named_parameters() if own.requires_grad})
     plain, recomputed = grads
     assert max(grad.abs().max() for grad in plain.values()) > 1e-4
     for name, grad in plain.items():

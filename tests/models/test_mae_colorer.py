@@ -13,12 +13,7 @@ from tiny_released import images, make_mae_folder
 from torch.testing import assert_close
 
 from genseg_mm.models import MAEColorer, load_released
-from genseg_mm.models.colorers import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    resize_positions,
-    sincos_positions,
-)
+from genseg_mm.models.colorers import IMAGENET_MEAN, IMAGENET_STD, resize_positions, sincos_positions
 
 MAE = dict(
     image_size=32,
@@ -115,10 +110,7 @@ def test_other_sizes_see_two_dimensional_positions(mae: MAEColorer, size: tuple[
     flat = torch.full((1, 3, *size), 0.3)
     raw = mae(flat)
     patches = raw.unfold(2, 8, 8).unfold(3, 8, 8).mean((-1, -2))  # (1, 3, rows, columns)
-    for module, key in (
-        (mae.mae.vit.embeddings, 'position_embeddings'),
-        (mae.mae.decoder, 'decoder_pos_embed'),
-    ):
+    for module, key in ((mae.mae.vit.embeddings, 'position_embeddings'), (mae.mae.decoder, 'decoder_pos_embed')):
         table = getattr(module, key)
         grid = table[:, 1:].view(1, 4, 4, -1).transpose(1, 2).flatten(1, 2)
         table.data.copy_(torch.cat([table[:, :1], grid], 1))
@@ -141,9 +133,7 @@ def test_every_trainable_parameter_gets_a_finite_gradient(mae: MAEColorer):
 
 
 def test_wrong_size_names_both_sides(mae: MAEColorer):
-    with pytest.raises(
-        ValueError, match='multiples of its patch size 8, but got height 32 and width 36'
-    ):
+    with pytest.raises(ValueError, match='multiples of its patch size 8, but got height 32 and width 36'):
         mae(images(32, 36))
 
 
@@ -236,9 +226,7 @@ def color_map_by_hand(folder: Path, batch: torch.Tensor) -> torch.Tensor:
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
     noise = torch.arange(height * width).float().expand(len(batch), -1)
     with torch.no_grad():
-        logits = mae(
-            ((batch + 1) / 2 - mean) / std, noise=noise, interpolate_pos_encoding=True
-        ).logits
+        logits = mae(((batch + 1) / 2 - mean) / std, noise=noise, interpolate_pos_encoding=True).logits
     maps = []
     for patches in logits.view(len(batch), height, width, 16, 16, 3):
         rows = [torch.cat(list(row), 1) for row in patches]  # p x (w p) x 3
@@ -283,9 +271,7 @@ def test_round_trip_is_bit_exact_and_opens_in_transformers(folder: Path, tmp_pat
 def test_half_precision_weights_are_trained_in_float32(folder: Path, tmp_path: Path):
     from transformers import ViTMAEForPreTraining
 
-    ViTMAEForPreTraining.from_pretrained(str(folder), dtype=torch.float16).save_pretrained(
-        str(tmp_path)
-    )
+    ViTMAEForPreTraining.from_pretrained(str(folder), dtype=torch.float16).save_pretrained(str(tmp_path))
     colorer = MAEColorer(pretrained=str(tmp_path))
     assert {parameter.dtype for parameter in colorer.parameters()} == {torch.float32}
 

@@ -43,14 +43,7 @@ def head_for(codec, **options) -> GenerativeMaskHead:
 def loss_of(head, codec, estimate, tasks=('mask',), masks=MASK[None], sigma=1.0):
     """Losses if the velocity says that the clean latents are ``estimate``."""
     data = torch.zeros(len(tasks), 12, 2, 2)
-    return head.loss(
-        lambda noisy, _: (noisy - estimate) / sigma,
-        data,
-        tasks,
-        generators(len(tasks)),
-        masks,
-        codec,
-    )
+    return head.loss(lambda noisy, _: (noisy - estimate) / sigma, data, tasks, generators(len(tasks)), masks, codec)
 
 
 def drawn(grey: torch.Tensor) -> torch.Tensor:
@@ -64,11 +57,7 @@ class TestCrossEntropy:
         head = head_for(codec, mask_loss=mask_loss)
         scale = 5.0 if mask_loss == 'pixel_bce' else 1.0  # the linear layer has its own
         right = drawn((MASK == 1).float() * 2 - 1)
-        expected = {
-            1.0: math.log(1 + math.exp(-scale)),
-            0.0: math.log(2),
-            -1.0: math.log(1 + math.exp(scale)),
-        }
+        expected = {1.0: math.log(1 + math.exp(-scale)), 0.0: math.log(2), -1.0: math.log(1 + math.exp(scale))}
         for factor, value in expected.items():
             result = loss_of(head, codec, factor * right)
             assert math.isclose(result['loss_mask'].item(), value, rel_tol=1e-5)
@@ -159,17 +148,13 @@ def test_keys_and_gradients_of_the_whole_model(family, mask_loss):
         losses['loss_mask'].backward()
         trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
         assert [n for n, p in trained.items() if p.grad is None] == []
-        sums = [
-            p.grad.abs().sum().item() for n, p in trained.items() if 'proj_out' in n or 'probe' in n
-        ]
+        sums = [p.grad.abs().sum().item() for n, p in trained.items() if 'proj_out' in n or 'probe' in n]
         assert all(value > 0 for value in sums) == ('mask' in tasks)
         assert ('mask_head.probe.linear.weight' in trained) == (mask_loss == 'linear_bce')
 
 
 def test_linear_bce_learns_a_batch_and_its_checkpoint_keeps_the_layer():
-    model = build(
-        'sana', mask_head=dict(HEAD, mask_loss='linear_bce', timesteps=PURE_NOISE)
-    ).train()
+    model = build('sana', mask_head=dict(HEAD, mask_loss='linear_bce', timesteps=PURE_NOISE)).train()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=5e-3)
     history = []
     for _ in range(40):
@@ -180,9 +165,7 @@ def test_linear_bce_learns_a_batch_and_its_checkpoint_keeps_the_layer():
         optimizer.step()
         history.append(loss.item())
     assert sum(history[-5:]) < 0.7 * sum(history[:5])
-    other = build(
-        'sana', seed=1, mask_head=dict(HEAD, mask_loss='linear_bce', timesteps=PURE_NOISE)
-    )
+    other = build('sana', seed=1, mask_head=dict(HEAD, mask_loss='linear_bce', timesteps=PURE_NOISE))
     other.load_state_dict(model.state_dict(), strict=True)
     predictions = [
         own.eval()(**own.data_preprocessor(batch(['mask'])), mode='predict')[0].seg_logits.data
@@ -193,9 +176,7 @@ def test_linear_bce_learns_a_batch_and_its_checkpoint_keeps_the_layer():
 
 def test_a_fitted_probe_takes_the_decoders_place(tmp_path, monkeypatch):
     codec = LatentCodec(AUTOENCODERS['patch'])
-    masks = torch.stack(
-        [sample.gt_sem_seg.data[0] for sample in batch(['mask'] * 40)['data_samples']]
-    )
+    masks = torch.stack([sample.gt_sem_seg.data[0] for sample in batch(['mask'] * 40)['data_samples']])
     latents = codec.encode(GenerativeMaskHead.masks_to_images(masks))
     path = tmp_path / 'probe.safetensors'
     LatentProbe(20, 8).fit(latents, masks == 1).save(path, codec)
@@ -215,9 +196,7 @@ def test_a_fitted_probe_takes_the_decoders_place(tmp_path, monkeypatch):
     result = model(**model.data_preprocessor(batch(['mask'] * 4)), mode='predict')
     for sample, mask in zip(result, masks, strict=False):
         assert (sample.pred_sem_seg.data[0] == mask).float().mean() > 0.97
-    with pytest.raises(
-        ValueError, match='reads latents of 20 channels .* but the codec has 4 and 4'
-    ):
+    with pytest.raises(ValueError, match='reads latents of 20 channels .* but the codec has 4 and 4'):
         build('wan', mask_head=probing)
 
 
@@ -238,10 +217,7 @@ def test_without_image_condition_the_loss_does_not_see_the_picture(image_conditi
     [
         (dict(mask_loss='dice'), "mask_loss must be one of .*but got 'dice'"),
         (dict(decode='linear'), "decode must be one of .*but got 'linear'"),
-        (
-            dict(decode='probe'),
-            "decode='probe' needs probe=dict\\(weights=...\\).*but got probe=None",
-        ),
+        (dict(decode='probe'), "decode='probe' needs probe=dict\\(weights=...\\).*but got probe=None"),
         (dict(mask_loss='linear_bce', decode='vae'), "expected decode='probe', but got 'vae'"),
         (dict(probe=dict(weights='a')), "probe is read with decode='probe' only, but got 'vae'"),
         (dict(bce_threshold=1.0), r'bce_threshold must lie in \(0, 1\), but got 1.0'),

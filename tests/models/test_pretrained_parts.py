@@ -35,9 +35,7 @@ def make(part: str, folder: Path) -> tuple[Path, object]:
     torch.manual_seed(0)
     if kind == 'dit':
         expected = FAMILIES[name]().transformer_class
-        MODELS.build({'type': f'diffusers.{expected}', **TRANSFORMERS[name]}).save_pretrained(
-            folder
-        )
+        MODELS.build({'type': f'diffusers.{expected}', **TRANSFORMERS[name]}).save_pretrained(folder)
         source = of(f'diffusers.{expected}', folder)
         return folder, lambda **own: DiTBackbone(name, {**source, **own}).transformer
     if kind == 'codec':
@@ -61,11 +59,7 @@ def make(part: str, folder: Path) -> tuple[Path, object]:
         make_mae_folder(folder)
         return folder, lambda: MAEColorer(pretrained=str(folder)).mae
     make_sd_folder(folder)
-    taken = dict(
-        unet=lambda own: own.unet,
-        vae=lambda own: own.codec.autoencoder,
-        text_encoder=lambda own: own.text,
-    )
+    taken = dict(unet=lambda own: own.unet, vae=lambda own: own.codec.autoencoder, text_encoder=lambda own: own.text)
     return folder / name, lambda: taken[name](SDColorer(pretrained=str(folder)))
 
 
@@ -150,9 +144,7 @@ def test_variants_are_told_apart(tmp_path):
     key = next(iter(content))
     assert torch.equal(build().state_dict()[key], content[key])
     assert torch.equal(build(variant='twice').state_dict()[key], content[key] * 2)
-    with pytest.raises(
-        FileNotFoundError, match=r"no weights of variant='fp16', but of \['twice'\]"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"no weights of variant='fp16', but of \['twice'\]"):
         build(variant='fp16')
     path.rename(place / f'{path.stem}.fp16.safetensors')
     with pytest.raises(ValueError, match=r"set variant to one of \['fp16', 'twice'\]"):

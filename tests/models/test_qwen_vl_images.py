@@ -49,8 +49,7 @@ def test_patches_are_the_processors_where_nothing_is_resized(tmp_path, mean):
 
 
 @pytest.mark.parametrize(
-    'size, resized',
-    [((20, 27), (16, 24)), ((64, 64), (32, 32)), ((40, 80), (16, 40)), ((6, 6), (8, 8))],
+    'size, resized', [((20, 27), (16, 24)), ((64, 64), (32, 32)), ((40, 80), (16, 40)), ((6, 6), (8, 8))]
 )
 def test_resized_patches_are_the_processors_to_one_level(tmp_path, size, resized):
     images, processor = build(tmp_path)
@@ -85,9 +84,7 @@ def test_mistakes_are_named(tmp_path):
         QwenVLImages(str(tmp_path), VisionConfig)
 
 
-CLIP = dict(
-    image_mean=[0.48145466, 0.4578275, 0.40821073], image_std=[0.26862954, 0.26130258, 0.27577711]
-)
+CLIP = dict(image_mean=[0.48145466, 0.4578275, 0.40821073], image_std=[0.26862954, 0.26130258, 0.27577711])
 HALF = dict(image_mean=[0.5] * 3, image_std=[0.5] * 3)
 
 
@@ -96,13 +93,7 @@ HALF = dict(image_mean=[0.5] * 3, image_std=[0.5] * 3)
     [
         # Qwen2.5-VL: 28 pixels per token, 512 -> 504; Qwen3-VL: 32 pixels per token.
         (14, dict(min_pixels=3136, max_pixels=12845056), CLIP, 'Qwen2VLImageProcessor', 36),
-        (
-            16,
-            dict(size=dict(shortest_edge=65536, longest_edge=16777216)),
-            HALF,
-            'Qwen2VLImageProcessorFast',
-            32,
-        ),
+        (16, dict(size=dict(shortest_edge=65536, longest_edge=16777216)), HALF, 'Qwen2VLImageProcessorFast', 32),
     ],
 )
 def test_released_files_are_understood(tmp_path, patch, bounds, statistics, kind, grid):

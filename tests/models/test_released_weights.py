@@ -43,10 +43,7 @@ def test_folders_are_recognised_and_get_what_their_weights_need(folders: dict[st
 
 def test_overrides(folders: dict[str, Path]):
     model = load_released(
-        str(folders['sd']),
-        gamma=0.5,
-        prompting=dict(radius=20.0),
-        colorer=dict(parity='training', timestep=500),
+        str(folders['sd']), gamma=0.5, prompting=dict(radius=20.0), colorer=dict(parity='training', timestep=500)
     )
     assert (model.gamma, model.prompting, model.normalize) == (0.5, dict(radius=20.0), 'batch')
     assert model.colorer.graph() == ('zero', 77)
@@ -76,9 +73,7 @@ def test_maps_span_the_range_and_do_not_depend_on_the_batch(folders: dict[str, P
 
 
 @pytest.fixture
-def hub(
-    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> dict[str, str]:
+def hub(folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """The two folders in a cache of the hub's layout, and no network."""
     ids = {}
     for kind, folder in folders.items():

@@ -63,12 +63,7 @@ def decoded_by_hand(pipe, batch: torch.Tensor, prediction_type: str, parity: str
 def test_color_map_is_that_of_the_pipelines_parts(
     folder: Path, pipe, size: tuple[int, int], prediction_type: str, parity: str
 ):
-    colorer = dict(
-        type='genseg_mm.SDColorer',
-        pretrained=str(folder),
-        prediction_type=prediction_type,
-        parity=parity,
-    )
+    colorer = dict(type='genseg_mm.SDColorer', pretrained=str(folder), prediction_type=prediction_type, parity=parity)
     batch = images(*size)
     decoded = decoded_by_hand(pipe, batch, prediction_type, parity)
     low, high = decoded.min(), decoded.max()
@@ -84,9 +79,9 @@ def test_the_two_graphs_differ_by_the_latent_and_the_padding(folder: Path, pipe)
     batch = images(64, 64)
     with torch.no_grad():
         maps = {
-            (start, tokens): SDColorer(
-                str(folder), parity='released', step_from=start, num_text_tokens=tokens
-            ).eval()(batch)
+            (start, tokens): SDColorer(str(folder), parity='released', step_from=start, num_text_tokens=tokens).eval()(
+                batch
+            )
             for start in ('image', 'zero')
             for tokens in (2, 77)
         }
@@ -118,9 +113,7 @@ def test_prediction_type_and_schedule_come_from_the_folder(copied: Path):
     betas = torch.linspace(0.00085**0.5, 0.02**0.5, 1000) ** 2
     assert_close(colorer.alpha_bar, float((1 - betas).prod()), rtol=1e-4, atol=0)
     # Settings of a training schedule, which the library does not know for DDIM, do no harm.
-    file.write_text(
-        json.dumps({**settings, '_class_name': 'PNDMScheduler', 'skip_prk_steps': True})
-    )
+    file.write_text(json.dumps({**settings, '_class_name': 'PNDMScheduler', 'skip_prk_steps': True}))
     assert_close(SDColorer(str(copied)).alpha_bar, ABAR, rtol=1e-6, atol=0)
 
 
@@ -164,9 +157,7 @@ def test_only_the_unet_learns_and_the_frozen_parts_stay_out_of_checkpoints(folde
     optimizer.step()
     after = colorer.codec.autoencoder.state_dict()
     assert all(torch.equal(after[name], value) for name, value in before.items())
-    assert any(
-        not torch.equal(value, unet[name]) for name, value in colorer.unet.state_dict().items()
-    )
+    assert any(not torch.equal(value, unet[name]) for name, value in colorer.unet.state_dict().items())
     state = colorer.state_dict()
     assert {name.split('.')[0] for name in state} == {'unet'}
     fresh = SDColorer(str(folder)).eval()
@@ -202,17 +193,13 @@ def test_built_from_a_config():
     assert any(name.startswith('codec.autoencoder.') for name in colorer.state_dict())
     colorer(images(16, 24, 2)).mean().backward()
     assert all(torch.isfinite(p.grad).all() for p in colorer.unet.parameters())
-    short = SDColorer(
-        config=dict(CONFIG, scheduler=dict(num_train_timesteps=10)), prediction_type='sample'
-    )
+    short = SDColorer(config=dict(CONFIG, scheduler=dict(num_train_timesteps=10)), prediction_type='sample')
     assert (short.timestep, short.prediction_type) == (9, 'sample')
 
 
 def test_another_autoencoder():
     torch.manual_seed(0)
-    config = dict(
-        unet=dict(UNET, in_channels=20, out_channels=20), vae=dict(type='genseg_mm.PatchCodec')
-    )
+    config = dict(unet=dict(UNET, in_channels=20, out_channels=20), vae=dict(type='genseg_mm.PatchCodec'))
     colorer = SDColorer(config=config, gradient_checkpointing=True)
     batch = images(16, 24)
     colorer.unet.forward = lambda latents, *_, **__: type('Output', (), {'sample': latents})

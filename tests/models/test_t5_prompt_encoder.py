@@ -21,16 +21,12 @@ def build(**kwargs) -> T5PromptEncoder:
 def released(request, tmp_path_factory):
     """A saved encoder of the family, and a folder with its tokenizer in a subfolder."""
     folder = tmp_path_factory.mktemp(request.param)
-    config, model = {
-        'T5': (T5Config, T5EncoderModel),
-        'UMT5': (UMT5Config, UMT5EncoderModel),
-    }[request.param]
+    config, model = {'T5': (T5Config, T5EncoderModel), 'UMT5': (UMT5Config, UMT5EncoderModel)}[request.param]
     torch.manual_seed(1)
     model(config(vocab_size=352, **TINY)).save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder / 'tokenizer')
     source = dict(
-        type=f'transformers.{request.param}EncoderModel.from_pretrained',
-        pretrained_model_name_or_path=str(folder),
+        type=f'transformers.{request.param}EncoderModel.from_pretrained', pretrained_model_name_or_path=str(folder)
     )
     return source, dict(tokenizer=str(folder), tokenizer_kwargs=dict(subfolder='tokenizer'))
 

@@ -5,12 +5,7 @@ import math
 import pytest
 import torch
 
-from genseg_mm.models.timestep_samplers import (
-    JointTimesteps,
-    LogitNormalTimesteps,
-    LongTailTimesteps,
-    UniformTimesteps,
-)
+from genseg_mm.models.timestep_samplers import JointTimesteps, LogitNormalTimesteps, LongTailTimesteps, UniformTimesteps
 
 NUM = 200_000
 
@@ -147,9 +142,7 @@ def test_logit_normal_and_uniform():
     assert (draw(UniformTimesteps(low=1.0), 10) == 1).all()
 
 
-@pytest.mark.parametrize(
-    'sampler', [UniformTimesteps(), LogitNormalTimesteps(), LongTailTimesteps(), JointTimesteps()]
-)
+@pytest.mark.parametrize('sampler', [UniformTimesteps(), LogitNormalTimesteps(), LongTailTimesteps(), JointTimesteps()])
 def test_a_generator_decides_the_draw(sampler):
     first, again, other = draw(sampler, 16), draw(sampler, 16), draw(sampler, 16, seed=1)
     assert first.dtype == torch.float32 and first.shape == (16,)

@@ -166,9 +166,7 @@ def genmask_config(family: str, **overrides) -> dict:
             padding='longest' if family in MASKED_TEXT else 'max_length',
             max_length=24,
         ),
-        backbone=dict(
-            type='genseg_mm.DiTBackbone', family=family, transformer=TRANSFORMERS[family]
-        ),
+        backbone=dict(type='genseg_mm.DiTBackbone', family=family, transformer=TRANSFORMERS[family]),
     )
     return {**config, **overrides}
 

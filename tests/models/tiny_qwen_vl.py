@@ -4,17 +4,9 @@ from pathlib import Path
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import (
-    AutoConfig,
-    AutoModelForImageTextToText,
-    PreTrainedTokenizerFast,
-    Qwen2VLImageProcessorPil,
-)
+from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedTokenizerFast, Qwen2VLImageProcessorPil
 
-CLASSES = {
-    'qwen2_5_vl': 'Qwen2_5_VLForConditionalGeneration',
-    'qwen3_vl': 'Qwen3VLForConditionalGeneration',
-}
+CLASSES = {'qwen2_5_vl': 'Qwen2_5_VLForConditionalGeneration', 'qwen3_vl': 'Qwen3VLForConditionalGeneration'}
 SPECIAL_TOKENS = (
     '<|endoftext|>',
     '<|im_start|>',
@@ -55,10 +47,7 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer.train_from_iterator([_WORDS], trainer)
     tokenizer.add_special_tokens(list(SPECIAL_TOKENS))
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token='<|endoftext|>',
-        eos_token='<|im_end|>',
-        chat_template=CHAT_TEMPLATE,
+        tokenizer_object=tokenizer, pad_token='<|endoftext|>', eos_token='<|im_end|>', chat_template=CHAT_TEMPLATE
     )
 
 
@@ -132,8 +121,4 @@ def save_tiny_qwen_vl(folder: str | Path, kind: str = 'qwen2_5_vl', seed: int = 
 
 def pretrained(folder: str, kind: str = 'qwen2_5_vl', **kwargs) -> dict:
     """Config of the saved model, as a user writes it."""
-    return dict(
-        type=f'transformers.{CLASSES[kind]}.from_pretrained',
-        pretrained_model_name_or_path=folder,
-        **kwargs,
-    )
+    return dict(type=f'transformers.{CLASSES[kind]}.from_pretrained', pretrained_model_name_or_path=folder, **kwargs)

@@ -54,12 +54,7 @@ MAE = dict(
 
 def make_sd_folder(folder: Path, prediction_type: str = 'v_prediction', seed: int = 0) -> Path:
     """Writes a whole Stable Diffusion pipeline; the empty prompt is told apart from its padding."""
-    from diffusers import (
-        AutoencoderKL,
-        DDIMScheduler,
-        StableDiffusionPipeline,
-        UNet2DConditionModel,
-    )
+    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
     torch.manual_seed(seed)

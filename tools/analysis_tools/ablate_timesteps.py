@@ -37,10 +37,7 @@ from genseg_mm import launch  # noqa: E402
 from genseg_mm.files import read_json  # noqa: E402
 
 LAWS = {
-    **{
-        f'long-tail a={a}': dict(type='genseg_mm.LongTailTimesteps', a=a)
-        for a in (0.0005, 0.002, 0.005, 0.02)
-    },
+    **{f'long-tail a={a}': dict(type='genseg_mm.LongTailTimesteps', a=a) for a in (0.0005, 0.002, 0.005, 0.02)},
     'long-tail a=0.05': dict(type='genseg_mm.LongTailTimesteps', a=0.05),
     'long-tail a=0.1': dict(type='genseg_mm.LongTailTimesteps', a=0.1),
     'long-tail a=0.5': dict(type='genseg_mm.LongTailTimesteps', a=0.5),
@@ -52,9 +49,7 @@ LAW = 'model.mask_head.timesteps.mask'
 
 
 def parse_args() -> argparse.Namespace:
-    parser = launch.ToolParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = launch.ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         'config',
         nargs='?',

@@ -123,9 +123,7 @@ def write_csv(runs: list[dict], path: Path) -> None:
     """One line per run."""
     keys = ['law', 'joint', 'seed', 'oIoU', 'mIoU', 'mask_loss', 'mask_steps', 'image_steps']
     with path.open('w', newline='') as file:
-        writer = csv.DictWriter(
-            file, [*keys, 'seconds'], extrasaction='ignore', lineterminator='\n'
-        )
+        writer = csv.DictWriter(file, [*keys, 'seconds'], extrasaction='ignore', lineterminator='\n')
         writer.writeheader()
         writer.writerows({key: csv_cell(own) for key, own in run.items()} for run in runs)
 
@@ -158,9 +156,7 @@ def plot(rows: list[dict], title: str, path: Path) -> None:
                     row['law'], (loss, mean), xytext=(-6, 4), textcoords='offset points', ha='right', fontsize=8
                 )  # fmt: skip
     left.set_xticks(range(len(laws)), laws, rotation=20, ha='right')
-    left.set(
-        xlabel='law of sigma of the mask task', ylabel='single-step oIoU, val (%)', ylim=(0, None)
-    )
+    left.set(xlabel='law of sigma of the mask task', ylabel='single-step oIoU, val (%)', ylim=(0, None))
     left.set_title('a dot per seed', fontsize=10)
     right.set(xlabel='final training loss of the mask task', ylabel='single-step oIoU, val (%)')
     right.margins(x=0.3, y=0.1)
@@ -179,9 +175,7 @@ def write_report(runs: list[dict], heading: str, folder: Path) -> str:
     rows = summarise(runs)
     text = markdown(rows, heading)
     (folder / 'ablation.md').write_text(text)
-    (folder / 'ablation.json').write_text(
-        json.dumps(dict(runs=runs, summary=rows), indent=2) + '\n'
-    )
+    (folder / 'ablation.json').write_text(json.dumps(dict(runs=runs, summary=rows), indent=2) + '\n')
     write_csv(runs, folder / 'ablation.csv')
     plot(rows, heading.split('\n')[0], folder / 'ablation.png')
     return text

@@ -30,24 +30,18 @@ NO_METRICS = ('time', 'data_time', 'memory')
 
 
 def parse_args() -> argparse.Namespace:
-    parser = ToolParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     tasks = parser.add_subparsers(dest='task', required=True)
     plot = tasks.add_parser('plot_curve', help='curves of keys over the iterations')
     plot.add_argument('--keys', nargs='+', default=['loss'], help='default: loss')
-    plot.add_argument(
-        '--legend', nargs='+', help='one name per curve: all keys of the first log, ...'
-    )
+    plot.add_argument('--legend', nargs='+', help='one name per curve: all keys of the first log, ...')
     plot.add_argument('--title', help='of the figure')
     plot.add_argument('--out', metavar='PNG', help='default: curves.png in the first work dir')
     plot.add_argument(
         '--smooth', type=float, default=0.0, metavar='WEIGHT',
         help='exponential moving average over training lines, such as 0.9; the values stay, pale (default: 0, none)',
     )  # fmt: skip
-    plot.add_argument(
-        '--log-scale', action='store_true', help='logarithmic values of training keys'
-    )
+    plot.add_argument('--log-scale', action='store_true', help='logarithmic values of training keys')
     plot.add_argument('--start-iter', type=int, default=0, help='leave out what is before')
     times = tasks.add_parser('cal_train_time', help='seconds per iteration')
     times.add_argument(
@@ -62,18 +56,14 @@ def parse_args() -> argparse.Namespace:
         help='keys of which less is better (those with loss in their name are)',
     )  # fmt: skip
     for own in (plot, times, table):
-        own.add_argument(
-            'logs', nargs='+', help='vis_data/<time>.json, folder of a run, or work dir'
-        )
+        own.add_argument('logs', nargs='+', help='vis_data/<time>.json, folder of a run, or work dir')
     args = parser.parse_args()
     if args.task == 'plot_curve':
         if not 0 <= args.smooth < 1:
             parser.error(f'--smooth must be in [0, 1): {args.smooth}')
         expected = len(args.logs) * len(args.keys)
         if args.legend and len(args.legend) != expected:
-            parser.error(
-                f'--legend must have one name per log and key, {expected}, but got {len(args.legend)}'
-            )
+            parser.error(f'--legend must have one name per log and key, {expected}, but got {len(args.legend)}')
     return args
 
 
@@ -166,12 +156,7 @@ def cal_train_time(log: TrainingLog, include_outliers: bool = False) -> list[str
     return lines
 
 
-def table(
-    logs: Sequence[TrainingLog],
-    names: Sequence[str],
-    keys: Sequence[str] | None,
-    lower: Sequence[str],
-) -> str:
+def table(logs: Sequence[TrainingLog], names: Sequence[str], keys: Sequence[str] | None, lower: Sequence[str]) -> str:
     """Last and best value of each key, one row per log, as Markdown; the iteration of the best in brackets."""
     if not keys:
         found = (key for log in logs for values in log.val.values() for key in values)

@@ -39,17 +39,13 @@ MEBIBYTE = 1 << 20
 
 
 def parse_args() -> argparse.Namespace:
-    parser = ToolParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--sizes', nargs='+', default=['480x640'], metavar='HxW')
     parser.add_argument('--instances', nargs='+', type=int, default=[10, 50, 200])
     parser.add_argument('--batch', type=int, default=2)
     parser.add_argument('--formula', choices=['reference', 'paper'], default='reference')
     parser.add_argument('--threads', type=int, default=1, help='CPU threads of torch')
-    parser.add_argument(
-        '--devices', nargs='+', default=None, help="default: 'cpu', and 'cuda' if there is one"
-    )
+    parser.add_argument('--devices', nargs='+', default=None, help="default: 'cpu', and 'cuda' if there is one")
     parser.add_argument('--repeat', type=int, default=3)
     parser.add_argument('--no-loop', action='store_true', help='leave out the plain loop')
     parser.add_argument('--no-compile', action='store_true', help='leave out the compiled pairs')
@@ -102,11 +98,7 @@ def tiled_loss(colors: Tensor, ids: Tensor, formula: str, compiled: bool = False
     return sum(instance_coloring_loss(colors, ids, formula=formula, compiled=compiled))
 
 
-LOSSES = {
-    'loop': loop_loss,
-    'tiles': tiled_loss,
-    'compiled': functools.partial(tiled_loss, compiled=True),
-}
+LOSSES = {'loop': loop_loss, 'tiles': tiled_loss, 'compiled': functools.partial(tiled_loss, compiled=True)}
 
 
 def clock(device: torch.device) -> float:
@@ -180,9 +172,7 @@ def _child(connection, name: str, size: str, instances: int, args: argparse.Name
         connection.send((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * unit)
 
 
-def peak_memory(
-    name: str, size: str, instances: int, device: str, args: argparse.Namespace
-) -> float:
+def peak_memory(name: str, size: str, instances: int, device: str, args: argparse.Namespace) -> float:
     """Peak of memory on top of the inputs, in MiB."""
     if device != 'cpu':
         scene = make_scene(size, instances, args.batch, device)
@@ -206,9 +196,7 @@ HEADER = (
 )
 
 
-def rows(
-    device: str, size: str, instances: int, names: list[str], args: argparse.Namespace
-) -> list[str]:
+def rows(device: str, size: str, instances: int, names: list[str], args: argparse.Namespace) -> list[str]:
     """Lines of the table for one scene, one per variant."""
     scene = make_scene(size, instances, args.batch, device)
     seconds = {name: float('inf') for name in names}
@@ -237,9 +225,7 @@ def rows(
             cells.append(f'{(total - pairs) / pixels * 1e9:.1f}')
         difference = ((grad - expected_grad).norm() / expected_grad.norm()).item()
         cells += [f'{abs(value - expected) / abs(expected):.1e}', f'{difference:.1e}']
-        memory = (
-            '-' if args.no_memory else f'{peak_memory(name, size, instances, device, args):.0f}'
-        )
+        memory = '-' if args.no_memory else f'{peak_memory(name, size, instances, device, args):.0f}'
         lines.append(' | '.join([*cells, memory]))
     return lines
 

@@ -31,9 +31,7 @@ SCENES = {'flat': (0.0, 0.0), 'noisy': (4.0, 10.0), 'very noisy': (12.0, 5.0)}  
 
 
 def parse_args() -> argparse.Namespace:
-    parser = ToolParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--size', default='480x640', metavar='HxW')
     parser.add_argument('--prompts', type=int, default=100)
     parser.add_argument('--instances', type=int, default=25)
@@ -128,15 +126,7 @@ def main() -> None:
         f'{args.prompts} prompts, {args.size}, {args.device}, {args.threads} thread(s), '
         f'torch {torch.__version__}, median of {args.repeat} interleaved rounds\n'
     )
-    header = [
-        'scene',
-        'filter',
-        'plain s',
-        'batched s',
-        'ratio',
-        'pixels that differ',
-        'mask share',
-    ]
+    header = ['scene', 'filter', 'plain s', 'batched s', 'ratio', 'pixels that differ', 'mask share']
     print(f'| {" | ".join(header)} |\n|{"---|" * len(header)}')
     for name in args.scenes:
         scene = make_scene(args.size, args.instances, args.prompts, *SCENES[name], args.device)

@@ -74,9 +74,7 @@ MEMORY = {
 
 
 def parse_args() -> argparse.Namespace:
-    parser = launch.ToolParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = launch.ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', nargs='?', help='config of a training')
     parser.add_argument('--sd2', action='store_true', help='a real-size Stable Diffusion 2')
     parser.add_argument('--size', default='256x256', metavar='HxW', help='images of --sd2')
@@ -305,9 +303,7 @@ def run_in_process(variant: str) -> dict[str, Any]:
     command = [sys.executable, __file__, *sys.argv[1:], '--variant', variant]
     result = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     if result.returncode == -9:
-        raise MemoryError(
-            f'gradient checkpointing {variant}: the process was killed, likely for its memory'
-        )
+        raise MemoryError(f'gradient checkpointing {variant}: the process was killed, likely for its memory')
     if result.returncode:
         raise SystemExit(result.returncode)  # it has said why on stderr
     return json.loads(result.stdout.splitlines()[-1])
@@ -316,10 +312,7 @@ def run_in_process(variant: str) -> dict[str, Any]:
 def print_table(results: dict[str, dict[str, Any]]) -> None:
     """One row per phase, one pair of columns per variant."""
     medians = {
-        variant: {
-            name: statistics.median(step.get(name, 0.0) for step in result['steps'])
-            for name in ORDER
-        }
+        variant: {name: statistics.median(step.get(name, 0.0) for step in result['steps']) for name in ORDER}
         for variant, result in results.items()
     }
     header = ['phase', *(f'checkpointing {v}, s | share' for v in results)]

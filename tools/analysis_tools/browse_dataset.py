@@ -183,9 +183,7 @@ def _flat(masks: list[np.ndarray], colors: list[tuple], size: tuple[int, int]) -
     return result
 
 
-def browse(
-    part: str, dataset: Any, args: argparse.Namespace, out_dir: Path
-) -> tuple[list[Path], int]:
+def browse(part: str, dataset: Any, args: argparse.Namespace, out_dir: Path) -> tuple[list[Path], int]:
     """Draws items of one dataset.
 
     Args:
@@ -240,14 +238,11 @@ def _chosen(num_items: int, args: argparse.Namespace) -> list[int]:
 def parse_args() -> argparse.Namespace:
     parser = ToolParser(description=__doc__.split('\n', maxsplit=1)[0])
     parser.add_argument(
-        'config',
-        help='config, suite of configs/benchmarks, or one of configs/_base_/{datasets,benchmarks}',
+        'config', help='config, suite of configs/benchmarks, or one of configs/_base_/{datasets,benchmarks}'
     )
     parser.add_argument('--benchmark', nargs='+', help='only these benchmarks of a suite')
     parser.add_argument('--split', nargs='+', choices=SPLITS, default=SPLITS, help='default: all')
-    parser.add_argument(
-        '--out-dir', help='folder of the pictures (default: work_dirs/browse/<config>)'
-    )
+    parser.add_argument('--out-dir', help='folder of the pictures (default: work_dirs/browse/<config>)')
     parser.add_argument('--num', type=int, default=16, help='items per dataset, spread evenly')
     parser.add_argument('--indices', type=int, nargs='+', help='these items instead')
     parser.add_argument(
@@ -260,9 +255,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--one-by-one', action='store_true', help='one PNG per item')
     parser.add_argument('--panel-size', type=int, default=256, help='longer side of a picture')
     parser.add_argument('--seed', type=int, default=0, help='of the augmentations')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=CfgOptions, metavar='KEY=VALUE', help='override settings'
-    )
+    parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, metavar='KEY=VALUE', help='override settings')
     args = parser.parse_args()
     for name in ('num', 'rows', 'panel_size'):
         if getattr(args, name) < 1:

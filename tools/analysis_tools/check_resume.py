@@ -79,9 +79,7 @@ def differences(first: str | Path, second: str | Path) -> dict[str, float]:
 
     Compared are weights, their moving average, optimizer, schedules and every logged loss.
     """
-    states = [
-        dict(_numbers_of(_compared(load_weights_only(str(file))))) for file in (first, second)
-    ]
+    states = [dict(_numbers_of(_compared(load_weights_only(str(file))))) for file in (first, second)]
     return {
         name: _difference(states[0].get(name), states[1].get(name))
         for name in sorted(states[0].keys() | states[1].keys())
@@ -109,9 +107,7 @@ def _numbers_of(value: Any, name: str = '') -> Iterator[tuple[str, Any]]:
 
 
 def _difference(first: Any, second: Any) -> float:
-    if isinstance(first, (torch.Tensor, np.ndarray, float, np.number)) and type(first) is type(
-        second
-    ):
+    if isinstance(first, (torch.Tensor, np.ndarray, float, np.number)) and type(first) is type(second):
         first, second = (torch.as_tensor(value).double() for value in (first, second))
         if first.shape == second.shape:
             alike = (first == second) | (first.isnan() & second.isnan())
@@ -122,10 +118,7 @@ def _difference(first: Any, second: Any) -> float:
 
 def largest(found: Mapping[str, float], *parts: str) -> float:
     """The largest difference of the parts of a checkpoint that have these names; of all of them by default."""
-    return max(
-        (own for name, own in found.items() if not parts or name.split('.')[0] in parts),
-        default=0.0,
-    )
+    return max((own for name, own in found.items() if not parts or name.split('.')[0] in parts), default=0.0)
 
 
 def check_resume(
@@ -170,9 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for config in args.configs:
         start = time.monotonic()
         with tempfile.TemporaryDirectory() as folder:
-            found = check_resume(
-                config, folder, args.iters, args.at, args.cfg_options, None, args.batch_size
-            )
+            found = check_resume(config, folder, args.iters, args.at, args.cfg_options, None, args.batch_size)
         weights = largest(found, 'state_dict', 'ema_state_dict')
         values = weights, largest(found, 'optimizer'), largest(found)
         worst = max(worst, *values)

@@ -27,9 +27,7 @@ from genseg_mm.leaderboard.text_files import write_text  # noqa: E402
 
 
 def parse_args() -> argparse.Namespace:
-    parser = ToolParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('a', help='folder of results of A, or its samples.npz')
     parser.add_argument('b', help='the same of B')
     parser.add_argument('--by', choices=UNITS, default='image', help='what the bootstrap draws')
@@ -41,9 +39,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--json', metavar='FILE', help="also write the numbers, '-' prints them")
     parser.add_argument('--out', type=Path, metavar='FOLDER', help='report and gallery')
     parser.add_argument('--number', type=int, default=8, help='pictures of each kind')
-    parser.add_argument(
-        '--model-a', metavar='CONFIG:CHECKPOINT', help='predicts the gallery; its test set is used'
-    )
+    parser.add_argument('--model-a', metavar='CONFIG:CHECKPOINT', help='predicts the gallery; its test set is used')
     parser.add_argument('--model-b', metavar='CONFIG:CHECKPOINT', help='the same for B')
     return parser.parse_args()
 
@@ -90,11 +86,7 @@ def _check_benchmark(sides: tuple[ComparedModel, ComparedModel]) -> None:
 
 
 def _write_report(
-    found: Comparison,
-    sides: tuple[ComparedModel, ComparedModel],
-    out: Path,
-    numbers: str,
-    number: int,
+    found: Comparison, sides: tuple[ComparedModel, ComparedModel], out: Path, numbers: str, number: int
 ) -> None:
     out.mkdir(parents=True, exist_ok=True)
     gallery = write_gallery(found, sides, out, number)

@@ -33,9 +33,7 @@ def main() -> None:
     parser.add_argument('--out', metavar='JSON', help='write all numbers to this file')
     args = parser.parse_args()
     start = time.perf_counter()
-    scores = evaluate_edge_folder(
-        args.png_dir, args.gt_dir, args.num_thresholds, args.max_distance, not args.no_thin
-    )
+    scores = evaluate_edge_folder(args.png_dir, args.gt_dir, args.num_thresholds, args.max_distance, not args.no_thin)
     seconds = time.perf_counter() - start
     print('threshold   recall  precision  F')
     for row in scores['thresholds']:

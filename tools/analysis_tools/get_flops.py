@@ -46,30 +46,22 @@ AMP = dict(bfloat16=torch.bfloat16, float16=torch.float16)
 
 
 def parse_args() -> argparse.Namespace:
-    parser = ToolParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config with a model')
     parser.add_argument(
         '--shape', type=int, nargs='+', metavar='PIXELS',
         help="height and width of the picture, or one number for both (default: the test pipeline's Resize)",
     )  # fmt: skip
-    parser.add_argument(
-        '--num-prompts', type=int, default=8, help='points of a picture (Gen2Seg; default: 8)'
-    )
+    parser.add_argument('--num-prompts', type=int, default=8, help='points of a picture (Gen2Seg; default: 8)')
     parser.add_argument('--meta', action='store_true', help='without weights: shapes alone')
     parser.add_argument('--latency', action='store_true', help='also time and peak memory')
     parser.add_argument('--repeats', type=int, default=20, help='timed predictions (default: 20)')
-    parser.add_argument(
-        '--warmup', type=int, default=3, help='predictions before them (default: 3)'
-    )
+    parser.add_argument('--warmup', type=int, default=3, help='predictions before them (default: 3)')
     parser.add_argument('--device', default='cpu', help='such as cuda:0 (default: cpu)')
     parser.add_argument('--amp', choices=AMP, help='autocast; frozen parts keep their precision')
     parser.add_argument('--threads', type=int, help="CPU threads of torch (default: torch's)")
     parser.add_argument('--json', metavar='OUT', help='write all numbers to this file')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=CfgOptions, metavar='KEY=VALUE', help='override settings'
-    )
+    parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, metavar='KEY=VALUE', help='override settings')
     args = parser.parse_args()
     if args.shape is not None and (len(args.shape) > 2 or min(args.shape) < 1):
         parser.error(f'--shape takes height and width, but got {args.shape}')

@@ -48,9 +48,7 @@ RIDGE = 1e-4
 
 
 def parse_args() -> argparse.Namespace:
-    parser = ToolParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help="config with 'model.codec' or 'codec'")
     parser.add_argument('--out-dir', help='default: work_dirs/latent_premise/<config>')
     parser.add_argument('--data', help='config with dataloaders (default: procedural scenes)')
@@ -101,9 +99,7 @@ def held_out_iou(fit: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> flo
     return overall_iou(test[0] > threshold, test[1])
 
 
-def linear_iou(
-    latents: tuple[Tensor, Tensor], masks: tuple[Tensor, Tensor], cell_size: int, max_cells: int
-) -> float:
+def linear_iou(latents: tuple[Tensor, Tensor], masks: tuple[Tensor, Tensor], cell_size: int, max_cells: int) -> float:
     """IoU of logistic regression from each latent cell to its pixels; pairs of fitted and test part."""
     probe = LatentProbe(latents[0].shape[1], cell_size)
     probe.fit(latents[0], masks[0], 'logistic', RIDGE, max_cells)
@@ -129,9 +125,7 @@ def component_iou(
             along = mean[:, None, None] + along * direction[:, None, None]
             along = codec.decode(along.to(codec.latents_mean.device)).mean(1, keepdim=True).cpu()
         scores.append(along[:, 0])
-    return max(
-        held_out_iou((sign * scores[0], masks[0]), (sign * scores[1], masks[1])) for sign in (1, -1)
-    )
+    return max(held_out_iou((sign * scores[0], masks[0]), (sign * scores[1], masks[1])) for sign in (1, -1))
 
 
 def separability(fit: Part, test: Part, codec: LatentCodec, max_cells: int) -> dict[str, float]:
@@ -142,17 +136,11 @@ def separability(fit: Part, test: Part, codec: LatentCodec, max_cells: int) -> d
     decoded = codec.decode(test.latents['mask'].to(codec.latents_mean.device)).mean(1).cpu()
     return {
         'mask latents, autoencoder round trip': overall_iou(decoded > 0, masks[1]),
-        'mask latents, logistic regression': linear_iou(
-            of_masks, masks, codec.downsample, max_cells
-        ),
+        'mask latents, logistic regression': linear_iou(of_masks, masks, codec.downsample, max_cells),
         'mask latents, first component, decoded': component_iou(of_masks, masks, codec),
         'mask latents, first component, threshold': component_iou(of_masks, masks),
-        'image latents, logistic regression, that mask': linear_iou(
-            of_images, masks, codec.downsample, max_cells
-        ),
-        'image latents, logistic regression, all objects': linear_iou(
-            of_images, objects, codec.downsample, max_cells
-        ),
+        'image latents, logistic regression, that mask': linear_iou(of_images, masks, codec.downsample, max_cells),
+        'image latents, logistic regression, all objects': linear_iou(of_images, objects, codec.downsample, max_cells),
         'image latents, first component, all objects': component_iou(of_images, objects),
         'every pixel, that mask': overall_iou(torch.ones_like(masks[1]), masks[1]),
         'every pixel, all objects': overall_iou(torch.ones_like(objects[1]), objects[1]),
@@ -161,10 +149,7 @@ def separability(fit: Part, test: Part, codec: LatentCodec, max_cells: int) -> d
 
 def robustness(fit: Part, test: Part, codec: LatentCodec, args: argparse.Namespace) -> list[dict]:
     """Decoding and separability of noisy latents, one row per noise level."""
-    targets = {
-        'mask': (fit.data.masks, test.data.masks),
-        'image': (fit.data.objects, test.data.objects),
-    }
+    targets = {'mask': (fit.data.masks, test.data.masks), 'image': (fit.data.objects, test.data.objects)}
     rows = []
     for sigma in args.sigmas:
         noisy = {kind: test.noisy(kind, sigma, args.seed) for kind in KINDS}
@@ -175,9 +160,7 @@ def robustness(fit: Part, test: Part, codec: LatentCodec, args: argparse.Namespa
         row['image_psnr'] = float(10 * torch.log10(4 / error))
         for kind in KINDS:
             pair = fit.noisy(kind, sigma, args.seed + 1), noisy[kind]
-            row[f'{kind}_separability'] = linear_iou(
-                pair, targets[kind], codec.downsample, args.max_cells
-            )
+            row[f'{kind}_separability'] = linear_iou(pair, targets[kind], codec.downsample, args.max_cells)
         rows.append(row)
     return rows
 
@@ -195,8 +178,7 @@ def distribution(part: Part) -> dict[str, dict[str, Any]]:
         result[kind] = dict(
             first_component=sharpness(projection)._asdict(),
             channel_mean={
-                name: sum(getattr(own, name) for own in channels) / len(channels)
-                for name in channels[0]._fields
+                name: sum(getattr(own, name) for own in channels) / len(channels) for name in channels[0]._fields
             },
             constant_channels=cells.shape[1] - len(varying),
             explained=shares.tolist(),
@@ -229,10 +211,7 @@ def to_markdown(report: dict) -> str:
     lines.append(f'| variance explained by the first component | {first[0]} | {first[1]} |')
     counts = [of[kind]['components_for_95_percent'] for kind in KINDS]
     lines.append(f'| components for 95 % of the variance | {counts[0]} | {counts[1]} |')
-    lines += [
-        '',
-        'A Gaussian has excess kurtosis 0, bimodality 0.33 and entropy 1.42; two spikes have',
-    ]
+    lines += ['', 'A Gaussian has excess kurtosis 0, bimodality 0.33 and entropy 1.42; two spikes have']
     lines += ['bimodality 1 and a far lower entropy.', '']
     return '\n'.join(lines)
 

@@ -48,14 +48,10 @@ PHASES = ('forward', 'backward', 'optimizer')
 
 
 def parse_args() -> argparse.Namespace:
-    parser = launch.ToolParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = launch.ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--families', nargs='+', choices=sorted(FAMILIES), default=list(FAMILIES))
     parser.add_argument('--only', choices=['tiny', 'full'], help='one of the two parts')
-    parser.add_argument(
-        '--models', nargs='+', choices=FULL, help='released models (default: all of --families)'
-    )
+    parser.add_argument('--models', nargs='+', choices=FULL, help='released models (default: all of --families)')
     parser.add_argument('--size', type=int, default=512, help='side of the image (default: 512)')
     parser.add_argument('--text-length', type=int, default=512, help='prompt tokens (default: 512)')
     parser.add_argument('--batch-sizes', type=int, nargs='+', default=[1, 8])
@@ -63,51 +59,34 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--iters', type=int, default=10, help='timed steps of a tiny model')
     parser.add_argument('--threads', type=int, default=1, help='CPU threads of torch')
     parser.add_argument(
-        '--cpu-time',
-        action='store_true',
-        help="CPU seconds instead of the clock's, for a busy machine",
+        '--cpu-time', action='store_true', help="CPU seconds instead of the clock's, for a busy machine"
     )
     parser.add_argument('--out', default='work_dirs/measure_families', help='folder')
     args = parser.parse_args()
     if min(args.size, args.text_length, args.lora_rank, args.iters, *args.batch_sizes) < 1:
-        parser.error(
-            '--size, --text-length, --lora-rank, --iters and --batch-sizes must be at least 1'
-        )
+        parser.error('--size, --text-length, --lora-rank, --iters and --batch-sizes must be at least 1')
     return args
 
 
 def build(family: str, transformer: dict, device: str, **options: Any) -> DiTBackbone:
     """A random backbone in training mode; on the meta device it has no weights."""
     with torch.device(device):
-        return DiTBackbone(
-            family=family, transformer=transformer, zero_init_output=False, **options
-        ).train()
+        return DiTBackbone(family=family, transformer=transformer, zero_init_output=False, **options).train()
 
 
-def inputs(
-    backbone: DiTBackbone, device: str, batch: int, size: int, text_length: int
-) -> tuple[tuple, Tensor]:
+def inputs(backbone: DiTBackbone, device: str, batch: int, size: int, text_length: int) -> tuple[tuple, Tensor]:
     """Arguments of ``backbone`` for samples with an image, and a target; masks are real on every device."""
     shape = (batch, backbone.latent_channels, size, size)
     generator = None if device == 'meta' else torch.Generator().manual_seed(0)
-    noisy, image, target = (
-        torch.randn(shape, generator=generator, device=device) for _ in range(3)
-    )
-    states = torch.randn(
-        (batch, text_length, backbone.prompt_dims), generator=generator, device=device
-    )
+    noisy, image, target = (torch.randn(shape, generator=generator, device=device) for _ in range(3))
+    states = torch.randn((batch, text_length, backbone.prompt_dims), generator=generator, device=device)
     prompt = PromptEmbeddings(states, torch.ones(batch, text_length, dtype=torch.bool))
     sigma = torch.full((batch,), 0.9, device=device)
     return (noisy, sigma, prompt, image, torch.ones(batch, dtype=torch.bool)), target
 
 
 def kept_bytes(
-    backbone: DiTBackbone,
-    device: str,
-    batch: int,
-    size: int,
-    text_length: int,
-    autocast: bool = False,
+    backbone: DiTBackbone, device: str, batch: int, size: int, text_length: int, autocast: bool = False
 ) -> dict[str, int]:
     """What a forward pass keeps for the backward pass, and the largest block's part of it.
 
@@ -135,32 +114,20 @@ def kept_bytes(
 
 
 def measure_tiny(
-    family: str,
-    iters: int,
-    batch: int = 32,
-    size: int = 16,
-    text_length: int = 16,
-    cpu_time: bool = False,
+    family: str, iters: int, batch: int = 32, size: int = 16, text_length: int = 16, cpu_time: bool = False
 ) -> dict[str, Any]:
     """Times and memory of training steps of a tiny model, and the memory as the meta device estimates it."""
     shape = (batch, size, text_length)
     result = dict(family=family, batch=batch, size=size, text_length=text_length)
     for kind, device in (('measured', 'cpu'), ('estimated', 'meta')):
-        plain, checkpointed = (
-            build(family, TINY[family], device, gradient_checkpointing=on) for on in (False, True)
-        )
+        plain, checkpointed = (build(family, TINY[family], device, gradient_checkpointing=on) for on in (False, True))
         off = kept_bytes(plain, device, *shape)
         on = kept_bytes(checkpointed, device, *shape)['total']
         autocast = kept_bytes(plain, device, *shape, autocast=True)['total']
         peaks = dict(peak_off=off['total'], peak_on=on + off['block'])
         if device == 'cpu':
-            peaks = dict(
-                peak_off=peak_bytes(plain, *shape), peak_on=peak_bytes(checkpointed, *shape)
-            )
-            result.update(
-                parameters=num_parameters(plain),
-                seconds=step_seconds(plain, iters, *shape, cpu_time),
-            )
+            peaks = dict(peak_off=peak_bytes(plain, *shape), peak_on=peak_bytes(checkpointed, *shape))
+            result.update(parameters=num_parameters(plain), seconds=step_seconds(plain, iters, *shape, cpu_time))
         result[kind] = dict(off=off['total'], on=on, autocast=autocast, **peaks)
     return result
 
@@ -174,9 +141,7 @@ def peak_bytes(backbone: DiTBackbone, batch: int, size: int, text_length: int) -
     backbone.zero_grad()
     events = profiler.profiler.kineto_results.events()
     changes = [(own.start_ns(), own.nbytes()) for own in events if own.name() == '[memory]']
-    return max(
-        itertools.accumulate(change for _, change in sorted(changes, key=lambda own: own[0]))
-    )
+    return max(itertools.accumulate(change for _, change in sorted(changes, key=lambda own: own[0])))
 
 
 def step_seconds(
@@ -227,15 +192,11 @@ def frozen_parameters(name: str) -> int:
     library, _, class_name = dotted.partition('.')
     kind = getattr(dict(diffusers=diffusers, transformers=transformers)[library], class_name)
     with torch.device('meta'):
-        model = (
-            kind(**arguments) if library == 'diffusers' else kind(kind.config_class(**arguments))
-        )
+        model = kind(**arguments) if library == 'diffusers' else kind(kind.config_class(**arguments))
     return num_parameters(model)
 
 
-def measure_activations(
-    model: dict[str, Any], args: argparse.Namespace, regime: str
-) -> dict[str, dict[str, int]]:
+def measure_activations(model: dict[str, Any], args: argparse.Namespace, regime: str) -> dict[str, dict[str, int]]:
     """Batch size -> bytes without ('off') and with gradient checkpointing ('on', the block computed again included)."""
     lora = dict(r=args.lora_rank, lora_alpha=args.lora_rank) if regime == 'lora' else None
     backbone = build(model['family'], model['transformer'], 'meta', lora=lora)
@@ -313,9 +274,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     lacking = set(args.families) - TINY.keys()
     if lacking:
-        raise ValueError(
-            f'family_configs.py has no tiny transformer for {sorted(lacking)}; add one'
-        )
+        raise ValueError(f'family_configs.py has no tiny transformer for {sorted(lacking)}; add one')
     results: dict[str, list[dict]] = dict(tiny=[], full=[])
     if args.only != 'full':
         for family in args.families:

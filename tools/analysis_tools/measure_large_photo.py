@@ -48,9 +48,7 @@ def measure(model: str, prompt: str, height: int, width: int, rule: str | None) 
 
     config, weights, _ = MODELS[model]
     infer = GenSegInferencer(
-        str(ROOT / f'configs/{config}.py'),
-        str(ROOT / f'genseg_mm/weights/{weights}.safetensors'),
-        device='cpu',
+        str(ROOT / f'configs/{config}.py'), str(ROOT / f'genseg_mm/weights/{weights}.safetensors'), device='cpu'
     )
     rng = np.random.default_rng(0)
     image = rng.integers(90, 110, (height, width, 3), dtype=np.uint8)

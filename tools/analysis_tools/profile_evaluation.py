@@ -41,9 +41,7 @@ GROUPS = ('data', 'model', 'metric')
 
 
 def parse_args() -> argparse.Namespace:
-    parser = ToolParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config of a model')
     parser.add_argument('checkpoint', nargs='?', help='its weights (default: random)')
     parser.add_argument('--suite', help='take data and metric from a suite; with --benchmark')
@@ -52,9 +50,7 @@ def parse_args() -> argparse.Namespace:
         '--suite-options', nargs='+', action=CfgOptions, metavar='KEY=VALUE',
         help='override settings of the suite, such as suite.data_root=FOLDER',
     )  # fmt: skip
-    parser.add_argument(
-        '--num-items', type=int, default=50, help='items, spread evenly (default: 50)'
-    )
+    parser.add_argument('--num-items', type=int, default=50, help='items, spread evenly (default: 50)')
     parser.add_argument('--warmup', type=int, default=3, help='untimed items first (default: 3)')
     parser.add_argument(
         '--image-size', type=int, nargs=2, metavar=('HEIGHT', 'WIDTH'),
@@ -66,9 +62,7 @@ def parse_args() -> argparse.Namespace:
         '--cpu-time', action='store_true', help="CPU seconds instead of the clock's, for a busy machine"
     )  # fmt: skip
     parser.add_argument('--json', metavar='OUT', help='write all numbers to this file')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=CfgOptions, metavar='KEY=VALUE', help='override settings'
-    )
+    parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, metavar='KEY=VALUE', help='override settings')
     args = parser.parse_args()
     if (args.suite is None) != (args.benchmark is None):
         parser.error('--suite and --benchmark go together')
@@ -90,9 +84,7 @@ def evaluation_config(args: argparse.Namespace) -> Config:
         suite = read_dataset_config(args.suite, args.suite_options)
         known = list(suite.get('benchmarks') or {})
         if args.benchmark not in known:
-            raise ValueError(
-                f'{args.suite} has no benchmark {args.benchmark!r}, but {", ".join(known) or "none"}'
-            )
+            raise ValueError(f'{args.suite} has no benchmark {args.benchmark!r}, but {", ".join(known) or "none"}')
         cfg = effective_config(cfg, suite.benchmarks[args.benchmark].to_dict())
     for key in ('model', 'test_dataloader', 'test_evaluator'):
         if not cfg.get(key):
@@ -158,9 +150,7 @@ def profile(cfg: Config, args: argparse.Namespace) -> dict[str, Any]:
     )  # fmt: skip
 
 
-def run_item(
-    dataset: Any, index: int, collate: Any, model: Any, evaluator: Evaluator, meter: PhaseMeter
-) -> int:
+def run_item(dataset: Any, index: int, collate: Any, model: Any, evaluator: Evaluator, meter: PhaseMeter) -> int:
     """Evaluates one item; returns its number of point prompts."""
     meter.start_round()
     with meter.phase('data: dataset'):
@@ -213,21 +203,14 @@ def summarise(rounds: list[dict[str, float]], at_end: float) -> dict[str, Any]:
             values = [own.get(name, 0.0) for own in rounds]
             found[name] = dict(median=statistics.median(values), mean=statistics.fmean(values))
     found['metric: at the end'] = dict(median=at_end, mean=at_end)
-    groups = {
-        group: sum(own['median'] for name, own in found.items() if name.startswith(group))
-        for group in GROUPS
-    }
+    groups = {group: sum(own['median'] for name, own in found.items() if name.startswith(group)) for group in GROUPS}
     total = sum(groups.values())
-    return dict(
-        phases=found, groups=groups, outside_model=(total - groups['model']) / total if total else 0
-    )
+    return dict(phases=found, groups=groups, outside_model=(total - groups['model']) / total if total else 0)
 
 
 def _sizes(item: dict) -> dict[str, list[int]]:
     sample = item['data_samples']
-    return dict(
-        input=list(item['inputs'].shape[-2:]), original=list(sample.get('ori_shape', ())[:2])
-    )
+    return dict(input=list(item['inputs'].shape[-2:]), original=list(sample.get('ori_shape', ())[:2]))
 
 
 def report(result: dict[str, Any]) -> str:
@@ -247,16 +230,10 @@ def report(result: dict[str, Any]) -> str:
     for name, own in result['phases'].items():
         if own['mean'] < NOISE * total:
             continue
-        lines.append(
-            f'| {name} | {1e3 * own["median"]:.3f} | {1e3 * own["mean"]:.3f} | {own["median"] / total:.1%} |'
-        )
+        lines.append(f'| {name} | {1e3 * own["median"]:.3f} | {1e3 * own["mean"]:.3f} | {own["median"] / total:.1%} |')
     for group, seconds in result['groups'].items():
         lines.append(f'| **{group}** | {1e3 * seconds:.3f} | | {seconds / total:.1%} |')
-    lines += [
-        f'| **all** | {1e3 * total:.3f} | | 100.0% |',
-        '',
-        f'outside of the model: {result["outside_model"]:.1%}',
-    ]
+    lines += [f'| **all** | {1e3 * total:.3f} | | 100.0% |', '', f'outside of the model: {result["outside_model"]:.1%}']
     if result['items'] < result['of']:
         lines.append('What is computed at the end was computed of these items alone.')
     return '\n'.join(lines)

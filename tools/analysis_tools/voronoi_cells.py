@@ -4,9 +4,7 @@ import torch
 from torch import Tensor
 
 
-def voronoi_cells(
-    height: int, width: int, num_cells: int, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
+def voronoi_cells(height: int, width: int, num_cells: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """The nearest of random seeds, and how far it is.
 
     Returns:

@@ -67,9 +67,7 @@ def build_encoders(cfg: Config, checkpoint: str | None) -> nn.Module:
         )
     # As a Runner does: an encoder from scratch gets the weights that it has in training.
     set_random_seed((cfg.get('randomness') or {}).get('seed') or 0)
-    preprocessor = cfg.model.get('data_preprocessor') or dict(
-        type='genseg_mm.GenSegDataPreprocessor'
-    )
+    preprocessor = cfg.model.get('data_preprocessor') or dict(type='genseg_mm.GenSegDataPreprocessor')
     encoders = nn.Module()
     encoders.data_preprocessor = MODELS.build(preprocessor)
     encoders.codec = MODELS.build(cfg.model.codec)
@@ -104,12 +102,7 @@ class Encoding:
     """
 
     def __init__(
-        self,
-        encoders: nn.Module,
-        cache: EncodingCacheWriter,
-        what: Sequence[str],
-        dtype: torch.dtype,
-        batch_size: int,
+        self, encoders: nn.Module, cache: EncodingCacheWriter, what: Sequence[str], dtype: torch.dtype, batch_size: int
     ) -> None:
         self.encoders, self.cache, self.what = encoders, cache, what
         self.dtype, self.batch_size = dtype, batch_size
@@ -292,9 +285,7 @@ def _encode(
     start = time.perf_counter()
     for name, own in items.items():
         own.chosen, texts = encoding.plan(own)
-        print(
-            f'{name}: {len(own.chosen)} of {len(own.dataset)} items and {len(texts)} texts to encode'
-        )
+        print(f'{name}: {len(own.chosen)} of {len(own.dataset)} items and {len(texts)} texts to encode')
         if own.chosen or texts:
             _show_progress(name, encoding, own, texts, args.workers)
         cache.flush()
@@ -306,18 +297,11 @@ def _encode(
     for name, own in items.items():
         if own.folder is not None and Path(own.folder).resolve() == Path(args.out).resolve():
             continue
-        cached = dict(
-            type='genseg_mm.CachedEncodings',
-            folder=args.out,
-            what=args.what,
-            transforms=own.transforms,
-        )
+        cached = dict(type='genseg_mm.CachedEncodings', folder=args.out, what=args.what, transforms=own.transforms)
         print(f'{name}, in place of the transforms of pictures and masks:\n    {cached}')
 
 
-def _show_progress(
-    name: str, encoding: Encoding, items: ItemsToEncode, texts: dict[str, str], workers: int
-) -> None:
+def _show_progress(name: str, encoding: Encoding, items: ItemsToEncode, texts: dict[str, str], workers: int) -> None:
     loader = DataLoader(items, batch_size=None, num_workers=workers)
     columns = (TextColumn(name), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns) as progress:
@@ -332,20 +316,13 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--out', required=True, help='folder of the cache')
     parser.add_argument('--what', nargs='+', choices=KINDS, default=list(KINDS))
     parser.add_argument('--split', nargs='+', choices=SPLITS, default=['train'])
-    parser.add_argument(
-        '--dtype', choices=DTYPES, default='bfloat16', help='on disk; float32 repeats a training'
-    )
+    parser.add_argument('--dtype', choices=DTYPES, default='bfloat16', help='on disk; float32 repeats a training')
     parser.add_argument('--batch-size', type=int, default=8)
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     parser.add_argument('--workers', type=int, default=0, help='processes that decode pictures')
     parser.add_argument('--shard-size', type=float, default=256, help='MiB per shard')
-    parser.add_argument(
-        '--checkpoint',
-        help="weights of encoders without a source (default: the config's load_from)",
-    )
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=CfgOptions, metavar='KEY=VALUE', help='override settings'
-    )
+    parser.add_argument('--checkpoint', help="weights of encoders without a source (default: the config's load_from)")
+    parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, metavar='KEY=VALUE', help='override settings')
     args = parser.parse_args()
     if args.batch_size < 1 or args.workers < 0 or args.shard_size <= 0:
         parser.error('--batch-size and --shard-size must be positive, --workers not negative')

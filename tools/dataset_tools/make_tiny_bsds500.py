@@ -47,9 +47,7 @@ def make_tiny_bsds500(data_root: str | Path, image_size: tuple[int, int] = (160,
             Image.fromarray(picture).save(pictures / f'{name}.jpg', quality=95)
             cells = np.empty((1, len(segmentations)), object)
             for place, segmentation in enumerate(segmentations):
-                cells[0, place] = dict(
-                    Segmentation=segmentation.astype(np.uint16), Boundaries=_boundary(segmentation)
-                )
+                cells[0, place] = dict(Segmentation=segmentation.astype(np.uint16), Boundaries=_boundary(segmentation))
             savemat(truths / f'{name}.mat', dict(groundTruth=cells), do_compression=True)
     return data_root
 
@@ -99,9 +97,7 @@ def _boundary(segmentation: np.ndarray) -> np.ndarray:
 
 def main() -> None:
     parser = ToolParser(description=__doc__.split('\n', maxsplit=1)[0])
-    parser.add_argument(
-        'out', help='folder for GENSEG_DATA; the files go into its subfolder BSDS500/'
-    )
+    parser.add_argument('out', help='folder for GENSEG_DATA; the files go into its subfolder BSDS500/')
     args = parser.parse_args()
     print(f'wrote {make_tiny_bsds500(Path(args.out) / "BSDS500")}')
 

@@ -103,9 +103,7 @@ def _write_coco(root: Path, samples: list) -> None:
                 prefix = f'COCO_{split}2014_' if year == 2014 else ''
                 name = f'{prefix}{image_id:012d}.jpg'
                 height, width = picture.shape[:2]
-                images.append(
-                    dict(license=4, file_name=name, height=height, width=width, id=image_id)
-                )
+                images.append(dict(license=4, file_name=name, height=height, width=width, id=image_id))
                 annotations += [
                     dict(image_id=image_id, id=10 * image_id + number, caption=caption)
                     for number, caption in enumerate(captions)
@@ -113,9 +111,7 @@ def _write_coco(root: Path, samples: list) -> None:
                 (folder / name).write_bytes(_encoded(picture, '.jpg'))
             # As in the real files, captions are not in the order of their pictures.
             annotations.sort(key=lambda entry: (entry['id'] % 10, entry['id']))
-            content = dict(
-                info=dict(year=year), licenses=[], images=images, annotations=annotations
-            )
+            content = dict(info=dict(year=year), licenses=[], images=images, annotations=annotations)
             (root / 'annotations' / f'captions_{split}{year}.json').write_text(json.dumps(content))
 
 
@@ -167,9 +163,7 @@ def _encoded(picture: np.ndarray, ending: str) -> bytes:
 
 def main() -> None:
     parser = ToolParser(description=__doc__.split('\n', maxsplit=1)[0])
-    parser.add_argument(
-        'out', help='folder for GENSEG_DATA; coco/ and image_text/ are written into it'
-    )
+    parser.add_argument('out', help='folder for GENSEG_DATA; coco/ and image_text/ are written into it')
     print(f'wrote {make_tiny_captions(parser.parse_args().out)}')
 
 

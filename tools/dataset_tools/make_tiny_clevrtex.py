@@ -29,10 +29,7 @@ PALETTE = [
 
 
 def make_tiny_clevrtex(
-    data_root: str | Path,
-    variant: str = 'full',
-    num_scenes: int = 20,
-    image_size: tuple[int, int] = (240, 320),
+    data_root: str | Path, variant: str = 'full', num_scenes: int = 20, image_size: tuple[int, int] = (240, 320)
 ) -> Path:
     """Writes ``clevrtex_<variant>/<n>/CLEVRTEX_<variant>_%06d{.png,_flat.png,.json}``.
 
@@ -63,9 +60,7 @@ def make_tiny_clevrtex(
     return data_root
 
 
-def _scene(
-    generator: np.random.Generator, image_size: tuple[int, int]
-) -> tuple[np.ndarray, np.ndarray, dict]:
+def _scene(generator: np.random.Generator, image_size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, dict]:
     """Picture (H, W, 3) RGB, ids (H, W) uint8, and the content of the json."""
     height, width = image_size
     ground, picture = _texture(generator, image_size, dark=True)
@@ -101,9 +96,7 @@ def _silhouette(shape: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return (abs(x) < 0.6) & (abs(y) < 0.9)
 
 
-def _texture(
-    generator: np.random.Generator, image_size: tuple[int, int], dark: bool = False
-) -> tuple[str, np.ndarray]:
+def _texture(generator: np.random.Generator, image_size: tuple[int, int], dark: bool = False) -> tuple[str, np.ndarray]:
     """Name of a material and its picture (H, W, 3) uint8."""
     kind = int(generator.integers(len(MATERIALS)))
     low, high = (40, 130) if dark else (70, 256)
@@ -121,9 +114,7 @@ def _texture(
 
 def main() -> None:
     parser = ToolParser(description=__doc__.split('\n', maxsplit=1)[0])
-    parser.add_argument(
-        'out', help='folder for GENSEG_DATA; the files go into its subfolder clevrtex/'
-    )
+    parser.add_argument('out', help='folder for GENSEG_DATA; the files go into its subfolder clevrtex/')
     parser.add_argument('--variant', default='full', help='full, pbg, vbg, grassbg, camo or outd')
     parser.add_argument('--num-scenes', type=int, default=20)
     args = parser.parse_args()

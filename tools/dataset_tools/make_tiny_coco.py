@@ -116,9 +116,7 @@ def make_tiny_coco(data_root: str | Path) -> Path:
                 annotation = _annotation(category, form, parts, height, width)
                 annotation.update(id=1000 * (index + 1) + len(annotations), image_id=image_id)
                 annotations.append(annotation)
-        content = dict(
-            info={}, licenses=[], images=images, annotations=annotations, categories=categories
-        )
+        content = dict(info={}, licenses=[], images=images, annotations=annotations, categories=categories)
         path = data_root / 'annotations' / f'instances_{split}.json'
         path.write_text(json.dumps(content))
     return data_root

@@ -36,26 +36,7 @@ PICTURES = (
     ('expressionism/marc/cat', 'P', ((CAT, 'disk', (30, 30, 100, 84)), (CAT, 'box', (2, 2, 5, 3)))),
     ('unseen/ukiyo_e/hokusai/portrait', 'P', ((PERSON, 'disk', (30, 10, 90, 80)), (PLANT, 'box', (4, 40, 22, 92)))),
 )  # fmt: skip
-COLOURS = [
-    0,
-    0,
-    0,
-    128,
-    0,
-    0,
-    0,
-    128,
-    0,
-    128,
-    128,
-    0,
-    0,
-    0,
-    128,
-    128,
-    0,
-    128,
-] * 4  # repeat: colours are no ids
+COLOURS = [0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 0, 0, 0, 128, 128, 0, 128] * 4  # repeat: colours are no ids
 
 
 def make_tiny_dram(data_root: str | Path) -> Path:
@@ -118,9 +99,7 @@ def _save(image: Image.Image, path: Path, **options: int) -> None:
 
 def main() -> None:
     parser = ToolParser(description=__doc__.split('\n', maxsplit=1)[0])
-    parser.add_argument(
-        'out', help='folder for GENSEG_DATA; the files go into its subfolder DRAM_processed/'
-    )
+    parser.add_argument('out', help='folder for GENSEG_DATA; the files go into its subfolder DRAM_processed/')
     print(f'wrote {make_tiny_dram(Path(parser.parse_args().out) / "DRAM_processed")}')
 
 

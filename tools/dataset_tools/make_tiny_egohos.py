@@ -20,13 +20,7 @@ from genseg_mm.launch import ToolParser, run_tool  # noqa: E402
 SIZE = (96, 128)
 LEFT, RIGHT, BY_LEFT, BY_RIGHT, BY_BOTH, SECOND_LEFT, SECOND_RIGHT = 1, 2, 3, 4, 5, 6, 7
 SKIN = (205, 150, 125)
-PAINTS = {
-    3: (60, 90, 190),
-    4: (200, 60, 50),
-    5: (70, 160, 80),
-    6: (230, 200, 70),
-    7: (150, 70, 160),
-}
+PAINTS = {3: (60, 90, 190), 4: (200, 60, 50), 5: (70, 160, 80), 6: (230, 200, 70), 7: (150, 70, 160)}
 HANDS = ((LEFT, 'hand', (4, 50, 44, 96)), (RIGHT, 'hand', (84, 50, 124, 96)))
 # split, name, shapes in the order of painting: role, kind, box (x0, y0, x1, y1)
 PICTURES = (
@@ -97,9 +91,7 @@ def _contact(labels: np.ndarray) -> np.ndarray:
 
 def main() -> None:
     parser = ToolParser(description=__doc__.split('\n', maxsplit=1)[0])
-    parser.add_argument(
-        'out', help='folder for GENSEG_DATA; the files go into its subfolder egohos/'
-    )
+    parser.add_argument('out', help='folder for GENSEG_DATA; the files go into its subfolder egohos/')
     print(f'wrote {make_tiny_egohos(Path(parser.parse_args().out) / "egohos")}')
 
 

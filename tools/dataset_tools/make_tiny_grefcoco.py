@@ -56,13 +56,7 @@ def make_tiny_grefcoco(data_root: str | Path) -> Path:
     size = [images[1]['height'], images[1]['width']]
     runs = [0, 20 * size[0], (size[1] - 20) * size[0]]  # the first twenty columns
     annotations.append(
-        dict(
-            annotations[0],
-            id=CROWD,
-            image_id=images[1]['id'],
-            segmentation=dict(counts=runs, size=size),
-            iscrowd=1,
-        )
+        dict(annotations[0], id=CROWD, image_id=images[1]['id'], segmentation=dict(counts=runs, size=size), iscrowd=1)
     )
     refs = []
     for place, split, objects, sentences in REFERENCES:

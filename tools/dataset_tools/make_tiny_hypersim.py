@@ -42,10 +42,7 @@ SPLIT_COLUMNS = (
 
 
 def make_tiny_hypersim(
-    data_root: str | Path,
-    image_size: tuple[int, int] = (96, 128),
-    num_frames: int = 3,
-    converted: bool = False,
+    data_root: str | Path, image_size: tuple[int, int] = (96, 128), num_frames: int = 3, converted: bool = False
 ) -> Path:
     """Writes five scenes with six cameras, and the split file.
 
@@ -104,9 +101,7 @@ def _draw(
     return (picture + noise).clip(0, 255).astype(np.uint8), labels
 
 
-def _shape(
-    kind: int, centre: np.ndarray, size: np.ndarray, angle: float, image_size: tuple[int, int]
-) -> np.ndarray:
+def _shape(kind: int, centre: np.ndarray, size: np.ndarray, angle: float, image_size: tuple[int, int]) -> np.ndarray:
     """Mask (H, W) of an ellipse, a turned box or a triangle."""
     mask = np.zeros(image_size, np.uint8)
     x, y = centre.round().astype(int).tolist()
@@ -121,9 +116,7 @@ def _shape(
     return mask.astype(bool)
 
 
-def _write_official(
-    root: Path, scene: str, camera: str, frame: str, picture: np.ndarray, labels: np.ndarray
-) -> None:
+def _write_official(root: Path, scene: str, camera: str, frame: str, picture: np.ndarray, labels: np.ndarray) -> None:
     preview = root / scene / 'images' / f'scene_{camera}_final_preview'
     geometry = root / scene / 'images' / f'scene_{camera}_geometry_hdf5'
     for folder in (preview, geometry):
@@ -132,18 +125,12 @@ def _write_official(
         cv2.imwrite(str(preview / f'{frame}.{kind}.jpg'), content, [cv2.IMWRITE_JPEG_QUALITY, 95])
     entities = np.where(labels > 0, labels, 9000).astype(np.int32)  # walls have an entity as well
     classes = np.where(labels > 0, 1 + labels % 40, 1).astype(np.int16)
-    for kind, content in (
-        ('semantic_instance', labels),
-        ('semantic', classes),
-        ('render_entity_id', entities),
-    ):
+    for kind, content in (('semantic_instance', labels), ('semantic', classes), ('render_entity_id', entities)):
         with h5py.File(geometry / f'{frame}.{kind}.hdf5', 'w') as file:
             file.create_dataset('dataset', data=content, compression='gzip')
 
 
-def _write_converted(
-    root: Path, scene: str, camera: str, frame: str, picture: np.ndarray, labels: np.ndarray
-) -> None:
+def _write_converted(root: Path, scene: str, camera: str, frame: str, picture: np.ndarray, labels: np.ndarray) -> None:
     preview = root / 'rgb' / scene / 'images' / f'scene_{camera}_final_preview'
     geometry = root / 'instance-rgb' / scene / 'images' / f'scene_{camera}_geometry_hdf5'
     for folder in (preview, geometry):

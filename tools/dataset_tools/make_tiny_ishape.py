@@ -54,9 +54,7 @@ def make_tiny_ishape(data_root: str | Path) -> Path:
                 height, width = SIZE
                 images.append(dict(id=number, file_name=f'{name}.jpg', height=height, width=width))
                 annotations += _annotations(ids, number, len(annotations))
-            content = dict(
-                images=images, annotations=annotations, categories=[dict(id=1, name=subset)]
-            )
+            content = dict(images=images, annotations=annotations, categories=[dict(id=1, name=subset)])
             (folder / ANNOTATIONS).write_text(json.dumps(content))
             _link(folder / 'coco_format' / 'instances_train2017.json', f'../{ANNOTATIONS}')
             _link(folder / 'coco_format' / 'train2017', '../image')
@@ -134,9 +132,7 @@ def _link(path: Path, target: str) -> None:
 
 def main() -> None:
     parser = ToolParser(description=__doc__.split('\n', maxsplit=1)[0])
-    parser.add_argument(
-        'out', help='folder for GENSEG_DATA; the files go into its subfolder ishape_dataset/'
-    )
+    parser.add_argument('out', help='folder for GENSEG_DATA; the files go into its subfolder ishape_dataset/')
     print(f'wrote {make_tiny_ishape(Path(parser.parse_args().out) / "ishape_dataset")}')
 
 

@@ -71,9 +71,7 @@ def make_tiny_reasonseg(data_root: str | Path) -> Path:
             exif[ORIENTATION] = TURNED
         image.save(folder / f'{name}.jpg', quality=95, exif=exif)
         entry = dict(
-            text=text,
-            is_sentence=is_sentence,
-            shapes=[_shape(label, points, name) for label, points in shapes],
+            text=text, is_sentence=is_sentence, shapes=[_shape(label, points, name) for label, points in shapes]
         )
         encoding = 'cp1252' if name in WINDOWS_NAMES else 'utf-8'
         content = json.dumps(entry, ensure_ascii=False)

@@ -99,9 +99,7 @@ def make_tiny_refcoco(data_root: str | Path) -> Path:
             annotations.append(_annotation(5001 + len(annotations), image_id, category, parts))
             for sentences in references:
                 refs.append(_reference(refs, annotations[-1], name, split, sentences))
-        cv2.imwrite(
-            str(data_root / 'train2014' / name), draw(index), [cv2.IMWRITE_JPEG_QUALITY, 95]
-        )
+        cv2.imwrite(str(data_root / 'train2014' / name), draw(index), [cv2.IMWRITE_JPEG_QUALITY, 95])
     categories = [dict(id=number, name=name) for number, name in enumerate(CATEGORIES, start=1)]
     content = dict(images=images, annotations=annotations, categories=categories)
     _write(data_root / 'refcoco' / 'refs(unc).p', refs, content)
@@ -164,9 +162,7 @@ def _annotation(ann_id: int, image_id: int, category: str, parts: list[list]) ->
     )
 
 
-def _reference(
-    refs: list[dict], annotation: dict, image_name: str, split: str, raw_sentences: list[str]
-) -> dict:
+def _reference(refs: list[dict], annotation: dict, image_name: str, split: str, raw_sentences: list[str]) -> dict:
     first = sum(len(ref['sentences']) for ref in refs)
     sentences = []
     for sent_id, raw in enumerate(raw_sentences, start=first):

@@ -58,25 +58,16 @@ def make_tiny_virtual_kitti2(
                 picture, indices = _draw(scene, camera, number, image_size, empty)
                 for variation in variations:
                     frames = data_root / scene / variation / 'frames'
-                    _write(
-                        frames, scene, camera, number, _haze(picture, variation), indices, palette
-                    )
+                    _write(frames, scene, camera, number, _haze(picture, variation), indices, palette)
     return data_root
 
 
 def _write(
-    frames: Path,
-    scene: str,
-    camera: int,
-    number: int,
-    picture: np.ndarray,
-    indices: np.ndarray,
-    palette: np.ndarray,
+    frames: Path, scene: str, camera: int, number: int, picture: np.ndarray, indices: np.ndarray, palette: np.ndarray
 ) -> None:
     spelling = SPELLINGS.get(scene, 'instanceSegmentation')
     rgb, instances, classes = (
-        frames / name / f'Camera_{camera}'
-        for name in ('rgb', spelling, spelling.replace('instance', 'class'))
+        frames / name / f'Camera_{camera}' for name in ('rgb', spelling, spelling.replace('instance', 'class'))
     )
     for folder in (rgb, instances, classes):
         folder.mkdir(parents=True, exist_ok=True)
@@ -124,12 +115,7 @@ def _draw(
 
 
 def _draw_vehicle(
-    picture: np.ndarray,
-    indices: np.ndarray,
-    centre: np.ndarray,
-    size: float,
-    colour: np.ndarray,
-    index: int,
+    picture: np.ndarray, indices: np.ndarray, centre: np.ndarray, size: float, colour: np.ndarray, index: int
 ) -> None:
     """A body, a cabin with a window, and two wheels; all of it is the instance."""
     (x, y), half = centre.astype(int).tolist(), max(int(size / 2), 2)
@@ -159,11 +145,7 @@ def main() -> None:
     parser.add_argument('--variations', nargs='+', default=VARIATIONS)
     args = parser.parse_args()
     root = make_tiny_virtual_kitti2(
-        Path(args.out) / 'vkitti2',
-        tuple(args.image_size),
-        args.frames,
-        args.scenes,
-        args.variations,
+        Path(args.out) / 'vkitti2', tuple(args.image_size), args.frames, args.scenes, args.variations
     )
     print(f'wrote {root}')
 

@@ -76,9 +76,7 @@ def instance_ids(instance_map: np.ndarray) -> list[int]:
     return ids[ids > 0].tolist()
 
 
-def count_scenes(
-    folder: HypersimFolder, frames: Iterable[Frame], partial: Path, workers: int
-) -> list[dict]:
+def count_scenes(folder: HypersimFolder, frames: Iterable[Frame], partial: Path, workers: int) -> list[dict]:
     """Counts all scenes, those that ``partial`` holds already excepted."""
     scenes: dict[str, list[Frame]] = {}
     for frame in frames:
@@ -129,9 +127,7 @@ def _read_partial(partial: Path, key: dict) -> list[dict]:
     return [parse_json(line, f'{where} {number}') for number, line in enumerate(whole, start=2)]
 
 
-def summary(
-    scenes: list[dict], counts: dict[Frame, Counts], min_instances: int, min_scene_instances: int
-) -> str:
+def summary(scenes: list[dict], counts: dict[Frame, Counts], min_instances: int, min_scene_instances: int) -> str:
     """What was counted and what the two thresholds leave."""
     reasons = Counter()
     for own in counts.values():
@@ -197,9 +193,7 @@ def prepare_hypersim(
         for camera, numbers in scene['counts'].items()
         for number, own in numbers.items()
     }
-    settings = dict(
-        min_instances=min_instances, min_scene_instances=min_scene_instances, layout=folder.layout
-    )
+    settings = dict(min_instances=min_instances, min_scene_instances=min_scene_instances, layout=folder.layout)
     write_index(out, counts, settings)
     whole = not any(scene['missing'] or scene['damaged'] for scene in scenes)
     if whole:
@@ -208,16 +202,12 @@ def prepare_hypersim(
 
 
 def main() -> None:
-    parser = ToolParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('root', help='folder of Hypersim, as downloaded or converted')
     parser.add_argument('--out', required=True, help='index to write')
     parser.add_argument('--split-csv', help='metadata_images_split_scene_v1.csv')
     parser.add_argument('--min-instances', type=int, default=1, help='of a frame (default: 1)')
-    parser.add_argument(
-        '--min-scene-instances', type=int, default=10, help='of a scene (default: 10)'
-    )
+    parser.add_argument('--min-scene-instances', type=int, default=10, help='of a scene (default: 10)')
     parser.add_argument('--layout', choices=LAYOUTS, default='auto')
     parser.add_argument('--workers', type=int, default=1, help='processes (default: 1)')
     args = parser.parse_args()

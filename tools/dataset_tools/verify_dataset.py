@@ -121,21 +121,15 @@ def verify(part: DatasetPart, workers: int = 0, max_items: int | None = None) ->
         message = user_message(error) or f'{type(error).__name__}: {error}'
         return dict(report, failed=message, items=0)
     skipped = {reason: list(paths) for reason, paths in getattr(dataset, 'skipped', {}).items()}
-    missing = {
-        p: reason for reason, paths in skipped.items() if reason.startswith('no ') for p in paths
-    }
+    missing = {p: reason for reason, paths in skipped.items() if reason.startswith('no ') for p in paths}
     report['notes'] += [
-        f'{len(paths)} left out: {reason}'
-        for reason, paths in skipped.items()
-        if not reason.startswith('no ')
+        f'{len(paths)} left out: {reason}' for reason, paths in skipped.items() if not reason.startswith('no ')
     ]
     report['notes'] += [
-        f'{count} annotations dropped: {reason}'
-        for reason, count in getattr(dataset, 'dropped', {}).items()
+        f'{count} annotations dropped: {reason}' for reason, count in getattr(dataset, 'dropped', {}).items()
     ]
     report['notes'] += [
-        f'{len(names)} left out: {reason}'
-        for reason, names in getattr(dataset, 'left_out', {}).items()
+        f'{len(names)} left out: {reason}' for reason, names in getattr(dataset, 'left_out', {}).items()
     ]
     report['notes'] += differences(dataset)
     indices = np.arange(len(dataset))
@@ -162,9 +156,7 @@ def verify(part: DatasetPart, workers: int = 0, max_items: int | None = None) ->
 
 def _statistics(results: list[dict]) -> dict:
     counts = [result['instances'] for result in results if 'instances' in result]
-    totals = {
-        key: sum(result.get(key, 0) for result in results) for key in ('crowd', 'invalid', 'hidden')
-    }
+    totals = {key: sum(result.get(key, 0) for result in results) for key in ('crowd', 'invalid', 'hidden')}
     if not counts:
         return dict(totals, no_instance=None, instances=None, max_id=None, frames_over_255=None)
     ids = [result['max_id'] for result in results if 'max_id' in result]
@@ -205,10 +197,7 @@ def table(reports: list[dict]) -> str:
     """The summary."""
     rows = [COLUMNS, *map(row, reports)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        '  '.join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
-        for cells in rows
-    ]
+    lines = ['  '.join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip() for cells in rows]
     lines.insert(1, '  '.join('-' * width for width in widths))
     lines.append(
         'instances: fewest / median / most of a frame (of boundaries: annotators); hidden: annotated, but no pixel in '
@@ -224,14 +213,9 @@ def details(report: dict, first: int) -> list[str]:
     lines = []
     for kind in ('missing', 'unreadable'):
         found = report[kind]
-        lines += [
-            f'{report["dataset"]}: {kind}: {path}: {text}'
-            for path, text in list(found.items())[:first]
-        ]
+        lines += [f'{report["dataset"]}: {kind}: {path}: {text}' for path, text in list(found.items())[:first]]
         if len(found) > first:
-            lines.append(
-                f'{report["dataset"]}: {kind}: {len(found) - first} more (--first, --json)'
-            )
+            lines.append(f'{report["dataset"]}: {kind}: {len(found) - first} more (--first, --json)')
     notes = list(report['notes'])
     notes += [f'{report[key]} {what}' for key, what in (
         ('crowd', 'crowd regions, no instances'),
@@ -259,32 +243,21 @@ def _progress(items: Any, total: int, title: str) -> Iterator:
         speed = done / max(time.monotonic() - start, 1e-9)
         bar = '#' * (width * done // total)
         line = f'{title} [{bar:<{width}}] {done}/{total}, {speed:.0f}/s'
-        print(
-            f'\r{line}' if steps > 10 else line,
-            end='' if steps > 10 and done < total else '\n',
-            file=sys.stderr,
-        )
+        print(f'\r{line}' if steps > 10 else line, end='' if steps > 10 and done < total else '\n', file=sys.stderr)
 
 
 def parse_args() -> argparse.Namespace:
     parser = ToolParser(description=__doc__.split('\n', maxsplit=1)[0])
     parser.add_argument(
-        'config',
-        help='config, suite of configs/benchmarks, or one of configs/_base_/{datasets,benchmarks}',
+        'config', help='config, suite of configs/benchmarks, or one of configs/_base_/{datasets,benchmarks}'
     )
     parser.add_argument('--benchmark', nargs='+', help='only these benchmarks of a suite')
     parser.add_argument('--split', nargs='+', choices=SPLITS, default=SPLITS, help='default: all')
     parser.add_argument('--workers', type=int, default=0, help='processes that read (default: 0)')
-    parser.add_argument(
-        '--max-items', type=int, help='read at most so many per dataset, spread evenly'
-    )
-    parser.add_argument(
-        '--first', type=int, default=10, help='bad files to name of each kind (default: 10)'
-    )
+    parser.add_argument('--max-items', type=int, help='read at most so many per dataset, spread evenly')
+    parser.add_argument('--first', type=int, default=10, help='bad files to name of each kind (default: 10)')
     parser.add_argument('--json', metavar='OUT', help='write the whole report to this file')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=CfgOptions, metavar='KEY=VALUE', help='override settings'
-    )
+    parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, metavar='KEY=VALUE', help='override settings')
     args = parser.parse_args()
     for name in ('workers', 'first', 'max_items'):
         value = getattr(args, name)
@@ -300,9 +273,7 @@ def main() -> None:
     reports = [verify(part, args.workers, args.max_items) for part in parts]
     print(table(reports))
     for report in reports:
-        print(
-            *details(report, args.first), sep='\n', end='\n' if details(report, args.first) else ''
-        )
+        print(*details(report, args.first), sep='\n', end='\n' if details(report, args.first) else '')
     if args.json:
         Path(args.json).write_text(json.dumps(dict(config=args.config, datasets=reports), indent=1))
         print(f'report written to {args.json}')

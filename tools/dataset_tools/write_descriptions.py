@@ -39,9 +39,7 @@ from genseg_mm.write_lock import WriteLock  # noqa: E402
 SECONDS_BETWEEN_SAVES = 10
 
 
-def wanted(
-    dataset: Any, name: str, files: dict[str, str] | None = None
-) -> tuple[dict[tuple[str, str], int], int]:
+def wanted(dataset: Any, name: str, files: dict[str, str] | None = None) -> tuple[dict[tuple[str, str], int], int]:
     """What a dataset needs descriptions of.
 
     Args:
@@ -93,9 +91,7 @@ def pictures(dataset: Any, indices: list[int]) -> Iterator[np.ndarray]:
         yield last[1]
 
 
-def write(
-    dataset: Any, pairs: dict[tuple[str, str], int], writer: Any, file: DescriptionFile
-) -> None:
+def write(dataset: Any, pairs: dict[tuple[str, str], int], writer: Any, file: DescriptionFile) -> None:
     """Writes the missing descriptions of a dataset; what is done stays in the file whatever happens."""
     open_pairs = [(pair, index) for pair, index in pairs.items() if file.get(*pair) is None]
     if not open_pairs:
@@ -129,9 +125,7 @@ def parse_args() -> argparse.Namespace:
         default='cuda' if torch.cuda.is_available() else 'cpu',
         help='where the model runs (default: %(default)s)',
     )
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=CfgOptions, metavar='KEY=VALUE', help='override settings'
-    )
+    parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, metavar='KEY=VALUE', help='override settings')
     return parser.parse_args()
 
 

@@ -29,15 +29,11 @@ from genseg_mm.registry import MODELS  # noqa: E402
 
 
 def parse_args() -> argparse.Namespace:
-    parser = launch.ToolParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = launch.ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config of the training')
     parser.add_argument('checkpoint', help='its checkpoint (.pth, .safetensors)')
     parser.add_argument('out', type=Path, help='folder to write')
-    parser.add_argument(
-        '--force', action='store_true', help='replace a released folder that OUT already holds'
-    )
+    parser.add_argument('--force', action='store_true', help='replace a released folder that OUT already holds')
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -71,8 +67,7 @@ def build_model(config: str, options: dict[str, Any] | None) -> tuple[Gen2Seg, C
         raise ValueError(f'{config} must build a Gen2Seg, but got {type(model).__name__}')
     if not isinstance(model.colorer, (SDColorer, MAEColorer)):
         raise ValueError(
-            f'{config}: only SDColorer and MAEColorer have a released format, but got '
-            f'{type(model.colorer).__name__}'
+            f'{config}: only SDColorer and MAEColorer have a released format, but got {type(model.colorer).__name__}'
         )
     if isinstance(model.colorer, SDColorer) and model.colorer.source is None:
         raise ValueError(

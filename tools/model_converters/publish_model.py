@@ -18,9 +18,7 @@ from genseg_mm.whole_files import whole_file  # noqa: E402
 
 
 def parse_args() -> argparse.Namespace:
-    parser = launch.ToolParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = launch.ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('checkpoint', help='checkpoint of a training (.pth)')
     parser.add_argument('out', type=Path, help='file to write (.safetensors)')
     parser.add_argument('--half', action='store_true', help='store floating point as float16')

@@ -169,10 +169,7 @@ def make() -> None:
 
 def venv_problem(inner: Path) -> str | None:
     """Why an existing .venv is of no use, or None."""
-    code = (
-        'import pip, sys; print(sys.prefix, sys.version, sep="\\n"); '
-        'sys.exit(sys.version_info < (3, 11))'
-    )
+    code = 'import pip, sys; print(sys.prefix, sys.version, sep="\\n"); sys.exit(sys.version_info < (3, 11))'
     said = subprocess.run([inner, '-Es', '-c', code], capture_output=True, text=True)
     if said.returncode:
         return 'its Python does not run, is older than 3.11 or has no pip'
@@ -190,8 +187,7 @@ def refuse_other_project(home: Path) -> None:
     other = ownership.is_of_another_project(home, ROOT)
     if other:
         raise SetupError(
-            f'{home} is the environment of the project in {other}; leave out --active, or activate '
-            'another environment'
+            f'{home} is the environment of the project in {other}; leave out --active, or activate another environment'
         )
 
 

@@ -169,9 +169,7 @@ def precompile_header(source: Path, target: Path, compiler: str) -> bool:
     GCC takes it only if the macros and the code generation flags are those of the files that use
     it; else it reads `target`, a copy of the header, and nothing but time is lost.
     """
-    asked = subprocess.run(
-        [compiler, '-dM', '-E', '-x', 'c++', '/dev/null'], capture_output=True, text=True
-    )
+    asked = subprocess.run([compiler, '-dM', '-E', '-x', 'c++', '/dev/null'], capture_output=True, text=True)
     if asked.returncode or '__clang__' in asked.stdout:
         print('note: no precompiled header, the compiler is not GCC')
         return False

@@ -3,7 +3,4 @@
 from genseg_mm.datasets.captions.coco_captions import CocoCaptionsDataset
 from genseg_mm.datasets.captions.image_text import ImageTextDataset
 
-__all__ = [
-    'CocoCaptionsDataset',
-    'ImageTextDataset',
-]
+__all__ = ['CocoCaptionsDataset', 'ImageTextDataset']

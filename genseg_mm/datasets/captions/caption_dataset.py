@@ -96,22 +96,16 @@ class CaptionDataset(CountedVisits):
         if self.caption == 'random':
             return pictures
         shown = None if self.caption == 'all' else 1
-        return [
-            dict(picture, text=text) for picture in pictures for text in picture['captions'][:shown]
-        ]
+        return [dict(picture, text=text) for picture in pictures for text in picture['captions'][:shown]]
 
     def _drop_excluded(self, pictures: list[dict]) -> list[dict]:
         if not self.exclude_images:
             return pictures
         excluded = evaluation_image_ids(self.exclude_images, self.data_root or '')
         kept = [
-            picture
-            for picture in pictures
-            if not {picture['img_id'], coco_image_id(picture['img_path'])} & excluded
+            picture for picture in pictures if not {picture['img_id'], coco_image_id(picture['img_path'])} & excluded
         ]
-        self._log(
-            f'exclude_images leaves out {len(pictures) - len(kept)} of {len(pictures)} pictures'
-        )
+        self._log(f'exclude_images leaves out {len(pictures) - len(kept)} of {len(pictures)} pictures')
         if pictures and not kept:
             raise ValueError(f'{self._name}: exclude_images leaves no picture')
         return kept

@@ -4,11 +4,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 
-from genseg_mm.datasets.annotation_files import (
-    missing_pictures,
-    picture_path,
-    where_configs_look,
-)
+from genseg_mm.datasets.annotation_files import missing_pictures, picture_path, where_configs_look
 from genseg_mm.datasets.captions.caption_dataset import CaptionDataset
 from genseg_mm.datasets.coco_annotations import CAPTION, IMAGE, read_coco
 from genseg_mm.registry import DATASETS
@@ -43,19 +39,12 @@ class CocoCaptionsDataset(CaptionDataset):
         if set(data_prefix) != {'img_path'}:
             raise ValueError(f'data_prefix must be dict(img_path=...), but got {dict(data_prefix)}')
         self.check_images = check_images
-        super().__init__(
-            data_root=str(data_root),
-            ann_file=str(ann_file),
-            data_prefix=dict(data_prefix),
-            **kwargs,
-        )
+        super().__init__(data_root=str(data_root), ann_file=str(ann_file), data_prefix=dict(data_prefix), **kwargs)
 
     def read_pictures(self) -> list[dict]:
         """Pictures in the order of the file."""
         content = self._read()
-        captions: dict[int, list[tuple[int, str]]] = {
-            image['id']: [] for image in content['images']
-        }
+        captions: dict[int, list[tuple[int, str]]] = {image['id']: [] for image in content['images']}
         for index, entry in enumerate(content['annotations']):
             where = f'{self.ann_file}, annotations[{index}]: caption of id {entry["id"]}'
             text = self.usable_text(entry.get('caption'), where, str(entry['id']))
@@ -89,9 +78,7 @@ class CocoCaptionsDataset(CaptionDataset):
 
     def _read(self) -> dict:
         if not os.path.isfile(self.ann_file):
-            raise FileNotFoundError(
-                f'ann_file: no file {self.ann_file!r}, expected {LAYOUT}. {where_configs_look()}'
-            )
+            raise FileNotFoundError(f'ann_file: no file {self.ann_file!r}, expected {LAYOUT}. {where_configs_look()}')
         content = read_coco(self.ann_file, dict(images=IMAGE, annotations=CAPTION))
         captions = content['annotations']
         if captions and not any('caption' in entry for entry in captions):

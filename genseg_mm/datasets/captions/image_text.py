@@ -70,15 +70,11 @@ class ImageTextDataset(CaptionDataset):
             raise ValueError(f'data_prefix must be dict(img_path=...), but got {dict(data_prefix)}')
         self.sources = [sources] if isinstance(sources, str) else list(sources)
         if not self.sources or not all(isinstance(source, str) for source in self.sources):
-            raise ValueError(
-                f'sources must be a folder, list or shard, or several, but got {sources!r}'
-            )
+            raise ValueError(f'sources must be a folder, list or shard, or several, but got {sources!r}')
         self.image_key, self.text_key = image_key, text_key
         self.index_dir = None if index_dir is None else os.path.join(data_root, index_dir)
         self.check_images = check_images
-        super().__init__(
-            ann_file='', data_root=str(data_root), data_prefix=dict(data_prefix), **kwargs
-        )
+        super().__init__(ann_file='', data_root=str(data_root), data_prefix=dict(data_prefix), **kwargs)
 
     @property
     def _name(self) -> str:
@@ -87,10 +83,7 @@ class ImageTextDataset(CaptionDataset):
     def read_pictures(self) -> list[dict]:
         """Pictures of all sources in their order, those of folders sorted by name."""
         pictures = [
-            picture
-            for source in self.sources
-            for path in self._existing(source)
-            for picture in self._read(path)
+            picture for source in self.sources for path in self._existing(source) for picture in self._read(path)
         ]
         return self._decodable(pictures) if self.check_images else pictures
 
@@ -110,9 +103,7 @@ class ImageTextDataset(CaptionDataset):
         if ending == '.jsonl' or ending in _TABLES:
             rows = read_json_lines(path) if ending == '.jsonl' else read_table(path)
             return self._merged(path, rows)
-        raise ValueError(
-            f'source {path!r} must be a folder or a file that ends with .jsonl, .csv, .tsv or .tar'
-        )
+        raise ValueError(f'source {path!r} must be a folder or a file that ends with .jsonl, .csv, .tsv or .tar')
 
     def _read_folder(self, root: str) -> Iterator[dict]:
         for folder, names in folders_below(root):
@@ -159,11 +150,7 @@ class ImageTextDataset(CaptionDataset):
         shard = os.path.splitext(os.path.basename(path))[0]
         for picture in index.pictures:
             key = os.path.splitext(picture.member)[0]
-            yield dict(
-                img_path=address(path, picture),
-                img_id=f'{shard}/{key}',
-                captions=picture.captions,
-            )
+            yield dict(img_path=address(path, picture), img_id=f'{shard}/{key}', captions=picture.captions)
 
     def _merged(self, path: str, rows: Iterator[tuple[int, dict]]) -> Iterator[dict]:
         """One picture for each path of a list, in the order of their first lines."""
@@ -181,9 +168,7 @@ class ImageTextDataset(CaptionDataset):
             own, reasons = clean_captions(row.get(self.text_key), where)
             for reason in reasons:
                 self.leave_out(reason, where)
-            full = picture_path(
-                self.data_prefix['img_path'], image, self.data_root, where, self.allow_outside
-            )
+            full = picture_path(self.data_prefix['img_path'], image, self.data_root, where, self.allow_outside)
             captions.setdefault(full, []).extend(own)
             ids.setdefault(full, os.path.splitext(image)[0])
         if not has_texts and lacking:

@@ -23,14 +23,7 @@ from typing import Any, NamedTuple
 
 from mmengine.fileio.backends import BaseStorageBackend, register_backend
 
-from genseg_mm.files import (
-    EMPTY_TEXT,
-    decode_text,
-    has_lone_surrogate,
-    parse_json,
-    read_json,
-    usable_text,
-)
+from genseg_mm.files import EMPTY_TEXT, decode_text, has_lone_surrogate, parse_json, read_json, usable_text
 from genseg_mm.whole_files import whole_file
 
 IMAGE_ENDINGS = ('jpg', 'jpeg', 'png', 'webp')
@@ -71,9 +64,7 @@ class TarBackend(BaseStorageBackend):
         """
         found = _ADDRESS.fullmatch(str(filepath))
         if found is None:
-            raise ValueError(
-                f'expected an address tar://<shard>#<offset>+<size>/<member>, but got {filepath}'
-            )
+            raise ValueError(f'expected an address tar://<shard>#<offset>+<size>/<member>, but got {filepath}')
         path, size = found[1], int(found[3])
         with open(path, 'rb') as file:
             file.seek(int(found[2]))
@@ -130,9 +121,7 @@ def clean_captions(text: object, where: str) -> tuple[list[str], list[str]]:
     for one in text if isinstance(text, list) else [text]:
         is_nan = isinstance(one, float) and math.isnan(one)
         if not (one is None or is_nan or isinstance(one, str)):
-            raise ValueError(
-                f'{where}: expected a string or a list of strings, but got {short_repr(text)}'
-            )
+            raise ValueError(f'{where}: expected a string or a list of strings, but got {short_repr(text)}')
         usable, reason = usable_text(one, where)
         if reason:
             reasons.append(reason)
@@ -158,9 +147,7 @@ def read_index(shard: str, text_key: str, index_dir: str | None = None) -> Shard
     if index_dir is None:
         return _scan(shard, text_key)
     stat = os.stat(shard)
-    key = dict(
-        version=_INDEX_VERSION, size=stat.st_size, mtime_ns=stat.st_mtime_ns, text_key=text_key
-    )
+    key = dict(version=_INDEX_VERSION, size=stat.st_size, mtime_ns=stat.st_mtime_ns, text_key=text_key)
     path = Path(index_dir, f'{os.path.abspath(shard).replace(os.sep, "_")}.json')
     if path.is_file():
         kept = _kept_index(path, key)
@@ -247,9 +234,7 @@ def _members(shard: str) -> tuple[dict[str, dict[str, tuple]], list[tuple[str, s
                 if member.isdir():
                     continue
                 if os.path.isabs(member.name) or '..' in member.name.split('/'):
-                    left_out.append(
-                        ('members whose name leads out of the shard', f'{shard}/{member.name}')
-                    )
+                    left_out.append(('members whose name leads out of the shard', f'{shard}/{member.name}'))
                     continue
                 folder, name = os.path.split(member.name)
                 stem, _, ending = name.partition('.')

@@ -40,9 +40,7 @@ class BSDS500Dataset(BaseDataset):
 
     METAINFO = dict(classes=('boundary',), palette=[[220, 20, 60]])
 
-    def __init__(
-        self, data_root: str, split: str = 'test', pipeline: Sequence = (), **kwargs: Any
-    ) -> None:
+    def __init__(self, data_root: str, split: str = 'test', pipeline: Sequence = (), **kwargs: Any) -> None:
         if split not in SPLITS:
             raise ValueError(f'split must be one of {SPLITS}, but got {split!r}')
         self.split = split
@@ -62,16 +60,9 @@ class BSDS500Dataset(BaseDataset):
                     f'{folder}, such as {names}'
                 )
         if not pictures:
-            raise ValueError(
-                f'{type(self).__name__} found no picture in {folder / "images" / self.split}'
-            )
+            raise ValueError(f'{type(self).__name__} found no picture in {folder / "images" / self.split}')
         return [
-            dict(
-                img_path=str(pictures[name]),
-                boundaries_path=str(truths[name]),
-                img_id=name,
-                subset=self.split,
-            )
+            dict(img_path=str(pictures[name]), boundaries_path=str(truths[name]), img_id=name, subset=self.split)
             for name in sorted(pictures, key=_number)
         ]
 

@@ -2,6 +2,4 @@
 
 from genseg_mm.datasets.encodings.cached_encodings import CachedEncodings
 
-__all__ = [
-    'CachedEncodings',
-]
+__all__ = ['CachedEncodings']

@@ -10,12 +10,7 @@ from mmcv.transforms import BaseTransform
 from mmengine.dataset import Compose
 
 from genseg_mm.datasets.captions.tar_shards import split_address
-from genseg_mm.datasets.encodings.encoding_cache import (
-    KINDS,
-    EncodingCache,
-    config_key,
-    content_key,
-)
+from genseg_mm.datasets.encodings.encoding_cache import KINDS, EncodingCache, config_key, content_key
 from genseg_mm.registry import TRANSFORMS, class_name
 
 # What our loaders make the mask of a 'mask' item from; paths stand for the file with its size and time.
@@ -59,12 +54,7 @@ class CachedEncodings(BaseTransform):
             it or its picture has changed since.
     """
 
-    def __init__(
-        self,
-        folder: str,
-        what: Sequence[str] = KINDS,
-        transforms: Sequence[dict] = (),
-    ) -> None:
+    def __init__(self, folder: str, what: Sequence[str] = KINDS, transforms: Sequence[dict] = ()) -> None:
         what = (what,) if isinstance(what, str) else tuple(what)
         if not what or set(what) - set(KINDS):
             raise ValueError(f'CachedEncodings: what must be of {KINDS}, but got {what}')

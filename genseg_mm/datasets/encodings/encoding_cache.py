@@ -88,9 +88,7 @@ class EncodingCache:
         self.folder = Path(folder)
         self.manifest = self._read_manifest()
         self._shards: list[Path] = []
-        self._contents: dict[str, dict[str, tuple[int, tuple[str, ...]]]] = {
-            kind: {} for kind in KINDS
-        }
+        self._contents: dict[str, dict[str, tuple[int, tuple[str, ...]]]] = {kind: {} for kind in KINDS}
         for path in sorted(self.folder.glob('*-*.safetensors')):
             self._add_shard(path, remove_torn)
         self.items: dict[str, dict] = {}
@@ -148,9 +146,7 @@ class EncodingCache:
             raise ValueError(f'{error}: delete the cache, make it anew') from error
         if not isinstance(manifest, dict) or manifest.get('format') != FORMAT:
             found = manifest.get('format') if isinstance(manifest, dict) else manifest
-            raise ValueError(
-                f'{path}: expected format {FORMAT}, but got {found!r}: delete the cache, make it anew'
-            )
+            raise ValueError(f'{path}: expected format {FORMAT}, but got {found!r}: delete the cache, make it anew')
         return manifest
 
     def _add_shard(self, path: Path, remove_torn: bool = False) -> None:
@@ -199,9 +195,7 @@ class EncodingCacheWriter(EncodingCache):
             is writing to it.
     """
 
-    def __init__(
-        self, folder: str | os.PathLike, manifest: dict, shard_bytes: int = 256 * 2**20
-    ) -> None:
+    def __init__(self, folder: str | os.PathLike, manifest: dict, shard_bytes: int = 256 * 2**20) -> None:
         folder = Path(folder)
         with explained(folder):
             self._lock = WriteLock(folder, 'wait for it, end it, or choose another --out')
@@ -250,10 +244,7 @@ class EncodingCacheWriter(EncodingCache):
             path = self.folder / f'{kind}-{max(numbers, default=-1) + 1:05d}.safetensors'
             temporary = path.with_suffix('.tmp')
             with whole_file(path, temporary, needed=self._waiting_bytes[kind]):
-                save_file(
-                    {f'{key}.{part}': own[part] for key, own in contents.items() for part in own},
-                    temporary,
-                )
+                save_file({f'{key}.{part}': own[part] for key, own in contents.items() for part in own}, temporary)
                 # safetensors keeps its files to their owner; they are as open as the folder's other files.
                 temporary.chmod((self.folder / '.lock').stat().st_mode)
             self._add_shard(path)

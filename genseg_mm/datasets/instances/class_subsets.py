@@ -47,24 +47,14 @@ COCO_SEEN = {
     'tv': 'NYU40 television',
     'book': 'NYU40 books',
     **dict.fromkeys(('backpack', 'handbag', 'suitcase'), 'NYU40 bag'),
+    **dict.fromkeys(('microwave', 'oven', 'toaster'), 'kitchens of Hypersim (NYU40 otherprop, otherfurniture)'),
+    **dict.fromkeys(('laptop', 'mouse', 'remote', 'keyboard', 'cell phone'), 'desks of Hypersim (NYU40 otherprop)'),
     **dict.fromkeys(
-        ('microwave', 'oven', 'toaster'), 'kitchens of Hypersim (NYU40 otherprop, otherfurniture)'
-    ),
-    **dict.fromkeys(
-        ('laptop', 'mouse', 'remote', 'keyboard', 'cell phone'),
-        'desks of Hypersim (NYU40 otherprop)',
-    ),
-    **dict.fromkeys(
-        ('bottle', 'wine glass', 'cup', 'fork', 'knife', 'spoon', 'bowl'),
-        'tableware of Hypersim (NYU40 otherprop)',
+        ('bottle', 'wine glass', 'cup', 'fork', 'knife', 'spoon', 'bowl'), 'tableware of Hypersim (NYU40 otherprop)'
     ),
     **dict.fromkeys(('banana', 'apple', 'orange'), 'fruit bowls of Hypersim (NYU40 otherprop)'),
-    **dict.fromkeys(
-        ('potted plant', 'vase', 'clock', 'teddy bear'), 'decoration of Hypersim (NYU40 otherprop)'
-    ),
-    **dict.fromkeys(
-        ('scissors', 'hair drier', 'toothbrush'), 'small things of Hypersim (NYU40 otherprop)'
-    ),
+    **dict.fromkeys(('potted plant', 'vase', 'clock', 'teddy bear'), 'decoration of Hypersim (NYU40 otherprop)'),
+    **dict.fromkeys(('scissors', 'hair drier', 'toothbrush'), 'small things of Hypersim (NYU40 otherprop)'),
 }
 # People, animals, sports, street furniture, other vehicles, prepared food, clothing.
 COCO_NOVEL = tuple(name for name in COCO_CLASSES if name not in COCO_SEEN)

@@ -38,21 +38,14 @@ class ClevrTexDataset(InstanceMapDataset):
     """
 
     def __init__(
-        self,
-        data_root: str,
-        variant: str = 'full',
-        split: str | None = 'train',
-        pipeline: Sequence = (),
-        **kwargs: Any,
+        self, data_root: str, variant: str = 'full', split: str | None = 'train', pipeline: Sequence = (), **kwargs: Any
     ) -> None:
         if variant not in VARIANTS:
             raise ValueError(f'variant must be one of {VARIANTS}, but got {variant!r}')
         if split not in (None, *SPLITS):
             raise ValueError(f'split must be one of {SPLITS} or None, but got {split!r}')
         if split and variant in UNSPLIT:
-            raise ValueError(
-                f'variant {variant!r} is for testing as a whole: set split=None, but got {split!r}'
-            )
+            raise ValueError(f'variant {variant!r} is for testing as a whole: set split=None, but got {split!r}')
         self.variant, self.split = variant, split
         super().__init__(data_root=data_root, pipeline=pipeline, **kwargs)
 
@@ -62,12 +55,7 @@ class ClevrTexDataset(InstanceMapDataset):
         numbers = sorted(scenes)
         # Numbers of broken pairs count as well: a lost file must not move the others to another split.
         first, second = len(numbers) // 10, len(numbers) * 2 // 10
-        parts = {
-            None: numbers,
-            'test': numbers[:first],
-            'val': numbers[first:second],
-            'train': numbers[second:],
-        }
+        parts = {None: numbers, 'test': numbers[:first], 'val': numbers[first:second], 'train': numbers[second:]}
         checked = False
         for number in parts[self.split]:
             stem, endings = scenes[number]

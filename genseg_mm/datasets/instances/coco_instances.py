@@ -149,9 +149,7 @@ class CocoInstanceDataset(SeededAccess, BaseDataset):
                     f'{os.path.basename(self.ann_file)!r} and a folder of pictures {folder!r}. '
                     f'{where_configs_look()}'
                 )
-        return read_coco(
-            self.ann_file, dict(images=IMAGE, annotations=INSTANCE, categories=CATEGORY)
-        )
+        return read_coco(self.ann_file, dict(images=IMAGE, annotations=INSTANCE, categories=CATEGORY))
 
     def _wanted(self, names: Mapping[int, str]) -> set[int]:
         if self.classes == 'all':
@@ -220,9 +218,7 @@ class CocoInstanceDataset(SeededAccess, BaseDataset):
                 return f'not {self.size}', False
         return None, ignored
 
-    def _report(
-        self, items: list[dict], num_annotations: int, names: Mapping, wanted: set[int]
-    ) -> None:
+    def _report(self, items: list[dict], num_annotations: int, names: Mapping, wanted: set[int]) -> None:
         instances = [instance for item in items for instance in item['instances']]
         num_ignored = sum(instance['ignore_flag'] for instance in instances)
         used = {instance['cat_id'] for instance in instances if not instance['ignore_flag']}
@@ -260,8 +256,4 @@ class CocoInstanceDataset(SeededAccess, BaseDataset):
         return kept
 
     def _log(self, message: str) -> None:
-        print_log(
-            f'{type(self).__name__} {os.path.basename(self.ann_file)}: {message}',
-            'current',
-            logging.INFO,
-        )
+        print_log(f'{type(self).__name__} {os.path.basename(self.ann_file)}: {message}', 'current', logging.INFO)

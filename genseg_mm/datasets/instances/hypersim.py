@@ -71,9 +71,7 @@ class HypersimDataset(InstanceMapDataset):
         **kwargs: Any,
     ) -> None:
         if partition not in (None, *PARTITIONS):
-            raise ValueError(
-                f'partition must be one of {PARTITIONS} or None, but got {partition!r}'
-            )
+            raise ValueError(f'partition must be one of {PARTITIONS} or None, but got {partition!r}')
         if partition and not split_file:
             raise ValueError(
                 f'partition={partition!r} needs split_file: metadata_images_split_scene_v1.csv of the dataset'
@@ -146,11 +144,7 @@ class HypersimDataset(InstanceMapDataset):
             )
         counts, settings = read_index(path)
         # Frames without a file of ids are missing pairs, which the index cannot know.
-        unknown = [
-            frame
-            for frame in frames
-            if frame not in counts and folder.instance_map(frame).is_file()
-        ]
+        unknown = [frame for frame in frames if frame not in counts and folder.instance_map(frame).is_file()]
         if unknown:
             raise ValueError(
                 f'{path} does not know {len(unknown)} of {len(frames)} frames, such as {unknown[0]}. Make it anew '

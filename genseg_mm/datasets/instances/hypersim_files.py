@@ -12,13 +12,7 @@ from genseg_mm.files import read_lines, read_table
 from genseg_mm.whole_files import whole_file
 
 LAYOUTS = ('auto', 'official', 'converted')
-SPLIT_COLUMNS = (
-    'scene_name',
-    'camera_name',
-    'frame_id',
-    'included_in_public_release',
-    'split_partition_name',
-)
+SPLIT_COLUMNS = ('scene_name', 'camera_name', 'frame_id', 'included_in_public_release', 'split_partition_name')
 INDEX_COLUMNS = ('scene_name', 'camera_name', 'frame_id', 'num_instances', 'scene_instances')
 UNREADABLE = -1  # num_instances of a frame whose file is damaged
 MAKE_INDEX = 'python tools/dataset_tools/prepare_hypersim.py {root} --out {out}'
@@ -152,15 +146,11 @@ def read_split(path: str | Path, partition: str | None) -> list[Frame]:
         if partition in (None, row['split_partition_name']):
             frames.append(_frame(row, f'{path}, line {number}'))
     if not frames:
-        raise ValueError(
-            f'{path} has no public frame of partition {partition!r}; it has {sorted(partitions)}'
-        )
+        raise ValueError(f'{path} has no public frame of partition {partition!r}; it has {sorted(partitions)}')
     return frames
 
 
-def write_index(
-    path: str | Path, counts: Mapping[Frame, Counts], settings: Mapping[str, object]
-) -> None:
+def write_index(path: str | Path, counts: Mapping[Frame, Counts], settings: Mapping[str, object]) -> None:
     """Writes the index; the file is complete or not there at all.
 
     Args:
@@ -201,9 +191,7 @@ def _rows(path: str | Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dic
 def _frame(row: Mapping[str, str], where: str) -> Frame:
     scene, camera = row['scene_name'], row['camera_name']
     if not _SCENE.fullmatch(scene) or not _CAMERA_NAME.fullmatch(camera):
-        raise ValueError(
-            f'{where}: expected a scene ai_VVV_NNN and a camera cam_XX, but got {scene!r} and {camera!r}'
-        )
+        raise ValueError(f'{where}: expected a scene ai_VVV_NNN and a camera cam_XX, but got {scene!r} and {camera!r}')
     return Frame(scene, camera, _whole(row, 'frame_id', where))
 
 

@@ -95,10 +95,7 @@ class InstanceMapDataset(SeededAccess, BaseDataset):
         for pair in self.list_pairs():
             absent = [
                 (pair[key], reason)
-                for key, reason in (
-                    ('img_path', 'no image'),
-                    ('instance_map_path', 'no instance map'),
-                )
+                for key, reason in (('img_path', 'no image'), ('instance_map_path', 'no instance map'))
                 if key in pair and str(pair[key]) not in files
             ]
             for path, reason in absent:

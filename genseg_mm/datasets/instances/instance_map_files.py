@@ -72,13 +72,9 @@ def _read_hdf5(path: str | Path) -> np.ndarray:
             ids = _ids_of(file, path)
     except (OSError, RuntimeError, KeyError) as error:  # h5py's for damaged files
         reason = ' '.join(str(error).split())
-        raise ValueError(
-            f'{path}: expected an HDF5 file of instance ids, but got {reason}: fetch it again'
-        ) from error
+        raise ValueError(f'{path}: expected an HDF5 file of instance ids, but got {reason}: fetch it again') from error
     if ids.size and ids.min() < HDF5_NO_INSTANCE:
-        raise ValueError(
-            f'{path}: expected ids, or {HDF5_NO_INSTANCE} where there is none, but got {ids.min()}'
-        )
+        raise ValueError(f'{path}: expected ids, or {HDF5_NO_INSTANCE} where there is none, but got {ids.min()}')
     return np.maximum(ids, 0, out=ids)
 
 
@@ -94,9 +90,7 @@ def _ids_of(file: Any, path: str | Path) -> np.ndarray:
         )
     node = None if link is None else file[HDF5_KEY]
     if not isinstance(node, h5py.Dataset):
-        raise ValueError(
-            f'{path}: expected an array {HDF5_KEY!r}, but got the names {sorted(file)}'
-        )
+        raise ValueError(f'{path}: expected an array {HDF5_KEY!r}, but got the names {sorted(file)}')
     if node.is_virtual or node.external:
         kind = 'a virtual one' if node.is_virtual else 'external storage'
         raise ValueError(
@@ -104,9 +98,7 @@ def _ids_of(file: Any, path: str | Path) -> np.ndarray:
         )
     dtype, shape = node.dtype, node.shape
     if dtype.kind not in 'iu' or shape is None or len(shape) != 2:
-        raise ValueError(
-            f'{path}: expected integer ids of shape (H, W), but got {dtype} of shape {shape}'
-        )
+        raise ValueError(f'{path}: expected integer ids of shape (H, W), but got {dtype} of shape {shape}')
     check_pixels(*shape, str(path))
     _check_storage(node, path)
     ids = np.empty(shape, np.int32)
@@ -140,9 +132,7 @@ def _check_storage(node: Any, path: str | Path) -> None:
         except zlib.error:
             continue  # the library says what is wrong with it
         if more:
-            raise ValueError(
-                f'{path}: expected chunks of {chunk_bytes} bytes, but one unpacks to more: it is damaged'
-            )
+            raise ValueError(f'{path}: expected chunks of {chunk_bytes} bytes, but one unpacks to more: it is damaged')
 
 
 def as_ids(array: np.ndarray, where: str | Path) -> np.ndarray:
@@ -180,7 +170,5 @@ def _read_png(path: str | Path) -> np.ndarray:
             ids |= array[..., channel]
         return ids
     if array.ndim != 2 or array.dtype.kind not in 'iub':
-        raise ValueError(
-            f'{path}: expected a palette, grey or RGB-coded instance map, but got mode {mode}'
-        )
+        raise ValueError(f'{path}: expected a palette, grey or RGB-coded instance map, but got mode {mode}')
     return array

@@ -61,9 +61,7 @@ class VirtualKITTI2Dataset(InstanceMapDataset):
             if isinstance(values, str) or not values or len(set(values)) != len(values):
                 raise ValueError(f'{name} must be a list of different entries, but got {values!r}')
         self.scenes, self.variations, self.cameras = scenes, variations, cameras
-        super().__init__(
-            data_root=data_root, ignore_background=ignore_background, pipeline=pipeline, **kwargs
-        )
+        super().__init__(data_root=data_root, ignore_background=ignore_background, pipeline=pipeline, **kwargs)
 
     def list_pairs(self) -> Iterator[dict]:
         """See ``InstanceMapDataset``."""

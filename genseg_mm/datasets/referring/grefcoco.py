@@ -5,12 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from reprlib import repr as short_repr
 
-from genseg_mm.datasets.published_counts import (
-    GREFCOCO_IMAGES,
-    Count,
-    exclusion_note,
-    num_pictures,
-)
+from genseg_mm.datasets.published_counts import GREFCOCO_IMAGES, Count, exclusion_note, num_pictures
 from genseg_mm.datasets.referring.refcoco import RefCOCODataset
 from genseg_mm.datasets.referring.refer_files import parse_segmentation
 from genseg_mm.registry import DATASETS
@@ -86,8 +81,7 @@ class GRefCOCODataset(RefCOCODataset):
         items = super().load_data_list()
         if self.num_left_empty:
             self._log(
-                f'{self.num_left_empty} references have an empty mask: all their objects were left out',
-                logging.WARNING,
+                f'{self.num_left_empty} references have an empty mask: all their objects were left out', logging.WARNING
             )
         counts = Counter(item['kind'] for item in items)
         self._log('items: ' + ', '.join(f'{counts[kind]} {kind}' for kind in KINDS))
@@ -119,14 +113,11 @@ class GRefCOCODataset(RefCOCODataset):
             return super()._outline(annotation, image)
         if not all(isinstance(part, list) for part in segmentation):
             raise ValueError(
-                f'{self.ann_file}, annotation {annotation["id"]}: expected polygons, but got '
-                f'{short_repr(segmentation)}'
+                f'{self.ann_file}, annotation {annotation["id"]}: expected polygons, but got {short_repr(segmentation)}'
             )
         kept = [part for part in segmentation if len(part) >= 6 and len(part) % 2 == 0]
         if len(kept) < len(segmentation):
-            self.dropped['polygons of fewer than 6 or an odd number of coordinates'] += len(
-                segmentation
-            ) - len(kept)
+            self.dropped['polygons of fewer than 6 or an odd number of coordinates'] += len(segmentation) - len(kept)
         if not kept:
             self.dropped['objects without a polygon'] += 1
             return []

@@ -21,11 +21,7 @@ _GOOGLE = 'refcocog/refs(google).p'
 _GREFCOCO = ('grefcoco/grefs(unc).json', 'grefcoco/grefs(unc).p')  # either name, by release
 
 # Names for lists of refs files. All pictures that PolyFormer leaves out (10,113) are those of 'unc+umd+google'.
-PRESETS = {
-    'unc+umd': _UNC_UMD,
-    'unc+umd+google': (*_UNC_UMD, _GOOGLE),
-    'all': (*_UNC_UMD, _GOOGLE, _GREFCOCO),
-}
+PRESETS = {'unc+umd': _UNC_UMD, 'unc+umd+google': (*_UNC_UMD, _GOOGLE), 'all': (*_UNC_UMD, _GOOGLE, _GREFCOCO)}
 _COCO_NAME = re.compile(r'(?:^|[_/\\])(\d{12})(?:_\d+)?(?:\.[A-Za-z]+)?$')
 
 
@@ -72,9 +68,7 @@ def evaluation_image_ids(sources: Sequence[str | int], data_root: str = '') -> f
                 status = os.stat(path)
                 ids |= _ids_of(path, status.st_mtime_ns, status.st_size)
         else:
-            raise ValueError(
-                f'expected image ids, files or one of {tuple(PRESETS)}, but got {short_repr(source)}'
-            )
+            raise ValueError(f'expected image ids, files or one of {tuple(PRESETS)}, but got {short_repr(source)}')
     return frozenset(ids)
 
 
@@ -99,9 +93,7 @@ def _paths(source: str, data_root: str) -> list[str]:
 def _ids_of(path: str, mtime_ns: int, size: int) -> frozenset[int]:
     del mtime_ns, size  # they are in the key: a changed file is read again
     if os.path.isdir(path):
-        return frozenset(
-            number for name in os.listdir(path) if (number := coco_image_id(name)) is not None
-        )
+        return frozenset(number for name in os.listdir(path) if (number := coco_image_id(name)) is not None)
     if path.endswith('.txt'):
         lines = ((number, line.strip()) for number, line in read_lines(path))
         return frozenset(_number(line, f'{path}, line {number}') for number, line in lines if line)
@@ -136,7 +128,5 @@ def _number(entry: object, where: str) -> int:
 def _key(entry: object, key: str, kind: type, where: str) -> object:
     value = entry.get(key) if isinstance(entry, dict) else None
     if not isinstance(value, kind) or (kind is int and not is_integer(value)):
-        raise ValueError(
-            f'{where}: expected a dict with {key} ({kind.__name__}), but got {short_repr(entry)}'
-        )
+        raise ValueError(f'{where}: expected a dict with {key} ({kind.__name__}), but got {short_repr(entry)}')
     return value

@@ -9,12 +9,7 @@ from mmengine.logging import print_log
 
 from genseg_mm.datasets.annotation_files import where_configs_look
 from genseg_mm.datasets.counted_visits import CountedVisits, checked_choice
-from genseg_mm.datasets.published_counts import (
-    REASONSEG_IMAGES,
-    Count,
-    exclusion_note,
-    num_pictures,
-)
+from genseg_mm.datasets.published_counts import REASONSEG_IMAGES, Count, exclusion_note, num_pictures
 from genseg_mm.datasets.referring.leakage import coco_image_id, evaluation_image_ids
 from genseg_mm.datasets.referring.reason_seg_files import IGNORED, read_annotation
 from genseg_mm.files import read_json
@@ -84,9 +79,7 @@ class ReasonSegDataset(CountedVisits):
         sentence = sentence or ('first' if test_mode else 'random')
         sentence = checked_choice('sentence', sentence, test_mode)
         if train_ignore not in ('ignore', 'background'):
-            raise ValueError(
-                f"train_ignore must be 'ignore' or 'background', but got {train_ignore!r}"
-            )
+            raise ValueError(f"train_ignore must be 'ignore' or 'background', but got {train_ignore!r}")
         if set(data_prefix) != {'img_path'}:
             raise ValueError(f'data_prefix must be dict(img_path=...), but got {dict(data_prefix)}')
         unknown = set(split.split('_')) - set(SPLITS)
@@ -113,14 +106,11 @@ class ReasonSegDataset(CountedVisits):
         folder = self.data_prefix['img_path']
         if not os.path.isdir(folder):
             raise FileNotFoundError(
-                f'data_prefix img_path: folder {folder!r} does not exist, expected {LAYOUT}. '
-                f'{where_configs_look()}'
+                f'data_prefix img_path: folder {folder!r} does not exist, expected {LAYOUT}. {where_configs_look()}'
             )
         self.left_out.clear()
         answers = self._read_answers(folder)
-        paths = [
-            (path, split) for split in self.split.split('_') for path in _pictures(folder, split)
-        ]
+        paths = [(path, split) for split in self.split.split('_') for path in _pictures(folder, split)]
         found = (self._item(path, split, answers) for path, split in self._not_excluded(paths))
         items = [item for item in found if item is not None]
         self.log_left_out()
@@ -175,21 +165,13 @@ class ReasonSegDataset(CountedVisits):
             return None
         path = os.path.join(folder, self.explanatory)
         if not os.path.isfile(path):
-            raise FileNotFoundError(
-                f'explanatory: no file {path!r}, expected {LAYOUT} and explanatory/train.json'
-            )
+            raise FileNotFoundError(f'explanatory: no file {path!r}, expected {LAYOUT} and explanatory/train.json')
         entries = read_json(path)
         keys = ('image', 'query', 'outputs')
         for entry in entries if isinstance(entries, list) else [entries]:
-            if not isinstance(entry, dict) or not all(
-                isinstance(entry.get(key), str) for key in keys
-            ):
-                raise ValueError(
-                    f'{path}: expected a list of dicts with strings {keys}, but got {short_repr(entry)}'
-                )
-        return {
-            entry['image']: dict(query=entry['query'], answer=entry['outputs']) for entry in entries
-        }
+            if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in keys):
+                raise ValueError(f'{path}: expected a list of dicts with strings {keys}, but got {short_repr(entry)}')
+        return {entry['image']: dict(query=entry['query'], answer=entry['outputs']) for entry in entries}
 
     def _not_excluded(self, paths: list[tuple[str, str]]) -> list[tuple[str, str]]:
         if self.exclude_images is None:

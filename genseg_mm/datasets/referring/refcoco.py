@@ -8,11 +8,7 @@ from pathlib import Path
 
 from mmengine.logging import print_log
 
-from genseg_mm.datasets.annotation_files import (
-    missing_pictures,
-    picture_path,
-    where_configs_look,
-)
+from genseg_mm.datasets.annotation_files import missing_pictures, picture_path, where_configs_look
 from genseg_mm.datasets.counted_visits import CountedVisits, checked_choice
 from genseg_mm.datasets.published_counts import REFER_COUNTS, Count, exclusion_note
 from genseg_mm.datasets.referring.leakage import evaluation_image_ids
@@ -136,15 +132,10 @@ class RefCOCODataset(CountedVisits):
         """Reads the files; of the annotations only those of the chosen split are kept."""
         if self.data_root and not os.path.isdir(self.data_root):
             raise FileNotFoundError(
-                f'data_root {self.data_root!r} is not a folder, expected {self.LAYOUT}. '
-                f'{where_configs_look()}'
+                f'data_root {self.data_root!r} is not a folder, expected {self.LAYOUT}. {where_configs_look()}'
             )
         self.left_out.clear()
-        refs = read_refs(
-            existing_file(self.split_file, 'split_file', self.LAYOUT),
-            self.text_field,
-            self.usable_text,
-        )
+        refs = read_refs(existing_file(self.split_file, 'split_file', self.LAYOUT), self.text_field, self.usable_text)
         refs = self._drop_excluded(self._select_split(refs))
         images, annotations = read_instances(
             existing_file(self.ann_file, 'ann_file', self.LAYOUT),
@@ -194,9 +185,7 @@ class RefCOCODataset(CountedVisits):
             wanted = {name for name in counts if name.startswith('test')}
         if not wanted:
             known = ', '.join(f'{name} ({count} refs)' for name, count in sorted(counts.items()))
-            raise ValueError(
-                f'{self.split_file} has no split {self.split!r}; its splits are {known}'
-            )
+            raise ValueError(f'{self.split_file} has no split {self.split!r}; its splits are {known}')
         return [ref for ref in refs if ref['split'] in wanted]
 
     def _drop_excluded(self, refs: list[dict]) -> list[dict]:
@@ -210,35 +199,25 @@ class RefCOCODataset(CountedVisits):
             f'{len(refs)} referred objects'
         )
         if not kept:
-            raise ValueError(
-                f'exclude_images leaves nothing of {self.split!r} of {self.split_file}'
-            )
+            raise ValueError(f'exclude_images leaves nothing of {self.split!r} of {self.split_file}')
         return kept
 
     def _parse_ref(
-        self,
-        ref: dict,
-        images: dict[int, dict],
-        annotations: dict[int, dict],
-        outlines: dict[int, list],
+        self, ref: dict, images: dict[int, dict], annotations: dict[int, dict], outlines: dict[int, list]
     ) -> dict:
         """One item per reference, still without the choice of a sentence; fills in outlines."""
         ann_ids = as_list(ref['ann_id'])
         where = f'ref_id {ref["ref_id"]} (ann_id {ref["ann_id"]}) of {self.split_file}'
         image = images.get(ref['image_id'])
         if image is None:
-            raise ValueError(
-                f'{self.ann_file} has no image {ref["image_id"]}, asked for by {where}'
-            )
+            raise ValueError(f'{self.ann_file} has no image {ref["image_id"]}, asked for by {where}')
         if ann_ids == [-1] and (isinstance(ref['ann_id'], list) or self.BARE_NO_TARGET):
             ann_ids = []
         segmentations = []
         for ann_id in ann_ids:
             annotation = annotations.get(ann_id)
             if annotation is None:
-                raise ValueError(
-                    f'{self.ann_file} has no annotation {ann_id}, asked for by {where}'
-                )
+                raise ValueError(f'{self.ann_file} has no annotation {ann_id}, asked for by {where}')
             if annotation['image_id'] != image['id']:
                 raise ValueError(
                     f'{self.ann_file}: annotation {ann_id} lies in image '

@@ -10,25 +10,15 @@ from collections.abc import Callable, Collection
 from reprlib import repr as short_repr
 
 from genseg_mm.datasets.annotation_files import check_keys, is_integer, is_number
-from genseg_mm.datasets.coco_annotations import (
-    FLAGS,
-    ID,
-    IMAGE,
-    SEGMENTATION,
-    check_entry,
-    read_lists,
-)
+from genseg_mm.datasets.coco_annotations import FLAGS, ID, IMAGE, SEGMENTATION, check_entry, read_lists
 from genseg_mm.datasets.safe_pickle import load_plain_pickle
 from genseg_mm.files import read_json
 
 LAYOUT = (
-    '<data_root>/refcoco/instances.json, <data_root>/refcoco/refs(unc).p and '
-    '<data_root>/train2014/COCO_train2014_*.jpg'
+    '<data_root>/refcoco/instances.json, <data_root>/refcoco/refs(unc).p and <data_root>/train2014/COCO_train2014_*.jpg'
 )
 _REF_KEYS = dict(ref_id=int, ann_id=(int, list), image_id=int, split=str, sentences=list)
-_FIELDS = dict(
-    images=IMAGE, annotations=dict(id=ID, image_id=ID, segmentation=SEGMENTATION, **FLAGS)
-)
+_FIELDS = dict(images=IMAGE, annotations=dict(id=ID, image_id=ID, segmentation=SEGMENTATION, **FLAGS))
 
 
 def existing_file(path: str, argument: str, layout: str = LAYOUT) -> str:
@@ -155,15 +145,9 @@ def parse_segmentation(annotation: dict, image: dict, path: str) -> tuple[list[l
     polygons = []
     for part in parts:
         if not isinstance(part, list) or len(part) % 2 or not all(map(is_number, part)):
-            raise ValueError(
-                f'{where}: expected polygons [x0, y0, x1, y1, x2, y2, ...], '
-                f'but got {short_repr(part)}'
-            )
+            raise ValueError(f'{where}: expected polygons [x0, y0, x1, y1, x2, y2, ...], but got {short_repr(part)}')
         if len(part) >= 6:
             polygons.append(part)
     if not polygons:
-        raise ValueError(
-            f'{where}: expected at least one polygon of 3 points, '
-            f'but got {short_repr(segmentation)}'
-        )
+        raise ValueError(f'{where}: expected at least one polygon of 3 points, but got {short_repr(segmentation)}')
     return [polygons], len(parts) - len(polygons)

@@ -2,6 +2,4 @@
 
 from genseg_mm.datasets.shapes.shapes_dataset import ShapesDataset
 
-__all__ = [
-    'ShapesDataset',
-]
+__all__ = ['ShapesDataset']

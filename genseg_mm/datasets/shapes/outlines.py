@@ -13,9 +13,7 @@ import numpy as np
 Window = tuple[slice, slice]  # rows and columns of an image
 
 
-def ellipse(
-    radius: float = 1.0, start: float = 0.0, stop: float = 2 * math.pi, x: float = 0.0
-) -> np.ndarray:
+def ellipse(radius: float = 1.0, start: float = 0.0, stop: float = 2 * math.pi, x: float = 0.0) -> np.ndarray:
     """Arc of a circle around (x, 0) from one angle to another (radians), (40, 2)."""
     angles = np.linspace(start, stop, 40)
     return np.stack([radius * np.cos(angles) + x, radius * np.sin(angles)], axis=1)
@@ -57,10 +55,7 @@ def place(
 
 
 def rasterise(
-    polygons: Sequence[np.ndarray],
-    image_size: tuple[int, int],
-    supersample: int = 1,
-    stroke: int = 0,
+    polygons: Sequence[np.ndarray], image_size: tuple[int, int], supersample: int = 1, stroke: int = 0
 ) -> tuple[Window, np.ndarray]:
     """Draws polygons into the smallest window of the image that holds them and a margin of a pixel.
 

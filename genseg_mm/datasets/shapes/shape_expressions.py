@@ -61,20 +61,14 @@ def caption(scene: Scene, num_objects: int = CAPTION_OBJECTS) -> str:
 
 def _referable(scene: Scene) -> list[int]:
     least = MIN_VISIBLE * min(scene.ids.shape) ** 2
-    return [
-        index
-        for index, obj in enumerate(scene.objects)
-        if obj.visible >= max(0.5 * obj.area, least)
-    ]
+    return [index for index, obj in enumerate(scene.objects) if obj.visible >= max(0.5 * obj.area, least)]
 
 
 def _by_attributes(scene: Scene, target: int) -> list[Expression]:
     chosen = scene.objects[target]
     found = []
     for kind, (template, names) in ATTRIBUTES.items():
-        alike = [
-            o for o in scene.objects if all(getattr(o, n) == getattr(chosen, n) for n in names)
-        ]
+        alike = [o for o in scene.objects if all(getattr(o, n) == getattr(chosen, n) for n in names)]
         if len(alike) == 1:
             text = template.format(color=chosen.color, shape=chosen.shape, size=chosen.size)
             found.append(Expression(text, target, kind))

@@ -83,9 +83,7 @@ UNSEEN_SHAPES = {
 SHAPES = {**SEEN_SHAPES, **UNSEEN_SHAPES}
 
 
-def random_interior_points(
-    ids: np.ndarray, rng: Generator, num_points: int = 1
-) -> tuple[np.ndarray, np.ndarray]:
+def random_interior_points(ids: np.ndarray, rng: Generator, num_points: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """Uniformly random pixels inside the visible part of every instance, with replacement.
 
     Args:
@@ -149,9 +147,7 @@ def finish(rgb: np.ndarray, ids: np.ndarray, drawn: Sequence[dict]) -> Scene:
     return Scene(image=image, ids=new_ids[ids], objects=objects)
 
 
-def _placements(
-    rng: Generator, image_size: tuple[int, int]
-) -> list[tuple[str, tuple[float, float], float]]:
+def _placements(rng: Generator, image_size: tuple[int, int]) -> list[tuple[str, tuple[float, float], float]]:
     """Sizes, centres and radii of objects that stay inside and cover each other only in part."""
     height, width = image_size
     count = int(rng.integers(2, 6))
@@ -170,11 +166,7 @@ def _placements(
 
 
 def _random_object(
-    rng: Generator,
-    shapes: Sequence[str],
-    size: str,
-    center: tuple[float, float],
-    radius: float,
+    rng: Generator, shapes: Sequence[str], size: str, center: tuple[float, float], radius: float
 ) -> tuple[dict, list[np.ndarray]]:
     """``SceneObject`` fields and placed outline of an object of random shape, colour and tilt."""
     shape = shapes[rng.integers(len(shapes))]
@@ -208,9 +200,7 @@ def _stretch(values: np.ndarray, length: int) -> np.ndarray:
     return values[left] * (1 - share) + values[left + 1] * share
 
 
-def _paint(
-    rng: Generator, image: np.ndarray, coverage: np.ndarray, color: tuple[int, int, int]
-) -> None:
+def _paint(rng: Generator, image: np.ndarray, coverage: np.ndarray, color: tuple[int, int, int]) -> None:
     """Blends a grainy object, its colour slightly varied, into ``image`` (in place)."""
     base = np.array(color, np.float32) * rng.uniform(0.85, 1.1)
     base += rng.standard_normal(3, dtype=np.float32) * 8

@@ -8,13 +8,7 @@ import numpy as np
 from genseg_mm.datasets.counted_visits import CountedVisits
 from genseg_mm.datasets.instances.instance_map_dataset import InstanceMapDataset
 from genseg_mm.datasets.segmentations import instances_of_map
-from genseg_mm.datasets.shapes.shape_expressions import (
-    CAPTION_OBJECTS,
-    KINDS,
-    Expression,
-    caption,
-    expressions,
-)
+from genseg_mm.datasets.shapes.shape_expressions import CAPTION_OBJECTS, KINDS, Expression, caption, expressions
 from genseg_mm.datasets.shapes.shape_scenes import (
     SEEN_SHAPES,
     UNSEEN_SHAPES,
@@ -22,12 +16,7 @@ from genseg_mm.datasets.shapes.shape_scenes import (
     draw_shape_scene,
     random_interior_points,
 )
-from genseg_mm.datasets.shapes.textured_scenes import (
-    GROUNDS,
-    SEEN_TEXTURED,
-    UNSEEN_TEXTURED,
-    draw_textured_scene,
-)
+from genseg_mm.datasets.shapes.textured_scenes import GROUNDS, SEEN_TEXTURED, UNSEEN_TEXTURED, draw_textured_scene
 from genseg_mm.registry import DATASETS
 
 SPLITS = ('train', 'val', 'test')
@@ -41,17 +30,13 @@ INSTANCE_META = InstanceMapDataset.METAINFO
 
 def _one_of(name: str, value: Any, options: Sequence[str]) -> Any:
     if value not in options:
-        raise ValueError(
-            f'ShapesDataset: {name} must be one of {tuple(options)}, but got {value!r}'
-        )
+        raise ValueError(f'ShapesDataset: {name} must be one of {tuple(options)}, but got {value!r}')
     return value
 
 
 def _whole(name: str, value: Any, least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise ValueError(
-            f'ShapesDataset: {name} must be a whole number of at least {least}, but got {value!r}'
-        )
+        raise ValueError(f'ShapesDataset: {name} must be a whole number of at least {least}, but got {value!r}')
     return int(value)
 
 
@@ -170,17 +155,13 @@ class ShapesDataset(CountedVisits):
     def _checked_size(image_size: int | Sequence[int]) -> tuple[int, int]:
         sides = image_size if isinstance(image_size, Sequence) else (image_size, image_size)
         if isinstance(image_size, str) or len(sides) != 2:
-            raise ValueError(
-                'ShapesDataset: image_size must be (height, width) or one number, '
-                f'but got {image_size!r}'
-            )
+            raise ValueError(f'ShapesDataset: image_size must be (height, width) or one number, but got {image_size!r}')
         return tuple(_whole('each side of image_size', side, MIN_SIDE) for side in sides)
 
     def _check_task(self, name: str, value: Any, task: str, is_default: bool) -> None:
         if not is_default and self.task != task:
             raise ValueError(
-                f'ShapesDataset: {name}={value!r} has a meaning for task={task!r} only, '
-                f'but got task={self.task!r}'
+                f'ShapesDataset: {name}={value!r} has a meaning for task={task!r} only, but got task={self.task!r}'
             )
 
     def _checked_kinds(self, kinds: Sequence[str] | None) -> tuple[str, ...]:
@@ -197,16 +178,12 @@ class ShapesDataset(CountedVisits):
             return {}
         self._check_task('kind_weights', dict(kind_weights), 'referring', False)
         if self.expressions != 'random':
-            raise ValueError(
-                "ShapesDataset: kind_weights need expressions='random', but got expressions='all'"
-            )
+            raise ValueError("ShapesDataset: kind_weights need expressions='random', but got expressions='all'")
         weights = {}
         for kind, weight in kind_weights.items():
             _one_of('kind_weights', kind, (*KINDS, *KIND_GROUPS))
             if not weight > 0:
-                raise ValueError(
-                    f'ShapesDataset: kind_weights must be positive, but got {kind}={weight!r}'
-                )
+                raise ValueError(f'ShapesDataset: kind_weights must be positive, but got {kind}={weight!r}')
             weights.update(dict.fromkeys(KIND_GROUPS.get(kind, (kind,)), float(weight)))
         return weights
 

@@ -80,18 +80,7 @@ def _crescent(rng: Generator) -> list[np.ndarray]:
     return [np.concatenate([around, back])]
 
 
-TEE = np.array(
-    [
-        (-1, -1),
-        (1, -1),
-        (1, -0.35),
-        (0.33, -0.35),
-        (0.33, 1.1),
-        (-0.33, 1.1),
-        (-0.33, -0.35),
-        (-1, -0.35),
-    ]
-)
+TEE = np.array([(-1, -1), (1, -1), (1, -0.35), (0.33, -0.35), (0.33, 1.1), (-0.33, 1.1), (-0.33, -0.35), (-1, -0.35)])
 
 SEEN_TEXTURED = {
     'ellipse': TexturedShape(lambda rng: [ellipse()], keep_area=True),
@@ -157,9 +146,7 @@ def draw_textured_scene(
         if layers:
             break
     else:
-        raise RuntimeError(
-            f'no object was visible in {MAX_DRAWS} draws of {shapes} at {image_size}'
-        )
+        raise RuntimeError(f'no object was visible in {MAX_DRAWS} draws of {shapes} at {image_size}')
     image, palette = _ground(rng, image_size, grounds)
     ids = np.zeros(image_size, np.uint8)
     for number, (window, mask, _) in enumerate(layers, start=1):
@@ -182,11 +169,7 @@ def _layers(
         ids[window][mask] = number
     visible = np.bincount(ids.ravel(), minlength=count + 1)[1:]
     # Leaving out one object can only uncover others, so one pass is enough.
-    return [
-        layer
-        for layer, seen in zip(layers, visible, strict=True)
-        if seen >= MIN_VISIBLE * min(image_size) ** 2
-    ]
+    return [layer for layer, seen in zip(layers, visible, strict=True) if seen >= MIN_VISIBLE * min(image_size) ** 2]
 
 
 def _random_object(
@@ -200,9 +183,7 @@ def _random_object(
     center = (rng.uniform(0.08, 0.92) * width, rng.uniform(0.08, 0.92) * height)
     aspect = max(math.exp(rng.uniform(math.log(LEAST_ASPECT), 0)), shape.least_aspect)
     reach = radius * shape.scale / (math.sqrt(aspect) if shape.keep_area else 1)
-    polygons = place(
-        shape.outline(rng), center, (reach, reach * aspect), rng.uniform(0, 2 * math.pi)
-    )
+    polygons = place(shape.outline(rng), center, (reach, reach * aspect), rng.uniform(0, 2 * math.pi))
     stroke = 0
     if shape.stroke:
         stroke = int(max(3 * side / 64, radius * rng.uniform(*shape.stroke)))
@@ -214,15 +195,11 @@ def _random_object(
 def _rim(mask: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
     """Border of a mask, 1 pixel wide at a short side of 64; none where the image cuts it."""
     width = max(1, round(min(image_size) / 64))
-    core = cv2.erode(
-        mask.astype(np.uint8), np.ones((3, 3), np.uint8), iterations=width, borderValue=1
-    )
+    core = cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8), iterations=width, borderValue=1)
     return mask & (core == 0)
 
 
-def _ground(
-    rng: Generator, image_size: tuple[int, int], grounds: str
-) -> tuple[np.ndarray, np.ndarray]:
+def _ground(rng: Generator, image_size: tuple[int, int], grounds: str) -> tuple[np.ndarray, np.ndarray]:
     """Ground, float32 RGB in [0, 1], (H, W, 3), and the palette (2 or 4, 3) of the objects."""
     height, width = image_size
     if grounds == 'textured':
@@ -237,8 +214,7 @@ def _ground(
     image = (first * ramp + second * (1 - ramp))[..., None] + tint
     hue = rng.random()
     palette = [
-        colorsys.hsv_to_rgb((hue + turn) % 1, 0.9, rng.uniform(0.51, 1))
-        for turn in (0, rng.uniform(0.25, 0.75))
+        colorsys.hsv_to_rgb((hue + turn) % 1, 0.9, rng.uniform(0.51, 1)) for turn in (0, rng.uniform(0.25, 0.75))
     ]
     return image, np.array(palette, np.float32)
 

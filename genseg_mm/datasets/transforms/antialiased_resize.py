@@ -65,17 +65,13 @@ def nearest(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         ValueError: If it is no such map.
     """
     if values.ndim != 2 or values.dtype.kind not in 'biu':
-        raise ValueError(
-            f'a map to resize must be (H, W) of bool or integers, but got {values.shape} {values.dtype}'
-        )
+        raise ValueError(f'a map to resize must be (H, W) of bool or integers, but got {values.shape} {values.dtype}')
     if values.dtype.itemsize == 1 or values.dtype == np.int32:
         plain = values.view(np.uint8) if values.dtype.itemsize == 1 else values
     else:
         limits = np.iinfo(np.int32)
         if values.size and not limits.min <= values.min() <= values.max() <= limits.max:
-            raise ValueError(
-                f'a map to resize must have ids within int32, but got {values.min()} to {values.max()}'
-            )
+            raise ValueError(f'a map to resize must have ids within int32, but got {values.min()} to {values.max()}')
         plain = values.astype(np.int32)
     resized = np.array(Image.fromarray(plain).resize(size[::-1], Image.Resampling.NEAREST))
     return resized.view(values.dtype) if plain.dtype == np.uint8 else resized.astype(values.dtype)

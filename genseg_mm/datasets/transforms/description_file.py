@@ -26,9 +26,7 @@ class DescriptionFile:
         descriptions: Descriptions by picture and text.
     """
 
-    def __init__(
-        self, path: str | Path, writer: Mapping, descriptions: dict[str, dict[str, str]]
-    ) -> None:
+    def __init__(self, path: str | Path, writer: Mapping, descriptions: dict[str, dict[str, str]]) -> None:
         self.path, self.writer, self.descriptions = Path(path), dict(writer), descriptions
 
     @classmethod
@@ -58,13 +56,9 @@ class DescriptionFile:
         if not os.path.exists(path):
             return cls(path, writer, {})
         file = cls.read(path)
-        other = [
-            key for key in {**file.writer, **writer} if file.writer.get(key) != writer.get(key)
-        ]
+        other = [key for key in {**file.writer, **writer} if file.writer.get(key) != writer.get(key)]
         if other:
-            changes = ', '.join(
-                f'{key} {file.writer.get(key)!r} there and {writer.get(key)!r} now' for key in other
-            )
+            changes = ', '.join(f'{key} {file.writer.get(key)!r} there and {writer.get(key)!r} now' for key in other)
             raise ValueError(
                 f'{path} was written with other settings: {changes}. Delete it to write all descriptions anew, or name '
                 'another file'
@@ -108,7 +102,6 @@ def _is_content(content: object) -> bool:
         return False
     descriptions = content.get('descriptions')
     return isinstance(descriptions, dict) and all(
-        isinstance(own, dict)
-        and all(isinstance(text, str) and not has_lone_surrogate(text) for text in own.values())
+        isinstance(own, dict) and all(isinstance(text, str) and not has_lone_surrogate(text) for text in own.values())
         for own in descriptions.values()
     )

@@ -34,9 +34,7 @@ class KeepClasses(BaseTransform):
         classes = [numbers.get(own, own) for own in class_list(classes, 'hypersim')]
         unknown = [own for own in classes if not isinstance(own, int)]
         if unknown:
-            raise ValueError(
-                f'classes must be semantic ids or names of NYU40 {NYU40_CLASSES}, but got {unknown}'
-            )
+            raise ValueError(f'classes must be semantic ids or names of NYU40 {NYU40_CLASSES}, but got {unknown}')
         self.classes = sorted(classes)
         self.num_empty = 0
 
@@ -53,9 +51,9 @@ class KeepClasses(BaseTransform):
             )
         ids, places = np.unique(instances, return_inverse=True)
         classes, labels = np.unique(semantic, return_inverse=True)
-        counts = np.bincount(
-            places.ravel() * len(classes) + labels.ravel(), minlength=len(ids) * len(classes)
-        ).reshape(len(ids), len(classes))
+        counts = np.bincount(places.ravel() * len(classes) + labels.ravel(), minlength=len(ids) * len(classes)).reshape(
+            len(ids), len(classes)
+        )
         kept = np.isin(classes[counts.argmax(1)], self.classes)
         results['gt_instance_map'] = np.where(kept, ids, 0)[places].reshape(instances.shape)
         results['gt_instance_map'] = results['gt_instance_map'].astype(instances.dtype)

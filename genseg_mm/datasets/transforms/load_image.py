@@ -38,10 +38,7 @@ class LoadImage(LoadImageFromFile):
         backend_args: dict | None = None,
     ) -> None:
         super().__init__(
-            to_float32=to_float32,
-            color_type=color_type,
-            imdecode_backend=imdecode_backend,
-            backend_args=backend_args,
+            to_float32=to_float32, color_type=color_type, imdecode_backend=imdecode_backend, backend_args=backend_args
         )
 
     def transform(self, results: dict) -> dict:
@@ -57,11 +54,7 @@ class LoadImage(LoadImageFromFile):
             check_file(path, name)
         data = fileio.get(path, backend_args=self.backend_args)
         img = decode_picture(
-            data,
-            name,
-            self.color_type,
-            self.imdecode_backend,
-            annotated=(results.get('height'), results.get('width')),
+            data, name, self.color_type, self.imdecode_backend, annotated=(results.get('height'), results.get('width'))
         )
         self._check_size(img, results)
         results['img'] = img.astype(np.float32) if self.to_float32 else img
@@ -74,9 +67,7 @@ class LoadImage(LoadImageFromFile):
             return
         hint = 'the file or the annotation belongs to another data set'
         if img.shape[1::-1] == expected:
-            hint = (
-                'height and width are exchanged, and the file has no EXIF orientation that says so'
-            )
+            hint = 'height and width are exchanged, and the file has no EXIF orientation that says so'
         raise ValueError(
             f'image {results["img_path"]}: expected height x width {expected[0]}x{expected[1]} as '
             f'annotated, but got {img.shape[0]}x{img.shape[1]} ({hint})'

@@ -5,11 +5,7 @@ from mmcv.transforms import BaseTransform
 from pycocotools import mask as mask_utils
 
 from genseg_mm.datasets.counted_warning import warn_counted
-from genseg_mm.datasets.instances.instance_map_files import (
-    as_ids,
-    check_index_png,
-    read_instance_map,
-)
+from genseg_mm.datasets.instances.instance_map_files import as_ids, check_index_png, read_instance_map
 from genseg_mm.datasets.instances.zero_shot.label_rules import labels_to_instances
 from genseg_mm.datasets.segmentations import encode_segmentation, without_short_parts
 from genseg_mm.registry import TRANSFORMS
@@ -56,14 +52,8 @@ class LoadInstanceMap(BaseTransform):
         FileNotFoundError: If instance_map_path does not exist.
     """
 
-    def __init__(
-        self, crowd: str = 'background', order: str = 'small_on_top', invalid: str = 'error'
-    ) -> None:
-        for name, value, known in (
-            ('crowd', crowd, CROWD),
-            ('order', order, ORDER),
-            ('invalid', invalid, INVALID),
-        ):
+    def __init__(self, crowd: str = 'background', order: str = 'small_on_top', invalid: str = 'error') -> None:
+        for name, value, known in (('crowd', crowd, CROWD), ('order', order, ORDER), ('invalid', invalid, INVALID)):
             if value not in known:
                 raise ValueError(f'{name} must be one of {known}, but got {value!r}')
         self.crowd, self.order, self.invalid = crowd, order, invalid
@@ -79,9 +69,7 @@ class LoadInstanceMap(BaseTransform):
             instance_map = read_instance_map(results['instance_map_path'])
             if 'label_rule' in results:
                 where = results['instance_map_path']
-                instance_map = labels_to_instances(
-                    instance_map, **results['label_rule'], where=where
-                )
+                instance_map = labels_to_instances(instance_map, **results['label_rule'], where=where)
         elif 'instances' in results:
             instance_map = self._from_instances(results)
         else:
@@ -96,9 +84,7 @@ class LoadInstanceMap(BaseTransform):
                 f'instance map of {source}: expected the size of the image {results.get("img_path", "")} {expected}, '
                 f'but got {instance_map.shape}'
             )
-        where = (
-            results.get('instance_map_path') or f'gt_instance_map of {results.get("img_path", "?")}'
-        )
+        where = results.get('instance_map_path') or f'gt_instance_map of {results.get("img_path", "?")}'
         results['gt_instance_map'] = as_ids(instance_map, where)
         results.setdefault('seg_fields', [])
         if 'gt_instance_map' not in results['seg_fields']:
@@ -130,10 +116,7 @@ class LoadInstanceMap(BaseTransform):
             x, y, box_width, box_height = mask_utils.toBbox(rle).astype(int)
             box = slice(y, y + box_height), slice(x, x + box_width)
             instance_map[box][mask_utils.decode(rle)[box] > 0] = number
-        for name, key, dtype in (
-            ('map_ann_ids', 'ann_id', np.int64),
-            ('map_areas', 'area', np.float64),
-        ):
+        for name, key, dtype in (('map_ann_ids', 'ann_id', np.int64), ('map_areas', 'area', np.float64)):
             if all(key in instance for instance in taking_part):
                 results[name] = np.array([instance[key] for instance in taking_part], dtype)
         results['instance_counts'] = dict(
@@ -144,9 +127,7 @@ class LoadInstanceMap(BaseTransform):
         )
         return instance_map
 
-    def _encode(
-        self, instance: dict, height: int, width: int, where: str
-    ) -> tuple[dict | None, int]:
+    def _encode(self, instance: dict, height: int, width: int, where: str) -> tuple[dict | None, int]:
         """RLE of an instance (None: left out), and 1 if there was something wrong with it."""
         segmentation, num_short = instance.get('mask', []), 0
         if self.invalid == 'skip':
@@ -167,10 +148,7 @@ class LoadInstanceMap(BaseTransform):
         warn_counted(f'LoadInstanceMap: {what}', self.num_invalid, 'invalid')
 
     def __repr__(self) -> str:
-        return (
-            f'{type(self).__name__}(crowd={self.crowd!r}, order={self.order!r}, '
-            f'invalid={self.invalid!r})'
-        )
+        return f'{type(self).__name__}(crowd={self.crowd!r}, order={self.order!r}, invalid={self.invalid!r})'
 
 
 def _name(instance: dict, place: int) -> str:

@@ -60,9 +60,7 @@ class LoadReferringMask(BaseTransform):
         if self.white != 1:
             wrong = mask[(mask != 0) & (mask != self.white)]
             if wrong.size:
-                raise ValueError(
-                    f'{where}: expected 0 and white={self.white}, but got {wrong[0]} as well'
-                )
+                raise ValueError(f'{where}: expected 0 and white={self.white}, but got {wrong[0]} as well')
             return (mask == self.white).astype(np.uint8)
         if not results.get(CHECKED):
             check_mask_values(mask, where)

@@ -24,9 +24,7 @@ def check_mask_values(mask: np.ndarray, where: str) -> None:
     if wrong.size:
         raise ValueError(f'{where}: expected a mask of 0, 1 and 255 (ignored), but got {wrong[0]}')
     if ignored.any() and not has_object.any():
-        raise ValueError(
-            f'{where}: expected a mask with 1 on the object, but got 255 and no 1; {WAYS_OUT}'
-        )
+        raise ValueError(f'{where}: expected a mask with 1 on the object, but got 255 and no 1; {WAYS_OUT}')
 
 
 def mask_file(results: dict) -> str:

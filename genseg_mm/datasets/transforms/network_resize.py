@@ -61,9 +61,7 @@ class NetworkResize(BaseTransform):
                 f'size={size}, longer_side={longer_side}, multiples={multiples}'
             )
         if longer_side is not None and not (isinstance(longer_side, int) and longer_side >= 0):
-            raise ValueError(
-                f'longer_side must be a whole number of pixels, or 0, but got {longer_side!r}'
-            )
+            raise ValueError(f'longer_side must be a whole number of pixels, or 0, but got {longer_side!r}')
         if method not in METHODS or (not whole and method != 'bilinear'):
             raise ValueError(
                 f"method must be one of {', '.join(METHODS)}, and 'bilinear' with whole=False, but got {method!r}"
@@ -84,9 +82,7 @@ class NetworkResize(BaseTransform):
                 'NetworkResize without settings means the size that the model asks for, which only the tools and '
                 'the inferencer of genseg_mm know: expected size, longer_side or multiples, but got none'
             )
-        return network_sizes(
-            height, width, self.size, self.longer_side, self.multiples, self.pad
-        )
+        return network_sizes(height, width, self.size, self.longer_side, self.multiples, self.pad)
 
     def transform(self, results: dict) -> dict:
         """Resizes."""

@@ -3,13 +3,7 @@
 import numpy as np
 from mmcv.transforms import BaseTransform
 
-from genseg_mm.point_choices import (
-    as_points,
-    deepest_pixel,
-    instance_pixels,
-    picture_name,
-    random_pixels,
-)
+from genseg_mm.point_choices import as_points, deepest_pixel, instance_pixels, picture_name, random_pixels
 from genseg_mm.registry import TRANSFORMS
 
 
@@ -35,19 +29,12 @@ class PointPrompt(BaseTransform):
     """
 
     def __init__(
-        self,
-        num_points: int = 1,
-        mode: str = 'random',
-        seed: int = 0,
-        min_area: int = 1,
-        overwrite: bool = True,
+        self, num_points: int = 1, mode: str = 'random', seed: int = 0, min_area: int = 1, overwrite: bool = True
     ) -> None:
         if mode not in ('random', 'deepest'):
             raise ValueError(f"mode must be 'random' or 'deepest', but got {mode!r}")
         if num_points < 1 or (mode == 'deepest' and num_points != 1):
-            raise ValueError(
-                f"num_points must be at least 1, and 1 for mode='deepest', but got {num_points}"
-            )
+            raise ValueError(f"num_points must be at least 1, and 1 for mode='deepest', but got {num_points}")
         self.num_points, self.mode, self.seed = num_points, mode, seed
         self.min_area, self.overwrite = min_area, overwrite
 
@@ -62,9 +49,7 @@ class PointPrompt(BaseTransform):
         keys = _own_ids(results, ids)
         width, picture = instance_map.shape[1], picture_name(results)
         places = np.zeros((len(ids), self.num_points), np.int64)
-        for row, (pixels, key) in enumerate(
-            zip(instance_pixels(instance_map, ids), keys, strict=True)
-        ):
+        for row, (pixels, key) in enumerate(zip(instance_pixels(instance_map, ids), keys, strict=True)):
             if self.mode == 'deepest':
                 places[row] = deepest_pixel(pixels, width)
             else:

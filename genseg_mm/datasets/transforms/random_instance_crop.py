@@ -56,9 +56,7 @@ class RandomInstanceCrop(BaseTransform):
     def transform(self, results: dict) -> dict:
         """Crops one sample."""
         if 'gt_instance_map' not in results:
-            raise ValueError(
-                'RandomInstanceCrop needs gt_instance_map: put LoadInstanceMap before it'
-            )
+            raise ValueError('RandomInstanceCrop needs gt_instance_map: put LoadInstanceMap before it')
         if 'points' in results:
             raise ValueError('RandomInstanceCrop does not move points: put PointPrompt after it')
         image, instance_map = results['img'], results['gt_instance_map']
@@ -95,10 +93,7 @@ class RandomInstanceCrop(BaseTransform):
         warn_counted(f'{text}; it is cropped anywhere', self.num_empty)
 
     def __repr__(self) -> str:
-        return (
-            f'{type(self).__name__}(crop_size={self.crop_size}, min_pixels={self.min_pixels}, '
-            f'empty={self.empty!r})'
-        )
+        return f'{type(self).__name__}(crop_size={self.crop_size}, min_pixels={self.min_pixels}, empty={self.empty!r})'
 
 
 def instance_pixels(instance_map: np.ndarray, crop_size: Sequence[int]) -> np.ndarray:
@@ -113,12 +108,7 @@ def instance_pixels(instance_map: np.ndarray, crop_size: Sequence[int]) -> np.nd
     """
     height, width = crop_size
     sums = cv2.integral((instance_map > 0).astype(np.uint8))  # (H + 1, W + 1)
-    return (
-        sums[height:, width:]
-        - sums[:-height, width:]
-        - sums[height:, :-width]
-        + sums[:-height, :-width]
-    )
+    return sums[height:, width:] - sums[:-height, width:] - sums[height:, :-width] + sums[:-height, :-width]
 
 
 def _source(results: dict) -> str:

@@ -66,7 +66,4 @@ class RandomScenePermute(BaseTransform):
         return results
 
     def __repr__(self) -> str:
-        return (
-            f'{type(self).__name__}(transpose_prob={self.transpose_prob}, '
-            f'channel_prob={self.channel_prob})'
-        )
+        return f'{type(self).__name__}(transpose_prob={self.transpose_prob}, channel_prob={self.channel_prob})'

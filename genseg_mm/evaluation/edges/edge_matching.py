@@ -134,9 +134,7 @@ class _Truth:
         taken = np.arange(lengths.sum()) + np.repeat(starts - ends + lengths, lengths)
         targets, truth = _renumber(self.truth[taken])
         predicted = np.repeat(np.arange(len(present)), lengths)
-        return _Pairs(
-            own[present], present % max(len(pixels), 1), predicted, truth, self.cost[taken], targets
-        )
+        return _Pairs(own[present], present % max(len(pixels), 1), predicted, truth, self.cost[taken], targets)
 
     def last_partners(self, pairs: '_Pairs') -> np.ndarray:
         """What the last matching gave to these predicted pixels, (P,), -1 for nothing."""
@@ -205,17 +203,11 @@ def _largest_matching(pairs: _Pairs, partner: np.ndarray) -> np.ndarray:
     back[partner[paired]] = 1 + paired
     heads = np.concatenate([1 + single, 1 + num + pairs.truth[free], back])
     lengths = np.concatenate(
-        [
-            [len(single)],
-            np.bincount(pairs.predicted[free], minlength=num),
-            np.ones(pairs.num_truth, np.int64),
-            [0],
-        ]
+        [[len(single)], np.bincount(pairs.predicted[free], minlength=num), np.ones(pairs.num_truth, np.int64), [0]]
     )
     starts = np.concatenate([[0], np.cumsum(lengths)])
     graph = csr_array(
-        (np.ones(len(heads), np.int32), heads.astype(np.int32), starts.astype(np.int32)),
-        shape=(sink + 1, sink + 1),
+        (np.ones(len(heads), np.int32), heads.astype(np.int32), starts.astype(np.int32)), shape=(sink + 1, sink + 1)
     )
     flow = maximum_flow(graph, 0, sink).flow
     tails = np.repeat(np.arange(num), np.diff(flow.indptr[1 : num + 2]))

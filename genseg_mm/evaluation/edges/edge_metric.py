@@ -15,12 +15,7 @@ from mmengine.logging import print_log
 from mmengine.structures import BaseDataElement
 from torch import Tensor
 
-from genseg_mm.evaluation.edges.edge_matching import (
-    MAX_DISTANCE,
-    EdgeCounts,
-    count_edges,
-    edge_thresholds,
-)
+from genseg_mm.evaluation.edges.edge_matching import MAX_DISTANCE, EdgeCounts, count_edges, edge_thresholds
 from genseg_mm.evaluation.edges.edge_scores import EdgeScores, edge_scores
 from genseg_mm.evaluation.item_names import picture_names
 from genseg_mm.evaluation.sample_results import SampleResults
@@ -81,9 +76,7 @@ class EdgeMetric(BaseMetric):
     ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
         if not 0 < max_distance < 1:
-            raise ValueError(
-                f'max_distance is a share of the diagonal in (0, 1), but got {max_distance}'
-            )
+            raise ValueError(f'max_distance is a share of the diagonal in (0, 1), but got {max_distance}')
         if sigma < 0:
             raise ValueError(f'sigma must not be negative, but got {sigma}')
         if num_workers < 0:
@@ -133,9 +126,7 @@ class EdgeMetric(BaseMetric):
         if self._pool is None:
             self._pool = _worker_pool(self.num_workers)
             # Without this, workers go on with what waits when the model raises and nobody asks for numbers.
-            self._closing = weakref.finalize(
-                self, self._pool.shutdown, wait=False, cancel_futures=True
-            )
+            self._closing = weakref.finalize(self, self._pool.shutdown, wait=False, cancel_futures=True)
         waiting = len(self.results) - WAITING_PER_WORKER * self.num_workers
         if waiting >= 0:
             self.results[waiting]['counts'].result()
@@ -190,9 +181,7 @@ class EdgeMetric(BaseMetric):
             raise ValueError('EdgeMetric was given no prediction: the data set is empty')
         for entry in results:
             if isinstance(entry['counts'], str):
-                raise RuntimeError(
-                    f'EdgeMetric could not match the edges of {entry["picture"]}: {entry["counts"]}'
-                )
+                raise RuntimeError(f'EdgeMetric could not match the edges of {entry["picture"]}: {entry["counts"]}')
         scores = edge_scores([EdgeCounts(*entry['counts']) for entry in results], self.thresholds)
         if self.sample_file:
             _write_images(self.sample_file, results, scores)

@@ -7,12 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from genseg_mm.boundary_files import read_boundaries
-from genseg_mm.evaluation.edges.edge_matching import (
-    MAX_DISTANCE,
-    EdgeCounts,
-    count_edges,
-    edge_thresholds,
-)
+from genseg_mm.evaluation.edges.edge_matching import MAX_DISTANCE, EdgeCounts, count_edges, edge_thresholds
 from genseg_mm.image_files import read_stored
 
 STEPS_BETWEEN_THRESHOLDS = 100
@@ -59,12 +54,7 @@ class EdgeScores(NamedTuple):
 
     def metrics(self) -> dict[str, float]:
         """``ODS_F``, ``OIS_F`` and ``AP`` in percent, and ``ODS_threshold`` in [0, 1]."""
-        return dict(
-            ODS_F=100 * self.ods.f,
-            ODS_threshold=self.ods.threshold,
-            OIS_F=100 * self.ois_f,
-            AP=100 * self.ap,
-        )
+        return dict(ODS_F=100 * self.ods.f, ODS_threshold=self.ods.threshold, OIS_F=100 * self.ois_f, AP=100 * self.ap)
 
 
 def edge_scores(counts: Sequence[EdgeCounts], thresholds: np.ndarray) -> EdgeScores:
@@ -92,9 +82,7 @@ def edge_scores(counts: Sequence[EdgeCounts], thresholds: np.ndarray) -> EdgeSco
         EdgeCounts(
             pooled.truth,
             *(
-                np.array(
-                    [sum(int(own[part][place]) for own, place in zip(counts, chosen, strict=True))]
-                )
+                np.array([sum(int(own[part][place]) for own, place in zip(counts, chosen, strict=True))])
                 for part in (1, 2, 3)
             ),
         )
@@ -219,7 +207,5 @@ def _files(folder: str | Path, suffix: str, what: str) -> dict[str, Path]:
 def _read_edge_map(path: Path) -> np.ndarray:
     strength, mode = read_stored(path, str(path), 'a PNG of edges')
     if mode not in ('L', '1'):
-        raise ValueError(
-            f'{path}: expected a PNG of one channel with 8 bits (mode L), but got mode {mode}'
-        )
+        raise ValueError(f'{path}: expected a PNG of one channel with 8 bits (mode L), but got mode {mode}')
     return (strength if mode == 'L' else strength.astype(np.uint8) * 255) / 255

@@ -26,19 +26,12 @@ def check_choices(point_choice: str | Sequence[str]) -> tuple[str, ...]:
     """One or several choices as a tuple, or a ValueError."""
     choices = (point_choice,) if isinstance(point_choice, str) else tuple(point_choice)
     if not choices or len(set(choices)) < len(choices) or not set(choices) <= set(CHOICES):
-        raise ValueError(
-            f'point_choice must be one or several of {CHOICES}, each once, but got {point_choice!r}'
-        )
+        raise ValueError(f'point_choice must be one or several of {CHOICES}, each once, but got {point_choice!r}')
     return choices
 
 
 def choose_points(
-    choice: str,
-    data_sample: Mapping,
-    sample: PointSample,
-    truth: list[Tensor],
-    seed: int,
-    num_all: int,
+    choice: str, data_sample: Mapping, sample: PointSample, truth: list[Tensor], seed: int, num_all: int
 ) -> Prompts:
     """The prompts of a sample's instances.
 
@@ -75,9 +68,7 @@ def choose_points(
         places.extend(drawn)
         owners.extend([row] * len(drawn))
     points = torch.from_numpy(as_points(np.asarray(places, np.int64), width))[:, None]
-    return Prompts(
-        points.to(sample.points.device), None, np.asarray(owners) if choice == 'all' else None
-    )
+    return Prompts(points.to(sample.points.device), None, np.asarray(owners) if choice == 'all' else None)
 
 
 def mean_of_owners(ious: np.ndarray, owners: np.ndarray | None, num: int) -> np.ndarray:

@@ -26,12 +26,7 @@ def mask_ious(masks: Tensor, truth: list[Tensor], allowed: Tensor | None = None)
 
 
 def radius_ious(
-    colors: Tensor,
-    points: Tensor,
-    truth: list[Tensor],
-    radii: Tensor,
-    sigma: float,
-    allowed: Tensor | None = None,
+    colors: Tensor, points: Tensor, truth: list[Tensor], radii: Tensor, sigma: float, allowed: Tensor | None = None
 ) -> np.ndarray:
     """IoU of the masks of colours nearer than each radius to the colour at a prompt's points.
 
@@ -60,9 +55,7 @@ def radius_ious(
         distances = distances.flatten()
         areas = _counts_below(distances, radii)
         overlaps = _counts_below(distances[pixels], radii)
-        ious[row] = [
-            _iou(area, overlap, len(pixels)) for area, overlap in zip(areas, overlaps, strict=True)
-        ]
+        ious[row] = [_iou(area, overlap, len(pixels)) for area, overlap in zip(areas, overlaps, strict=True)]
     return ious
 
 

@@ -22,17 +22,8 @@ from genseg_mm.evaluation.point_prompts.point_prompt_ious import (
     radius_ious,
     truth_pixels,
 )
-from genseg_mm.evaluation.point_prompts.point_prompt_results import (
-    PromptTable,
-    collapse_share,
-    percent,
-    write_prompts,
-)
-from genseg_mm.evaluation.point_prompts.point_prompt_samples import (
-    PointSample,
-    masks_of_model,
-    read_sample,
-)
+from genseg_mm.evaluation.point_prompts.point_prompt_results import PromptTable, collapse_share, percent, write_prompts
+from genseg_mm.evaluation.point_prompts.point_prompt_samples import PointSample, masks_of_model, read_sample
 from genseg_mm.functional.control_maps import position_map, raw_image
 from genseg_mm.functional.point_prompting import masks_from_points, prompt_settings
 from genseg_mm.registry import METRICS
@@ -197,9 +188,7 @@ class PointPromptMetric(BaseMetric):
         maps = self._maps(data_sample, sample, image)
         ious = {}
         for place, choice in enumerate(choices):
-            prompts = choose_points(
-                choice, data_sample, sample, truth, seed=self.seed, num_all=self.num_all
-            )
+            prompts = choose_points(choice, data_sample, sample, truth, seed=self.seed, num_all=self.num_all)
             for name, (colors, allowed) in maps.items():
                 masks = None
                 if name == 'mIoU' and choice == 'given' and self.settings is not None:
@@ -235,12 +224,7 @@ class PointPromptMetric(BaseMetric):
         return maps
 
     def _ious(
-        self,
-        colors: Tensor,
-        prompts: Prompts,
-        truth: list[Tensor],
-        allowed: Tensor | None,
-        masks: Tensor | None,
+        self, colors: Tensor, prompts: Prompts, truth: list[Tensor], allowed: Tensor | None, masks: Tensor | None
     ) -> np.ndarray:
         """IoU of K instances at R radii (R = 1 under a rule), (K, R) float64."""
         parts = [np.zeros((0, max(1, len(self.radii))))]

@@ -31,15 +31,10 @@ class PromptTable(NamedTuple):
             subset=np.repeat(subsets, counts),
             band=size_band(np.concatenate([entry['areas'] for entry in entries])),
             own_id=np.concatenate([entry['own_ids'] for entry in entries]),
-            ious={
-                name: np.concatenate([entry['ious'][name] for entry in entries])
-                for name in entries[0]['ious']
-            },
+            ious={name: np.concatenate([entry['ious'][name] for entry in entries]) for name in entries[0]['ious']},
         )
 
-    def means(
-        self, columns: Mapping[str, int], held_out: np.ndarray, size_bands: bool
-    ) -> dict[str, float]:
+    def means(self, columns: Mapping[str, int], held_out: np.ndarray, size_bands: bool) -> dict[str, float]:
         """Mean IoU in percent by subset, and over all that is held out, for each map.
 
         The sums are rounded once (math.fsum), so that no order matters.

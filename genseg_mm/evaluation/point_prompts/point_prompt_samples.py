@@ -128,8 +128,7 @@ def _colors(sample: Mapping[str, Any], where: str) -> Tensor:
     if prediction is None or len(prediction['data']) != 3:
         came = 'neither' if prediction is None else f'{len(prediction["data"])} channels'
         raise ValueError(
-            'PointPromptMetric expects pred_color_map, or seg_logits of 3 channels, '
-            f'but got {came} ({where})'
+            f'PointPromptMetric expects pred_color_map, or seg_logits of 3 channels, but got {came} ({where})'
         )
     colors = prediction['data'].float()
     check_finite(colors, 'colours', f'PointPromptMetric ({where})')

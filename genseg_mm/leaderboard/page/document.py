@@ -16,11 +16,7 @@ from genseg_mm.leaderboard.tables import Table
 
 
 def html_text(
-    title: str,
-    suite: Mapping[str, Any],
-    tables: Sequence[Table],
-    records: Sequence[Record],
-    created: datetime,
+    title: str, suite: Mapping[str, Any], tables: Sequence[Table], records: Sequence[Record], created: datetime
 ) -> str:
     """One HTML file with everything in it.
 
@@ -38,15 +34,9 @@ def html_text(
     if left_out:
         sections.append(tag('p', f'Nothing is measured yet for: {", ".join(left_out)}.', class_='note'))
     if records:
-        sections += [
-            times_section(records, anchors),
-            runs_section(records, anchors, _shown_metrics(tables)),
-        ]
+        sections += [times_section(records, anchors), runs_section(records, anchors, _shown_metrics(tables))]
     body = tag(
-        'body',
-        _header(title, suite, tables, records, created),
-        tag('main', *sections),
-        tag('script', Markup(script)),
+        'body', _header(title, suite, tables, records, created), tag('main', *sections), tag('script', Markup(script))
     )
     head = tag(
         'head',
@@ -77,10 +67,7 @@ def _packaged(name: str) -> str:
 
 def _policy(style: str, script: str) -> str:
     """Nothing is loaded, and no other style or script runs, whatever a text of a record contains."""
-    hashes = [
-        base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-        for text in (style, script)
-    ]
+    hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, script)]
     return (
         f"default-src 'none'; img-src data:; style-src 'sha256-{hashes[0]}'; script-src 'sha256-{hashes[1]}'; "
         "base-uri 'none'; form-action 'none'"
@@ -88,11 +75,7 @@ def _policy(style: str, script: str) -> str:
 
 
 def _header(
-    title: str,
-    suite: Mapping[str, Any],
-    tables: Sequence[Table],
-    records: Sequence[Record],
-    created: datetime,
+    title: str, suite: Mapping[str, Any], tables: Sequence[Table], records: Sequence[Record], created: datetime
 ) -> Markup:
     models = len({record.model['name'] for record in records if not record.is_control})
     benchmarks = len({record.benchmark['name'] for record in records})
@@ -122,21 +105,11 @@ def _count(number: int, noun: str, more: str) -> str:
 
 def _legend(tables: Sequence[Table]) -> Markup:
     shown = {
-        'measured' if row.measured and row.status == 'model' else row.status
-        for table in tables
-        for row in table.rows
+        'measured' if row.measured and row.status == 'model' else row.status for table in tables for row in table.rows
     }
-    lines = [
-        tag('div', tag('dt', mark(kind)), tag('dd', meaning))
-        for kind, meaning in MARKS.items()
-        if kind in shown
-    ]
+    lines = [tag('div', tag('dt', mark(kind)), tag('dd', meaning)) for kind, meaning in MARKS.items() if kind in shown]
     lines.append(
-        tag(
-            'div',
-            tag('dt', tag('strong', '88.3')),
-            tag('dd', 'the best of its column among comparable numbers'),
-        )
+        tag('div', tag('dt', tag('strong', '88.3')), tag('dd', 'the best of its column among comparable numbers'))
     )
     if any(cell.problem for table in tables for row in table.rows for cell in row.cells):
         sign = tag('span', '⚠', class_='warning')

@@ -16,9 +16,7 @@ def anchors_of(records: Sequence[Record]) -> dict[tuple[str, str], str]:
 
 
 def runs_section(
-    records: Sequence[Record],
-    anchors: Mapping[tuple[str, str], str],
-    metrics: Mapping[str, Sequence[str]],
+    records: Sequence[Record], anchors: Mapping[tuple[str, str], str], metrics: Mapping[str, Sequence[str]]
 ) -> Markup:
     """Details of all runs, by model.
 
@@ -64,33 +62,17 @@ def times_section(records: Sequence[Record], anchors: Mapping[tuple[str, str], s
         lines.append(
             tag(
                 'tr',
-                tag(
-                    'th',
-                    tag('span', name, class_='name'),
-                    scope='row',
-                    class_='method',
-                    data_value=name,
-                ),
+                tag('th', tag('span', name, class_='name'), scope='row', class_='method', data_value=name),
                 tag('td', link, class_='text', data_value=record.benchmark['title']),
                 *cells,
             )
         )
     caption = tag('caption', 'Time per item of each run')
-    table = tag(
-        'table',
-        caption,
-        tag('thead', tag('tr', *head)),
-        tag('tbody', *lines),
-        class_='sortable scores times',
-    )
+    table = tag('table', caption, tag('thead', tag('tr', *head)), tag('tbody', *lines), class_='sortable scores times')
     return tag(
         'section',
         tag('h2', 'Time per item'),
-        tag(
-            'p',
-            'Wall-clock time on the hardware of the run, so compare only equal hardware.',
-            class_='note',
-        ),
+        tag('p', 'Wall-clock time on the hardware of the run, so compare only equal hardware.', class_='note'),
         tag('div', table, class_='scroll', role='region', tabindex='0', aria_label='Time per item'),
         id='times',
         class_='board',

@@ -52,9 +52,7 @@ def mark(kind: str) -> Markup:
     return tag('span', kind, class_=f'mark {kind}')
 
 
-def heading(
-    text: str, number: bool, first: str, sorted_: str | None = None, class_: str = ''
-) -> Markup:
+def heading(text: str, number: bool, first: str, sorted_: str | None = None, class_: str = '') -> Markup:
     """A column heading that sorts by click or key.
 
     Args:
@@ -78,11 +76,7 @@ def _rule(table: Table) -> str:
     by = f'by {spec.rank_by}' if spec.rank_by else 'by the mean of the ranks over all columns'
     if len(spec.columns) == 1:
         by = f'by {spec.columns[0].name}'
-    rule = (
-        ''
-        if table.why_unranked()
-        else f'Ranked {by}, numbers as shown; a row that lacks one of them has no place.'
-    )
+    rule = '' if table.why_unranked() else f'Ranked {by}, numbers as shown; a row that lacks one of them has no place.'
     if spec.protocol:
         rule = f'Protocol: {spec.protocol}. {rule}'
     published = [row for row in table.rows if not row.measured]
@@ -93,10 +87,7 @@ def _rule(table: Table) -> str:
 
 def _why_apart(spec: TableSpec) -> str:
     what = f'another protocol than "{spec.protocol}"' if spec.protocol else 'another protocol'
-    return (
-        f'Published numbers of {what}, derived or unconfirmed ones: to be read, not compared with the '
-        'numbers above.'
-    )
+    return f'Published numbers of {what}, derived or unconfirmed ones: to be read, not compared with the numbers above.'
 
 
 def _scroller(content: Markup, label: str) -> Markup:
@@ -108,15 +99,11 @@ def _column_headings(spec: TableSpec) -> list[Markup]:
     headings = []
     for column in spec.columns:
         text = column.name if column.unit in ('%', '') else f'{column.name} ({column.unit})'
-        headings.append(
-            heading(text, True, 'ascending' if column.better == 'lower' else 'descending')
-        )
+        headings.append(heading(text, True, 'ascending' if column.better == 'lower' else 'descending'))
     return headings
 
 
-def _main_table(
-    table: Table, rows: Sequence[Row], anchors: Mapping[tuple[str, str], str]
-) -> Markup:
+def _main_table(table: Table, rows: Sequence[Row], anchors: Mapping[tuple[str, str], str]) -> Markup:
     spec, widths = table.spec, _decimals(rows)
     ranked = any(row.place for row in rows)
     head = tag(
@@ -138,22 +125,13 @@ def _main_table(
     return tag('table', caption, tag('thead', head), *bodies, class_='sortable scores')
 
 
-def _main_line(
-    spec: TableSpec, row: Row, widths: Sequence[int], anchors: Mapping[tuple[str, str], str]
-) -> Markup:
+def _main_line(spec: TableSpec, row: Row, widths: Sequence[int], anchors: Mapping[tuple[str, str], str]) -> Markup:
     if row.place:
         place = tag('td', row.place, class_='place', data_value=row.place)
     else:
         place = tag('td', tag('abbr', DASH, title=_why_no_place(spec, row)), class_='place')
     cells = [_cell(cell, width, anchors) for cell, width in zip(row.cells, widths, strict=True)]
-    return tag(
-        'tr',
-        place,
-        _method(row),
-        *cells,
-        _source(row, anchors),
-        class_='ours' if row.measured else None,
-    )
+    return tag('tr', place, _method(row), *cells, _source(row, anchors), class_='ours' if row.measured else None)
 
 
 def _why_no_place(spec: TableSpec, row: Row) -> str:
@@ -207,9 +185,7 @@ def _mark_of(footnote: int) -> str:
 def _problems(table: Table) -> Markup | None:
     """Footnotes of the warnings."""
     items = [
-        tag(
-            'li', tag('span', _mark_of(number), class_='warning'), f' {", ".join(where)}: {problem}'
-        )
+        tag('li', tag('span', _mark_of(number), class_='warning'), f' {", ".join(where)}: {problem}')
         for number, (problem, where) in enumerate(table.problems().items(), 1)
     ]
     return tag('ul', *items, class_='problems') if items else None
@@ -232,19 +208,14 @@ def _group_line(text: str, span: int) -> Markup:
 def _apart_table(table: Table, rows: Sequence[Row]) -> Markup:
     spec, widths = table.spec, _decimals(rows)
     head = tag(
-        'tr',
-        heading('Method', False, 'ascending'),
-        *_column_headings(spec),
-        heading('Source', False, 'ascending'),
+        'tr', heading('Method', False, 'ascending'), *_column_headings(spec), heading('Source', False, 'ascending')
     )
     bodies = []
     for protocol in dict.fromkeys(row.protocol for row in rows):
         lines = [_group_line(f'Protocol: {protocol}', len(spec.columns) + 2)]
         for row in rows:
             if row.protocol == protocol:
-                cells = [
-                    _cell(cell, width, {}) for cell, width in zip(row.cells, widths, strict=True)
-                ]
+                cells = [_cell(cell, width, {}) for cell, width in zip(row.cells, widths, strict=True)]
                 lines.append(tag('tr', _method(row), *cells, _source(row, {})))
         bodies.append(tag('tbody', *lines))
     caption = tag('caption', f'{spec.title}: published numbers of other protocols, not ranked')
@@ -268,17 +239,7 @@ def _footnotes(table: Table) -> Markup | None:
     for reason, where in reasons.items():
         items.append(tag('li', f'{reason[:1].upper()}{reason[1:]}: {", ".join(where)}.'))
     if table.elsewhere:
-        items.append(
-            tag(
-                'li',
-                f'{table.elsewhere} published numbers belong to columns that this table does not have.',
-            )
-        )
+        items.append(tag('li', f'{table.elsewhere} published numbers belong to columns that this table does not have.'))
     if not items:
         return None
-    return tag(
-        'details',
-        tag('summary', 'What is missing'),
-        tag('ul', join(items)),
-        class_='footnotes',
-    )
+    return tag('details', tag('summary', 'What is missing'), tag('ul', join(items)), class_='footnotes')

@@ -33,9 +33,5 @@ def tag(name: str, /, *children: object, **attributes: object) -> Markup:
 
 def join(children: Iterable[object], between: str = '') -> Markup:
     """Children one after another; see `tag`."""
-    texts = (
-        child if isinstance(child, Markup) else html.escape(str(child))
-        for child in children
-        if child is not None
-    )
+    texts = (child if isinstance(child, Markup) else html.escape(str(child)) for child in children if child is not None)
     return Markup(html.escape(between).join(texts))

@@ -83,9 +83,7 @@ class MAEColorer(NetworkSizeMixin, BaseModule):
         self.side = stated.get('size', self.mae.config.image_size)
         if self.side % self.patch_size:
             said = f'{pretrained}: the size of preprocessor_config.json' if 'size' in stated else 'image_size'
-            raise ValueError(
-                f'{said} must be a multiple of the patch size {self.patch_size}, but got {self.side}'
-            )
+            raise ValueError(f'{said} must be a multiple of the patch size {self.patch_size}, but got {self.side}')
         self.register_buffer('mean', torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer('std', torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
@@ -171,14 +169,10 @@ def sincos_positions(dim: int, height: int, width: int) -> Tensor:
         ValueError: If dim is no multiple of 4.
     """
     if dim % 4:
-        raise ValueError(
-            f'hidden_size and decoder_hidden_size must be multiples of 4, but got {dim}'
-        )
+        raise ValueError(f'hidden_size and decoder_hidden_size must be multiples of 4, but got {dim}')
     frequencies = 10000.0 ** -(torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))
     rows, columns = torch.meshgrid(
-        torch.arange(height, dtype=torch.float64),
-        torch.arange(width, dtype=torch.float64),
-        indexing='ij',
+        torch.arange(height, dtype=torch.float64), torch.arange(width, dtype=torch.float64), indexing='ij'
     )
     parts = []
     for position in (columns, rows):

@@ -53,9 +53,7 @@ def released_kind(source: str) -> str:
         config = read_json_dict(file) if file.is_file() else {}
     if config.get('model_type') == 'vit_mae':
         return 'mae'
-    found = (
-        f'a config.json of model_type {config.get("model_type")!r}' if config else 'neither file'
-    )
+    found = f'a config.json of model_type {config.get("model_type")!r}' if config else 'neither file'
     if not config and not is_hub_id(source):
         names = sorted(path.name for path in Path(source).expanduser().iterdir())
         found = f'{", ".join(names[:6])}{", ..." if len(names) > 6 else ""}' if names else 'no file'
@@ -86,9 +84,7 @@ def is_hub_id(source: str) -> bool:
         raise ValueError(f'expected a released folder or hub id, but got the file {source}{hint}')
     if HUB_ID.fullmatch(str(source)) and path.suffix not in _WEIGHT_FILES:
         return True
-    raise FileNotFoundError(
-        f'released weights {source}: no such folder, and not a hub id (owner/name) either'
-    )
+    raise FileNotFoundError(f'released weights {source}: no such folder, and not a hub id (owner/name) either')
 
 
 def find_pipeline(source: str) -> Path:
@@ -105,28 +101,20 @@ def find_pipeline(source: str) -> Path:
 
         if _hub_file(source, 'model_index.json') is None:
             raise ValueError(f'{source} has no model_index.json: not a Stable Diffusion pipeline')
-        patterns = [
-            f'{part}/*.{kind}' for part in PIPELINE_PARTS for kind in ('json', 'txt', 'safetensors')
-        ]
+        patterns = [f'{part}/*.{kind}' for part in PIPELINE_PARTS for kind in ('json', 'txt', 'safetensors')]
         with reading(source):
             folder = Path(
                 snapshot_download(
-                    source,
-                    allow_patterns=['model_index.json', *patterns],
-                    ignore_patterns=list(_LEFT_OUT),
+                    source, allow_patterns=['model_index.json', *patterns], ignore_patterns=list(_LEFT_OUT)
                 )
             )
             if (folder / 'unet').is_dir() and not any((folder / 'unet').glob('*.safetensors')):
                 # A repository of half precision only.
-                snapshot_download(
-                    source, allow_patterns=[f'{part}/*.fp16.*' for part in PIPELINE_PARTS]
-                )
+                snapshot_download(source, allow_patterns=[f'{part}/*.fp16.*' for part in PIPELINE_PARTS])
     else:
         folder = Path(source).expanduser().resolve()
     if not (folder / 'model_index.json').is_file():
-        raise FileNotFoundError(
-            f'{folder} has no model_index.json: expected the folder of a Stable Diffusion pipeline'
-        )
+        raise FileNotFoundError(f'{folder} has no model_index.json: expected the folder of a Stable Diffusion pipeline')
     read_json_dict(folder / 'model_index.json')
     missing = [part for part in PIPELINE_PARTS if not (folder / part).is_dir()]
     if missing:
@@ -174,9 +162,7 @@ def empty_prompt(folder: Path) -> Tensor:
         tokenizer = CLIPTokenizer.from_pretrained(str(place))
     place = folder / 'text_encoder'
     _check_files(place, 'config.json', '*.safetensors')
-    encoder = load_part(
-        CLIPTextModel.from_pretrained, place, use_safetensors=True, dtype=torch.float32
-    )
+    encoder = load_part(CLIPTextModel.from_pretrained, place, use_safetensors=True, dtype=torch.float32)
     length = encoder.config.max_position_embeddings
     ids = tokenizer('', padding='max_length', max_length=length, truncation=True).input_ids
     if tokenizer('').input_ids != ids[:2] or max(ids) >= encoder.config.vocab_size:
@@ -232,10 +218,7 @@ def read_preprocessor(source: str) -> dict[str, Any]:
             if not _is_cached(source, 'config.json'):
                 raise
             # An older copy in the cache, without this file, and no hub to ask.
-            warnings.warn(
-                f"{error}; meanwhile ImageNet's mean and std and the model's own size are used",
-                stacklevel=2,
-            )
+            warnings.warn(f"{error}; meanwhile ImageNet's mean and std and the model's own size are used", stacklevel=2)
             return {}
     else:
         file = Path(source).expanduser() / name
@@ -261,9 +244,7 @@ def read_preprocessor(source: str) -> dict[str, Any]:
         size = sides.pop() if len(sides) == 1 else size
     if size is not None:
         if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-            raise ValueError(
-                f'{file}: size must be the side of a square in pixels, but got {settings["size"]!r}'
-            )
+            raise ValueError(f'{file}: size must be the side of a square in pixels, but got {settings["size"]!r}')
         found['size'] = size
     scale = settings.get('rescale_factor', 1 / 255)
     if not isinstance(scale, int | float) or abs(scale * 255 - 1) > 1e-3:
@@ -324,9 +305,7 @@ def find_mae(source: str) -> str:
     if not variants_of(place):
         raise FileNotFoundError(f'{place} has no weights: expected model.safetensors')
     if (kind := read_json_dict(place / 'config.json').get('model_type')) != 'vit_mae':
-        raise ValueError(
-            f"{place} is not a ViT-MAE: expected model_type 'vit_mae', but got {kind!r}"
-        )
+        raise ValueError(f"{place} is not a ViT-MAE: expected model_type 'vit_mae', but got {kind!r}")
     return str(place)
 
 
@@ -346,9 +325,7 @@ def _hub_file(source: str, name: str) -> Path | None:
         return None
     except (OSError, ValueError) as error:  # no such repository, no permission, no connection
         text = ' '.join(str(error).split())[:300]
-        raise ValueError(
-            f'{source}: no such folder here, and the hub did not give {name}: {text}'
-        ) from error
+        raise ValueError(f'{source}: no such folder here, and the hub did not give {name}: {text}') from error
 
 
 def _is_cached(source: str, name: str) -> bool:

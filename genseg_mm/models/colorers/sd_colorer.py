@@ -97,9 +97,7 @@ class SDColorer(NetworkSizeMixin, BaseModule):
             self.unet, self.codec, text, scheduler = _pretrained_parts(self.source)
         else:
             self.unet, self.codec, text, scheduler = _fresh_parts(config)
-        self.resolution = (
-            NATIVE if self.source is None else default_processing_resolution(self.source)
-        )
+        self.resolution = NATIVE if self.source is None else default_processing_resolution(self.source)
         self._check_parts(text)
         self.register_buffer('text', text, persistent=False)  # (1, L, D)
         self.prediction_type = prediction_type or scheduler.get('prediction_type', 'epsilon')
@@ -135,10 +133,7 @@ class SDColorer(NetworkSizeMixin, BaseModule):
         """Latent that the step starts from (``'image'``, ``'zero'``) and tokens of the prompt, as set now."""
         parity = self.parity or ('training' if self.training else 'released')
         step_from, num_text_tokens = PARITIES[parity]
-        return (
-            self.step_from or step_from,
-            self.num_text_tokens or num_text_tokens or self.text.shape[1],
-        )
+        return (self.step_from or step_from, self.num_text_tokens or num_text_tokens or self.text.shape[1])
 
     def forward(self, images: Tensor) -> Tensor:
         """Colours images.
@@ -195,9 +190,7 @@ class SDColorer(NetworkSizeMixin, BaseModule):
                 f'gives {text.shape[-1]}'
             )
         if self.num_text_tokens is not None and not 1 <= self.num_text_tokens <= text.shape[1]:
-            raise ValueError(
-                f'num_text_tokens must be 1 ... {text.shape[1]}, but got {self.num_text_tokens}'
-            )
+            raise ValueError(f'num_text_tokens must be 1 ... {text.shape[1]}, but got {self.num_text_tokens}')
 
 
 def clean_latents(output: Tensor, start: Tensor, alpha_bar: float, prediction_type: str) -> Tensor:

@@ -51,9 +51,7 @@ class UNetColorer(NetworkSizeMixin, BaseModule):
                     f'{key} of UNetColorer must be 3 * patch_size ** 2 = {channels}, '
                     f'but got {config[key]}; leave it out of the config'
                 )
-        self.unet = UNet2DConditionModel(
-            **{**config, 'in_channels': channels, 'out_channels': channels}
-        )
+        self.unet = UNet2DConditionModel(**{**config, 'in_channels': channels, 'out_channels': channels})
         if gradient_checkpointing:
             self.unet.enable_gradient_checkpointing()
         self.patch_size = patch_size

@@ -4,12 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from genseg_mm.models.dit_families.text_inputs import pooled_or_zeros
-from genseg_mm.models.dit_families.token_condition import (
-    TokenFamily,
-    float32_timestep,
-    pack,
-    unpack,
-)
+from genseg_mm.models.dit_families.token_condition import TokenFamily, float32_timestep, pack, unpack
 from genseg_mm.models.prompt_encoders import PromptEmbeddings
 
 
@@ -47,12 +42,7 @@ class FluxFamily(TokenFamily):
         return 2, 2
 
     def velocity_of_one_kind(
-        self,
-        transformer: nn.Module,
-        noisy: Tensor,
-        sigma: Tensor,
-        prompt: PromptEmbeddings,
-        image: Tensor | None,
+        self, transformer: nn.Module, noisy: Tensor, sigma: Tensor, prompt: PromptEmbeddings, image: Tensor | None
     ) -> Tensor:
         """See :meth:`TokenFamily.velocity_of_one_kind`."""
         height, width = noisy.shape[-2:]
@@ -67,9 +57,7 @@ class FluxFamily(TokenFamily):
             velocity = transformer(
                 hidden_states=tokens,
                 encoder_hidden_states=prompt.states,
-                pooled_projections=pooled_or_zeros(
-                    prompt, transformer.config.pooled_projection_dim
-                ),
+                pooled_projections=pooled_or_zeros(prompt, transformer.config.pooled_projection_dim),
                 timestep=sigma,
                 guidance=guidance,
                 img_ids=(ids + offsets).flatten(0, 1),

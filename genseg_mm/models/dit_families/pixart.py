@@ -24,9 +24,7 @@ class PixArtFamily(DiTFamily):
     def prepare(self, transformer: nn.Module) -> list[str]:
         """Cuts the learned variance off a released model and widens its patch embedding."""
         if transformer.caption_projection is None:
-            raise ValueError(
-                'family pixart expects a text-to-image model, but got caption_channels=None'
-            )
+            raise ValueError('family pixart expects a text-to-image model, but got caption_channels=None')
         new = []
         config = transformer.config
         if config.out_channels == 2 * config.in_channels:
@@ -48,9 +46,7 @@ class PixArtFamily(DiTFamily):
         conditions = dict(resolution=None, aspect_ratio=None)
         if transformer.use_additional_conditions:
             size = noisy.new_tensor([height, width]) * PIXELS_PER_LATENT
-            conditions = dict(
-                resolution=size.expand(num, 2), aspect_ratio=(size[0] / size[1]).expand(num, 1)
-            )
+            conditions = dict(resolution=size.expand(num, 2), aspect_ratio=(size[0] / size[1]).expand(num, 1))
         return transformer(
             hidden_states=with_image_channels(noisy, image_latents, has_image),  # (N, 2C, H, W)
             encoder_hidden_states=prompt.states,
@@ -66,12 +62,7 @@ def _cut_variance(transformer: nn.Module) -> None:
     config = transformer.config
     channels = config.in_channels
     old = transformer.proj_out
-    new = nn.Linear(
-        old.in_features,
-        old.out_features // 2,
-        dtype=old.weight.dtype,
-        device=old.weight.device,
-    )
+    new = nn.Linear(old.in_features, old.out_features // 2, dtype=old.weight.dtype, device=old.weight.device)
     with torch.no_grad():
         # Rows are ordered (row in patch, column in patch, channel).
         new.weight.copy_(old.weight.unflatten(0, (-1, 2 * channels))[:, :channels].flatten(0, 1))

@@ -3,12 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from genseg_mm.models.dit_families.token_condition import (
-    TokenFamily,
-    float32_timestep,
-    pack,
-    unpack,
-)
+from genseg_mm.models.dit_families.token_condition import TokenFamily, float32_timestep, pack, unpack
 from genseg_mm.models.prompt_encoders import PromptEmbeddings
 
 
@@ -33,11 +28,7 @@ class QwenImageFamily(TokenFamily):
                 'family qwen_image expects latents packed 2 x 2 (patch_size=2, in_channels = 4 out_channels), but got '
                 f'patch_size={config.patch_size}, in_channels={config.in_channels}, out_channels={channels}'
             )
-        unfit = [
-            key
-            for key in ('guidance_embeds', 'use_additional_t_cond', 'use_layer3d_rope')
-            if config.get(key)
-        ]
+        unfit = [key for key in ('guidance_embeds', 'use_additional_t_cond', 'use_layer3d_rope') if config.get(key)]
         if unfit:
             raise ValueError(
                 f'family qwen_image expects Qwen-Image or Qwen-Image-Edit, but got {", ".join(unfit)}=True (as in '
@@ -57,12 +48,7 @@ class QwenImageFamily(TokenFamily):
         return 2, 2
 
     def velocity_of_one_kind(
-        self,
-        transformer: nn.Module,
-        noisy: Tensor,
-        sigma: Tensor,
-        prompt: PromptEmbeddings,
-        image: Tensor | None,
+        self, transformer: nn.Module, noisy: Tensor, sigma: Tensor, prompt: PromptEmbeddings, image: Tensor | None
     ) -> Tensor:
         """See :meth:`TokenFamily.velocity_of_one_kind`."""
         height, width = noisy.shape[-2:]

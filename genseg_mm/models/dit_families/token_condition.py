@@ -46,12 +46,7 @@ class TokenFamily(DiTFamily):
         return result
 
     def velocity_of_one_kind(
-        self,
-        transformer: nn.Module,
-        noisy: Tensor,
-        sigma: Tensor,
-        prompt: PromptEmbeddings,
-        image: Tensor | None,
+        self, transformer: nn.Module, noisy: Tensor, sigma: Tensor, prompt: PromptEmbeddings, image: Tensor | None
     ) -> Tensor:
         """As :meth:`velocity`, for samples that all have an image, latents (N, C, H, W), or that have none."""
         raise NotImplementedError

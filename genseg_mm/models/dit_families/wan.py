@@ -33,9 +33,7 @@ class WanFamily(TokenFamily):
                 'image-to-video models take their image another way; use a T2V or TI2V model'
             )
         if config.patch_size[0] != 1:
-            raise ValueError(
-                f'family wan expects patches of one frame, but got patch_size={tuple(config.patch_size)}'
-            )
+            raise ValueError(f'family wan expects patches of one frame, but got patch_size={tuple(config.patch_size)}')
         return []
 
     def latent_channels(self, transformer: nn.Module) -> int:
@@ -47,12 +45,7 @@ class WanFamily(TokenFamily):
         return tuple(transformer.config.patch_size[1:])
 
     def velocity_of_one_kind(
-        self,
-        transformer: nn.Module,
-        noisy: Tensor,
-        sigma: Tensor,
-        prompt: PromptEmbeddings,
-        image: Tensor | None,
+        self, transformer: nn.Module, noisy: Tensor, sigma: Tensor, prompt: PromptEmbeddings, image: Tensor | None
     ) -> Tensor:
         """See :meth:`TokenFamily.velocity_of_one_kind`."""
         timestep, frames = sigma * 1000, noisy[:, :, None]  # (N,), (N, C, 1, H, W)
@@ -63,8 +56,5 @@ class WanFamily(TokenFamily):
             timestep = timestep[:, None].repeat_interleave(tokens, 1)  # (N, tokens)
             timestep = torch.cat([torch.zeros_like(timestep), timestep], 1)  # (N, 2 tokens)
         return transformer(
-            hidden_states=frames,
-            timestep=timestep,
-            encoder_hidden_states=prompt.states,
-            return_dict=False,
+            hidden_states=frames, timestep=timestep, encoder_hidden_states=prompt.states, return_dict=False
         )[0][:, :, -1]

@@ -48,12 +48,7 @@ class ZImageFamily(TokenFamily):
         return transformer.all_final_layer[f'{self.patch_size(transformer)[0]}-1'].linear
 
     def velocity_of_one_kind(
-        self,
-        transformer: nn.Module,
-        noisy: Tensor,
-        sigma: Tensor,
-        prompt: PromptEmbeddings,
-        image: Tensor | None,
+        self, transformer: nn.Module, noisy: Tensor, sigma: Tensor, prompt: PromptEmbeddings, image: Tensor | None
     ) -> Tensor:
         """See :meth:`TokenFamily.velocity_of_one_kind`."""
         frames = list(noisy[:, :, None])  # N of (C, 1, H, W)
@@ -67,11 +62,7 @@ class ZImageFamily(TokenFamily):
                 siglip_feats=[None] * len(noisy),
             )
         backward = transformer(
-            t=1 - sigma,
-            patch_size=self.patch_size(transformer)[0],
-            f_patch_size=1,
-            return_dict=False,
-            **inputs,
+            t=1 - sigma, patch_size=self.patch_size(transformer)[0], f_patch_size=1, return_dict=False, **inputs
         )[0]
         return -torch.stack(backward)[:, :, 0]
 

@@ -44,9 +44,7 @@ class QwenVLChat:
         ValueError: If there is no chat template, or the tokenizer is another model's.
     """
 
-    def __init__(
-        self, tokenizer: str, config: object, system_prompt: str | None = None, **kwargs
-    ) -> None:
+    def __init__(self, tokenizer: str, config: object, system_prompt: str | None = None, **kwargs) -> None:
         from transformers import AutoTokenizer
 
         self.tokenizer = AutoTokenizer.from_pretrained(tokenizer, **kwargs)
@@ -68,9 +66,7 @@ class QwenVLChat:
         messages = [dict(role='user', content=_TEXT_MARK)]
         if system_prompt is not None:
             messages.insert(0, dict(role='system', content=system_prompt))
-        rendered = self.tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True
-        )
+        rendered = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         if rendered.count(_TEXT_MARK) != 1:
             raise ValueError(
                 f"the chat template of {tokenizer!r} must show the user's words once, but got {rendered!r}"

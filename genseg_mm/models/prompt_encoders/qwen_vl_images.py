@@ -34,11 +34,7 @@ class QwenVLImages:
 
         loaded = Qwen2VLImageProcessorPil.from_pretrained(processor, **kwargs)
         own = (loaded.patch_size, loaded.merge_size, loaded.temporal_patch_size)
-        model = (
-            vision_config.patch_size,
-            vision_config.spatial_merge_size,
-            vision_config.temporal_patch_size,
-        )
+        model = (vision_config.patch_size, vision_config.spatial_merge_size, vision_config.temporal_patch_size)
         if own != model:
             raise ValueError(
                 f'{processor}: expected patch, merge and temporal patch size {model} as in the model, but got {own} in '
@@ -48,9 +44,7 @@ class QwenVLImages:
         self.min_pixels = min_pixels or int(loaded.size['shortest_edge'])
         self.max_pixels = max_pixels or int(loaded.size['longest_edge'])
         if self.min_pixels > self.max_pixels:
-            raise ValueError(
-                f'min_pixels must not exceed max_pixels, but got {self.min_pixels} and {self.max_pixels}'
-            )
+            raise ValueError(f'min_pixels must not exceed max_pixels, but got {self.min_pixels} and {self.max_pixels}')
         self.mean = torch.tensor(loaded.image_mean)[:, None, None]
         self.std = torch.tensor(loaded.image_std)[:, None, None]
 
@@ -89,9 +83,7 @@ class QwenVLImages:
         num, channels = pixels.shape[:2]
         patch, merge = self.patch_size, self.merge_size
         rows, columns = size[0] // patch, size[1] // patch
-        patches = pixels.reshape(
-            num, channels, rows // merge, merge, patch, columns // merge, merge, patch
-        )
+        patches = pixels.reshape(num, channels, rows // merge, merge, patch, columns // merge, merge, patch)
         patches = patches.permute(0, 2, 5, 3, 6, 1, 4, 7)  # (N, h/m, w/m, m, m, 3, p, p)
         # An image is a film of equal frames.
         patches = patches.unsqueeze(6).expand(*[-1] * 6, self.temporal_patch_size, -1, -1)

@@ -89,11 +89,7 @@ class QwenVLPromptEncoder(FrozenPartsMixin, BaseModule):
         self.images = None
         if looks_at_images:
             self.images = QwenVLImages(
-                processor,
-                config.vision_config,
-                min_pixels,
-                max_pixels,
-                **(image_processor_kwargs or {}),
+                processor, config.vision_config, min_pixels, max_pixels, **(image_processor_kwargs or {})
             )
         else:
             self.encoder.visual.requires_grad_(False)
@@ -112,10 +108,7 @@ class QwenVLPromptEncoder(FrozenPartsMixin, BaseModule):
         self._is_init = True
 
     def forward(
-        self,
-        texts: Sequence[str],
-        images: Tensor | None = None,
-        has_image: Tensor | None = None,
+        self, texts: Sequence[str], images: Tensor | None = None, has_image: Tensor | None = None
     ) -> PromptEmbeddings:
         """Encodes prompts.
 
@@ -164,17 +157,11 @@ class QwenVLPromptEncoder(FrozenPartsMixin, BaseModule):
                 states = states + _zero_of(self.encoder.visual, states)
         return self._kept_states(states, kept)
 
-    def _shown(
-        self, texts: Sequence[str], images: Tensor | None, has_image: Tensor | None
-    ) -> list[bool]:
+    def _shown(self, texts: Sequence[str], images: Tensor | None, has_image: Tensor | None) -> list[bool]:
         if images is not None and len(images) != len(texts):
-            raise ValueError(
-                f'expected one image per text, but got {len(images)} images and {len(texts)} texts'
-            )
+            raise ValueError(f'expected one image per text, but got {len(images)} images and {len(texts)} texts')
         if has_image is not None and len(has_image) != len(texts):
-            raise ValueError(
-                f'expected has_image for each of {len(texts)} texts, but got {len(has_image)} values'
-            )
+            raise ValueError(f'expected has_image for each of {len(texts)} texts, but got {len(has_image)} values')
         if not self.looks_at_images:
             return [False] * len(texts)
         if has_image is None:
@@ -184,9 +171,7 @@ class QwenVLPromptEncoder(FrozenPartsMixin, BaseModule):
             raise ValueError('has_image names samples with an image, but got no images')
         return shown
 
-    def _sequence(
-        self, text: str, num_image_tokens: int | None, images: Tensor | None
-    ) -> tuple[list[int], list[bool]]:
+    def _sequence(self, text: str, num_image_tokens: int | None, images: Tensor | None) -> tuple[list[int], list[bool]]:
         """Tokens of one prompt, and which of their states are kept."""
         chat = self.chat
         image = [] if num_image_tokens is None else chat.image(num_image_tokens)
@@ -220,9 +205,7 @@ class QwenVLPromptEncoder(FrozenPartsMixin, BaseModule):
         num_layers = len(language_model.layers)
         layer = hidden_layer + num_layers + 1 if hidden_layer < 0 else hidden_layer
         if not 1 <= layer <= num_layers:
-            raise ValueError(
-                f'hidden_layer must be in 1..{num_layers} or -{num_layers}..-1, but got {hidden_layer}'
-            )
+            raise ValueError(f'hidden_layer must be in 1..{num_layers} or -{num_layers}..-1, but got {hidden_layer}')
         if layer < num_layers:
             language_model.layers = language_model.layers[:layer]
             language_model.norm = nn.Identity()  # it belongs to the last layer's output
@@ -249,9 +232,7 @@ def build_qwen_vl(config: dict) -> nn.Module:
         model = AutoModelForImageTextToText.from_config(AutoConfig.for_model(**config))
     inner = getattr(model, 'model', model)
     if not all(hasattr(inner, name) for name in ('visual', 'language_model', 'get_rope_index')):
-        raise ValueError(
-            f'expected a Qwen2.5-VL or Qwen3-VL of transformers, but got a {type(model).__name__}'
-        )
+        raise ValueError(f'expected a Qwen2.5-VL or Qwen3-VL of transformers, but got a {type(model).__name__}')
     return model
 
 

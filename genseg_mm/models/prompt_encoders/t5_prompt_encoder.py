@@ -79,10 +79,7 @@ class T5PromptEncoder(FrozenPartsMixin, BaseModule):
         self._is_init = True
 
     def forward(
-        self,
-        texts: Sequence[str],
-        images: Tensor | None = None,
-        has_image: Tensor | None = None,
+        self, texts: Sequence[str], images: Tensor | None = None, has_image: Tensor | None = None
     ) -> PromptEmbeddings:
         """Encodes prompts.
 
@@ -99,11 +96,7 @@ class T5PromptEncoder(FrozenPartsMixin, BaseModule):
         """
         check_texts(texts, 'prompts')
         tokens = self.tokenizer(
-            list(texts),
-            padding=self.padding,
-            truncation=True,
-            max_length=self.max_length,
-            return_tensors='pt',
+            list(texts), padding=self.padding, truncation=True, max_length=self.max_length, return_tensors='pt'
         )
         device = next(self.encoder.parameters()).device
         ids, mask = tokens.input_ids.to(device), tokens.attention_mask.to(device)

@@ -135,9 +135,7 @@ def peak_memory(run: Callable[[], Any], device: torch.device) -> int:
     return max(held, default=0)
 
 
-def count_on_meta(
-    parts: nn.Module, model: dict, size: tuple[int, int]
-) -> tuple[dict[str, int], list[str]]:
+def count_on_meta(parts: nn.Module, model: dict, size: tuple[int, int]) -> tuple[dict[str, int], list[str]]:
     """FLOPs by phase of parts from :func:`costs.without_weights.build_on_meta`, and what was left out."""
     images = torch.zeros(1, 3, *size, device='meta')
     with torch.no_grad(), ShapesOnly(), count_flops() as counter:
@@ -207,9 +205,7 @@ def _encode_prompt(encoder: nn.Module, length: int, size: tuple[int, int]) -> No
     encoder.language_model(inputs_embeds=torch.zeros(1, length, width, device='meta'))
     vision = encoder.config.vision_config
     rows, columns = (side // vision.patch_size for side in size)
-    rows, columns = (
-        n // vision.spatial_merge_size * vision.spatial_merge_size for n in (rows, columns)
-    )
+    rows, columns = (n // vision.spatial_merge_size * vision.spatial_merge_size for n in (rows, columns))
     values = 3 * vision.temporal_patch_size * vision.patch_size**2
     patches = torch.zeros(rows * columns, values, device='meta')
     encoder.visual(patches, grid_thw=torch.tensor([[1, rows, columns]], device='cpu'))

@@ -67,11 +67,7 @@ def phases(model: nn.Module) -> list[tuple[Any, str, str]]:
         found = colorer_phases(model.colorer)
         found += [(model, name, 'prompting') for name in ('prompt', 'automatic_instances')]
         return [own for own in found if hasattr(own[0], own[1])]
-    return [
-        (child, 'forward', name)
-        for name, child in model.named_children()
-        if name != 'data_preprocessor'
-    ]
+    return [(child, 'forward', name) for name, child in model.named_children() if name != 'data_preprocessor']
 
 
 def colorer_phases(colorer: nn.Module) -> list[tuple[Any, str, str]]:

@@ -139,8 +139,7 @@ def _prompt_network(cfg: dict) -> nn.Module:
         network = network.model if hasattr(network, 'lm_head') else network
         if cfg.get('hidden_layer', -1) != -1:
             raise ValueError(
-                '--meta counts a Qwen-VL with all layers: expected hidden_layer=-1, but got '
-                f'{cfg["hidden_layer"]}'
+                f'--meta counts a Qwen-VL with all layers: expected hidden_layer=-1, but got {cfg["hidden_layer"]}'
             )
     elif pretrained:
         network = MODELS.build(encoder)

@@ -47,9 +47,7 @@ class SavedBytes:
     def _pack(self, tensor: Tensor) -> Tensor:
         key = _key(tensor)
         if key not in self._owned:
-            self._kept[key] = (
-                tensor.untyped_storage()
-            )  # held, so that no other storage gets its address
+            self._kept[key] = tensor.untyped_storage()  # held, so that no other storage gets its address
         return tensor.detach()  # the tensor itself would refer to the graph that refers to it
 
 
@@ -76,9 +74,7 @@ class ShapesOnly(TorchFunctionMode):
         self._autocast = autocast
         self._copies: dict[int, Tensor] = {}
 
-    def __torch_function__(
-        self, func: Callable, types: tuple, args: tuple = (), kwargs: dict | None = None
-    ) -> Any:
+    def __torch_function__(self, func: Callable, types: tuple, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
         tensors = [one for one in tree_flatten((args, kwargs))[0] if isinstance(one, Tensor)]
         if any(tensor.is_meta for tensor in tensors):
@@ -143,13 +139,9 @@ def largest_block(model: nn.Module, saved: SavedBytes) -> Iterator[dict[str, int
     """
     largest, before, handles = dict(bytes=0), {}, []
     for block in blocks(model):
-        enter = block.register_forward_pre_hook(
-            lambda own, args: before.__setitem__(own, saved.total)
-        )
+        enter = block.register_forward_pre_hook(lambda own, args: before.__setitem__(own, saved.total))
         leave = block.register_forward_hook(
-            lambda own, args, output: largest.update(
-                bytes=max(largest['bytes'], saved.total - before[own])
-            )
+            lambda own, args, output: largest.update(bytes=max(largest['bytes'], saved.total - before[own]))
         )
         handles += [enter, leave]
     try:

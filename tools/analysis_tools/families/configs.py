@@ -5,13 +5,9 @@ named repositories on the Hugging Face hub; keys at the default of the class are
 of parameters that the model card gives, in billions; ``stride`` is image pixels per latent cell.
 """
 
-_ROPE = dict(
-    attention_head_dim=16, num_attention_heads=2, joint_attention_dim=32, axes_dims_rope=(4, 6, 6)
-)
+_ROPE = dict(attention_head_dim=16, num_attention_heads=2, joint_attention_dim=32, axes_dims_rope=(4, 6, 6))
 _QWEN_TINY = dict(patch_size=2, in_channels=16, out_channels=4, num_layers=2, **_ROPE)
-_FLUX_TINY = dict(
-    in_channels=16, num_layers=1, num_single_layers=1, pooled_projection_dim=24, **_ROPE
-)
+_FLUX_TINY = dict(in_channels=16, num_layers=1, num_single_layers=1, pooled_projection_dim=24, **_ROPE)
 
 # family -> transformer for latents of 4 channels (Sana: 20) and text states of width 32
 TINY = dict(
@@ -43,13 +39,7 @@ TINY = dict(
     ),
 )  # fmt: skip
 
-_WAN = dict(
-    attention_head_dim=128,
-    text_dim=4096,
-    freq_dim=256,
-    cross_attn_norm=True,
-    qk_norm='rms_norm_across_heads',
-)
+_WAN = dict(attention_head_dim=128, text_dim=4096, freq_dim=256, cross_attn_norm=True, qk_norm='rms_norm_across_heads')
 _QWEN = dict(
     patch_size=2, in_channels=64, out_channels=16, num_layers=60, attention_head_dim=128, num_attention_heads=24,
     joint_attention_dim=3584, axes_dims_rope=(16, 56, 56),
@@ -140,9 +130,7 @@ _SD_VAE = dict(
     down_block_types=('DownEncoderBlock2D',) * 4, up_block_types=('UpDecoderBlock2D',) * 4,
     block_out_channels=(128, 256, 512, 512), layers_per_block=2,
 )  # fmt: skip
-_T5_XXL = dict(
-    d_model=4096, d_kv=64, d_ff=10240, num_layers=24, num_heads=64, feed_forward_proj='gated-gelu'
-)
+_T5_XXL = dict(d_model=4096, d_kv=64, d_ff=10240, num_layers=24, num_heads=64, feed_forward_proj='gated-gelu')
 
 # frozen part -> class (config class of transformers), arguments, published parameters in billions, source
 FROZEN = {

@@ -4,17 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 GB = 1e9
-CARD = (
-    80 * GB
-)  # of the 85 that an '80 GB' card has: the rest is left to the context and to fragments
+CARD = 80 * GB  # of the 85 that an '80 GB' card has: the rest is left to the context and to fragments
 CARDS = 8
 
 # bytes per parameter: weights, gradients, AdamW's two moments
 MIXED = 4 + 4 + 8  # float32 weights, bfloat16 by autocast
 PURE = 2 + 2 + 4  # all bfloat16
-AUTOCAST_COPY = (
-    2  # bfloat16 copies of the weights, which autograd keeps where blocks are not computed again
-)
+AUTOCAST_COPY = 2  # bfloat16 copies of the weights, which autograd keeps where blocks are not computed again
 FROZEN_WEIGHT = 2  # bfloat16
 REGIMES = {'mixed': 'bf16 mixed', 'pure': 'pure bf16', 'lora': 'LoRA'}
 
@@ -89,10 +85,7 @@ def tiny_table(models: Sequence[dict[str, Any]]) -> str:
     rows = []
     for own in models:
         times = own['seconds']
-        memory = [
-            f'{own["measured"][key] / 1e6:.2f} ({own["estimated"][key] / 1e6:.2f})'
-            for key in columns
-        ]
+        memory = [f'{own["measured"][key] / 1e6:.2f} ({own["estimated"][key] / 1e6:.2f})' for key in columns]
         seconds = [f'{1e3 * value:.1f}' for value in (sum(times.values()), *times.values())]
         rows.append([own['family'], str(own['parameters']), *memory, *seconds])
     return table(header, rows)

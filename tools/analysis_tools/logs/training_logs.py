@@ -127,11 +127,7 @@ def _lines(file: Path, log: TrainingLog) -> list[dict]:
 
 def _add(log: TrainingLog, values: dict, last: int | None, file: Path) -> int | None:
     """Adds a line; returns the last training iteration of the file."""
-    own = {
-        key: float(value)
-        for key, value in values.items()
-        if key not in META and isinstance(value, (int, float))
-    }
+    own = {key: float(value) for key, value in values.items() if key not in META and isinstance(value, (int, float))}
     if 'iter' not in values:
         # Validation by epochs counts epochs in `step`.
         step = last if last is not None and _by_epoch(log) else values['step']

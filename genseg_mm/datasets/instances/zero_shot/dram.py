@@ -72,9 +72,7 @@ class DRAMDataset(InstanceMapDataset):
         if isinstance(classes, str) or unknown:
             raise ValueError(f'classes must be some of {tuple(CLASSES)}, but got {classes!r}')
         self.movement, self.subset = movement, subset
-        self.label_rule = label_rule(
-            [CLASSES[name] for name in classes], KNOWN, instances, min_area
-        )
+        self.label_rule = label_rule([CLASSES[name] for name in classes], KNOWN, instances, min_area)
         super().__init__(data_root=data_root, pipeline=pipeline, **kwargs)
 
     def list_pairs(self) -> Iterator[dict]:

@@ -62,9 +62,7 @@ class EgoHOSDataset(InstanceMapDataset):
         if instances not in ('roles', 'components'):
             raise ValueError(f"instances must be 'roles' or 'components', but got {instances!r}")
         if isinstance(ids, str) and ids not in ROLES:
-            raise ValueError(
-                f'ids must be one of {tuple(ROLES)} or a list of roles, but got {ids!r}'
-            )
+            raise ValueError(f'ids must be one of {tuple(ROLES)} or a list of roles, but got {ids!r}')
         self.split, self.subset = split, subset
         self.label_rule = label_rule(
             ROLES[ids] if isinstance(ids, str) else ids,

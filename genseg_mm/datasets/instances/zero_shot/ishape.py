@@ -113,10 +113,7 @@ class IShapeDataset(InstanceMapDataset):
 
     def _annotated(self, folder: Path) -> Iterator[dict]:
         dataset = CocoInstanceDataset(
-            data_root=str(folder),
-            ann_file=ANNOTATIONS,
-            data_prefix=dict(img='image/'),
-            serialize_data=False,
+            data_root=str(folder), ann_file=ANNOTATIONS, data_prefix=dict(img='image/'), serialize_data=False
         )
         for index in range(len(dataset)):
             item = dataset.get_data_info(index)

@@ -11,12 +11,7 @@ INSTANCES = ('classes', 'components')
 COMPONENTS_PER_LABEL = 10_000  # id of a component = label * this + its number
 
 
-def label_rule(
-    labels: Sequence[int],
-    known: Sequence[int],
-    instances: str = 'components',
-    min_area: int = 1,
-) -> dict:
+def label_rule(labels: Sequence[int], known: Sequence[int], instances: str = 'components', min_area: int = 1) -> dict:
     """What an item says so that ``LoadInstanceMap`` turns its file of labels into instances.
 
     Args:
@@ -37,14 +32,10 @@ def label_rule(
     if instances not in INSTANCES:
         raise ValueError(f'instances must be one of {INSTANCES}, but got {instances!r}')
     if not isinstance(min_area, int) or min_area < 1:
-        raise ValueError(
-            f'min_area must be a whole number of pixels from 1 on, but got {min_area!r}'
-        )
+        raise ValueError(f'min_area must be a whole number of pixels from 1 on, but got {min_area!r}')
     unknown = sorted(set(labels) - set(known))
     if not labels or unknown or 0 in labels:
-        raise ValueError(
-            f'labels must be some of {sorted(set(known) - {0})}, but got {list(labels)}'
-        )
+        raise ValueError(f'labels must be some of {sorted(set(known) - {0})}, but got {list(labels)}')
     return dict(labels=sorted(labels), known=sorted(known), instances=instances, min_area=min_area)
 
 

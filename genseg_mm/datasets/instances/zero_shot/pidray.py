@@ -47,12 +47,7 @@ class PIDRayDataset(CocoInstanceDataset):
     """
 
     def __init__(
-        self,
-        data_root: str,
-        split: str = 'hard',
-        version: int | None = None,
-        subset: str | None = None,
-        **kwargs: Any,
+        self, data_root: str, split: str = 'hard', version: int | None = None, subset: str | None = None, **kwargs: Any
     ) -> None:
         if split not in SPLITS:
             raise ValueError(f'split must be one of {SPLITS}, but got {split!r}')
@@ -69,8 +64,7 @@ class PIDRayDataset(CocoInstanceDataset):
         if not found:
             names = ' or '.join(path for own in wanted for path in candidates[own])
             raise FileNotFoundError(
-                f'PIDRayDataset: {data_root} has no annotations of {split!r}, expected {names}. '
-                f'{where_configs_look()}'
+                f'PIDRayDataset: {data_root} has no annotations of {split!r}, expected {names}. {where_configs_look()}'
             )
         if len(found) > 1:
             raise ValueError(
@@ -80,11 +74,7 @@ class PIDRayDataset(CocoInstanceDataset):
         ((self.version, ann_file),) = found.items()
         folder = split if self.version == 1 or split == 'train' else 'test'
         super().__init__(
-            data_root=data_root,
-            ann_file=ann_file,
-            data_prefix=dict(img=f'{folder}/'),
-            subset=subset or split,
-            **kwargs,
+            data_root=data_root, ann_file=ann_file, data_prefix=dict(img=f'{folder}/'), subset=subset or split, **kwargs
         )
 
     def published_items(self) -> int:
@@ -123,7 +113,4 @@ def _candidates(split: str) -> dict[int, tuple[str, ...]]:
     """Names of the annotations by version, the better one first."""
     if split == 'train':
         return {1: ('annotations/xray_train.json',), 2: ('annotations/train.json',)}
-    return {
-        1: (f'annotations/xray_test_{split}.json',),
-        2: (f'annotations/test_{split}.json', _WHOLE_TEST),
-    }
+    return {1: (f'annotations/xray_test_{split}.json',), 2: (f'annotations/test_{split}.json', _WHOLE_TEST)}
