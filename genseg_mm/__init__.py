@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 
 from mmengine.config import utils as _config_utils
 
+from genseg_mm import moved_modules
 from genseg_mm.version import __version__
 
 
@@ -27,5 +28,6 @@ def _name_installed_distributions() -> None:
 
 
 _name_installed_distributions()
+moved_modules.install()
 
 __all__ = ['__version__']

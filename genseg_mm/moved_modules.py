@@ -1,0 +1,42 @@
+"""Old module paths, which go on working: an import of one is served by the module that holds its contents now."""
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import spec_from_loader
+from types import ModuleType
+
+# old path -> new path; a package that is gone is served by the package above it, which exports the same names
+MOVED = {
+    'genseg_mm.leaderboard.text_files': 'genseg_mm.files',
+}
+
+
+class _Alias(Loader):
+    def __init__(self, target: str) -> None:
+        self.target = target
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        module = import_module(self.target)
+        self.own_spec = module.__spec__
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__spec__ = self.own_spec  # the import system has just put the alias's there
+
+
+class MovedModules(MetaPathFinder):
+    """Finds the modules of ``MOVED``; asked last, so that it costs nothing where a module exists."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        return spec_from_loader(fullname, _Alias(MOVED[fullname])) if fullname in MOVED else None
+
+
+def install() -> None:
+    """Lets the import system know of the old paths, once."""
+    if not any(isinstance(finder, MovedModules) for finder in sys.meta_path):
+        sys.meta_path.append(MovedModules())
