@@ -11,6 +11,19 @@ from types import ModuleType
 # old path -> new path; a package that is gone is served by the package above it, which exports the same names
 MOVED = {
     'genseg_mm.leaderboard.text_files': 'genseg_mm.files',
+    'genseg_mm.evaluation.point_prompts.point_prompt_metric': 'genseg_mm.evaluation.point_prompt_metric',
+    'genseg_mm.evaluation.point_prompts.point_prompt_results': 'genseg_mm.evaluation.point_prompt_scores',
+    'genseg_mm.evaluation.point_prompts.point_prompt_ious': 'genseg_mm.evaluation.point_prompt_scores',
+    'genseg_mm.evaluation.point_prompts.point_prompt_choices': 'genseg_mm.evaluation.point_prompt_scores',
+    'genseg_mm.evaluation.point_prompts.point_prompt_samples': 'genseg_mm.evaluation.point_prompt_scores',
+    'genseg_mm.evaluation.point_prompts': 'genseg_mm.evaluation',
+    'genseg_mm.evaluation.edges.edge_metric': 'genseg_mm.evaluation.edge_metric',
+    'genseg_mm.evaluation.edges.edge_scores': 'genseg_mm.evaluation.edge_scores',
+    'genseg_mm.evaluation.edges.edge_matching': 'genseg_mm.evaluation.edge_matching',
+    'genseg_mm.evaluation.edges.edge_thinning': 'genseg_mm.evaluation.edge_matching',
+    'genseg_mm.evaluation.edges': 'genseg_mm.evaluation',
+    'genseg_mm.evaluation.referring_items': 'genseg_mm.evaluation.referring_metric',
+    'genseg_mm.evaluation.item_names': 'genseg_mm.evaluation.sample_results',
 }
 
 

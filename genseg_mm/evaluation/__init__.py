@@ -1,8 +1,8 @@
 """Metrics."""
 
 from genseg_mm.evaluation.class_agnostic_coco_metric import ClassAgnosticCocoMetric
-from genseg_mm.evaluation.edges.edge_metric import EdgeMetric
-from genseg_mm.evaluation.point_prompts.point_prompt_metric import PointPromptMetric
+from genseg_mm.evaluation.edge_metric import EdgeMetric
+from genseg_mm.evaluation.point_prompt_metric import PointPromptMetric
 from genseg_mm.evaluation.referring_metric import ReferringMetric
 from genseg_mm.evaluation.sample_results import SampleResults
 

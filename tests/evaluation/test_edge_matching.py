@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from scipy.optimize import linear_sum_assignment
 
-from genseg_mm.evaluation.edges.edge_matching import count_edges, edge_thresholds
-from genseg_mm.evaluation.edges.edge_thinning import thin
+from genseg_mm.evaluation.edge_matching import count_edges, edge_thresholds, thin_map
 
 
 def as_map(drawing: str) -> np.ndarray:
@@ -34,14 +33,14 @@ def points(*columns, width=10):
 
 def test_thinning_by_hand():
     # A bar of three rows becomes its middle row; ends are shortened by the rules' first round only.
-    assert drawn(thin(as_map('...... ###### ###### ###### ......'))) == ('...... ...... .####. ...... ......')
-    assert drawn(thin(as_map('###'))) == '###'  # lines of one pixel stay, at the border too
-    assert drawn(thin(as_map('#... .#.. ..#. ...#'))) == '#... .#.. ..#. ...#'
-    assert drawn(thin(as_map('.... .##. .##. ....'))).count('#') == 1
-    assert drawn(thin(as_map('#'))) == '#'
-    assert drawn(thin(as_map('... ...'))) == '... ...'
+    assert drawn(thin_map(as_map('...... ###### ###### ###### ......'))) == ('...... ...... .####. ...... ......')
+    assert drawn(thin_map(as_map('###'))) == '###'  # lines of one pixel stay, at the border too
+    assert drawn(thin_map(as_map('#... .#.. ..#. ...#'))) == '#... .#.. ..#. ...#'
+    assert drawn(thin_map(as_map('.... .##. .##. ....'))).count('#') == 1
+    assert drawn(thin_map(as_map('#'))) == '#'
+    assert drawn(thin_map(as_map('... ...'))) == '... ...'
     # A ring stays a ring.
-    assert drawn(thin(as_map('##### #...# #...# #####'))) == '.###. #...# #...# .###.'
+    assert drawn(thin_map(as_map('##### #...# #...# #####'))) == '.###. #...# #...# .###.'
 
 
 def test_thinning_is_that_of_the_reference_implementation():
@@ -53,7 +52,7 @@ def test_thinning_is_that_of_the_reference_implementation():
         for _ in range(generator.integers(0, 3)):  # larger and larger blobs
             mask = (mask + np.roll(mask, 1, 0) + np.roll(mask, 1, 1) + np.roll(mask, -1, 0)) / 4
         mask = mask > np.quantile(mask, generator.uniform(0.1, 0.9))
-        np.testing.assert_array_equal(thin(mask), morphology.thin(mask))
+        np.testing.assert_array_equal(thin_map(mask), morphology.thin(mask))
 
 
 def test_thresholds():
@@ -192,7 +191,7 @@ def test_which_pixels_match_is_as_good_as_an_exhaustive_assignment():
     rows, columns = linear_sum_assignment(cost)
     best = int(cost[rows, columns][cost[rows, columns] < 1e6].sum())
 
-    from genseg_mm.evaluation.edges import edge_matching
+    from genseg_mm.evaluation import edge_matching
 
     number, matched = edge_matching._match(np.flatnonzero(predicted), edge_matching._Truth(truth[None], predicted, 2.3))
     own = cost[matched]

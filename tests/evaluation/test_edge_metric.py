@@ -15,8 +15,8 @@ from mmseg.structures import SegDataSample
 from PIL import Image
 from scipy.io import savemat
 
-from genseg_mm.evaluation.edges.edge_metric import EdgeMetric
-from genseg_mm.evaluation.edges.edge_scores import evaluate_edge_folder
+from genseg_mm.evaluation.edge_metric import EdgeMetric
+from genseg_mm.evaluation.edge_scores import evaluate_edge_folder
 from genseg_mm.evaluation.sample_results import SampleResults
 
 SIZE = (20, 30)
@@ -131,7 +131,7 @@ def test_batches_order_and_dicts_do_not_matter():
 
 
 def test_workers_give_the_same_numbers(monkeypatch):
-    monkeypatch.setattr('genseg_mm.evaluation.edges.edge_metric.WAITING_PER_WORKER', 1)
+    monkeypatch.setattr('genseg_mm.evaluation.edge_metric.WAITING_PER_WORKER', 1)
     kwargs = dict(num_thresholds=9, max_distance=0.05)
     assert evaluate(pictures(), num_workers=2, **kwargs) == evaluate(pictures(), **kwargs)
     with pytest.raises(ValueError, match='num_workers must not be negative, but got -1'):
@@ -163,7 +163,7 @@ def test_a_metric_that_is_given_up_drops_what_waits(monkeypatch):
         def shutdown(self, **how):
             calls.append(how)
 
-    monkeypatch.setattr('genseg_mm.evaluation.edges.edge_metric._worker_pool', lambda num_workers: Pool())
+    monkeypatch.setattr('genseg_mm.evaluation.edge_metric._worker_pool', lambda num_workers: Pool())
     metric = EdgeMetric(num_workers=1)
     metric.process({}, pictures()[:1])
     assert calls == []
@@ -176,7 +176,7 @@ def test_a_metric_that_is_given_up_drops_what_waits(monkeypatch):
 def test_workers_end_with_a_parent_that_is_killed(tmp_path):
     (tmp_path / 'parent.py').write_text(
         'import os\n'
-        'from genseg_mm.evaluation.edges.edge_metric import _worker_pool\n'
+        'from genseg_mm.evaluation.edge_metric import _worker_pool\n'
         'if __name__ == "__main__":\n'
         '    print(_worker_pool(1).submit(os.getpid).result(), flush=True)\n'
         '    os._exit(1)\n'

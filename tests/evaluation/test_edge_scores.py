@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from genseg_mm.evaluation.edges.edge_matching import EdgeCounts
-from genseg_mm.evaluation.edges.edge_scores import area_under_curve, edge_scores, evaluate_edge_folder, f_measure
+from genseg_mm.evaluation.edge_matching import EdgeCounts
+from genseg_mm.evaluation.edge_scores import area_under_curve, edge_scores, evaluate_edge_folder, f_measure
 
 ROOT = Path(__file__).parents[2]
 TOOL = ROOT / 'tools' / 'analysis_tools' / 'evaluate_edges.py'

@@ -12,9 +12,9 @@ from mmseg.structures import SegDataSample
 from torch import nn
 
 from genseg_mm.datasets.transforms import PointPrompt
-from genseg_mm.evaluation.point_prompts import point_prompt_metric
-from genseg_mm.evaluation.point_prompts.point_prompt_metric import PointPromptMetric
-from genseg_mm.evaluation.point_prompts.point_prompt_results import size_band
+from genseg_mm.evaluation import point_prompt_metric
+from genseg_mm.evaluation.point_prompt_metric import PointPromptMetric
+from genseg_mm.evaluation.point_prompt_scores import size_band
 from genseg_mm.evaluation.sample_results import SampleResults
 from genseg_mm.functional.point_prompting import masks_from_points, prompt_settings
 from genseg_mm.models import Gen2Seg

@@ -13,9 +13,8 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
 from genseg_mm.datasets import PointPrompt
-from genseg_mm.evaluation.point_prompts.point_prompt_ious import mask_ious, radius_ious
-from genseg_mm.evaluation.point_prompts.point_prompt_metric import PointPromptMetric
-from genseg_mm.evaluation.point_prompts.point_prompt_results import collapse_share
+from genseg_mm.evaluation.point_prompt_metric import PointPromptMetric
+from genseg_mm.evaluation.point_prompt_scores import collapse_share, mask_ious, radius_ious
 from genseg_mm.functional.control_maps import position_map
 
 HALVES = torch.tensor([[1, 1, 2, 2]] * 4)  # two instances, no background

@@ -8,8 +8,8 @@ import torch
 import torch.multiprocessing as multiprocessing
 
 from genseg_mm.evaluation import ReferringMetric, SampleResults
-from genseg_mm.evaluation.item_names import told_apart
-from genseg_mm.evaluation.referring_items import groups_of, item_name, word_band
+from genseg_mm.evaluation.referring_metric import groups_of, item_name, word_band
+from genseg_mm.evaluation.sample_results import told_apart
 
 PROTOCOLS = ('lavt', 'lisa', 'reasonseg', 'grefcoco')
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from genseg_mm.boundary_files import read_boundaries
-from genseg_mm.evaluation.edges.edge_matching import MAX_DISTANCE, EdgeCounts, count_edges, edge_thresholds
+from genseg_mm.evaluation.edge_matching import MAX_DISTANCE, EdgeCounts, count_edges, edge_thresholds
 from genseg_mm.image_files import read_stored
 
 STEPS_BETWEEN_THRESHOLDS = 100
@@ -155,7 +155,7 @@ def evaluate_edge_folder(
             non-maximum suppression.
         gt_dir: ``<name>.mat`` of BSDS500.
         num_thresholds: Number of thresholds.
-        max_distance: See :func:`genseg_mm.evaluation.edges.edge_matching.count_edges`.
+        max_distance: See :func:`genseg_mm.evaluation.edge_matching.count_edges`.
         thin: See there.
 
     Returns:

@@ -10,20 +10,23 @@ from mmengine.logging import print_log
 from torch import Tensor
 from torch.nn import functional as F
 
-from genseg_mm.evaluation.point_prompts.point_prompt_choices import (
+from genseg_mm.evaluation.point_prompt_scores import (
+    PointSample,
     Prompts,
+    PromptTable,
     check_choices,
     choose_points,
-    mean_of_owners,
-)
-from genseg_mm.evaluation.point_prompts.point_prompt_ious import (
+    collapse_share,
     mask_ious,
+    masks_of_model,
+    mean_of_owners,
     num_without_prompt,
+    percent,
     radius_ious,
+    read_sample,
     truth_pixels,
+    write_prompts,
 )
-from genseg_mm.evaluation.point_prompts.point_prompt_results import PromptTable, collapse_share, percent, write_prompts
-from genseg_mm.evaluation.point_prompts.point_prompt_samples import PointSample, masks_of_model, read_sample
 from genseg_mm.functional.control_maps import position_map, raw_image
 from genseg_mm.functional.point_prompting import masks_from_points, prompt_settings
 from genseg_mm.registry import METRICS

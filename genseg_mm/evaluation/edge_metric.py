@@ -15,10 +15,9 @@ from mmengine.logging import print_log
 from mmengine.structures import BaseDataElement
 from torch import Tensor
 
-from genseg_mm.evaluation.edges.edge_matching import MAX_DISTANCE, EdgeCounts, count_edges, edge_thresholds
-from genseg_mm.evaluation.edges.edge_scores import EdgeScores, edge_scores
-from genseg_mm.evaluation.item_names import picture_names
-from genseg_mm.evaluation.sample_results import SampleResults
+from genseg_mm.evaluation.edge_matching import MAX_DISTANCE, EdgeCounts, count_edges, edge_thresholds
+from genseg_mm.evaluation.edge_scores import EdgeScores, edge_scores
+from genseg_mm.evaluation.sample_results import SampleResults, picture_names
 from genseg_mm.finite import check_finite
 from genseg_mm.functional.edge_maps import color_edges, thin_edges
 from genseg_mm.registry import METRICS
@@ -32,13 +31,13 @@ class EdgeMetric(BaseMetric):
 
     ``ODS_F`` (best F of one threshold for all images), ``OIS_F`` (each image at its own best) and ``AP`` (area under
     the precision-recall curve) in percent, ``ODS_threshold`` in [0, 1]. Predicted and true pixels are matched one to
-    one within ``max_distance``, see :func:`genseg_mm.evaluation.edges.edge_matching.count_edges`.
+    one within ``max_distance``, see :func:`genseg_mm.evaluation.edge_matching.count_edges`.
 
     Data samples need ``gt_boundaries`` (N annotators, H, W), and ``pred_edges`` (1, H, W) in [0, 1] after non-maximum
     suppression, or ``pred_color_map`` (or ``seg_logits`` of 3 channels) (3, H, W) in [0, 255], whose edges are then
     found by :func:`genseg_mm.functional.edge_maps.color_edges` and ``thin_edges``. Strengths are rounded to 8 bits, in
     which the public benchmark reads them from PNG files, so that saved maps have the same scores
-    (:func:`genseg_mm.evaluation.edges.edge_scores.evaluate_edge_folder`).
+    (:func:`genseg_mm.evaluation.edge_scores.evaluate_edge_folder`).
 
     gen2seg reports an Edge AP on BSDS500 without its protocol: edges of colour maps are found in our own way here.
 

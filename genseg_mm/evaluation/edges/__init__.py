@@ -1,1 +1,0 @@
-"""Boundaries: the BSDS500 benchmark."""

@@ -1,1 +1,0 @@
-"""One point per object: mIoU of colour maps."""
