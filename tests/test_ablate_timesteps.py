@@ -17,7 +17,6 @@ from genseg_mm.datasets import RatioInfiniteSampler
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / 'tools/analysis_tools'))  # a script that is run has its folder there
 import ablate_timesteps  # noqa: E402
-import ablation_report  # noqa: E402
 
 CONFIG = str(ROOT / 'configs/genmask/genmask_sana_shapes_tiny.py')
 
@@ -100,16 +99,16 @@ def write_log(folder: Path, losses: list[float], val: bool = True) -> None:
 
 def test_the_log_of_a_run(tmp_path):
     write_log(tmp_path, [10.0, 9.0, 0.0, 8.0, 7.0, 6.0, 0.0, 0.0, 5.0, 4.0, 3.0, 2.0, 1.0])
-    result = ablation_report.read_scalars(tmp_path)
+    result = ablate_timesteps.read_scalars(tmp_path)
     assert result == dict(oIoU=31.5, mIoU=29.25, mask_loss=1.5, mask_steps=10, image_steps=3)
 
 
 def test_an_unfinished_log_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match='scalars.json, but there is none'):
-        ablation_report.read_scalars(tmp_path)
+        ablate_timesteps.read_scalars(tmp_path)
     write_log(tmp_path, [1.0, 2.0], val=False)
     with pytest.raises(ValueError, match='but got 2 and 0 lines'):
-        ablation_report.read_scalars(tmp_path)
+        ablate_timesteps.read_scalars(tmp_path)
 
 
 def made_up_runs() -> list[dict]:
@@ -128,9 +127,9 @@ def made_up_runs() -> list[dict]:
 
 
 def test_the_table_of_made_up_runs():
-    rows = ablation_report.summarise(made_up_runs())
+    rows = ablate_timesteps.summarise(made_up_runs())
     assert [row['seeds'] for row in rows] == [[0, 1]] * 4
-    lines = ablation_report.markdown(rows, 'Heading').splitlines()
+    lines = ablate_timesteps.markdown(rows, 'Heading').splitlines()
     assert lines[0] == 'Heading'
     assert lines[4:8] == [
         '| long-tail | no | 52.0 (50.0 to 54.0) | 51.0 (49.0 to 53.0) | 0.600 (0.500 to 0.700) | 400 | 0 | 60 |',
@@ -147,19 +146,19 @@ def test_the_table_of_made_up_runs():
 
 
 def test_one_seed_has_no_range():
-    rows = ablation_report.summarise(made_up_runs()[:1])
-    assert '| long-tail | no | 50.0 | 49.0 | 0.500 | 400 | 0 | 60 |' in ablation_report.markdown(rows, '')
+    rows = ablate_timesteps.summarise(made_up_runs()[:1])
+    assert '| long-tail | no | 50.0 | 49.0 | 0.500 | 400 | 0 | 60 |' in ablate_timesteps.markdown(rows, '')
 
 
 def test_rank_correlation():
-    assert ablation_report.rank_correlation([1, 2, 3], [10, 20, 30]) == pytest.approx(1)
-    assert ablation_report.rank_correlation([1, 2, 3], [3, 2, -50]) == pytest.approx(-1)
+    assert ablate_timesteps.rank_correlation([1, 2, 3], [10, 20, 30]) == pytest.approx(1)
+    assert ablate_timesteps.rank_correlation([1, 2, 3], [3, 2, -50]) == pytest.approx(-1)
     # Ranks 0 1 2 3 against 1 0 3 2: 1 - 6 * 4 / (4 * 15) = 0.6
-    assert ablation_report.rank_correlation([1, 2, 3, 4], [6, 5, 8, 7]) == pytest.approx(0.6)
+    assert ablate_timesteps.rank_correlation([1, 2, 3, 4], [6, 5, 8, 7]) == pytest.approx(0.6)
 
 
 def test_the_report_writes_its_files(tmp_path):
-    text = ablation_report.write_report(made_up_runs(), 'Heading\nmore', tmp_path)
+    text = ablate_timesteps.write_report(made_up_runs(), 'Heading\nmore', tmp_path)
     assert (tmp_path / 'ablation.md').read_text() == text
     lines = (tmp_path / 'ablation.csv').read_text().splitlines()
     assert lines[0] == 'law,joint,seed,oIoU,mIoU,mask_loss,mask_steps,image_steps,seconds'

@@ -12,7 +12,6 @@ from PIL import Image
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / 'tools/analysis_tools'))  # a script that is run has its folder there
 import analyze_logs  # noqa: E402
-from logs import training_logs  # noqa: E402
 
 
 def train(step, loss, time=0.5, **more):
@@ -42,7 +41,7 @@ def resumed(tmp_path):
 
 
 def test_later_values_of_resumed_runs_win_and_it_is_said(resumed):
-    log = training_logs.read_log(resumed)
+    log = analyze_logs.read_log(resumed)
     assert log.series('loss') == ([10, 20, 30, 40], [4.0, 3.0, 2.0, 1.0])
     assert log.series('oIoU') == ([20, 40], [30.0, 40.0])
     assert log.series('val/time') == ([20, 40], [0.2, 0.3])
@@ -57,23 +56,23 @@ def test_later_values_of_resumed_runs_win_and_it_is_said(resumed):
 def test_a_file_a_run_and_a_work_dir_are_read(resumed):
     file = resumed / '20260101_000000/vis_data/20260101_000000.json'
     for path in (file, file.parents[1]):
-        log = training_logs.read_log(path)
+        log = analyze_logs.read_log(path)
         assert log.series('loss')[1] == [4.0, 3.0, 9.0, 8.0, 7.0]
-    assert training_logs.read_log(file).work_dir == resumed
-    assert training_logs.read_log(file).name == 'mine'
+    assert analyze_logs.read_log(file).work_dir == resumed
+    assert analyze_logs.read_log(file).name == 'mine'
 
 
 def test_validation_by_epochs_is_put_at_its_iteration(tmp_path):
     lines = [train(50, 2.0, epoch=1), {'coco/bbox_mAP': 0.1, 'step': 1}]
     lines += [train(100, 1.0, epoch=2), {'coco/bbox_mAP': 0.3, 'step': 2}]
     write(tmp_path / 'det', '20260101_000000', lines)
-    log = training_logs.read_log(tmp_path / 'det')
+    log = analyze_logs.read_log(tmp_path / 'det')
     assert log.series('bbox_mAP') == ([50, 100], [0.1, 0.3])
     assert log.series('coco/bbox_mAP') == ([50, 100], [0.1, 0.3])
 
 
 def test_time_per_iteration(resumed):
-    lines = analyze_logs.cal_train_time(training_logs.read_log(resumed))
+    lines = analyze_logs.cal_train_time(analyze_logs.read_log(resumed))
     # Iterations 20 and 40; 10 and 30 are the first of their runs.
     assert lines == [
         'mine: 2 lines, iterations 20 to 40',
@@ -81,14 +80,14 @@ def test_time_per_iteration(resumed):
         'slowest: 0.6000 s/iter at iteration 20, fastest: 0.4000 at 40',
         'of it waiting for data: 0.1000 s/iter (20.0%)',
     ]
-    lines = analyze_logs.cal_train_time(training_logs.read_log(resumed), include_outliers=True)
+    lines = analyze_logs.cal_train_time(analyze_logs.read_log(resumed), include_outliers=True)
     assert lines[1] == 'average iter time: 1.5000 s/iter, median 1.3000, std 1.0630'
 
 
 def test_times_of_validations_are_not_those_of_training(tmp_path):
     write(tmp_path / 'short', '20260101_000000', [dict(oIoU=30.0, time=0.2, data_time=0.1, step=4)])
     with pytest.raises(ValueError, match='short has 0 training lines'):
-        analyze_logs.cal_train_time(training_logs.read_log(tmp_path / 'short'))
+        analyze_logs.cal_train_time(analyze_logs.read_log(tmp_path / 'short'))
 
 
 def test_smoothing():
@@ -99,7 +98,7 @@ def test_smoothing():
 def test_table_of_last_and_best_values(resumed, tmp_path):
     lines = [train(10, 5.0), dict(oIoU=60.0, step=10), train(20, 6.0), dict(oIoU=10.0, step=20)]
     write(tmp_path / 'other', '20260101_000000', lines)
-    logs = [training_logs.read_log(tmp_path / name) for name in ('mine', 'other')]
+    logs = [analyze_logs.read_log(tmp_path / name) for name in ('mine', 'other')]
     assert analyze_logs.table(logs, ['mine', 'other'], ['oIoU', 'loss'], []).splitlines() == [
         '| log | iterations | oIoU, last | best | loss, last | best |',
         '|---|---:|---:|---:|---:|---:|',

@@ -14,45 +14,54 @@ from tiny_released import UNET  # noqa: E402
 ROOT = Path(__file__).parents[1]
 TOOLS = ROOT / 'tools/analysis_tools'
 sys.path.append(str(TOOLS))  # a script that is run has its folder there
+from costs import PhaseMeter  # noqa: E402
+
 TOOL = runpy.run_path(str(TOOLS / 'benchmark_training_step.py'))
 
 
+class Ticks:
+    """A count that rises only by ``rise``."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def rise(self, by: float) -> None:
+        self.now += by
+
+
 @pytest.fixture
-def clock():
-    """A clock whose time passes only by ``tick``."""
-    clock = TOOL['Clock']('cpu')
-    clock.time = 0.0
-    clock.now = lambda: clock.time
-
-    def tick(seconds: float) -> None:
-        clock.time += seconds
-
-    clock.tick = tick
-    clock.start_step()
-    return clock
+def ticks() -> Ticks:
+    return Ticks()
 
 
-def test_inner_phases_are_taken_off_the_outer_ones(clock):
-    with clock.phase('loss'):
-        clock.tick(1)
-        with clock.phase('network'):
-            clock.tick(2)
-            with clock.phase('encoder'):
-                clock.tick(4)
-            with clock.phase('decoder'):
-                clock.tick(8)
-            clock.tick(16)
-        clock.tick(32)
-    with clock.phase('network'):
-        clock.tick(64)
-    assert clock.steps == [dict(encoder=4.0, decoder=8.0, network=82.0, loss=33.0)]
+@pytest.fixture
+def meter(ticks: Ticks) -> PhaseMeter:
+    meter = PhaseMeter(lambda: ticks.now)
+    meter.start_round()
+    return meter
 
 
-def test_backward_is_split_at_the_marks(clock):
-    marks = TOOL['BackwardMarks'](clock)
+def test_inner_phases_are_taken_off_the_outer_ones(meter, ticks):
+    with meter.phase('loss'):
+        ticks.rise(1)
+        with meter.phase('network'):
+            ticks.rise(2)
+            with meter.phase('encoder'):
+                ticks.rise(4)
+            with meter.phase('decoder'):
+                ticks.rise(8)
+            ticks.rise(16)
+        ticks.rise(32)
+    with meter.phase('network'):
+        ticks.rise(64)
+    assert meter.rounds == [dict(encoder=4.0, decoder=8.0, network=82.0, loss=33.0)]
+
+
+def test_backward_is_split_at_the_marks(meter):
+    marks = TOOL['BackwardMarks'](meter)
     marks.moments = dict(loss=3.0, decoder=10.0)
     marks.split(start=1.0, end=30.0)
-    assert clock.steps == [{'backward: loss': 2.0, 'backward: decoder': 7.0, 'backward': 20.0}]
+    assert meter.rounds == [{'backward: loss': 2.0, 'backward: decoder': 7.0, 'backward': 20.0}]
 
 
 def test_checkpointing_is_switched_whatever_the_config_says():

@@ -14,19 +14,19 @@ from torch import nn
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / 'tools/analysis_tools'))  # a script that is run has its folder there
-from costs.flop_count import count_flops  # noqa: E402
-from costs.forward_pass import (  # noqa: E402
+from costs import (  # noqa: E402
+    PhaseMeter,
+    clock,
     count,
-    count_on_meta,
+    count_flops,
+    input_size,
     made_up_batch,
+    parameters,
     peak_memory,
     prediction,
     quartiles,
 )
-from costs.input_size import input_size  # noqa: E402
-from costs.model_parts import parameters  # noqa: E402
-from costs.phase_meter import PhaseMeter, clock  # noqa: E402
-from costs.without_weights import build_on_meta, check_weights  # noqa: E402
+from models_without_weights import build_on_meta, check_weights, count_on_meta  # noqa: E402
 
 from genseg_mm.models import Gen2Seg  # noqa: E402
 from genseg_mm.registry import MODELS  # noqa: E402

@@ -11,9 +11,9 @@ from torch import nn
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / 'tools/analysis_tools'))  # a script that is run has its folder there
 import measure_families  # noqa: E402
-from families import tables as family_tables  # noqa: E402
-from families.activation_bytes import SavedBytes, ShapesOnly, blocks, largest_block  # noqa: E402
-from families.configs import FROZEN, FULL, TINY  # noqa: E402
+from costs import SavedBytes, blocks, largest_block  # noqa: E402
+from models_without_weights import ShapesOnly  # noqa: E402
+from released_families import FROZEN, FULL, TINY  # noqa: E402
 
 from genseg_mm.models.dit_families import FAMILIES  # noqa: E402
 
@@ -198,11 +198,11 @@ def test_frozen_parts_have_their_published_parameters(name):
 
 
 def test_state_bytes():
-    assert family_tables.state_bytes('mixed', 1000) == 16_000
-    assert family_tables.state_bytes('pure', 1000) == 8_000
-    assert family_tables.state_bytes('lora', 1000, adapters=10) == 2_000 + 160
+    assert measure_families.state_bytes('mixed', 1000) == 16_000
+    assert measure_families.state_bytes('pure', 1000) == 8_000
+    assert measure_families.state_bytes('lora', 1000, adapters=10) == 2_000 + 160
     with pytest.raises(ValueError, match="but got 'int8'"):
-        family_tables.state_bytes('int8', 1000)
+        measure_families.state_bytes('int8', 1000)
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ def test_state_bytes():
 )
 def test_where_a_training_fits(states, gathered, activations, frozen, expected):
     limit = 80 if states != 400 else 78
-    assert family_tables.where_it_fits(states, gathered, activations, frozen, limit) == expected
+    assert measure_families.where_it_fits(states, gathered, activations, frozen, limit) == expected
 
 
 def made_up_model() -> dict:
@@ -235,18 +235,18 @@ def made_up_model() -> dict:
 
 def test_the_tables_of_made_up_numbers():
     model = made_up_model()
-    assert family_tables.parameters_table([model]).splitlines()[2] == (
+    assert measure_families.parameters_table([model]).splitlines()[2] == (
         '| Made-up 2B | wan | 2000.0 | 100.0 | 2 | +5.0 % | 18.0 | 10.0 | 0.50 | 9.77 (t5-xxl + clip-l) | some/where |'
     )
     # 16, 8 and 2 bytes per parameter, 16 per adapter
-    assert family_tables.memory_table([model]).splitlines()[2] == (
+    assert measure_families.memory_table([model]).splitlines()[2] == (
         '| Made-up 2B | 32.0 | 16.0 | 4.2 | 5.0 | 1.0 | 1.0 | 1.0 | 40.0 | 8.0 | 8.0 | 8.0 |'
     )
-    assert family_tables.fit_table([model]).splitlines()[2] == (
+    assert measure_families.fit_table([model]).splitlines()[2] == (
         '| Made-up 2B | 1 card, batch 8 | 1 card, batch 8 | 1 card, batch 8 |'
     )
     model.update(parameters=20_000_000_000)
-    assert family_tables.fits(model) == dict(
+    assert measure_families.fits(model) == dict(
         mixed='8 cards, FSDP, batch 8 each', pure='8 cards, FSDP, batch 8 each', lora='1 card, batch 8'
     )
 
@@ -257,7 +257,7 @@ def test_the_table_of_a_made_up_tiny_model():
         family='wan', parameters=1234, measured=memory, estimated={**memory, 'peak_off': 2_750_000},
         seconds=dict(forward=0.01, backward=0.02, optimizer=0.0005),
     )  # fmt: skip
-    assert family_tables.tiny_table([model]).splitlines()[2] == (
+    assert measure_families.tiny_table([model]).splitlines()[2] == (
         '| wan | 1234 | 2.50 (2.50) | 0.50 (0.50) | 1.25 (1.25) | 3.00 (2.75) | 1.00 (1.00) | 30.5 | 10.0 | 20.0 | '
         '0.5 |'
     )

@@ -12,8 +12,7 @@ from mmengine.dataset import BaseDataset, ConcatDataset, RepeatDataset
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / 'tools/analysis_tools'))  # a script that is run has its folder there
 import profile_evaluation  # noqa: E402
-from costs.forward_pass import watched  # noqa: E402
-from costs.phase_meter import PhaseMeter  # noqa: E402
+from costs import PhaseMeter, watched  # noqa: E402
 from profile_evaluation import chosen, leaves, run_item, summarise, watch_data  # noqa: E402
 
 CONFIGS = ROOT / 'configs'

@@ -26,14 +26,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.profiler import profile
-from voronoi_cells import voronoi_cells
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-from genseg_mm.functional import pixel_terms  # noqa: E402
-from genseg_mm.functional.fused_inverse_distance import compiled_sums  # noqa: E402
-from genseg_mm.functional.instance_coloring import instance_coloring_loss  # noqa: E402
-from genseg_mm.launch import ToolParser, run_tool  # noqa: E402
+from genseg_mm.functional import pixel_terms
+from genseg_mm.functional.fused_inverse_distance import compiled_sums
+from genseg_mm.functional.instance_coloring import instance_coloring_loss
+from genseg_mm.launch import ToolParser, run_tool
 
 MEBIBYTE = 1 << 20
 
@@ -52,6 +49,23 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--no-memory', action='store_true', help='leave out the peaks of memory')
     parser.add_argument('--profile', action='store_true', help="print the operators' times, too")
     return parser.parse_args()
+
+
+def voronoi_cells(height: int, width: int, num_cells: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """The nearest of random seeds, and how far it is.
+
+    Returns:
+        Number of the seed, (H, W) int64 from 0, and the distance to it in pixels, (H, W).
+    """
+    seeds = torch.rand(num_cells, 2, generator=generator) * torch.tensor([height, width])
+    rows, columns = torch.arange(height)[:, None], torch.arange(width)
+    cells = torch.zeros(height, width, dtype=torch.int64)
+    nearest = torch.full((height, width), torch.inf)
+    for number, (row, column) in enumerate(seeds):  # one by one: memory peaks are measured, too
+        distance = torch.hypot(rows - row, columns - column)
+        cells[distance < nearest] = number
+        nearest = torch.minimum(nearest, distance)
+    return cells, nearest
 
 
 def make_scene(size: str, instances: int, batch: int, device: str) -> tuple[Tensor, Tensor]:

@@ -19,48 +19,24 @@ import resource
 import statistics
 import subprocess
 import sys
-import time
-from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+import torch
+from benchmark_coloring_loss import voronoi_cells
+from costs import PhaseMeter, clock
+from mmengine.config import Config, ConfigDict
+from mmengine.optim import OptimWrapper, build_optim_wrapper
+from mmengine.runner import Runner, set_random_seed
+from mmengine.structures import PixelData
+from mmseg.structures import SegDataSample
+from models_without_weights import SD2
+from torch import Tensor, nn
 
-import torch  # noqa: E402
-from mmengine.config import Config, ConfigDict  # noqa: E402
-from mmengine.optim import OptimWrapper, build_optim_wrapper  # noqa: E402
-from mmengine.runner import Runner, set_random_seed  # noqa: E402
-from mmengine.structures import PixelData  # noqa: E402
-from mmseg.structures import SegDataSample  # noqa: E402
-from torch import Tensor, nn  # noqa: E402
-from voronoi_cells import voronoi_cells  # noqa: E402
+from genseg_mm import launch
+from genseg_mm.registry import MODELS
 
-from genseg_mm import launch  # noqa: E402
-from genseg_mm.registry import MODELS  # noqa: E402
-
-# stabilityai/stable-diffusion-2, unet/config.json and vae/config.json
-SD2 = dict(
-    unet=dict(
-        sample_size=96,
-        in_channels=4,
-        out_channels=4,
-        block_out_channels=(320, 640, 1280, 1280),
-        layers_per_block=2,
-        attention_head_dim=[5, 10, 20, 20],
-        cross_attention_dim=1024,
-        use_linear_projection=True,
-    ),
-    vae=dict(
-        block_out_channels=(128, 256, 512, 512),
-        down_block_types=('DownEncoderBlock2D',) * 4,
-        up_block_types=('UpDecoderBlock2D',) * 4,
-        layers_per_block=2,
-        latent_channels=4,
-        scaling_factor=0.18215,
-    ),
-)
 ORDER = (
     'data', 'preprocessor', 'encoder', 'network', 'decoder', 'forward', 'loss',
     'backward: loss', 'backward: decoder', 'backward', 'optimizer',
@@ -108,59 +84,22 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-class Clock:
-    """Seconds of the phases of every step; phases that nest are not counted twice."""
-
-    def __init__(self, device: str, cpu_time: bool = False) -> None:
-        self.device = device
-        self._clock = time.process_time if cpu_time else time.perf_counter
-        self.steps: list[dict[str, float]] = []
-        self._inner = 0.0
-
-    def now(self) -> float:
-        if self.device.startswith('cuda'):
-            torch.cuda.synchronize()
-        return self._clock()
-
-    def start_step(self) -> None:
-        self.steps.append(defaultdict(float))
-
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        outer, self._inner = self._inner, 0.0
-        start = self.now()
-        yield
-        elapsed = self.now() - start
-        self.steps[-1][name] += elapsed - self._inner
-        self._inner = outer + elapsed
-
-    def wrap(self, owner: Any, method: str, name: str) -> None:
-        """Times a method of an object under a name."""
-        function = getattr(owner, method)
-
-        def timed(*args: Any, **kwargs: Any) -> Any:
-            with self.phase(name):
-                return function(*args, **kwargs)
-
-        setattr(owner, method, timed)
-
-
 class BackwardMarks:
     """Moments at which the backward pass reaches the colour map and the network's output."""
 
-    def __init__(self, clock: Clock) -> None:
-        self.clock, self.moments = clock, {}
+    def __init__(self, meter: PhaseMeter) -> None:
+        self.meter, self.moments = meter, {}
 
     def mark(self, tensor: Tensor, name: str) -> None:
         def reached(_: Tensor) -> None:
-            self.moments[name] = self.clock.now()
+            self.moments[name] = self.meter.count()
 
         if tensor.requires_grad:
             tensor.register_hook(reached)
 
     def split(self, start: float, end: float) -> None:
         """Books the time of a backward pass to what lay between the marks."""
-        step, last = self.clock.steps[-1], start
+        step, last = self.meter.rounds[-1], start
         for name in ('loss', 'decoder'):
             if name in self.moments:
                 step[f'backward: {name}'] += self.moments[name] - last
@@ -169,17 +108,17 @@ class BackwardMarks:
         self.moments = {}
 
 
-def watch(model: nn.Module, clock: Clock) -> BackwardMarks:
+def watch(model: nn.Module, meter: PhaseMeter) -> BackwardMarks:
     """Times the parts of a model's forward pass; what is left of it is the loss."""
-    marks = BackwardMarks(clock)
+    marks = BackwardMarks(meter)
     colorer = getattr(model, 'colorer', None)
     if colorer is None:
         return marks
     if (codec := getattr(colorer, 'codec', None)) is not None:
-        clock.wrap(codec, 'encode', 'encoder')
-        clock.wrap(codec, 'decode', 'decoder')
+        meter.watch(codec, 'encode', 'encoder')
+        meter.watch(codec, 'decode', 'decoder')
         colorer.unet.register_forward_hook(lambda *call: marks.mark(call[2].sample, 'decoder'))
-    clock.wrap(colorer, 'forward', 'network')
+    meter.watch(colorer, 'forward', 'network')
     colorer.register_forward_hook(lambda *call: marks.mark(call[2], 'loss'))
     return marks
 
@@ -248,29 +187,29 @@ def run_variant(args: argparse.Namespace) -> dict[str, Any]:
     torch.set_num_threads(args.threads)
     set_random_seed(0)  # NumPy's too: samplers draw their seed from it
     data, model, optimizer = build(args)
-    clock = Clock(args.device, args.cpu_time)
-    built, marks = peak_bytes(args.device), watch(model, clock)
+    meter = PhaseMeter(clock(torch.device(args.device), args.cpu_time))
+    built, marks = peak_bytes(args.device), watch(model, meter)
     losses, kept = [], 0
     for _ in range(args.warmup + args.iters):
-        clock.start_step()
-        with clock.phase('data'):
+        meter.start_round()
+        with meter.phase('data'):
             batch = next(data)
-        with clock.phase('preprocessor'):
+        with meter.phase('preprocessor'):
             batch = model.data_preprocessor(batch, True)
         before = used_bytes(args.device)
-        with clock.phase('loss' if hasattr(model, 'colorer') else 'forward'):
+        with meter.phase('loss' if hasattr(model, 'colorer') else 'forward'):
             loss, _ = model.parse_losses(model(**batch, mode='loss'))
         losses.append(loss.item())
         kept = max(kept, used_bytes(args.device) - before)
-        start = clock.now()
+        start = meter.count()
         loss.backward()
-        marks.split(start, clock.now())
-        with clock.phase('optimizer'):
+        marks.split(start, meter.count())
+        with meter.phase('optimizer'):
             if args.optimizer != 'none':
                 optimizer.step()
             optimizer.zero_grad()
     return dict(
-        steps=clock.steps[args.warmup :],
+        steps=meter.rounds[args.warmup :],
         loss=losses[0],
         built=built,
         peak=peak_bytes(args.device),

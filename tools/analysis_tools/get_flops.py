@@ -15,32 +15,28 @@ or of the hub's cache, or the table of released models. A prompt then has the co
 
 import argparse
 import json
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-import torch  # noqa: E402
-from costs.flop_count import NOT_COUNTED  # noqa: E402
-from costs.forward_pass import (  # noqa: E402
+import torch
+from costs import (
+    NOT_COUNTED,
     count,
-    count_on_meta,
+    input_size,
     latency,
     made_up_batch,
+    parameters,
     peak_memory,
     prediction,
     quartiles,
 )
-from costs.input_size import input_size  # noqa: E402
-from costs.model_parts import parameters  # noqa: E402
-from costs.without_weights import build_on_meta, check_weights  # noqa: E402
+from models_without_weights import build_on_meta, check_weights, count_on_meta
 
-from genseg_mm.inference.build_model import build_model  # noqa: E402
-from genseg_mm.launch import ToolParser, run_tool  # noqa: E402
-from genseg_mm.launch.config import CfgOptions  # noqa: E402
-from genseg_mm.launch.dataset_parts import read_dataset_config  # noqa: E402
+from genseg_mm.inference.build_model import build_model
+from genseg_mm.launch import ToolParser, run_tool
+from genseg_mm.launch.config import CfgOptions
+from genseg_mm.launch.dataset_parts import read_dataset_config
 
 AMP = dict(bfloat16=torch.bfloat16, float16=torch.float16)
 

@@ -4,7 +4,7 @@
 
 Tiny models (one per family, random): a training step is timed; what its forward pass keeps for the backward pass and
 the peak of both are measured, and compared with what the meta device says for the same model.
-Released models (family_configs.py): built on the meta device, without weights: parameters, what the
+Released models (released_families.py): built on the meta device, without weights: parameters, what the
 forward pass at --size with an image condition keeps, with gradient checkpointing (plus the block that is being computed
 again) and without; weights, gradients and AdamW states; which trainings fit one 80 GB card, and which need sharding.
 
@@ -13,36 +13,33 @@ tiny models the real peak is up to a tenth above the estimate.
 """
 
 import argparse
-import itertools
 import json
 import statistics
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+import torch
+from costs import PhaseMeter, SavedBytes, blocks, clock, largest_block, most_held
+from models_without_weights import ShapesOnly
+from released_families import FROZEN, FULL, TINY
+from torch import Tensor, nn
 
-import torch  # noqa: E402
-from benchmark_training_step import Clock  # noqa: E402
-from families.activation_bytes import SavedBytes, ShapesOnly, blocks, largest_block  # noqa: E402
-from families.configs import FROZEN, FULL, TINY  # noqa: E402
-from families.tables import (  # noqa: E402
-    FROZEN_WEIGHT,
-    REGIMES,
-    fit_table,
-    fits,
-    memory_table,
-    parameters_table,
-    tiny_table,
-)
-from torch import Tensor, nn  # noqa: E402
+from genseg_mm import launch
+from genseg_mm.models import DiTBackbone
+from genseg_mm.models.dit_families import FAMILIES
+from genseg_mm.models.prompt_encoders import PromptEmbeddings
 
-from genseg_mm import launch  # noqa: E402
-from genseg_mm.models import DiTBackbone  # noqa: E402
-from genseg_mm.models.dit_families import FAMILIES  # noqa: E402
-from genseg_mm.models.prompt_encoders import PromptEmbeddings  # noqa: E402
+GB = 1e9
+CARD = 80 * GB  # of the 85 that an '80 GB' card has: the rest is left to the context and to fragments
+CARDS = 8
 
+# bytes per parameter: weights, gradients, AdamW's two moments
+MIXED = 4 + 4 + 8  # float32 weights, bfloat16 by autocast
+PURE = 2 + 2 + 4  # all bfloat16
+FROZEN_WEIGHT = 2  # bfloat16
+REGIMES = {'mixed': 'bf16 mixed', 'pure': 'pure bf16', 'lora': 'LoRA'}
 VAE_WEIGHT = 4  # the configs leave the frozen autoencoder in float32
 PHASES = ('forward', 'backward', 'optimizer')
 
@@ -135,13 +132,13 @@ def measure_tiny(
 def peak_bytes(backbone: DiTBackbone, batch: int, size: int, text_length: int) -> int:
     """Most memory that torch holds at a time during a forward and backward pass, on top of weights and inputs."""
     arguments, target = inputs(backbone, 'cpu', batch, size, text_length)
-    activities = [torch.profiler.ProfilerActivity.CPU]
-    with torch.profiler.profile(activities=activities, profile_memory=True) as profiler:
+
+    def step() -> None:
         torch.nn.functional.mse_loss(backbone(*arguments), target).backward()
+
+    held = most_held(step)
     backbone.zero_grad()
-    events = profiler.profiler.kineto_results.events()
-    changes = [(own.start_ns(), own.nbytes()) for own in events if own.name() == '[memory]']
-    return max(itertools.accumulate(change for _, change in sorted(changes, key=lambda own: own[0])))
+    return held
 
 
 def step_seconds(
@@ -150,17 +147,17 @@ def step_seconds(
     """Median seconds of the phases of ``iters`` training steps after one."""
     optimizer = torch.optim.AdamW(backbone.parameters(), fused=True)
     arguments, target = inputs(backbone, 'cpu', batch, size, text_length)
-    clock = Clock('cpu', cpu_time)
+    meter = PhaseMeter(clock(torch.device('cpu'), cpu_time))
     for _ in range(iters + 1):
-        clock.start_step()
-        with clock.phase('forward'):
+        meter.start_round()
+        with meter.phase('forward'):
             loss = torch.nn.functional.mse_loss(backbone(*arguments), target)
-        with clock.phase('backward'):
+        with meter.phase('backward'):
             loss.backward()
-        with clock.phase('optimizer'):
+        with meter.phase('optimizer'):
             optimizer.step()
             optimizer.zero_grad()
-    return {phase: statistics.median(step[phase] for step in clock.steps[1:]) for phase in PHASES}
+    return {phase: statistics.median(step[phase] for step in meter.rounds[1:]) for phase in PHASES}
 
 
 def num_parameters(model: nn.Module, trained_only: bool = False) -> int:
@@ -238,6 +235,134 @@ def measure_full(name: str, args: argparse.Namespace) -> dict[str, Any]:
     return {**result, 'fits': fits(result)}
 
 
+def state_bytes(regime: str, parameters: int, adapters: int = 0) -> int:
+    """Weights, gradients and AdamW states of the transformer.
+
+    Args:
+        regime: 'mixed' (float32 weights under autocast), 'pure' (all bfloat16) or 'lora' (frozen bfloat16 weights,
+            trained parameters as in 'mixed').
+        parameters: All parameters but the adapters.
+        adapters: With 'lora': parameters that are trained.
+
+    Raises:
+        ValueError: If the regime is unknown.
+    """
+    if regime not in REGIMES:
+        raise ValueError(f'regime must be one of {tuple(REGIMES)}, but got {regime!r}')
+    if regime == 'lora':
+        return FROZEN_WEIGHT * parameters + MIXED * adapters
+    return (MIXED if regime == 'mixed' else PURE) * parameters
+
+
+def where_it_fits(
+    states: float, gathered: float, activations: dict[int, float], frozen: float, card: float = CARD
+) -> str:
+    """The smallest setting that a training fits, the largest batch first.
+
+    Args:
+        states: Weights, gradients and optimizer states.
+        gathered: What FSDP gathers at a time: two blocks' weights.
+        activations: Batch size per card -> activations.
+        frozen: Autoencoder and prompt encoders; trainings from cached encodings have none.
+        card: Memory of a card.
+    """
+    batches = sorted(activations, reverse=True)
+    for cards, own in ((1, states), (CARDS, states / CARDS + gathered)):
+        name = '1 card' if cards == 1 else f'{cards} cards, FSDP'
+        for kept, remark in ((frozen, ''), (0, ', cached encodings')):
+            for batch in batches:
+                if own + activations[batch] + kept <= card:
+                    return f'{name}, batch {batch}{"" if cards == 1 else " each"}{remark}'
+    return f'more than {CARDS} cards'
+
+
+def fits(model: dict[str, Any]) -> dict[str, str]:
+    """Where each regime of a measured model fits, with gradient checkpointing."""
+    frozen = model['vae_bytes'] + model['encoder_bytes']
+    result = {}
+    for regime in REGIMES:
+        own = model['activations'][regime]
+        states = state_bytes(regime, model['parameters'], model['adapters'])
+        activations = {int(batch): cell['on'] for batch, cell in own.items()}
+        gathered = 2 * FROZEN_WEIGHT * model['largest_block']
+        result[regime] = where_it_fits(states, gathered, activations, frozen)
+    return result
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [f'| {" | ".join(header)} |', '|' + '---|' * len(header)]
+    return '\n'.join([*lines, *(f'| {" | ".join(row)} |' for row in rows)]) + '\n'
+
+
+def tiny_table(models: Sequence[dict[str, Any]]) -> str:
+    """Tiny models: every number of memory as measured, and as estimated on the meta device."""
+    columns = dict(
+        off='kept for backward', on='kept, ckpt', autocast='kept, bf16 autocast', peak_off='peak', peak_on='peak, ckpt'
+    )  # fmt: skip
+    header = ['family', 'parameters', *(f'{name}, MB (estimate)' for name in columns.values())]
+    header += ['step, ms', 'forward', 'backward', 'AdamW']
+    rows = []
+    for own in models:
+        times = own['seconds']
+        memory = [f'{own["measured"][key] / 1e6:.2f} ({own["estimated"][key] / 1e6:.2f})' for key in columns]
+        seconds = [f'{1e3 * value:.1f}' for value in (sum(times.values()), *times.values())]
+        rows.append([own['family'], str(own['parameters']), *memory, *seconds])
+    return table(header, rows)
+
+
+def parameters_table(models: Sequence[dict[str, Any]]) -> str:
+    """Parameters against the published sizes, and the frozen parts."""
+    header = [
+        'model', 'family', 'parameters, M', 'stored tables, M', 'published, B', 'difference',
+        'changed for GenMask, k', 'LoRA, M',
+        'VAE, GB', 'its prompt encoders, GB', 'source of the config',
+    ]  # fmt: skip
+    rows = []
+    for own in models:
+        released, buffers = own['released_parameters'], own['released_buffers']
+        rows.append(
+            [
+                own['name'],
+                own['family'],
+                f'{released / 1e6:.1f}',
+                f'{buffers / 1e6:.1f}',
+                f'{own["published"]:g}',
+                f'{100 * ((released + buffers) / 1e9 / own["published"] - 1):+.1f} %',
+                f'{(own["parameters"] - released) / 1e3:.1f}',
+                f'{own["adapters"] / 1e6:.1f}',
+                f'{own["vae_bytes"] / GB:.2f}',
+                f'{own["encoder_bytes"] / GB:.2f} ({" + ".join(own["encoders"])})',
+                own['source'],
+            ]
+        )
+    return table(header, rows)
+
+
+def memory_table(models: Sequence[dict[str, Any]]) -> str:
+    """States and activations."""
+    batches = sorted({int(batch) for own in models for batch in own['activations']['mixed']})
+    header = ['model', *(f'states, {name}, GB' for name in REGIMES.values())]
+    for batch in batches:
+        header += [f'batch {batch}: activations, bf16 mixed, GB']
+        header += [f'batch {batch}: {name}, ckpt, GB' for name in REGIMES.values()]
+    rows = []
+    for own in models:
+        kept = own['activations']
+        sizes = [state_bytes(name, own['parameters'], own['adapters']) for name in REGIMES]
+        for batch in map(str, batches):
+            sizes.append(kept['mixed'][batch]['off'])
+            sizes += [kept[regime][batch]['on'] for regime in REGIMES]
+        rows.append([own['name'], *(f'{size / GB:.1f}' for size in sizes)])
+    return table(header, rows)
+
+
+def fit_table(models: Sequence[dict[str, Any]]) -> str:
+    """What fits where."""
+    header = ['model', *(f'all weights, {REGIMES[regime]}' for regime in ('mixed', 'pure')), 'LoRA']
+    return table(header, [[own['name'], *fits(own).values()] for own in models])
+
+
 def report(results: dict[str, list[dict]], args: argparse.Namespace) -> str:
     """All tables as Markdown."""
     parts = []
@@ -274,7 +399,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     lacking = set(args.families) - TINY.keys()
     if lacking:
-        raise ValueError(f'family_configs.py has no tiny transformer for {sorted(lacking)}; add one')
+        raise ValueError(f'released_families.py has no tiny transformer for {sorted(lacking)}; add one')
     results: dict[str, list[dict]] = dict(tiny=[], full=[])
     if args.only != 'full':
         for family in args.families:

@@ -13,29 +13,24 @@ compute once at the end counts in equal parts for each item.
 import argparse
 import json
 import statistics
-import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+import numpy as np
+import torch
+from costs import NOISE, PhaseMeter, clock, resizes, watched
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.evaluator import Evaluator
+from mmengine.registry import DATASETS, FUNCTIONS
+from models_without_weights import check_weights
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from costs.forward_pass import NOISE, watched  # noqa: E402
-from costs.input_size import resizes  # noqa: E402
-from costs.phase_meter import PhaseMeter, clock  # noqa: E402
-from costs.without_weights import check_weights  # noqa: E402
-from mmengine.config import Config  # noqa: E402
-from mmengine.dataset import pseudo_collate  # noqa: E402
-from mmengine.evaluator import Evaluator  # noqa: E402
-from mmengine.registry import DATASETS, FUNCTIONS  # noqa: E402
-
-from genseg_mm.inference.build_model import build_model  # noqa: E402
-from genseg_mm.launch import ToolParser, run_tool  # noqa: E402
-from genseg_mm.launch.config import CfgOptions  # noqa: E402
-from genseg_mm.launch.dataset_parts import read_dataset_config  # noqa: E402
+from genseg_mm.inference.build_model import build_model
+from genseg_mm.launch import ToolParser, run_tool
+from genseg_mm.launch.config import CfgOptions
+from genseg_mm.launch.dataset_parts import read_dataset_config
 
 GROUPS = ('data', 'model', 'metric')
 

@@ -1,17 +1,21 @@
-"""Models of configs whose weights are not here: shapes alone, on the meta device.
+"""Models whose weights are not here: shapes alone, on the meta device, and what their passes cost.
 
 The sizes come from the ``config.json`` of a local folder or of the hub's cache, or from the table of released models
-(families/configs.py).
+(released_families.py).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from families.configs import FROZEN, FULL
+import torch.nn.functional as F
+from costs import PhaseMeter, count_flops
 from mmengine.config import ConfigDict
-from torch import nn
+from released_families import FROZEN, FULL
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_flatten, tree_map
 
 from genseg_mm.files import read_json
 from genseg_mm.registry import MODELS, class_name
@@ -38,6 +42,11 @@ MAES = {
     ),
 }  # fmt: skip
 CONFIG_FILES = ('config.json', 'model_index.json')
+# What autocast runs in low precision, of what transformers are made of.
+PRODUCTS = {
+    F.linear, F.conv1d, F.conv2d, F.conv3d, torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.bmm, Tensor.bmm,
+    torch.baddbmm, F.scaled_dot_product_attention,
+}  # fmt: skip
 
 
 def pretrained_parts(cfg: Any, path: str = 'model') -> Iterator[tuple[str, dict]]:
@@ -218,5 +227,157 @@ def _colorer_sizes(cfg: dict, path: str) -> dict:
 def _unknown(path: str, cfg: dict) -> ValueError:
     return ValueError(
         f'{path} ({cfg["type"]}): the sizes of {"/".join(filter(None, source_of(cfg)))} are not known without its '
-        'config.json: fetch that file into a folder or the cache (hf download), or add the model to families/configs.py'
+        'config.json: fetch that file into a folder or the cache (hf download), or add it to released_families.py'
     )
+
+
+class ShapesOnly(TorchFunctionMode):
+    """Runs a model on the meta device beside small real tensors, whose values its code may ask for.
+
+    - A real tensor that meets one without values loses its own: masks and positions stay real until then, so that
+      ``if has_image.all()`` has an answer.
+    - Attention takes the fused kernel, as it does on a real device; on the meta device torch would choose the plain
+      one, which keeps the attention weights.
+    - The meta device has no autocast, so it is imitated: products take bfloat16 copies of their float32 arguments; a
+      weight is copied once, as autocast does.
+
+    Args:
+        autocast: Whether to imitate bfloat16 autocast.
+    """
+
+    def __init__(self, autocast: bool = False) -> None:
+        super().__init__()
+        self._autocast = autocast
+        self._copies: dict[int, Tensor] = {}
+
+    def __torch_function__(self, func: Callable, types: tuple, args: tuple = (), kwargs: dict | None = None) -> Any:
+        kwargs = kwargs or {}
+        tensors = [one for one in tree_flatten((args, kwargs))[0] if isinstance(one, Tensor)]
+        if any(tensor.is_meta for tensor in tensors):
+            if not all(tensor.is_meta for tensor in tensors):
+                args, kwargs = _indices(func, args), tree_map(_without_values, kwargs)
+                args = tree_map(_without_values, args)
+            if self._autocast and func in PRODUCTS:
+                args, kwargs = tree_map(self._lowered, args), tree_map(self._lowered, kwargs)
+            if func is F.scaled_dot_product_attention:
+                return _fused_attention(*args, **kwargs)
+        return func(*args, **kwargs)
+
+    def _lowered(self, value: Any) -> Any:
+        if not isinstance(value, Tensor) or value.dtype != torch.float32:
+            return value
+        if not (value.is_leaf and value.requires_grad):
+            return value.bfloat16()
+        if id(value) not in self._copies:
+            self._copies[id(value)] = value.bfloat16()
+        return self._copies[id(value)]
+
+
+def _without_values(value: Any) -> Any:
+    return value.to('meta') if isinstance(value, Tensor) else value
+
+
+def _indices(func: Callable, args: tuple) -> tuple:
+    """The arguments of ``tensor[mask]`` with the positions in place of a real mask: how many there are is its value."""
+    if func not in (Tensor.__getitem__, Tensor.__setitem__):
+        return args
+    mask = args[1]
+    if isinstance(mask, Tensor) and mask.dtype == torch.bool and not mask.is_meta:
+        return (args[0], mask.nonzero(as_tuple=True), *args[2:])
+    return args
+
+
+def _fused_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    if enable_gqa:
+        groups = query.shape[-3] // key.shape[-3]
+        key, value = key.repeat_interleave(groups, -3), value.repeat_interleave(groups, -3)
+    if attn_mask is not None and attn_mask.dtype == torch.bool:
+        attn_mask = torch.zeros_like(attn_mask, dtype=query.dtype)
+    return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        query, key, value, dropout_p, is_causal, attn_mask=attn_mask, scale=scale
+    )[0]
+
+
+def count_on_meta(parts: nn.Module, model: dict, size: tuple[int, int]) -> tuple[dict[str, int], list[str]]:
+    """FLOPs by phase of parts from :func:`build_on_meta`, and what was left out."""
+    images = torch.zeros(1, 3, *size, device='meta')
+    with torch.no_grad(), ShapesOnly(), count_flops() as counter:
+        meter = PhaseMeter(counter.get_total_flops)
+        booked = meter.start_round()
+        if not hasattr(parts, 'colorer'):
+            left_out = _generate(parts, model, images, meter)
+        else:
+            left_out = ['what points do with the map']
+            _color(parts.colorer, model['colorer'], images, meter)
+    return {name: used for name, used in booked.items() if used}, left_out
+
+
+def _color(colorer: nn.Module, cfg: dict, images: torch.Tensor, meter: PhaseMeter) -> None:
+    if not (hasattr(colorer, 'unet') and hasattr(colorer, 'codec')):
+        with meter.phase('colorer'):
+            colorer(images)
+        return
+    latents = _encode(colorer.codec, images, meter)
+    full = cfg.get('parity') == 'training'
+    length = cfg.get('num_text_tokens') or (77 if full else 2)
+    text = torch.zeros(1, length, colorer.unet.config.cross_attention_dim, device='meta')
+    with meter.phase('denoise'):
+        colorer.unet(latents, torch.zeros(1, device='meta'), encoder_hidden_states=text)
+    _decode(colorer.codec, latents, meter)
+
+
+def _encode(codec: nn.Module, images: torch.Tensor, meter: PhaseMeter) -> torch.Tensor:
+    # Not its encode(): that turns autocast off, which the meta device does not have.
+    with meter.phase('encode'):
+        return codec._encode(images)
+
+
+def _decode(codec: nn.Module, latents: torch.Tensor, meter: PhaseMeter) -> None:
+    with meter.phase('decode'):
+        codec._decode(latents)
+
+
+def _generate(parts: nn.Module, model: dict, images: torch.Tensor, meter: PhaseMeter) -> list[str]:
+    from genseg_mm.models.prompt_encoders import PromptEmbeddings
+
+    latents = _encode(parts.codec, images, meter)
+    length = model['prompt_encoder'].get('max_length', 512)
+    with meter.phase('prompt'):
+        _encode_prompt(parts.prompt_encoder, length, tuple(images.shape[-2:]))
+    states = torch.zeros(1, length, parts.backbone.prompt_dims, device='meta')
+    there = torch.ones(1, length, dtype=torch.bool, device='cpu')
+    prompt = PromptEmbeddings(states, there)
+    head = model.get('mask_head') or {}
+    for _ in range(head.get('num_steps', 1)):
+        with meter.phase('denoise'):
+            has_image = torch.tensor([model.get('image_condition', True)], device='cpu')
+            parts.backbone(latents, torch.ones(1, device='meta'), prompt, latents, has_image)
+    trained_probe = head.get('mask_loss') == 'linear_bce'
+    if (head.get('decode') or ('probe' if trained_probe else 'vae')) != 'vae':
+        return ['the linear layer that reads the mask off the latents']
+    _decode(parts.codec, latents, meter)
+    return []
+
+
+def _encode_prompt(encoder: nn.Module, length: int, size: tuple[int, int]) -> None:
+    """Runs a text encoder on as many tokens; a Qwen-VL sees the picture too, whose tokens are among them."""
+    if not hasattr(encoder, 'language_model'):
+        encoder(input_ids=torch.zeros(1, length, dtype=torch.long, device='meta'))
+        return
+    width = encoder.config.text_config.hidden_size
+    encoder.language_model(inputs_embeds=torch.zeros(1, length, width, device='meta'))
+    vision = encoder.config.vision_config
+    rows, columns = (side // vision.patch_size for side in size)
+    rows, columns = (n // vision.spatial_merge_size * vision.spatial_merge_size for n in (rows, columns))
+    values = 3 * vision.temporal_patch_size * vision.patch_size**2
+    patches = torch.zeros(rows * columns, values, device='meta')
+    encoder.visual(patches, grid_thw=torch.tensor([[1, rows, columns]], device='cpu'))

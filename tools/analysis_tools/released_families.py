@@ -1,4 +1,4 @@
-"""Transformers of measure_families.py: a tiny one of every family, and the released ones with their frozen parts.
+"""The transformers of all DiT families: a tiny one of every family, and the released ones with their frozen parts.
 
 Released configs are those of ``transformer/config.json``, ``vae/config.json`` and ``text_encoder*/config.json`` of the
 named repositories on the Hugging Face hub; keys at the default of the class are left out. ``published`` is the number

@@ -1,1 +1,0 @@
-"""Parts of measure_families.py: what is measured, memory of activations, tables."""

@@ -1,1 +1,0 @@
-"""Reading of training logs, for analyze_logs.py."""
