@@ -16,10 +16,8 @@ from genseg_mm.datasets import (
     RefCOCODataset,
     published_counts,
 )
-from genseg_mm.launch import expected_items as module
-from genseg_mm.launch.expected_items import (
+from genseg_mm.datasets.published_counts import (
     Count,
-    _speaks_against,
     difference,
     differences,
     expected_items,
@@ -109,21 +107,21 @@ def test_a_copy_of_val_alone_cannot_be_checked(made, tmp_path):
 
 
 def test_published_numbers_add_up():
-    totals = published_counts.ISHAPE_TOTALS.values()
+    totals = IShapeDataset.PUBLISHED.values()
     assert [sum(column) for column in zip(*totals, strict=True)] == [12_870, 175_840]
-    first, second = (published_counts.PIDRAY_IMAGES[version] for version in (1, 2))
+    first, second = (PIDRayDataset.PUBLISHED[version] for version in (1, 2))
     assert sum(first.values()) == 47_677 and sum(second.values()) == 124_486
     assert first['easy'] + first['hard'] + first['hidden'] == 18_220
-    dram = published_counts.DRAM_IMAGES
+    dram = DRAMDataset.PUBLISHED
     assert dram['dram'] + dram['unseen'] == dram['dram_with_unseen'] == 718
-    egohos = published_counts.EGOHOS_IMAGES
+    egohos = EgoHOSDataset.PUBLISHED
     assert sum(egohos[split] for split in ('train', 'val', 'test_indomain')) == 11_243
 
 
 def test_a_complete_copy_has_no_difference_and_more_is_told(made, monkeypatch):
-    monkeypatch.setitem(published_counts.DRAM_IMAGES, 'dram', 5)
+    monkeypatch.setitem(DRAMDataset.PUBLISHED, 'dram', 5)
     assert differences(build_dram(made / 'dram', movement='dram')) == []
-    monkeypatch.setitem(published_counts.PIDRAY_IMAGES[2], 'easy', 1)
+    monkeypatch.setitem(PIDRayDataset.PUBLISHED[2], 'easy', 1)
     assert difference(pidray(made, 'easy', version=2)) == ('1 pictures more than the 1 of the complete dataset')
 
 
@@ -148,9 +146,9 @@ def test_shortage_is_short_and_forgives_a_tenth_of_unconfirmed_counts(made, monk
     assert shortage(ConcatDataset([pidray(made, split, 2) for split in ('easy', 'hard')])) == ('4 of 34,504 pictures')
     assert shortage(build_egohos(made / 'egohos', indices=1)) == 'only some items'
     assert shortage(build_dram(made / 'dram', movement='realism')) is None
-    monkeypatch.setitem(published_counts.DRAM_IMAGES, 'dram', 60)  # 5 are there
+    monkeypatch.setitem(DRAMDataset.PUBLISHED, 'dram', 60)  # 5 are there
     assert shortage(build_dram(made / 'dram', movement='dram')) == '5 of 60 pictures'
-    monkeypatch.setattr('genseg_mm.launch.expected_items._speaks_against', lambda count: False)
+    monkeypatch.setattr(Count, 'speaks_against', lambda count: False)
     assert shortage(build_dram(made / 'dram', movement='dram')) is None
 
 
@@ -159,7 +157,7 @@ def test_shortage_is_short_and_forgives_a_tenth_of_unconfirmed_counts(made, monk
     [(99, 100, True, True), (100, 100, True, False), (90, 100, False, False), (89, 100, False, True)],
 )
 def test_which_counts_speak_against_a_copy(found, published, confirmed, against):
-    assert _speaks_against(Count(found, 'pictures', published, confirmed)) is against
+    assert Count(found, 'pictures', published, confirmed).speaks_against() is against
 
 
 def test_a_part_on_purpose_is_not_compared(made):
@@ -169,7 +167,7 @@ def test_a_part_on_purpose_is_not_compared(made):
 
 def test_the_warning(made, monkeypatch):
     logged = []
-    monkeypatch.setattr(module, 'print_log', lambda *args: logged.append(args))
+    monkeypatch.setattr(published_counts, 'print_log', lambda *args: logged.append(args))
     found = warn_if_incomplete(pidray(made, 'easy', 2))
     assert found == ['24756 pictures fewer than the 24758 of the complete dataset']
     ((text, logger, level),) = logged

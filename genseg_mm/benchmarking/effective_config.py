@@ -3,7 +3,6 @@
 import copy
 import inspect
 import os
-from collections.abc import Iterator
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
@@ -11,9 +10,8 @@ from mmengine.registry import METRICS
 from torch import nn
 
 from genseg_mm.benchmarking.model_list import ModelEntry
+from genseg_mm.dataset_configs import MODEL_PLACES, fill_network_resize, replace_transforms, walk
 from genseg_mm.inference.build_model import chosen_weights, read_config
-from genseg_mm.launch.dataset_parts import MODEL_PLACES
-from genseg_mm.launch.network_size import fill_network_resize
 from genseg_mm.registry import class_name
 
 _NETWORK_RESIZE = dict(type='genseg_mm.NetworkResize')  # until the model is built, and its size known
@@ -110,42 +108,26 @@ def model_transforms(model_cfg: Config) -> dict[str, dict]:
     return found
 
 
-def _pipelines(model_cfg: Config) -> Iterator[list]:
+def _pipelines(model_cfg: Config) -> list[list]:
     dataset = (model_cfg.get('test_dataloader') or {}).get('dataset') or {}
-    found = list(_leaf_pipelines(dataset))
-    yield from found or [model_cfg.get('test_pipeline') or []]
-
-
-def _leaf_pipelines(dataset: Any) -> Iterator[list]:
-    if dataset.get('pipeline'):
-        yield dataset['pipeline']
-    parts = dataset.get('datasets') or ([dataset['dataset']] if dataset.get('dataset') else [])
-    for part in parts:
-        yield from _leaf_pipelines(part)
+    found = [own['pipeline'] for own in walk(dataset) if own.get('pipeline')]
+    return found or [model_cfg.get('test_pipeline') or []]
 
 
 def _with_model_transforms(dataset: Any, model_cfg: Config) -> Any:
     """Fills in the model's size, and its instruction where the benchmark's ``TextPrompt`` names none."""
     own = model_transforms(model_cfg)
 
-    def fill(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: fill(inner) for key, inner in value.items()}
-        if not isinstance(value, list | tuple):
-            return value
-        filled = []
-        for inner in value:
-            if isinstance(inner, dict) and inner.get('type') in MODEL_PLACES:
-                name = MODEL_PLACES[inner['type']]
-                found = own.get(name, _NETWORK_RESIZE if name == 'Resize' else None)
-                filled += [copy.deepcopy(found)] if found else []
-            elif isinstance(inner, dict) and len(inner) == 1 and class_name(inner.get('type')) == 'TextPrompt':
-                filled.append(copy.deepcopy(own.get('TextPrompt', inner)))
-            else:
-                filled.append(fill(inner))
-        return type(value)(filled)
+    def fill(transform: dict) -> list[dict] | None:
+        if transform.get('type') in MODEL_PLACES:
+            name = MODEL_PLACES[transform['type']]
+            found = own.get(name, _NETWORK_RESIZE if name == 'Resize' else None)
+            return [copy.deepcopy(found)] if found else []
+        if len(transform) == 1 and class_name(transform.get('type')) == 'TextPrompt':
+            return [copy.deepcopy(own.get('TextPrompt', transform))]
+        return None
 
-    return ConfigDict(fill(dataset))
+    return ConfigDict(replace_transforms(dataset, fill))
 
 
 def fill_network_size(cfg: Config, model: nn.Module | None) -> None:

@@ -1,14 +1,18 @@
-"""How much the complete datasets have: published numbers, each with its source.
+"""How many items the complete datasets have, and by how much a copy differs, in what its publication counts.
 
-A dataset answers for itself, so that a subclass keeps the answers: ``published_counts()`` yields what a copy has beside
-what is published (:class:`Count`), and ``published_items()``, where that is something else, how many items the complete
-dataset has. ``genseg_mm/launch/expected_items.py`` asks them; a dataset without these methods has no known counts.
-
-UNCONFIRMED marks those that we have from memory or from one weak source; they are in ``UNCONFIRMED`` by name of the
-table, so that messages can say so.
+Every dataset answers for itself, so that a subclass keeps the answers: ``published_counts()`` yields what a copy has
+beside what is published (:class:`Count`), and ``published_items()``, where that is something else, how many items the
+complete dataset has. The published numbers, with their sources, are its ``PUBLISHED``. A dataset without these methods
+has no known counts.
 """
 
+import logging
+from pathlib import Path
 from typing import Any, NamedTuple
+
+from mmengine.logging import print_log
+
+from genseg_mm.dataset_configs import parts_of, single_datasets
 
 
 class Count(NamedTuple):
@@ -18,7 +22,7 @@ class Count(NamedTuple):
         found: In the copy.
         what: Of what: 'pictures', 'sentences', 'instances', ...
         published: Of the complete dataset.
-        confirmed: Whether we have read the published number in its source.
+        confirmed: Whether we have read the published number in its source, not from memory or one weak source.
         note: Added to the message in brackets.
     """
 
@@ -27,6 +31,20 @@ class Count(NamedTuple):
     published: int
     confirmed: bool = True
     note: str = ''
+
+    def speaks_against(self) -> bool:
+        """Whether the copy is not the complete dataset; a number that is not confirmed is forgiven a tenth."""
+        slack = 0 if self.confirmed else self.published // 10
+        return abs(self.found - self.published) > slack
+
+    def __str__(self) -> str:
+        more = 'more' if self.found > self.published else 'fewer'
+        note = f' ({self.note})' if self.note else ''
+        sure = '' if self.confirmed else ', a number that is not confirmed'
+        return (
+            f'{abs(self.found - self.published)} {self.what} {more} than the {self.published} of the complete '
+            f'dataset{sure}{note}'
+        )
 
 
 def num_pictures(dataset: Any) -> int:
@@ -39,55 +57,88 @@ def exclusion_note(dataset: Any) -> str:
     return 'exclude_images leaves some out' if dataset.exclude_images else ''
 
 
-# cocodataset.org
-COCO_IMAGES = {'instances_train2017.json': 118_287, 'instances_val2017.json': 5_000}
-# apple/ml-hypersim, metadata_images_split_scene_v1.csv
-HYPERSIM_FRAMES = {'train': 59_543, 'val': 7_386, 'test': 7_690, None: 74_619}
-# Of all scenes, per variation and camera (total of the official page)
-VKITTI2_FRAMES, VKITTI2_SCENES = 2_126, 5
-# By refs file and split: references (objects) and their sentences, None where no number is published. CRIS
-# utils/dataset.py, the TFDS catalog, notebooks of lichengunc/refer; sentences of single splits of RefCOCO+ and RefCOCOg
-# agree with the published totals.
-REFER_COUNTS = {
-    'refcoco/refs(unc).p': dict(
-        train=(42_404, 120_624), val=(3_811, 10_834), testA=(1_975, 5_657), testB=(1_810, 5_095)
-    ),
-    'refcoco/refs(google).p': dict(train=(40_000, None), val=(5_000, None), test=(5_000, None)),
-    'refcoco+/refs(unc).p': dict(
-        train=(42_278, 120_191), val=(3_805, 10_758), testA=(1_975, 5_726), testB=(1_798, 4_889)
-    ),
-    'refcocog/refs(umd).p': dict(train=(42_226, 80_512), val=(2_573, 4_896), test=(5_023, 9_602)),
-    'refcocog/refs(google).p': dict(train=(44_822, 85_474), val=(5_000, 9_536)),
-}
-# gRefCOCO's sentences are published for all splits together (278,232), its pictures are those of RefCOCO (UNC).
-GREFCOCO_IMAGES = dict(train=16_994, val=1_500, testA=750, testB=750)
-# LISA, README
-REASONSEG_IMAGES = dict(train=239, val=200, test=779)
-# UNCONFIRMED: the paper's supplement has 135 unseen pictures, other readers 718 in all; the movements' own numbers
-# are not published.
-DRAM_IMAGES = dict(dram=583, unseen=135, dram_with_unseen=718)
-# 11,243 in the paper, which is train + val + test_indomain; UNCONFIRMED: the splits, and the 500 of test_outdomain.
-EGOHOS_IMAGES = dict(train=8_993, val=1_124, test_indomain=1_126, test_outdomain=500)
-# iShape paper and README: pictures and instances of train and val together (12,870 and 175,840 in all). The sizes of
-# train and val are not published.
-ISHAPE_TOTALS = dict(
-    antenna=(370, 3_036),
-    branch=(2_500, 26_046),
-    fence=(2_500, 7_870),
-    hanger=(2_500, 49_275),
-    log=(2_500, 72_144),
-    wire=(2_500, 17_469),
-)
-# By version and split. 1: bywang2018/security-dataset, README: 29,457 + 18,220 test pictures; UNCONFIRMED: how many
-# of those are easy, hard and hidden (the three add up). 2: lutao2021/PIDray, README.
-PIDRAY_IMAGES = {
-    1: dict(train=29_457, easy=9_482, hard=3_733, hidden=5_005),
-    2: dict(train=76_913, easy=24_758, hard=9_746, hidden=13_069),
-}
-# BSDS500: genseg_mm/datasets/edges/bsds500.py
-# (class of dataset, split) whose number above is UNCONFIRMED
-UNCONFIRMED = {
-    *(('DRAMDataset', name) for name in DRAM_IMAGES),
-    *(('EgoHOSDataset', name) for name in EGOHOS_IMAGES),
-    *(('PIDRayDataset', 1, name) for name in ('easy', 'hard', 'hidden')),
-}
+def expected_items(dataset: Any) -> int | None:
+    """Items of the complete dataset with these settings, None if that is not known.
+
+    Of datasets in one, the sum. ``filter_cfg`` of COCO's is not taken into account: what it leaves out is no item.
+    """
+    parts = parts_of(dataset)
+    if parts:
+        counts = [expected_items(part) for part in parts]
+        return sum(counts) if None not in counts else None
+    if _is_cut(dataset):
+        return None
+    if hasattr(dataset, 'published_items'):
+        return dataset.published_items()
+    if any(base.__name__ == 'CocoDataset' for base in type(dataset).__mro__):  # mmdet's, not ours to ask
+        from genseg_mm.datasets import CocoInstanceDataset
+
+        return CocoInstanceDataset.PUBLISHED.get(Path(dataset.ann_file).name)
+    counts = _counts(dataset)
+    return counts[0].published if counts else None
+
+
+def difference(dataset: Any) -> str | None:
+    """How a copy differs from the complete evaluation dataset in one line, None if it does not or nothing is known."""
+    return '; '.join(differences(dataset)) or None
+
+
+def differences(dataset: Any) -> list[str]:
+    """Lines on how a copy differs from the complete evaluation dataset; of datasets in one, those of each.
+
+    Datasets that are often used in part on purpose, those for training among them, have none; nor have those with
+    ``indices``.
+
+    Args:
+        dataset: A dataset, or several in one (``ConcatDataset``), fully initialised.
+    """
+    parts = parts_of(dataset)
+    if parts:
+        lines = []
+        for part in parts:
+            subset = getattr(part, 'subset', None)
+            lines += [f'{subset}: {line}' if subset else line for line in differences(part)]
+        return list(dict.fromkeys(lines))
+    return [str(count) for count in _counts(dataset) if count.found != count.published]
+
+
+def shortage(dataset: Any) -> str | None:
+    """Why numbers on this copy are not those of the benchmark, short; None if nothing speaks against it.
+
+    Returns:
+        '2 of 5,000 pictures', summed over the datasets in one, or 'only some items' with ``indices``.
+    """
+    single = list(single_datasets(dataset))
+    if any(_is_cut(own) for own in single):
+        return 'only some items'
+    counts = [count for own in single for count in _counts(own)]
+    if not any(count.speaks_against() for count in counts):
+        return None
+    if len({(count.what, count.note) for count in counts}) > 1 or len(counts) < len(single):
+        return 'not all items'
+    found, published = (sum(own) for own in zip(*((c.found, c.published) for c in counts), strict=True))
+    return f'{found:,} of {published:,} {counts[0].what}'
+
+
+def warn_if_incomplete(dataset: Any) -> list[str]:
+    """Logs a warning for each of :func:`differences` and returns them: for evaluation."""
+    found = differences(dataset)
+    for line in found:
+        print_log(
+            f'{type(dataset).__name__}: {line}; numbers on this copy are not those of the complete dataset',
+            'current',
+            logging.WARNING,
+        )
+    return found
+
+
+def _counts(dataset: Any) -> list[Count]:
+    """What a single dataset has beside what is published of it; empty where nothing is."""
+    if not hasattr(dataset, 'published_counts') or _is_cut(dataset):
+        return []
+    return list(dataset.published_counts())
+
+
+def _is_cut(dataset: Any) -> bool:
+    """Whether ``indices`` leaves some items out."""
+    return getattr(dataset, '_indices', None) is not None

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from genseg_mm.dataset_configs import parts_of
+
 SKIPPED = ('sample_idx',)  # the place in a dataset of several, which is no property of the item
 LONG = 8  # numbers of a list from which on their bytes are hashed: writing them out takes most of the time
 
@@ -40,11 +42,8 @@ def dataset_fingerprint(dataset: Any) -> str:
 
 def _add(dataset: Any, digest: Any) -> None:
     name = type(dataset).__name__
-    parts = getattr(dataset, 'datasets', None)
-    if not isinstance(parts, (list, tuple)):
-        inner = getattr(dataset, 'dataset', None)
-        parts = [inner] if hasattr(inner, 'get_data_info') else None
-    if parts is not None:
+    parts = parts_of(dataset)
+    if parts:
         _write(digest, dict(joined=name, parts=len(parts), items=len(dataset)))
         for part in parts:
             _add(part, digest)

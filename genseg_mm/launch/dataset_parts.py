@@ -1,6 +1,6 @@
 """The single datasets of a config, and their items as the files have them, for the tools that verify and draw."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 
 from genseg_mm.config_file import read_config_file
+from genseg_mm.dataset_configs import MODEL_PLACES, single_datasets
 from genseg_mm.datasets.instances.instance_map_dataset import InstanceMapDataset
 from genseg_mm.datasets.transforms import LoadReferringMask
 from genseg_mm.datasets.transforms.load_image import LoadImage
@@ -21,8 +22,6 @@ from genseg_mm.network_sizes import is_network_resize
 SPLITS = ('train', 'val', 'test')
 TRUTHS = ('gt_instance_map', 'gt_masks', 'gt_seg_map', 'gt_boundaries')
 BENCHMARK_KEYS = ('task', 'dataset', 'evaluator')
-# Places in a benchmark's pipeline that are filled by the model, and its transforms that may fill them.
-MODEL_PLACES = dict(model_resize='Resize', model_descriptions='UseDescriptions')
 
 
 @dataclass
@@ -144,7 +143,7 @@ def _named_parts(wanted: Iterable[tuple[str, dict]]) -> list[DatasetPart]:
     """The single datasets of (name, config), equal ones once."""
     parts: list[DatasetPart] = []
     for title, cfg in wanted:
-        found = list(_leaves(cfg))
+        found = [_as_files_have_it(own) for own in single_datasets(cfg)]
         for number, leaf in enumerate(found, start=1):
             name = title if len(found) == 1 else f'{title} {number}/{len(found)}'
             equal = [part for part in parts if part.cfg == leaf]
@@ -155,17 +154,12 @@ def _named_parts(wanted: Iterable[tuple[str, dict]]) -> list[DatasetPart]:
     return parts
 
 
-def _leaves(cfg: dict) -> Iterator[dict]:
-    if isinstance(cfg.get('datasets'), (list, tuple)):
-        for part in cfg['datasets']:
-            yield from _leaves(part)
-    elif isinstance(cfg.get('dataset'), Mapping):
-        yield from _leaves(cfg['dataset'])
-    else:
-        pipeline = [
-            own for own in cfg.get('pipeline', ()) if own.get('type') not in MODEL_PLACES and not is_network_resize(own)
-        ]
-        yield dict(cfg, pipeline=pipeline) if 'pipeline' in cfg else cfg
+def _as_files_have_it(cfg: dict) -> dict:
+    """Config of a single dataset without the transforms that a model fills in."""
+    pipeline = [
+        own for own in cfg.get('pipeline', ()) if own.get('type') not in MODEL_PLACES and not is_network_resize(own)
+    ]
+    return dict(cfg, pipeline=pipeline) if 'pipeline' in cfg else cfg
 
 
 class RawLoader:

@@ -1,9 +1,10 @@
 """Whether the metrics of a run can take what its data set gives: before it trains, not after."""
 
-from collections.abc import Iterator
 from typing import Any
 
 from mmengine.evaluator import Evaluator
+
+from genseg_mm.dataset_configs import single_datasets
 
 
 def check_evaluator(evaluator: Evaluator, dataset: Any, where: str) -> None:
@@ -32,7 +33,7 @@ def check_evaluator(evaluator: Evaluator, dataset: Any, where: str) -> None:
 
 
 def _check_calibration(metric: Any, dataset: Any, where: str) -> None:
-    subsets = list(_subsets(dataset))
+    subsets = [(own.subset or '') if hasattr(own, 'subset') else None for own in single_datasets(dataset)]
     if None in subsets or metric.calibration_subset in subsets:  # None: only the samples can tell
         return
     raise ValueError(
@@ -40,16 +41,6 @@ def _check_calibration(metric: Any, dataset: Any, where: str) -> None:
         f'subset={metric.calibration_subset!r}, but got the subsets {sorted(set(subsets))}; leave threshold out '
         "('reference'), or set it to a radius"
     )
-
-
-def _subsets(dataset: Any) -> Iterator[str | None]:
-    """Subset of each single data set in this one, '' for none; None where it has no such attribute."""
-    inner = getattr(dataset, 'datasets', None) or getattr(dataset, 'dataset', None)
-    if inner is None:
-        yield (dataset.subset or '') if hasattr(dataset, 'subset') else None
-        return
-    for part in inner if isinstance(inner, (list, tuple)) else [inner]:
-        yield from _subsets(part)
 
 
 def _check_categories(coco: Any, classes: tuple[str, ...], where: str) -> None:

@@ -15,7 +15,6 @@ from scipy.io import loadmat, savemat
 
 from genseg_mm.boundary_files import read_boundaries
 from genseg_mm.datasets import BSDS500Dataset, LoadBoundaries, LoadImage, PackGenSegInputs
-from genseg_mm.datasets.edges.bsds500 import NUM_IMAGES
 
 TOOL = Path(__file__).parents[2] / 'tools' / 'dataset_tools' / 'make_tiny_bsds500.py'
 make_tiny_bsds500 = runpy.run_path(str(TOOL))['make_tiny_bsds500']
@@ -50,7 +49,7 @@ def test_items(root):
     (root / 'data/groundTruth/train/100007.mat').rename(root / 'data/groundTruth/train/3096.mat')
     ids = [item['img_id'] for item in BSDS500Dataset(root, split='train')]
     assert ids == ['3096', '100997', '101987']
-    assert dict(train=200, val=100, test=200) == NUM_IMAGES
+    assert dict(train=200, val=100, test=200) == BSDS500Dataset.PUBLISHED
 
 
 def test_where_the_root_may_be(root):

@@ -11,7 +11,6 @@ from genseg_mm.datasets.published_counts import Count
 from genseg_mm.registry import DATASETS
 
 SPLITS = ('train', 'val', 'test')
-NUM_IMAGES = dict(train=200, val=100, test=200)
 NUM_TEST_MAPS = 1_063  # of all annotators
 INNER_FOLDERS = ('BSDS500/data', 'data', '.', 'BSR/BSDS500/data', 'BSDS500/BSDS500/data')
 NUM_NAMED = 3  # examples in a message
@@ -39,6 +38,7 @@ class BSDS500Dataset(BaseDataset):
     """
 
     METAINFO = dict(classes=('boundary',), palette=[[220, 20, 60]])
+    PUBLISHED = dict(train=200, val=100, test=200)  # pictures
 
     def __init__(self, data_root: str, split: str = 'test', pipeline: Sequence = (), **kwargs: Any) -> None:
         if split not in SPLITS:
@@ -68,7 +68,7 @@ class BSDS500Dataset(BaseDataset):
 
     def published_counts(self) -> Iterator[Count]:
         """What a copy has beside what is published; see ``genseg_mm/datasets/published_counts.py``."""
-        yield Count(len(self), 'pictures', NUM_IMAGES[self.split])
+        yield Count(len(self), 'pictures', self.PUBLISHED[self.split])
 
     def _folder(self) -> Path:
         root = Path(self.data_root)

@@ -13,7 +13,7 @@ from mmengine.logging import print_log
 from genseg_mm.datasets.annotation_files import picture_path, where_configs_look
 from genseg_mm.datasets.coco_annotations import CATEGORY, IMAGE, INSTANCE, read_coco
 from genseg_mm.datasets.instances.class_subsets import class_list
-from genseg_mm.datasets.published_counts import COCO_IMAGES, Count
+from genseg_mm.datasets.published_counts import Count
 from genseg_mm.datasets.seeded_access import SeededAccess
 from genseg_mm.registry import DATASETS
 
@@ -64,6 +64,8 @@ class CocoInstanceDataset(SeededAccess, BaseDataset):
     """
 
     METAINFO = dict(classes=('background', 'object'), palette=[(70, 130, 180), (220, 20, 60)])
+    # Pictures by annotation file; cocodataset.org
+    PUBLISHED = {'instances_train2017.json': 118_287, 'instances_val2017.json': 5_000}
 
     def __init__(
         self,
@@ -132,13 +134,13 @@ class CocoInstanceDataset(SeededAccess, BaseDataset):
 
     def published_items(self) -> int | None:
         """Pictures of the complete file, before filter_cfg leaves any out."""
-        return COCO_IMAGES.get(Path(self.ann_file).name)
+        return self.PUBLISHED.get(Path(self.ann_file).name)
 
     def published_counts(self) -> Iterator[Count]:
         """What a copy has beside what is published; train is often used in part on purpose."""
         name = Path(self.ann_file).name
         if name == 'instances_val2017.json':
-            yield Count(self.num_pictures, 'pictures', COCO_IMAGES[name])
+            yield Count(self.num_pictures, 'pictures', self.PUBLISHED[name])
 
     def _read(self) -> dict:
         folder = self.data_prefix['img']

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from genseg_mm.datasets.instances.instance_map_dataset import InstanceMapDataset
-from genseg_mm.datasets.published_counts import VKITTI2_FRAMES, VKITTI2_SCENES
 from genseg_mm.registry import DATASETS
 
 # With both cameras the 21,260 pairs of the paper: no clone, no turned cameras.
@@ -47,6 +46,8 @@ class VirtualKITTI2Dataset(InstanceMapDataset):
         ValueError: If an instance map holds colours (when ``LoadInstanceMap`` reads it).
     """
 
+    PUBLISHED = 2_126  # frames of all scenes, per variation and camera (total of the official page)
+
     def __init__(
         self,
         data_root: str,
@@ -72,8 +73,8 @@ class VirtualKITTI2Dataset(InstanceMapDataset):
 
     def published_items(self) -> int | None:
         """Pairs of all scenes with these variations and cameras; of single scenes no number is published."""
-        known = len(set(self.scenes)) == VKITTI2_SCENES
-        return VKITTI2_FRAMES * len(self.variations) * len(self.cameras) if known else None
+        known = len(set(self.scenes)) == len(SCENES)
+        return self.PUBLISHED * len(self.variations) * len(self.cameras) if known else None
 
     def _camera_pairs(self, scene: str, variation: str, camera: int) -> Iterator[dict]:
         frames = Path(self.data_root) / scene / variation / 'frames'

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from reprlib import repr as short_repr
 
-from genseg_mm.datasets.published_counts import GREFCOCO_IMAGES, Count, exclusion_note, num_pictures
+from genseg_mm.datasets.published_counts import Count, exclusion_note, num_pictures
 from genseg_mm.datasets.referring.refcoco import RefCOCODataset
 from genseg_mm.datasets.referring.refer_files import parse_segmentation
 from genseg_mm.registry import DATASETS
@@ -49,6 +49,9 @@ class GRefCOCODataset(RefCOCODataset):
         '<data_root>/train2014/COCO_train2014_*.jpg'
     )
     BARE_NO_TARGET = True
+
+    # Pictures, which are those of RefCOCO (UNC); sentences are published for all splits together (278,232).
+    PUBLISHED = dict(train=16_994, val=1_500, testA=750, testB=750)
 
     def __init__(
         self,
@@ -95,8 +98,8 @@ class GRefCOCODataset(RefCOCODataset):
 
     def published_counts(self) -> Iterator[Count]:
         """See :class:`RefCOCODataset`."""
-        if self.split in GREFCOCO_IMAGES:
-            published, note = GREFCOCO_IMAGES[self.split], exclusion_note(self)
+        if self.split in self.PUBLISHED:
+            published, note = self.PUBLISHED[self.split], exclusion_note(self)
             yield Count(num_pictures(self), 'pictures', published, note=note)
 
     def _parse_ref(self, ref: dict, *files: Mapping) -> dict:

@@ -9,7 +9,7 @@ from mmengine.logging import print_log
 
 from genseg_mm.datasets.annotation_files import where_configs_look
 from genseg_mm.datasets.counted_visits import CountedVisits, checked_choice
-from genseg_mm.datasets.published_counts import REASONSEG_IMAGES, Count, exclusion_note, num_pictures
+from genseg_mm.datasets.published_counts import Count, exclusion_note, num_pictures
 from genseg_mm.datasets.referring.leakage import coco_image_id, evaluation_image_ids
 from genseg_mm.datasets.referring.reason_seg_files import IGNORED, read_annotation
 from genseg_mm.files import read_json
@@ -61,6 +61,8 @@ class ReasonSegDataset(CountedVisits):
     """
 
     METAINFO = dict(classes=('background', 'target'), palette=[[0, 0, 0], [255, 255, 255]])
+
+    PUBLISHED = dict(train=239, val=200, test=779)  # pictures; LISA, README
 
     def __init__(
         self,
@@ -130,11 +132,11 @@ class ReasonSegDataset(CountedVisits):
         """Pictures of the complete split; of its wordings no number is published."""
         if self.sentence == 'all':
             return None
-        return sum(REASONSEG_IMAGES[split] for split in self.split.split('_'))
+        return sum(self.PUBLISHED[split] for split in self.split.split('_'))
 
     def published_counts(self) -> Iterator[Count]:
         """What a copy has beside what is published; see ``genseg_mm/datasets/published_counts.py``."""
-        published = sum(REASONSEG_IMAGES[split] for split in self.split.split('_'))
+        published = sum(self.PUBLISHED[split] for split in self.split.split('_'))
         found = num_pictures(self) if self.sentence == 'all' else len(self)
         yield Count(found, 'pictures', published, note=exclusion_note(self))
 

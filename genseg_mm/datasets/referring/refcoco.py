@@ -10,7 +10,7 @@ from mmengine.logging import print_log
 
 from genseg_mm.datasets.annotation_files import missing_pictures, picture_path, where_configs_look
 from genseg_mm.datasets.counted_visits import CountedVisits, checked_choice
-from genseg_mm.datasets.published_counts import REFER_COUNTS, Count, exclusion_note
+from genseg_mm.datasets.published_counts import Count, exclusion_note
 from genseg_mm.datasets.referring.leakage import evaluation_image_ids
 from genseg_mm.datasets.referring.refer_files import (
     LAYOUT,
@@ -79,6 +79,21 @@ class RefCOCODataset(CountedVisits):
     METAINFO = dict(classes=('background', 'target'), palette=[[0, 0, 0], [255, 255, 255]])
     LAYOUT = LAYOUT  # for messages
     BARE_NO_TARGET = False  # whether ann_id -1 means no target without a list around it
+
+    # By refs file and split: references (objects) and their sentences, None where no number is published. CRIS
+    # utils/dataset.py, the TFDS catalog, notebooks of lichengunc/refer; sentences of single splits of RefCOCO+ and
+    # RefCOCOg agree with the published totals.
+    PUBLISHED = {
+        'refcoco/refs(unc).p': dict(
+            train=(42_404, 120_624), val=(3_811, 10_834), testA=(1_975, 5_657), testB=(1_810, 5_095)
+        ),
+        'refcoco/refs(google).p': dict(train=(40_000, None), val=(5_000, None), test=(5_000, None)),
+        'refcoco+/refs(unc).p': dict(
+            train=(42_278, 120_191), val=(3_805, 10_758), testA=(1_975, 5_726), testB=(1_798, 4_889)
+        ),
+        'refcocog/refs(umd).p': dict(train=(42_226, 80_512), val=(2_573, 4_896), test=(5_023, 9_602)),
+        'refcocog/refs(google).p': dict(train=(44_822, 85_474), val=(5_000, 9_536)),
+    }
 
     def __init__(
         self,
@@ -160,7 +175,7 @@ class RefCOCODataset(CountedVisits):
     def published_items(self) -> int | None:
         """Items of the complete split, None where no number is published."""
         path = Path(self.split_file)
-        splits = REFER_COUNTS.get(f'{path.parent.name}/{path.name}', {})
+        splits = self.PUBLISHED.get(f'{path.parent.name}/{path.name}', {})
         names = [self.split]
         if self.split == 'test' and 'test' not in splits:
             names = [name for name in splits if name.startswith('test')]

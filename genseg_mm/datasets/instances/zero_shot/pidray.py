@@ -8,7 +8,7 @@ from typing import Any
 
 from genseg_mm.datasets.annotation_files import where_configs_look
 from genseg_mm.datasets.instances.coco_instances import CocoInstanceDataset
-from genseg_mm.datasets.published_counts import PIDRAY_IMAGES, UNCONFIRMED, Count
+from genseg_mm.datasets.published_counts import Count
 from genseg_mm.registry import DATASETS
 
 SPLITS = ('train', 'easy', 'hard', 'hidden')
@@ -27,7 +27,7 @@ class PIDRayDataset(CocoInstanceDataset):
     archives have beside the others, are never read: only what the json names is.
 
     **Stated by the source**: easy is one prohibited item, hard several, hidden deliberately hidden ones; 12 classes;
-    the number of pictures (``genseg_mm/datasets/published_counts.py``).
+    the number of pictures (``PUBLISHED``).
 
     **Ours**: ids of pictures restart in each file, so ``img_id`` is ``<split>/<id>``; masks may be polygons or RLE.
 
@@ -45,6 +45,14 @@ class PIDRayDataset(CocoInstanceDataset):
         FileNotFoundError: If the annotations or the folder of the pictures are missing.
         ValueError: If an argument or an entry of the json is wrong, or both versions are there.
     """
+
+    # Pictures by version and split. 1: bywang2018/security-dataset, README: 29,457 + 18,220 test pictures; how many of
+    # those are easy, hard and hidden (the three add up) is not confirmed. 2: lutao2021/PIDray, README.
+    PUBLISHED = {
+        1: dict(train=29_457, easy=9_482, hard=3_733, hidden=5_005),
+        2: dict(train=76_913, easy=24_758, hard=9_746, hidden=13_069),
+    }
+    UNCONFIRMED = {(1, 'easy'), (1, 'hard'), (1, 'hidden')}
 
     def __init__(
         self, data_root: str, split: str = 'hard', version: int | None = None, subset: str | None = None, **kwargs: Any
@@ -79,11 +87,11 @@ class PIDRayDataset(CocoInstanceDataset):
 
     def published_items(self) -> int:
         """Pictures of the complete split."""
-        return PIDRAY_IMAGES[self.version][self.split]
+        return self.PUBLISHED[self.version][self.split]
 
     def published_counts(self) -> Iterator[Count]:
         """What a copy has beside what is published; see ``genseg_mm/datasets/published_counts.py``."""
-        sure = ('PIDRayDataset', self.version, self.split) not in UNCONFIRMED
+        sure = (self.version, self.split) not in self.UNCONFIRMED
         yield Count(self.num_pictures, 'pictures', self.published_items(), sure)
 
     def _read(self) -> dict:
