@@ -59,7 +59,7 @@ EXTRAS = {
 
 
 def version() -> str:
-    text = (ROOT / 'genseg_mm' / 'version.py').read_text(encoding='utf-8')
+    text = (ROOT / 'genseg_mm' / '__init__.py').read_text(encoding='utf-8')
     return re.search(r"__version__ = '([^']+)'", text).group(1)
 
 

@@ -8,7 +8,8 @@ from importlib.metadata import PackageNotFoundError, distribution
 from mmengine.config import utils as _config_utils
 
 from genseg_mm import moved_modules
-from genseg_mm.version import __version__
+
+__version__ = '0.1.0'
 
 
 def _name_installed_distributions() -> None:

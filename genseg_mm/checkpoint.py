@@ -27,7 +27,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from genseg_mm.devices import checked_device
-from genseg_mm.pickle_bounds import check_pickle_bounds
+from genseg_mm.files.pickles import check_pickle_bounds
 
 # What SafeCheckpointHook writes to; nothing that a user has made is called so.
 _STALE = re.compile(r'(?:best_.+_)?(?:iter|epoch)_\d+\.pth(?:\.stream)?\.tmp|last_(?:checkpoint|validation)\.tmp')
@@ -252,7 +252,7 @@ def _check_sizes(path: str) -> None:
 
 
 def _check_pickles(path: str, is_zip: bool) -> None:
-    """Refuses pickles that would keep Python busy for ever, see :mod:`genseg_mm.pickle_bounds`."""
+    """Refuses pickles that would keep Python busy for ever, see :mod:`genseg_mm.files.pickles`."""
     try:
         if is_zip:
             with zipfile.ZipFile(path) as archive:

@@ -10,7 +10,7 @@ from types import ModuleType
 
 # old path -> new path; a package that is gone is served by the package above it, which exports the same names
 MOVED = {
-    'genseg_mm.leaderboard.text_files': 'genseg_mm.files',
+    'genseg_mm.version': 'genseg_mm',
     'genseg_mm.evaluation.point_prompts.point_prompt_metric': 'genseg_mm.evaluation.point_prompt_metric',
     'genseg_mm.evaluation.point_prompts.point_prompt_results': 'genseg_mm.evaluation.point_prompt_scores',
     'genseg_mm.evaluation.point_prompts.point_prompt_ious': 'genseg_mm.evaluation.point_prompt_scores',
@@ -24,6 +24,25 @@ MOVED = {
     'genseg_mm.evaluation.edges': 'genseg_mm.evaluation',
     'genseg_mm.evaluation.referring_items': 'genseg_mm.evaluation.referring_metric',
     'genseg_mm.evaluation.item_names': 'genseg_mm.evaluation.sample_results',
+    'genseg_mm.whole_files': 'genseg_mm.files.whole_files',
+    'genseg_mm.write_lock': 'genseg_mm.files.write_lock',
+    'genseg_mm.image_files': 'genseg_mm.files.images',
+    'genseg_mm.image_headers': 'genseg_mm.files.image_headers',
+    'genseg_mm.mat_files': 'genseg_mm.files.arrays',
+    'genseg_mm.pickle_bounds': 'genseg_mm.files.pickles',
+    'genseg_mm.hub_files': 'genseg_mm.files.hub_files',
+    'genseg_mm.leaderboard.text_files': 'genseg_mm.files',
+    'genseg_mm.npz_files': 'genseg_mm.files.arrays',
+    'genseg_mm.datasets.safe_pickle': 'genseg_mm.files.pickles',
+    'genseg_mm.hooks.pictures': 'genseg_mm.pictures',
+    'genseg_mm.hooks.stop_on_signal_hook': 'genseg_mm.hooks.training_hooks',
+    'genseg_mm.hooks.missed_validation_hook': 'genseg_mm.hooks.training_hooks',
+    'genseg_mm.hooks.finite_loss_hook': 'genseg_mm.hooks.training_hooks',
+    'genseg_mm.hooks.iteration_seed_hook': 'genseg_mm.hooks.training_hooks',
+    'genseg_mm.hooks.task_log_processor': 'genseg_mm.hooks.training_hooks',
+    'genseg_mm.launch.user_errors': 'genseg_mm.launch.command_line',
+    'genseg_mm.launch.switches': 'genseg_mm.launch.config',
+    'genseg_mm.launch.option_checks': 'genseg_mm.launch.config_types',
 }
 
 

@@ -348,8 +348,8 @@ def names(folder: Path) -> dict:
     from mmengine.registry import DATASETS
 
     from genseg_mm.config_file import read_config_file
-    from genseg_mm.datasets.safe_pickle import load_plain_pickle
     from genseg_mm.files import read_json
+    from genseg_mm.files.pickles import load_plain_pickle
     from genseg_mm.inferencers import GenSegInferencer
 
     return dict(

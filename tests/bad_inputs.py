@@ -24,9 +24,12 @@ sys.path[:0] = [str(ROOT), str(ROOT / 'tests')]
 
 import bad_input_cases as cases  # noqa: E402
 
-from genseg_mm.launch.command_line import ToolParser, _parsers_of  # noqa: E402
+from genseg_mm.launch.command_line import (  # noqa: E402
+    ToolParser,
+    _parsers_of,
+    user_message,  # noqa: E402
+)
 from genseg_mm.launch.config import CfgOptions  # noqa: E402
-from genseg_mm.launch.user_errors import user_message  # noqa: E402
 
 TOOLS = sorted(
     path

@@ -15,8 +15,9 @@ from mmengine.structures import BaseDataElement, InstanceData, PixelData
 from PIL import Image
 from toy_parts import toy_runner
 
+from genseg_mm import pictures
 from genseg_mm.checkpoint import load_weights_only
-from genseg_mm.hooks import FiniteLossHook, PredictionGridHook, SafeCheckpointHook, pictures, prediction_grid_hook
+from genseg_mm.hooks import FiniteLossHook, PredictionGridHook, SafeCheckpointHook, prediction_grid_hook
 from genseg_mm.hooks.prediction_grid_hook import caption, draw_sample
 from genseg_mm.registry import HOOKS
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from genseg_mm import image_files, image_headers
 from genseg_mm.datasets.transforms.load_image import LoadImage
-from genseg_mm.image_files import decode_picture, turn
-from genseg_mm.image_headers import MAX_PIXELS, MAX_PIXELS_VARIABLE, read_header
+from genseg_mm.files import image_headers, images
+from genseg_mm.files.image_headers import MAX_PIXELS, MAX_PIXELS_VARIABLE, read_header
+from genseg_mm.files.images import decode_picture, turn
 from genseg_mm.inference.images import list_sources, read_image
 
 SMOOTH = np.add.outer(np.arange(120), np.arange(90))[..., None] % 256
@@ -139,7 +139,7 @@ def test_a_size_beyond_the_bound_is_refused_before_decoding(tmp_path, kind):
     for read in (
         lambda: LoadImage()(dict(img_path=str(path), height=20, width=30)),
         lambda: read_image(list_sources(str(path))[0][0]),
-        lambda: image_files.read_stored(path, f'{path}'),
+        lambda: images.read_stored(path, f'{path}'),
         lambda: read_header(path, f'{path}'),
     ):
         with pytest.raises(ValueError, match=r'bomb\.img: expected at most 100000000 pixels') as error:
@@ -167,7 +167,7 @@ def test_the_bound_is_a_setting(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('backend', ['cv2', 'pillow'])
 def test_depths_and_channels_as_documented(backend):
-    decode_picture = partial(image_files.decode_picture, backend=backend)
+    decode_picture = partial(images.decode_picture, backend=backend)
     grey = PICTURE[..., 0]
     deep = Image.fromarray(grey.astype(np.uint16) * 256 + 255)
     for kind in ('PNG', 'TIFF', 'PPM'):

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from toy_parts import CONFIG, toy_runner
 
 from genseg_mm import launch
-from genseg_mm.launch import SafeRunner, processes, switches, user_message
+from genseg_mm.launch import SafeRunner, config, processes, user_message
 from genseg_mm.launch import config as config_module
 
 TOOLS = Path(__file__).parents[1] / 'tools'
@@ -218,7 +218,7 @@ class TestSwitches:
         assert (cfg.resume, cfg.load_from) == ('auto', str(tmp_path / 'weights.pth'))
         launch.set_resume(cfg, str(tmp_path / 'weights.pth'))
         assert cfg.resume is True
-        monkeypatch.setattr(switches, 'urlopen', lambda *_, **__: nullcontext())
+        monkeypatch.setattr(config, 'urlopen', lambda *_, **__: nullcontext())
         launch.set_checkpoint(cfg, 'https://a.b/c.pth')
         assert (cfg.resume, cfg.load_from) == (False, 'https://a.b/c.pth')
 

@@ -17,11 +17,10 @@ from genseg_mm.datasets.encodings.encoding_cache import EncodingCacheWriter
 from genseg_mm.datasets.instances.hypersim_files import write_index
 from genseg_mm.datasets.transforms.description_file import DescriptionFile
 from genseg_mm.evaluation.sample_results import SampleResults
+from genseg_mm.files.whole_files import WriteError, explained, whole_file, write_text
 from genseg_mm.hooks import PredictionGridHook
 from genseg_mm.inference.results import save_picture
 from genseg_mm.launch import user_message
-from genseg_mm.leaderboard.text_files import write_text
-from genseg_mm.whole_files import WriteError, explained, whole_file
 
 LIMIT = 16 * 1024
 

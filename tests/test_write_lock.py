@@ -16,8 +16,8 @@ from toy_parts import CONFIG
 from genseg_mm.benchmarking import command_line
 from genseg_mm.benchmarking.suite import Suite
 from genseg_mm.datasets.encodings.encoding_cache import EncodingCacheWriter
+from genseg_mm.files.write_lock import WriteLock
 from genseg_mm.launch import build_runner, run_tool
-from genseg_mm.write_lock import WriteLock
 
 ROOT = Path(__file__).parents[1]
 # Holds the lock named by its arguments until it is killed.
@@ -36,7 +36,7 @@ class Holder:
     """Another process that writes to a place."""
 
     def __init__(self, place: Path, kind: str = 'folder') -> None:
-        command = [sys.executable, '-S', '-c', HOLDER, ROOT / 'genseg_mm/write_lock.py', place, kind]
+        command = [sys.executable, '-S', '-c', HOLDER, ROOT / 'genseg_mm/files/write_lock.py', place, kind]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout.readline() == 'held\n'
 

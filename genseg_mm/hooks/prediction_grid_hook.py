@@ -4,16 +4,15 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 from PIL import Image
 
-from genseg_mm.hooks import pictures
+from genseg_mm.files.whole_files import whole_file
+from genseg_mm.pictures import caption, compose, draw_sample
 from genseg_mm.registry import HOOKS
-from genseg_mm.whole_files import whole_file
 
 _COLUMNS = ('image', 'ground truth', 'prediction', 'colour map')
 _ROWS_PER_PAGE = 8
@@ -122,7 +121,7 @@ class PredictionGridHook(Hook):
         if not self._rows:
             return
         titles = [title for title in _COLUMNS if any(title in row for row in self._rows)]
-        table = pictures.compose(titles, self._rows, self._captions)
+        table = compose(titles, self._rows, self._captions)
         name = f'iter_{runner.iter}' if stage == 'val' else f'{self._page:04d}'
         if stage == 'val' and self._page > 1:
             name += f'_page{self._page}'
@@ -133,106 +132,3 @@ class PredictionGridHook(Hook):
         if self.show:
             runner.visualizer.show(table, win_name=name, wait_time=self.wait_time)
         self._rows, self._captions, self._page = [], [], self._page + 1
-
-
-def draw_sample(image: np.ndarray, sample: BaseDataElement, panel_size: int) -> dict:
-    """The pictures of one sample.
-
-    Args:
-        image: Network input, BGR uint8, (3, h, w).
-        sample: Ground truth and predictions at original size; a generated picture at that of the input.
-        panel_size: Longer side of each picture.
-
-    Returns:
-        Column title -> RGB picture; all of one size, and of the aspect ratio of the original or generated picture.
-    """
-    original = tuple(sample.get('ori_shape', image.shape[1:]))[:2]
-    if 'pred_img' in sample:  # of the network's size
-        original = image.shape[1:]
-    scale = panel_size / max(original)
-    size = max(round(original[0] * scale), 1), max(round(original[1] * scale), 1)
-    image = np.ascontiguousarray(np.clip(image, 0, 255).astype(np.uint8)[::-1].transpose(1, 2, 0))
-    image = pictures.fit(image, size)
-    row = {'image': image}
-    points, point_labels = _points(sample)
-    if points is not None:
-        zoom = size[1] / original[1], size[0] / original[0]
-        row['image'] = pictures.draw_points(image, points, point_labels, zoom)
-    has_instances = 'gt_instance_map' in sample and sample.get('text') is None
-    if has_instances:
-        row['ground truth'] = pictures.color_instances(_labels(sample.gt_instance_map, size))
-    elif 'gt_sem_seg' in sample:
-        row['ground truth'] = pictures.overlay_labels(image, _labels(sample.gt_sem_seg, size))
-    if 'pred_instances' in sample and 'masks' in sample.pred_instances:
-        masks = [pictures.fit(mask.astype(np.uint8), size) > 0 for mask in _pred_masks(sample)]
-        colors = [pictures.color_of(number) for number in range(len(masks))]
-        row['prediction'] = pictures.overlay_masks(image, masks, colors)
-    elif 'pred_sem_seg' in sample and not has_instances:
-        row['prediction'] = pictures.overlay_labels(image, _labels(sample.pred_sem_seg, size))
-    if 'pred_img' in sample:
-        generated = sample.pred_img.data.cpu().numpy().transpose(1, 2, 0)
-        row['prediction'] = pictures.fit(np.ascontiguousarray(generated), size)
-    color_map = _color_map(sample)
-    if color_map is not None:
-        row['colour map'] = pictures.fit(color_map, size)
-    return row
-
-
-def caption(sample: BaseDataElement) -> str:
-    """What was asked, and how well it was answered."""
-    overlaps = _overlaps(sample)
-    parts = [f'IoU {np.mean(overlaps):.2f}' + ' (mean)' * (len(overlaps) > 1)] if overlaps else []
-    if sample.get('text'):
-        parts.append(f'"{sample.get("text")}"')
-    parts += [str(sample.get(key)) for key in ('subset', 'kind') if sample.get(key)]
-    return ' · '.join(parts)
-
-
-def _overlaps(sample: BaseDataElement) -> list[float]:
-    """IoU of a referring mask, or of each point prompt."""
-    if 'gt_sem_seg' in sample and 'pred_sem_seg' in sample and 'pred_instances' not in sample:
-        truth, predicted = _labels(sample.gt_sem_seg), _labels(sample.pred_sem_seg)
-        known = truth != pictures.IGNORE_LABEL
-        if truth.shape != predicted.shape or max(truth[known].max(initial=0), predicted.max()) > 1:
-            return []
-        return [pictures.iou(truth == 1, predicted == 1, known)]
-    ids = sample.get('point_ids')
-    if ids is None or 'gt_instance_map' not in sample or 'pred_instances' not in sample:
-        return []
-    truth = _labels(sample.gt_instance_map)
-    return [
-        pictures.iou(truth == number, mask)
-        for number, mask in zip(np.asarray(ids).tolist(), _pred_masks(sample), strict=True)
-        if mask.shape == truth.shape
-    ]
-
-
-def _points(sample: BaseDataElement) -> tuple[np.ndarray | None, np.ndarray | None]:
-    points = sample.get('points')
-    if points is None or len(points) == 0:
-        return None, None
-    points = np.asarray(points, dtype=np.float64).reshape(len(points), -1, 2)
-    labels = sample.get('point_labels')
-    if labels is None:
-        return points, np.ones(points.shape[:2])
-    return points, np.asarray(labels).reshape(points.shape[:2])
-
-
-def _labels(data: BaseDataElement, size: tuple[int, int] | None = None) -> np.ndarray:
-    labels = data.data.squeeze(0).cpu().numpy().astype(np.int32)
-    return labels if size is None else pictures.fit(labels, size)
-
-
-def _pred_masks(sample: BaseDataElement) -> np.ndarray:
-    masks = sample.pred_instances.masks
-    return np.asarray(masks.cpu() if hasattr(masks, 'cpu') else masks).astype(bool)
-
-
-def _color_map(sample: BaseDataElement) -> np.ndarray | None:
-    for name in ('pred_color_map', 'seg_logits'):
-        if name in sample and (name == 'pred_color_map' or 'gt_instance_map' in sample):
-            channels = sample.get(name).data.float().cpu().numpy()
-            if channels.shape[0] == 3:
-                colors = np.clip(np.rint(channels), 0, 255).astype(np.uint8)
-                return np.ascontiguousarray(colors.transpose(1, 2, 0))
-    return None

@@ -12,8 +12,8 @@ from mmengine.hooks import CheckpointHook, Hook
 from mmengine.optim import OptimWrapperDict
 from mmengine.runner import Runner
 
+from genseg_mm.files.whole_files import explained, publish, whole_file
 from genseg_mm.registry import HOOKS
-from genseg_mm.whole_files import explained, publish, whole_file
 
 
 @HOOKS.register_module()

@@ -15,14 +15,14 @@ from mmengine.runner import BaseLoop, LogProcessor, Runner
 from torch import nn
 
 from genseg_mm.checkpoint import check_whole, find_resumable, load_weights_only, some_of, use_safe_loading
-from genseg_mm.hooks.stop_on_signal_hook import StopOnSignalHook
+from genseg_mm.files.whole_files import WriteError, explained
+from genseg_mm.files.write_lock import WriteLock
+from genseg_mm.hooks.training_hooks import StopOnSignalHook
 from genseg_mm.launch.evaluator_checks import check_evaluator
 from genseg_mm.launch.expected_items import warn_if_incomplete
 from genseg_mm.launch.network_size import fill_network_resize
 from genseg_mm.launch.processes import connect_processes, on_main_process
 from genseg_mm.launch.seeded_dataloader import seed_samples
-from genseg_mm.whole_files import WriteError, explained
-from genseg_mm.write_lock import WriteLock
 
 _MMENGINE_HOOKS = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')
 

@@ -6,7 +6,7 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 
-from genseg_mm.datasets.safe_pickle import load_plain_pickle
+from genseg_mm.files.pickles import load_plain_pickle
 
 PLAIN = [dict(ref_id=3, sent='two words', ratio=0.5, tokens=['a', 'b'], box=[1, 2], flag=None, big=2**70)]
 

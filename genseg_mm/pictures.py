@@ -1,4 +1,4 @@
-"""Drawing of images, masks and prompts, for hooks, inference and tools; needs no display.
+"""Drawing of data samples, images, masks and prompts, for hooks, inference and tools; needs no display.
 
 Pictures are RGB uint8 (H, W, 3).
 """
@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import matplotlib
 import numpy as np
+from mmengine.structures import BaseDataElement
 from PIL import Image, ImageDraw, ImageFont
 
 PAPER, INK = (255, 255, 255), (30, 30, 30)
@@ -19,6 +20,109 @@ IGNORE_LABEL = 255
 _GOLDEN_RATIO = 0.618034
 _GAP, _FONT_SIZE = 4, 12
 _LINE = _FONT_SIZE + 7
+
+
+def draw_sample(image: np.ndarray, sample: BaseDataElement, panel_size: int) -> dict:
+    """The pictures of one sample.
+
+    Args:
+        image: Network input, BGR uint8, (3, h, w).
+        sample: Ground truth and predictions at original size; a generated picture at that of the input.
+        panel_size: Longer side of each picture.
+
+    Returns:
+        Column title -> RGB picture; all of one size, and of the aspect ratio of the original or generated picture.
+    """
+    original = tuple(sample.get('ori_shape', image.shape[1:]))[:2]
+    if 'pred_img' in sample:  # of the network's size
+        original = image.shape[1:]
+    scale = panel_size / max(original)
+    size = max(round(original[0] * scale), 1), max(round(original[1] * scale), 1)
+    image = np.ascontiguousarray(np.clip(image, 0, 255).astype(np.uint8)[::-1].transpose(1, 2, 0))
+    image = fit(image, size)
+    row = {'image': image}
+    points, point_labels = _points(sample)
+    if points is not None:
+        zoom = size[1] / original[1], size[0] / original[0]
+        row['image'] = draw_points(image, points, point_labels, zoom)
+    has_instances = 'gt_instance_map' in sample and sample.get('text') is None
+    if has_instances:
+        row['ground truth'] = color_instances(_labels(sample.gt_instance_map, size))
+    elif 'gt_sem_seg' in sample:
+        row['ground truth'] = overlay_labels(image, _labels(sample.gt_sem_seg, size))
+    if 'pred_instances' in sample and 'masks' in sample.pred_instances:
+        masks = [fit(mask.astype(np.uint8), size) > 0 for mask in _pred_masks(sample)]
+        colors = [color_of(number) for number in range(len(masks))]
+        row['prediction'] = overlay_masks(image, masks, colors)
+    elif 'pred_sem_seg' in sample and not has_instances:
+        row['prediction'] = overlay_labels(image, _labels(sample.pred_sem_seg, size))
+    if 'pred_img' in sample:
+        generated = sample.pred_img.data.cpu().numpy().transpose(1, 2, 0)
+        row['prediction'] = fit(np.ascontiguousarray(generated), size)
+    color_map = _color_map(sample)
+    if color_map is not None:
+        row['colour map'] = fit(color_map, size)
+    return row
+
+
+def caption(sample: BaseDataElement) -> str:
+    """What was asked, and how well it was answered."""
+    overlaps = _overlaps(sample)
+    parts = [f'IoU {np.mean(overlaps):.2f}' + ' (mean)' * (len(overlaps) > 1)] if overlaps else []
+    if sample.get('text'):
+        parts.append(f'"{sample.get("text")}"')
+    parts += [str(sample.get(key)) for key in ('subset', 'kind') if sample.get(key)]
+    return ' · '.join(parts)
+
+
+def _overlaps(sample: BaseDataElement) -> list[float]:
+    """IoU of a referring mask, or of each point prompt."""
+    if 'gt_sem_seg' in sample and 'pred_sem_seg' in sample and 'pred_instances' not in sample:
+        truth, predicted = _labels(sample.gt_sem_seg), _labels(sample.pred_sem_seg)
+        known = truth != IGNORE_LABEL
+        if truth.shape != predicted.shape or max(truth[known].max(initial=0), predicted.max()) > 1:
+            return []
+        return [iou(truth == 1, predicted == 1, known)]
+    ids = sample.get('point_ids')
+    if ids is None or 'gt_instance_map' not in sample or 'pred_instances' not in sample:
+        return []
+    truth = _labels(sample.gt_instance_map)
+    return [
+        iou(truth == number, mask)
+        for number, mask in zip(np.asarray(ids).tolist(), _pred_masks(sample), strict=True)
+        if mask.shape == truth.shape
+    ]
+
+
+def _points(sample: BaseDataElement) -> tuple[np.ndarray | None, np.ndarray | None]:
+    points = sample.get('points')
+    if points is None or len(points) == 0:
+        return None, None
+    points = np.asarray(points, dtype=np.float64).reshape(len(points), -1, 2)
+    labels = sample.get('point_labels')
+    if labels is None:
+        return points, np.ones(points.shape[:2])
+    return points, np.asarray(labels).reshape(points.shape[:2])
+
+
+def _labels(data: BaseDataElement, size: tuple[int, int] | None = None) -> np.ndarray:
+    labels = data.data.squeeze(0).cpu().numpy().astype(np.int32)
+    return labels if size is None else fit(labels, size)
+
+
+def _pred_masks(sample: BaseDataElement) -> np.ndarray:
+    masks = sample.pred_instances.masks
+    return np.asarray(masks.cpu() if hasattr(masks, 'cpu') else masks).astype(bool)
+
+
+def _color_map(sample: BaseDataElement) -> np.ndarray | None:
+    for name in ('pred_color_map', 'seg_logits'):
+        if name in sample and (name == 'pred_color_map' or 'gt_instance_map' in sample):
+            channels = sample.get(name).data.float().cpu().numpy()
+            if channels.shape[0] == 3:
+                colors = np.clip(np.rint(channels), 0, 255).astype(np.uint8)
+                return np.ascontiguousarray(colors.transpose(1, 2, 0))
+    return None
 
 
 def color_of(number: int) -> tuple[int, int, int]:

@@ -1,17 +1,109 @@
-"""Reading pickles of plain data without running anything that they ask for.
+"""Pickles of strangers: what reading one would cost, and plain data read without running what it asks for.
 
-Stricter than what torch's checkpoints need (:mod:`genseg_mm.pickle_bounds`): no class, function or tuple at all.
+Python hashes the keys of dicts without asking how long that takes: a hundred bytes of tuples within tuples keep it busy
+for ever, deep ones end the process, and whole numbers that are multiples of 2**61 - 1 all have one hash. Unpicklers
+that run no code do not see this. Imports the standard library only.
 """
 
 import io
 import os
 import pickle
-from typing import Any
+import pickletools
+from collections.abc import Iterator
+from typing import Any, BinaryIO
 
-from genseg_mm.files import MAX_DEPTH, read_bytes
-from genseg_mm.pickle_bounds import PUTS, opcodes_of
+from genseg_mm.files.texts import MAX_DEPTH, read_bytes
 
-MAX_BYTES = 256 * 2**20
+MAX_BITS = 1024  # of a number; torch.save's magic number has 77, the state of a generator 128
+MAX_LONG = 1000  # numbers of more than 64 bits
+_SPARE = 1_000_000
+_SHARED = 20  # parts taken from the memo, written out, for one opcode
+_JOINED = frozenset(
+    ('TUPLE', 'TUPLE1', 'TUPLE2', 'TUPLE3', 'FROZENSET', 'REDUCE', 'BUILD', 'NEWOBJ', 'NEWOBJ_EX', 'OBJ')
+)
+PUTS = frozenset(('PUT', 'BINPUT', 'LONG_BINPUT'))
+_GETS = frozenset(('GET', 'BINGET', 'LONG_BINGET'))
+_PLAIN = (1, 0)  # number of parts, depth
+
+
+def opcodes_of(file: BinaryIO) -> Iterator[tuple[pickletools.OpcodeInfo, Any, int]]:
+    """Opcode, argument and position of each step of one pickle, to its end.
+
+    ``pickletools.genops`` takes the strings of Python 2 for ASCII in protocol 0, where they may be of any bytes.
+
+    Raises:
+        ValueError: If the pickle is damaged, or has a number of more than ``MAX_BITS``, or more than ``MAX_LONG`` of
+            more than 64 bits, which may all have one hash.
+    """
+    start, num_long = file.tell(), 0
+    while code := file.read(1):
+        position = file.tell() - 1 - start
+        opcode = pickletools.code2op.get(code.decode('latin-1'))
+        if opcode is None:
+            raise ValueError(f'at byte {position}, opcode {code!r} unknown')
+        if opcode.name == 'STRING':
+            argument = pickletools.read_stringnl(file, decode=False, stripquotes=False)
+        else:
+            argument = None if opcode.arg is None else opcode.arg.reader(file)
+        if isinstance(argument, int) and argument.bit_length() > 64:
+            num_long += 1
+            if argument.bit_length() > MAX_BITS or num_long > MAX_LONG:
+                raise ValueError(f'numbers of more than 64 bits until byte {position}')
+        yield opcode, argument, position
+        if opcode.name == 'STOP':
+            return
+    raise ValueError('pickle exhausted before seeing STOP')
+
+
+def check_pickle_bounds(file: BinaryIO) -> None:
+    """Walks over one pickle, to behind its last byte, and builds nothing.
+
+    Args:
+        file: Where the pickle starts.
+
+    Raises:
+        ValueError: If it is damaged, or its keys would take more time or stack than its size says.
+    """
+    stack: list[tuple[int, int] | None] = []  # None: a mark
+    memo: dict[int, tuple[int, int]] = {}
+    num_shared = 0
+    for number, (opcode, argument, position) in enumerate(opcodes_of(file)):
+        name = opcode.name
+        if name == 'MARK':
+            stack.append(None)
+        elif name in PUTS or name == 'MEMOIZE':
+            memo[len(memo) if name == 'MEMOIZE' else argument] = (stack and stack[-1]) or _PLAIN
+        elif name in _GETS or name == 'DUP':
+            own = memo.get(argument) if name in _GETS else stack and stack[-1]
+            stack.append(own or _PLAIN)
+            num_shared += stack[-1][0]
+            if num_shared > _SPARE + _SHARED * number:
+                raise ValueError(f'one part in many places until byte {position}, which written out has no end')
+        else:
+            taken = _take(stack, opcode)
+            made = _PLAIN
+            if name in _JOINED:
+                made = 1 + sum(own[0] for own in taken), 1 + max((own[1] for own in taken), default=0)
+            if made[1] > MAX_DEPTH:
+                raise ValueError(f'tuples nested deeper than {MAX_DEPTH} at byte {position}')
+            stack += [made] * len(opcode.stack_after)
+
+
+def _take(stack: list, opcode: pickletools.OpcodeInfo) -> list[tuple[int, int]]:
+    """Removes what an opcode takes from the stack, and gives it back without the mark."""
+    before, taken = opcode.stack_before, []
+    count = len(before)
+    if pickletools.markobject in before:
+        while stack and (own := stack.pop()) is not None:
+            taken.append(own)
+        count = before.index(pickletools.markobject)
+    for _ in range(min(count, len(stack))):
+        taken.append(stack.pop() or _PLAIN)
+    return taken
+
+
+# Plain data: stricter than what torch's checkpoints need, no class, function or tuple at all.
+MAX_PICKLE_BYTES = 256 * 2**20
 MAX_OPCODES = 40_000_000
 _ASKS_OPCODES = frozenset(('GLOBAL', 'STACK_GLOBAL', 'INST', 'EXT1', 'EXT2', 'EXT4', 'PERSID', 'BINPERSID'))
 # Hashing one of a few nested pairs of the same two takes longer than the universe is old, and Python does not ask.
@@ -41,17 +133,17 @@ def load_plain_pickle(path: str | os.PathLike) -> Any:
     hundred bytes of them keep Python busy for ever. Python 2 byte strings are decoded as Latin-1.
 
     Args:
-        path: The pickle file, at most ``MAX_BYTES`` large.
+        path: The pickle file, at most ``MAX_PICKLE_BYTES`` large.
 
     Returns:
-        The object in the file, at most ``genseg_mm.files.MAX_DEPTH`` deep.
+        The object in the file, at most ``MAX_DEPTH`` deep.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If the file asks for a class or a function (numpy numbers do so as well), holds tuples, is nested
             without end, is cut short or is not a pickle. The message names the file.
     """
-    data = read_bytes(path, MAX_BYTES)
+    data = read_bytes(path, MAX_PICKLE_BYTES)
     unpickler = _PlainUnpickler(io.BytesIO(data), encoding='latin1')
     try:
         _check_opcodes(data)

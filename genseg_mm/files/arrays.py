@@ -1,4 +1,4 @@
-"""A reader of MATLAB's version 5 files that damaged or hostile ones cannot bring down.
+"""Arrays in MATLAB's version 5 files and in ``.npz``, which damaged or hostile ones cannot bring down.
 
 ``scipy.io.loadmat`` kills the process, or never returns, on some crafted files. This one reads cells, structs and
 numbers only, each from bytes that are there, and unpacks no more than a bound. Layout: The MathWorks,
@@ -8,13 +8,15 @@ numbers only, each from bytes that are there, and unpacks no more than a bound. 
 import math
 import os
 import struct
+import tokenize
+import zipfile
 import zlib
 from collections.abc import Collection
 from typing import NamedTuple
 
 import numpy as np
 
-MAX_BYTES = 256 * 2**20  # of a file, and of a variable once it is unpacked; BSDS500's have 2 MiB
+MAX_MAT_BYTES = 256 * 2**20  # of a file, and of a variable once it is unpacked; BSDS500's have 2 MiB
 _HEADER = 128
 _MAX_DEPTH = 8
 _NAME_BYTES = 4096  # enough for what stands before and in a name
@@ -57,8 +59,8 @@ def read_mat(path: str | os.PathLike, variable: str, fields: Collection[str]) ->
         OSError: If it cannot be read.
     """
     size = os.path.getsize(path)
-    if size > MAX_BYTES:
-        raise ValueError(f'expected at most {MAX_BYTES} bytes, but got {size}')
+    if size > MAX_MAT_BYTES:
+        raise ValueError(f'expected at most {MAX_MAT_BYTES} bytes, but got {size}')
     with open(path, 'rb') as file:
         content = memoryview(file.read())
     is_hdf5 = b'\x89HDF' in (bytes(content[:4]), bytes(content[512:516]))
@@ -75,7 +77,7 @@ def read_mat(path: str | os.PathLike, variable: str, fields: Collection[str]) ->
             start = _unpacked(element.data, _NAME_BYTES, is_start=True)
             if reader.name(start[8:]) != variable:
                 continue
-            element = reader.element(_unpacked(element.data, MAX_BYTES), 0)
+            element = reader.element(_unpacked(element.data, MAX_MAT_BYTES), 0)
         if element.kind == _MATRIX and reader.name(element.data) == variable:
             return reader.array(element.data)
     return None
@@ -212,3 +214,49 @@ def _unpacked(data: memoryview, most: int, is_start: bool = False) -> memoryview
             raise ValueError(f'expected at most {most} bytes once unpacked, but got more')
         raise ValueError('a compressed variable is cut short')
     return memoryview(unpacked)
+
+
+# ``.npz``: arrays no larger than they say and than is sensible.
+MAX_NPZ_BYTES = 2**30  # of all arrays of a file
+_DAMAGED_HEADER = (SyntaxError, TypeError, AttributeError, IndexError, OverflowError, tokenize.TokenError)
+
+
+def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """All arrays of a file that ``np.savez`` wrote, none of them objects.
+
+    Raises:
+        ValueError: If it is damaged, holds objects, or its arrays claim more than is there or than ``MAX_NPZ_BYTES``.
+            The message does not name the file.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            claimed = sum(part.file_size for part in archive.infolist())
+            if claimed > MAX_NPZ_BYTES:
+                raise ValueError(f'expected arrays of at most {MAX_NPZ_BYTES} bytes, but got {claimed}')
+            return {part.filename.removesuffix('.npy'): _read_array(archive, part) for part in archive.infolist()}
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, OSError) as error:
+        raise ValueError(str(error) or 'cut short') from error
+    except _DAMAGED_HEADER as error:
+        # Of headers of arrays, which are written as Python values.
+        raise ValueError(f'damaged header of an array: {" ".join(str(error).split())}') from error
+
+
+def _read_array(archive: zipfile.ZipFile, part: zipfile.ZipInfo) -> np.ndarray:
+    with archive.open(part) as file:
+        version = np.lib.format.read_magic(file)
+        readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        if version not in readers:
+            raise ValueError(f'{part.filename} is of the unknown version {version}')
+        shape, is_fortran, dtype = readers[version](file)
+        if dtype.hasobject:
+            raise ValueError(f'{part.filename} holds objects')
+        size = math.prod(shape) * dtype.itemsize
+        if min(shape, default=0) < 0 or size > part.file_size:
+            raise ValueError(f'{part.filename} claims {dtype} of {shape}, but has {part.file_size} bytes')
+        data = bytearray(size)  # arrays of it can be written to, without a copy
+        left = memoryview(data)
+        while len(left) and (count := file.readinto(left)):
+            left = left[count:]
+        if len(left) or file.read(1):
+            raise ValueError(f'{part.filename}: expected {size} bytes, but got another number')
+    return np.frombuffer(data, dtype).reshape(shape, order='F' if is_fortran else 'C')

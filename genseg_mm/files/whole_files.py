@@ -182,3 +182,9 @@ def check_writable(folder: str | os.PathLike, what: str) -> Path:
     if not os.access(there, os.W_OK | os.X_OK):
         raise PermissionError(f'{what} {folder}: nothing can be written in {there}')
     return path
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Writes a text file through a temporary one beside it, so that it is never half written."""
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding='utf-8', newline='')

@@ -28,7 +28,7 @@ from typing import BinaryIO
 import mmcv
 import numpy as np
 
-from genseg_mm.image_headers import A_PICTURE, PNG_START, TAKEN, Header, one_line_errors, opened, read_header
+from genseg_mm.files.image_headers import A_PICTURE, PNG_START, TAKEN, Header, one_line_errors, opened, read_header
 
 _PADDING = 16  # bytes before the end marker of a JPEG that some cameras leave
 _CAPTURE = threading.Lock()
