@@ -149,6 +149,7 @@ def test_files_stay_readable(path):
 READERS = {
     'genseg_mm/files/texts.py': 'the one place',
     'genseg_mm/files/pickles.py': 'the one place for pickles',
+    'genseg_mm/files/write_lock.py': 'the line with which a lock is signed',
     'genseg_mm/datasets/encodings/encoding_cache.py': 'lines of its own, of which a killed writer may leave half a one',
     'genseg_mm/leaderboard/reported_rows.py': 'tables of the package itself',
     'genseg_mm/leaderboard/page/document.py': 'files of the package itself',
