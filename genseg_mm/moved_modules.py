@@ -43,6 +43,14 @@ MOVED = {
     'genseg_mm.launch.user_errors': 'genseg_mm.launch.command_line',
     'genseg_mm.launch.switches': 'genseg_mm.launch.config',
     'genseg_mm.launch.option_checks': 'genseg_mm.launch.config_types',
+    'genseg_mm.functional.pixel_terms': 'genseg_mm.functional.instance_coloring',
+    'genseg_mm.functional.fused_inverse_distance': 'genseg_mm.functional.inverse_distance',
+    'genseg_mm.functional.prompt_queries': 'genseg_mm.functional.point_prompting',
+    'genseg_mm.functional.prompt_checks': 'genseg_mm.functional.point_prompting',
+    'genseg_mm.functional.connected_components': 'genseg_mm.functional.color_grouping',
+    'genseg_mm.models.color_scale': 'genseg_mm.functional.color_maps',
+    'genseg_mm.functional.control_maps': 'genseg_mm.functional.color_maps',
+    'genseg_mm.functional.edge_maps': 'genseg_mm.functional.color_maps',
 }
 
 

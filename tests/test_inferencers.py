@@ -29,6 +29,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from genseg_mm import inferencers
+from genseg_mm.functional.color_maps import stretch_colors
 from genseg_mm.hooks import pictures
 from genseg_mm.inference import jobs as jobs_module
 from genseg_mm.inference.jobs import run_in_order
@@ -36,7 +37,6 @@ from genseg_mm.inference.prompts import Prompts
 from genseg_mm.inference.results import draw_prediction
 from genseg_mm.inferencers import GenSegInferencer
 from genseg_mm.models import Gen2Seg
-from genseg_mm.models.color_scale import stretch_colors
 
 
 def test_colors_masks_scores_and_boxes_by_hand():

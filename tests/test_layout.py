@@ -22,6 +22,7 @@ FORBIDDEN = {
         'mmdet',
         'mmseg',
         'numpy',
+        'scipy',
         'cv2',
     ),
     'models': ('genseg_mm.datasets', 'genseg_mm.evaluation', 'genseg_mm.hooks', 'genseg_mm.launch'),
@@ -41,6 +42,8 @@ FORBIDDEN = {
     'inference': ('genseg_mm.launch', 'genseg_mm.evaluation', 'genseg_mm.inferencers', 'diffusers', 'transformers'),
     'inferencers.py': ('genseg_mm.launch', 'genseg_mm.evaluation', 'diffusers', 'transformers'),
 }
+# file -> what it may import although its room may not, and why
+EXCEPTIONS = {'functional/color_grouping.py': ('scipy',)}  # labels connected components five times as fast as torch
 EVERYWHERE = ('mmdet.models', 'mmseg.models', 'torchvision', 'configs')
 
 
@@ -62,7 +65,8 @@ def test_rooms_import_only_what_they_may():
         room = path.relative_to(PACKAGE).parts[0]
         forbidden = FORBIDDEN.get(room, ()) + EVERYWHERE
         for name in imports_of(path):
-            if any(name == bad or name.startswith(f'{bad}.') for bad in forbidden):
+            allowed = EXCEPTIONS.get(path.relative_to(PACKAGE).as_posix(), ())
+            if any(name == bad or name.startswith(f'{bad}.') for bad in forbidden if bad not in allowed):
                 offences.append(f'{path.relative_to(ROOT)} imports {name}')
     assert offences == []
 

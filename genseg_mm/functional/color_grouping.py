@@ -4,12 +4,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from genseg_mm.functional.connected_components import connected_components
 from genseg_mm.functional.similarity_masks import lengths
 
 BIN = 8.0  # side of the colour histogram's bins, in units of colour
 EDGE = 20.0  # change of colour over 2 pixels at which a pixel counts half in the histogram
 REACH = 3  # pixels from an instance to the surroundings that it is compared with
+EIGHT = [[1, 1, 1]] * 3  # neighbours that a pixel is connected with
 
 
 @torch.no_grad()
@@ -183,3 +183,44 @@ def _renumbered(ids: Tensor) -> Tensor:
     rank[first.argsort()] = torch.arange(len(first), device=ids.device)
     known = first < len(flat)  # ids without a pixel come last
     return torch.where(known, rank, 0)[ids]
+
+
+@torch.no_grad()
+def connected_components(masks: Tensor) -> Tensor:
+    """Numbers the connected components (8 neighbours) of every mask, or of every colour of label maps.
+
+    SciPy does it, on the CPU; masks of a GPU go there and come back.
+
+    Args:
+        masks: (K, H, W) bool, or integers from 0 on, where pixels belong together if they have the same value, which
+            is not 0. Time and memory grow with the largest value.
+
+    Returns:
+        (K, H, W) int64: 0 outside of the mask, and 1, 2, ... in the order of each component's first
+        pixel, row by row.
+
+    Raises:
+        ValueError: If a shape, type or value is wrong.
+    """
+    from scipy import ndimage  # slow to import
+
+    if masks.ndim != 3 or masks.is_floating_point() or masks.is_complex():
+        raise ValueError(f'masks: expected (K, H, W) bool or integers, but got {tuple(masks.shape)} {masks.dtype}')
+    labels = torch.zeros(masks.shape, dtype=torch.int64)
+    if masks.numel() == 0:
+        return labels.to(masks.device)
+    for mask, out in zip(masks.cpu(), labels, strict=True):
+        if mask.dtype == torch.bool:
+            out.copy_(torch.from_numpy(ndimage.label(mask.numpy(), EIGHT)[0]))
+            continue
+        if mask.min() < 0:
+            raise ValueError(f'masks: expected integers from 0 on, but got {int(mask.min())}')
+        num = 0
+        for value, box in enumerate(ndimage.find_objects(mask.numpy()), start=1):
+            if box is not None:
+                inside = mask[box] == value
+                numbers, more = ndimage.label(inside.numpy(), EIGHT)
+                out[box][inside] = torch.from_numpy(numbers)[inside].long() + num
+                num += more
+        out.copy_(_renumbered(out))
+    return labels.to(masks.device)

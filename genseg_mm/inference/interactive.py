@@ -66,6 +66,6 @@ class InteractivePrompting:
         if prompts.has_geometry == is_set(automatic):
             raise ValueError('prompt needs either points or boxes, or automatic=True')
         check_settings(automatic, prompting)
-        prompts.check_inside(job.source.name, *job.image.shape[:2])
+        prompts.check(job.source.name, job.image.shape[:2])
         found = instances_of(self.model, colors, network_map, prompts, job.source.name, automatic, prompting)
         return arrays_of(found)

@@ -54,7 +54,7 @@ def read_jobs(sources: Sequence[Source], prompts: Sequence[Prompts], on_error: s
             num_skipped += 1
             print_log(f'Skipped: {error}', 'current', logging.WARNING)
         if image is not None:
-            own.check_inside(source.name, *image.shape[:2])
+            own.check(source.name, image.shape[:2])
         yield Job(source, own, image)
     if num_skipped:
         message = f'{num_skipped} of {len(sources)} images were skipped, since they could not be read.'

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
 from genseg_mm.files import check_texts
-from genseg_mm.functional.prompt_checks import check_boxes, check_prompts
+from genseg_mm.functional.point_prompting import check_prompts
 
 
 @dataclass(frozen=True)
@@ -25,17 +24,14 @@ class Prompts:
         """Whether there are points or boxes."""
         return self.points is not None or self.boxes is not None
 
-    def check_inside(self, name: str, height: int, width: int) -> None:
-        """Raises ValueError, before the network runs, for points or boxes that its colour map could not take."""
-        if not self.has_geometry:
+    def check(self, name: str, size: tuple[int, int] | None = None, hint: str = '') -> None:
+        """Raises ValueError for points or boxes that no map, or none of this (height, width), could take."""
+        if not self.has_geometry and self.point_labels is None:
             return
-        color_map = torch.zeros(()).expand(3, height, width)
         try:
-            points, _ = check_prompts(color_map, self.points, self.point_labels, self.boxes)
-            if self.boxes is not None:
-                check_boxes(color_map, self.boxes, len(points))
+            check_prompts(self.points, self.point_labels, self.boxes, size)
         except ValueError as error:
-            raise ValueError(f'{name}: {error}') from error
+            raise ValueError(f'{name}: {error}{hint}') from error
 
 
 def split_prompts(
@@ -80,7 +76,11 @@ def split_prompts(
             raise ValueError(
                 f'{key}: expected one list (or None) for each of the {len(names)} images of the list, but got {length}'
             )
-    return [_checked(name, *own) for name, *own in zip(names, *given.values(), strict=True)]
+    prompts = [_read(name, *own) for name, *own in zip(names, *given.values(), strict=True)]
+    hint = '' if is_single or is_folder else '; a list of images takes one such list per image'
+    for name, own in zip(names, prompts, strict=True):
+        own.check(name, hint=hint)
+    return prompts
 
 
 def check_kinds(prompts: Sequence[Prompts], takes_texts: bool, has_settings: bool) -> None:
@@ -100,36 +100,24 @@ def check_kinds(prompts: Sequence[Prompts], takes_texts: bool, has_settings: boo
         raise ValueError("GenMask needs texts, an expression or a list for each image, such as 'the red ring'")
 
 
-def _checked(name: str, points: Any, point_labels: Any, boxes: Any, texts: Any) -> Prompts:
+def _read(name: str, points: Any, point_labels: Any, boxes: Any, texts: Any) -> Prompts:
+    """Prompts as arrays: points and their labels with all axes, where their form allows it."""
     if points is not None:
         points, point_labels = _filled_up(name, points, point_labels)
         points = _numbers(points, f'{name}: points', '(K, 2) or (K, P, 2), as (x, y)')
-        if points.size == 0:
-            points = points.reshape(0, 1, 2)
+        points = points.reshape(0, 1, 2) if points.size == 0 else points
         if points.ndim == 2 and points.shape[1] == 2:
             points = points[:, None]
-        if points.ndim != 3 or points.shape[2] != 2 or points.shape[1] == 0:
-            raise ValueError(
-                f'{name}: points: expected (K, 2) or (K, P, 2) as (x, y), but got {points.shape}; '
-                'a single point is [[x, y]], and a list of images takes one such list per image'
-            )
     if point_labels is not None:
-        point_labels = _labels(name, points, point_labels)
+        point_labels = _numbers(point_labels, f'{name}: point_labels', '(K, P)')
+        is_flat = point_labels.size == 0 or point_labels.ndim == 1 and points is not None and points.shape[1] == 1
+        if is_flat and points is not None and points.ndim == 3:
+            point_labels = point_labels.reshape(-1, points.shape[1])
+        whole = point_labels.astype(np.int64)
+        point_labels = whole if (whole == point_labels).all() else point_labels
     if boxes is not None:
         boxes = _numbers(boxes, f'{name}: boxes', '(K, 4), as (x0, y0, x1, y1)')
         boxes = boxes.reshape(0, 4) if boxes.size == 0 else boxes
-        if boxes.ndim != 2 or boxes.shape[1] != 4:
-            raise ValueError(
-                f'{name}: boxes: expected (K, 4) as (x0, y0, x1, y1), but got {boxes.shape}; '
-                'a single box is [[x0, y0, x1, y1]], and a list of images takes one such list per image'
-            )
-        wrong = (boxes[:, 2] <= boxes[:, 0]) | (boxes[:, 3] <= boxes[:, 1])
-        if wrong.any():
-            raise ValueError(f'{name}: boxes: expected x0 < x1 and y0 < y1, but got {_plain(boxes[wrong][0])}')
-        if points is not None and len(points) != len(boxes):
-            raise ValueError(
-                f'{name}: points and boxes together need as many of each, but got {len(points)} and {len(boxes)}'
-            )
     return Prompts(points, point_labels, boxes, _strings(name, texts))
 
 
@@ -171,21 +159,6 @@ def _filled_up(name: str, points: Any, point_labels: Any) -> tuple[Any, Any]:
     return filled, labels
 
 
-def _labels(name: str, points: np.ndarray | None, point_labels: Any) -> np.ndarray:
-    if points is None:
-        raise ValueError(f'{name}: point_labels need points, but got none')
-    labels = _numbers(point_labels, f'{name}: point_labels', '(K, P)')
-    if labels.ndim == 1 and points.shape[1] == 1:
-        labels = labels[:, None]
-    if labels.size == 0:
-        labels = labels.reshape(0, points.shape[1])
-    if labels.shape != points.shape[:2]:
-        raise ValueError(f'{name}: point_labels: expected one per point, {points.shape[:2]}, but got {labels.shape}')
-    if not np.isin(labels, (-1, 0, 1)).all():
-        raise ValueError(f'{name}: point_labels: expected 1, 0 or -1, but got {np.unique(labels).tolist()}')
-    return labels.astype(np.int64)
-
-
 def _strings(name: str, texts: Any) -> tuple[str, ...] | None:
     if texts is None:
         return None
@@ -202,7 +175,3 @@ def check_not_empty(text: str, where: str) -> None:
     """Raises ValueError for a text without a word."""
     if not text.strip():
         raise ValueError(f'{where}: texts: expected words, but got the empty text {text[:20]!r}')
-
-
-def _plain(array: np.ndarray) -> tuple:
-    return tuple(round(float(value), 4) for value in array)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from genseg_mm.functional import fused_inverse_distance, inverse_distance
+from genseg_mm.functional import inverse_distance
 from genseg_mm.functional.instance_coloring import InstanceColoringTerms, instance_coloring_loss
 
 
@@ -134,7 +134,7 @@ def test_float32_stays_close_to_the_float64_loop(name, formula):
 @pytest.mark.parametrize('name', CASES)
 def test_compiled_pairs_change_nothing(name, formula, monkeypatch):
     """The fused sums run as they are, without torch.compile."""
-    monkeypatch.setattr(inverse_distance, 'compiled_sums', lambda *_: fused_inverse_distance._sums)
+    monkeypatch.setattr(inverse_distance, 'compiled_sums', lambda *_: inverse_distance._sums)
     ids, ignore, cap = case(name)
     colors = random_colors(ids)
     tiles = instance_coloring_loss(colors, ids, ignore, formula, max_instances=cap)
@@ -363,3 +363,29 @@ def test_cuda_equals_cpu(name, compiled):
     (grad,) = torch.autograd.grad(loss, there)
     torch.testing.assert_close(loss.cpu(), expected, rtol=1e-5, atol=1e-7)
     assert (grad.cpu() - expected_grad).norm() <= 1e-4 * expected_grad.norm() + 1e-9
+
+
+GOOD = {'colors': torch.zeros(2, 3, 4, 5), 'ids': torch.zeros(2, 4, 5, dtype=torch.int64)}
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ({'colors': torch.zeros(2, 4, 4, 5)}, r'colors: .*\(2, 4, 4, 5\)'),
+        ({'colors': torch.zeros(3, 4, 5)}, r'colors: .*\(3, 4, 5\)'),
+        ({'colors': torch.zeros(0, 3, 4, 5)}, 'colors: .*empty'),
+        ({'colors': torch.zeros(2, 3, 4, 5, dtype=torch.uint8)}, 'colors: .*torch.uint8'),
+        ({'ids': torch.zeros(2, 5, 4, dtype=torch.int64)}, r'ids: .*\(2, 4, 5\).*\(2, 5, 4\)'),
+        ({'ids': torch.zeros(2, 4, 5)}, 'ids: .*torch.float32'),
+        ({'ids': torch.zeros(2, 4, 5, dtype=torch.bool)}, 'ids: .*torch.bool'),
+        ({'ids': torch.full((2, 4, 5), -1)}, 'ids: .*-1'),
+        ({'ignore_background': [True]}, r'ignore_background: expected 2 .*\(1,\)'),
+        ({'ignore_background': torch.tensor([0, 1])}, 'ignore_background: .*torch.int64'),
+        ({'formula': 'papers'}, "formula: .*'papers'"),
+        ({'max_instances': 0}, 'max_instances: .*0'),
+        ({'tile_size': -5}, 'tile_size: .*-5'),
+    ],
+)
+def test_bad_arguments_are_named(change, message):
+    with pytest.raises(ValueError, match=message):
+        instance_coloring_loss(**{**GOOD, **change})

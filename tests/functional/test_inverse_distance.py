@@ -6,10 +6,9 @@ import warnings
 import pytest
 import torch
 
-from genseg_mm.functional import fused_inverse_distance as fused
 from genseg_mm.functional import inverse_distance
+from genseg_mm.functional.instance_coloring import SegmentSums
 from genseg_mm.functional.inverse_distance import InverseDistanceSum, inverse_distance_sum
-from genseg_mm.functional.pixel_terms import SegmentSums
 
 # Image 0: points (0,0,0), (1,0,0), (3,0,0) of centres 0, 1 and none; image 1 has no centre.
 POINTS = torch.tensor([[[0.0, 1, 3], [0, 0, 0], [0, 0, 0]], [[9.0, 9, 9]] * 3]).double()
@@ -24,7 +23,7 @@ VALUE = 1 / 2 + 1 / 10 + 10 * (1 / 6 + 1 / 9)
 @pytest.fixture(params=['tiles', 'fused'])
 def kind(request, monkeypatch):
     """Both ways through the pairs; the fused one as torch would compile it, but not compiled."""
-    monkeypatch.setattr('genseg_mm.functional.inverse_distance.compiled_sums', lambda *_: fused._sums)
+    monkeypatch.setattr(inverse_distance, 'compiled_sums', lambda *_: inverse_distance._sums)
     return {'compiled': request.param == 'fused'}
 
 
@@ -141,10 +140,10 @@ def test_autograd_scales_the_gradients():
 @pytest.fixture
 def fresh_compilation():
     torch.compiler.reset()
-    fused.compiled_sums.cache_clear()
+    inverse_distance.compiled_sums.cache_clear()
     yield
     torch.compiler.reset()
-    fused.compiled_sums.cache_clear()
+    inverse_distance.compiled_sums.cache_clear()
 
 
 def test_a_failing_compiler_is_announced_once(fresh_compilation, monkeypatch):
@@ -168,7 +167,7 @@ def test_one_compilation_serves_all_sizes_and_stores_no_pairs(fresh_compilation)
     counters.clear()
     with warnings.catch_warnings():
         warnings.simplefilter('error', UserWarning)
-        fused.compiled_sums('cpu', torch.float32)
+        inverse_distance.compiled_sums('cpu', torch.float32)
     for sizes in ((1, 5), (2, 8192), (7, 30000), (64, 64 * 4096), (300, 9000)):
         pairs = random_pairs(*sizes, dtype=torch.float32)
         exact = inverse_distance_sum(pairs[0].double(), *pairs[1:])

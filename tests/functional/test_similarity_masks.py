@@ -5,11 +5,9 @@ import pytest
 import torch
 from plain_prompting import POINTS, grey_row, patches
 
-from genseg_mm.functional import prompt_queries
-from genseg_mm.functional import similarity_masks as large_maps
+from genseg_mm.functional import point_prompting, similarity_masks
 from genseg_mm.functional.joint_bilateral import FilterTile, joint_bilateral_filter
-from genseg_mm.functional.point_prompting import masks_from_points
-from genseg_mm.functional.prompt_queries import query_colors
+from genseg_mm.functional.point_prompting import masks_from_points, query_colors
 from genseg_mm.functional.similarity_masks import (
     color_distances,
     lengths,
@@ -106,8 +104,8 @@ def test_squares_that_are_decided_cost_nothing(monkeypatch):
 
 
 def test_no_query_gives_no_mask(monkeypatch):
-    for large in (large_maps.LARGE, 50):
-        monkeypatch.setattr(large_maps, 'LARGE', large)
+    for large in (similarity_masks.LARGE, 50):
+        monkeypatch.setattr(similarity_masks, 'LARGE', large)
         for masks in (
             similar_masks(torch.zeros(3, 9, 12), torch.zeros(0, 3), 3.0),
             masks_within(torch.zeros(3, 9, 12), torch.zeros(0, 3), 20.0),
@@ -124,7 +122,7 @@ def test_bad_rule_is_named():
 @pytest.mark.parametrize(
     'settings', [{}, dict(rule='paper'), dict(radius=40.0), dict(smooth=False), dict(component=True)]
 )
-def test_large_maps_get_the_masks_of_small_ones(monkeypatch, noise: float, settings: dict):
+def test_similarity_masks_get_the_masks_of_small_ones(monkeypatch, noise: float, settings: dict):
     """In bands and cells, filtered only where cells are undecided: never another pixel."""
     color_map = torch.from_numpy(patches(61, 83, seed=3, noise=noise)[0]).float()
     points = torch.cat([POINTS, torch.tensor([[82.0, 60.0], [40.0, 33.0]])])
@@ -132,7 +130,7 @@ def test_large_maps_get_the_masks_of_small_ones(monkeypatch, noise: float, setti
     for extra in ({}, dict(boxes=boxes)):
         expected = masks_from_points(color_map, points, **extra, **settings)
         with monkeypatch.context() as patched:
-            for module in (large_maps, prompt_queries):
+            for module in (similarity_masks, point_prompting):
                 patched.setattr(module, 'LARGE', 1000)
             masks = masks_from_points(color_map, points, **extra, **settings)
             single = masks_from_points(

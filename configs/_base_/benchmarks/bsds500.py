@@ -1,6 +1,6 @@
 # BSDS500's benchmark of boundaries, test split, 200 pictures. Layout: <root>/BSDS500/data/{images,groundTruth}/test/;
 # the root is the environment variable GENSEG_DATA (default: data). gen2seg reports an Edge AP (Stable Diffusion 93.4)
-# without its protocol: how the edges of a colour map are found is our own (genseg_mm/functional/edge_maps.py).
+# without its protocol: how the edges of a colour map are found is our own (genseg_mm/functional/color_maps.py).
 bsds500 = dict(
     task='edges',
     title='BSDS500',

@@ -1,11 +1,11 @@
-"""Edges of colour maps by hand."""
+"""Edges of colour maps by hand; the colour scales are tested with the colorers, the controls with the metric."""
 
 import math
 
 import pytest
 import torch
 
-from genseg_mm.functional.edge_maps import color_edges, edge_strength, thin_edges
+from genseg_mm.functional.color_maps import color_edges, edge_strength, thin_edges
 
 
 def two_colors(where: torch.Tensor, first=(0.0, 0.0, 0.0), second=(255.0, 0.0, 0.0)):
