@@ -178,8 +178,7 @@ def test_one_to_one_by_the_ratio_sampler(config, tmp_path):
 
 @pytest.mark.slow
 def test_wan_with_checkpointing_and_a_trained_layer_hangs_on_no_mix(config, tmp_path):
-    model = genmask_config('wan', mask_head=dict(type='genseg_mm.GenerativeMaskHead'))
-    model['mask_head'].update(mask_loss='linear_bce')
+    model = genmask_config('wan', mask_head=dict(type='genseg_mm.BCEMaskHead', through='linear'))
     model['backbone'].update(gradient_checkpointing=True)
     cfg = Config.fromfile(config)
     cfg.merge_from_dict(dict(model=dict(model, _delete_=True)))

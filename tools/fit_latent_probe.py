@@ -5,7 +5,7 @@
 
 Masks come from the dataloaders of --data, or without it from procedural scenes. Prints overall IoU on held-out masks
 and the time per mask of both ways. In a GenMask config the file is used so:
-``model=dict(mask_head=dict(decode='probe', probe=dict(weights=FILE)))``
+``model=dict(mask_head=dict(type='genseg_mm.ProbeMaskHead', weights=FILE))``
 """
 
 import argparse

@@ -7,4 +7,4 @@ Hardware: 2 CPU cores, 5 minutes. Expected: not measured at this length.
 
 _base_ = ['./genmask_sana_shapes_tiny.py']
 
-model = dict(mask_head=dict(mask_loss='linear_bce'))
+model = dict(mask_head=dict(type='genseg_mm.BCEMaskHead', through='linear'))

@@ -8,4 +8,6 @@ Hardware: 2 CPU cores, 5 minutes. Expected: not measured at this length.
 _base_ = ['./genmask_sana_shapes_tiny.py']
 
 # Probabilities are sharper than the velocity's means: a threshold nearer to the middle.
-model = dict(mask_head=dict(mask_loss='pixel_bce', threshold=0.45))
+model = dict(
+    mask_head=dict(type='genseg_mm.BCEMaskHead', through='decoder', scale=5.0, threshold=0.45)
+)

@@ -7,4 +7,4 @@ Hardware: 8 GPUs of 80 GB; hours not measured. Expected number: not reproduced y
 
 _base_ = ['./refcoco.py']
 
-model = dict(mask_head=dict(mask_loss='linear_bce'))
+model = dict(mask_head=dict(type='genseg_mm.BCEMaskHead', through='linear'))

@@ -7,4 +7,6 @@ Hardware: 8 GPUs of 80 GB; hours not measured. Expected number: not reproduced y
 
 _base_ = ['./refcoco.py']
 
-model = dict(mask_head=dict(mask_loss='pixel_bce'))
+model = dict(
+    mask_head=dict(type='genseg_mm.BCEMaskHead', through='decoder', scale=5.0)
+)

@@ -1,6 +1,7 @@
 """Models, heads, losses and timestep samplers."""
 
 from genseg_mm.checkpoint import read_safetensors_anywhere
+from genseg_mm.models.bce_mask_head import BCEMaskHead, ProbeMaskHead
 from genseg_mm.models.colorers import MAEColorer, SDColorer, UNetColorer
 from genseg_mm.models.coloring_head import InstanceColoringHead
 from genseg_mm.models.control_map import ControlMap
@@ -22,6 +23,7 @@ from genseg_mm.models.timestep_samplers import JointTimesteps, LogitNormalTimest
 read_safetensors_anywhere()
 
 __all__ = [
+    'BCEMaskHead',
     'ControlMap',
     'DescriptionWriter',
     'DiTBackbone',
@@ -39,6 +41,7 @@ __all__ = [
     'LongTailTimesteps',
     'MAEColorer',
     'PatchCodec',
+    'ProbeMaskHead',
     'QwenVLPromptEncoder',
     'SDColorer',
     'T5PromptEncoder',

@@ -1,4 +1,4 @@
-"""GenMask's latents and prompts: from the samples where a cache has given them, else from the encoders.
+"""GenMask's latents and prompts that come with the samples, from a cache of what its frozen encoders give.
 
 A cache is made for certain weights and settings of the encoders. Their fingerprint comes with every cached sample
 and is compared with that of the model, so a cache of another autoencoder is an error and no bad result.
@@ -27,35 +27,42 @@ _NO_SETTINGS = {
 _fingerprints: WeakKeyDictionary[nn.Module, dict] = WeakKeyDictionary()
 
 
-def image_latents(model: nn.Module, inputs: Tensor, samples: Sequence[BaseDataElement]) -> Tensor:
-    """Latents of the images.
+def read_cached(
+    model: nn.Module, inputs: Tensor, samples: Sequence[BaseDataElement], texts: Sequence[str]
+) -> tuple[Tensor | None, PromptEmbeddings | None]:
+    """Latents of the pictures, and prompts, that come with the samples of a batch; None where the encoder has to run.
 
     Args:
-        model: With ``codec`` and ``data_preprocessor``.
+        model: With ``codec``, ``prompt_encoder`` and ``data_preprocessor``.
         inputs: RGB in [-1, 1], (N, 3, H, W); (N, 3, 0, 0) where the samples hold latents.
-        samples: N samples, all with ``image_latents`` (C, h, w) or none.
+        samples: N samples, all with ``image_latents`` (C, h, w) or none; so ``prompt_states`` (l, D) and
+            ``prompt_mask`` (L,).
+        texts: N prompts; a sample's own text, or '' where it is dropped.
 
     Returns:
-        Standardised latents, (N, C, h, w), float32.
+        Standardised latents, (N, C, h, w), float32; N prompts.
 
     Raises:
-        ValueError: If some samples have latents and others not, if their shapes differ, or if another
-            autoencoder has made them.
+        ValueError: If some samples have encodings and others not, if their shapes differ, if other encoders have made
+            them, or if there are no pixels to encode either.
     """
-    cached = _stacked(samples, 'image_latents')
-    if cached is None:
-        if inputs.shape[-1] == 0:
-            raise ValueError(
-                f'{_path(samples[0])} has neither pixels nor image_latents: put LoadImage or CachedEncodings into the '
-                'pipeline'
-            )
-        return model.codec.encode(inputs)
-    _check_origin(model, 'image', samples)
-    return cached.float()
+    latents = _read_latents(model, samples, 'image')
+    if latents is None and inputs.shape[-1] == 0:
+        raise ValueError(
+            f'{_path(samples[0])} has neither pixels nor image_latents: put LoadImage or CachedEncodings into the '
+            'pipeline'
+        )
+    prompt = _read_prompts(model, samples, texts)
+    if prompt is None and inputs.shape[-1] == 0 and getattr(model.prompt_encoder, 'looks_at_images', False):
+        raise ValueError(
+            f'{_path(samples[0])} has no pixels, but {type(model.prompt_encoder).__name__} looks at images: cache the '
+            "prompts, too, or leave 'image' out of CachedEncodings' what"
+        )
+    return latents, prompt
 
 
-def mask_latents(model: nn.Module, samples: Sequence[BaseDataElement], images: Tensor) -> Tensor | None:
-    """Cached latents of the masks of samples of task 'mask', None if there are none.
+def read_cached_masks(model: nn.Module, samples: Sequence[BaseDataElement], images: Tensor) -> Tensor | None:
+    """Latents of the masks that come with samples of task 'mask'; None if there are none.
 
     Args:
         model: With ``codec`` and ``data_preprocessor``.
@@ -66,47 +73,41 @@ def mask_latents(model: nn.Module, samples: Sequence[BaseDataElement], images: T
         Standardised latents, (M, C, h, w), float32.
 
     Raises:
-        ValueError: As :func:`image_latents`, or if masks and images differ in shape.
+        ValueError: As :func:`read_cached`, or if masks and images differ in shape.
     """
-    cached = _stacked(samples, 'mask_latents')
-    if cached is None:
-        return None
-    _check_origin(model, 'mask', samples)
-    if cached.shape[1:] != images.shape[1:]:
+    latents = _read_latents(model, samples, 'mask')
+    if latents is not None and latents.shape[1:] != images.shape[1:]:
         raise ValueError(
             f'cached mask_latents must have the shape of the image latents, {tuple(images.shape[1:])}, but got '
-            f'{tuple(cached.shape[1:])}: image and mask must go through the same Resize'
+            f'{tuple(latents.shape[1:])}: image and mask must go through the same Resize'
         )
-    return cached.float()
+    return latents
 
 
-def encode_prompts(
-    model: nn.Module, texts: Sequence[str], inputs: Tensor, samples: Sequence[BaseDataElement], has_image: Tensor
-) -> PromptEmbeddings:
-    """Embeddings of the prompts.
+def _read_latents(model: nn.Module, samples: Sequence[BaseDataElement], kind: str) -> Tensor | None:
+    """Latents of a kind, (N, C, h, w); None where no sample has them."""
+    name = f'{kind}_latents'
+    if not _all_or_none(samples, name):
+        return None
+    tensors = [sample.get(name) for sample in samples]
+    shapes = {tuple(tensor.shape): sample for tensor, sample in zip(tensors, samples, strict=True)}
+    if len(shapes) > 1 or tensors[0].dim() != 3:
+        (first, sample), (last, other) = list(shapes.items())[0], list(shapes.items())[-1]
+        raise ValueError(
+            f'{name} of a batch must have one shape (C, h, w), but got {first} ({_path(sample)}) and {last} '
+            f'({_path(other)}): resize with keep_ratio=False, or use batch_size=1'
+        )
+    _check_origin(model, kind, samples)
+    return torch.stack(tensors).float()
 
-    Args:
-        model: With ``prompt_encoder``.
-        texts: N prompts; a sample's own text, or '' where it is dropped.
-        inputs: RGB in [-1, 1], (N, 3, H, W), for encoders that look at images.
-        samples: N samples, all with ``prompt_states`` (l, D) and ``prompt_mask`` (L,) or none.
-        has_image: Samples whose image the encoder may see, (N,) bool.
 
-    Raises:
-        ValueError: If some samples have cached prompts and others not, if another encoder has made them, or if
-            the encoder is trained, so that they would be those of its first step.
-    """
+def _read_prompts(
+    model: nn.Module, samples: Sequence[BaseDataElement], texts: Sequence[str]
+) -> PromptEmbeddings | None:
     encoder = model.prompt_encoder
     own = [_own_prompt(text, sample) for text, sample in zip(texts, samples, strict=True)]
     if not _all_or_none(samples, 'prompt_states'):
-        if not getattr(encoder, 'looks_at_images', False):
-            return encoder(texts, inputs)
-        if inputs.shape[-1] == 0:
-            raise ValueError(
-                f'{_path(samples[0])} has no pixels, but {type(encoder).__name__} looks at images: cache the prompts, '
-                "too, or leave 'image' out of CachedEncodings' what"
-            )
-        return encoder(texts, inputs, has_image=has_image)
+        return None
     if getattr(encoder, 'trainable', False):
         raise ValueError(
             f"{type(encoder).__name__} is trained, so its prompts cannot come from a cache: leave 'prompt' out of "
@@ -165,21 +166,6 @@ def _all_or_none(samples: Sequence[BaseDataElement], name: str) -> bool:
             f'{_path(without)} has not: give all datasets CachedEncodings, or the sampler group=batch_size'
         )
     return bool(has) and all(has)
-
-
-def _stacked(samples: Sequence[BaseDataElement], name: str) -> Tensor | None:
-    """(N, C, h, w), or None where no sample has the field."""
-    if not _all_or_none(samples, name):
-        return None
-    tensors = [sample.get(name) for sample in samples]
-    shapes = {tuple(tensor.shape): sample for tensor, sample in zip(tensors, samples, strict=True)}
-    if len(shapes) > 1 or tensors[0].dim() != 3:
-        (first, sample), (last, other) = list(shapes.items())[0], list(shapes.items())[-1]
-        raise ValueError(
-            f'{name} of a batch must have one shape (C, h, w), but got {first} ({_path(sample)}) and {last} '
-            f'({_path(other)}): resize with keep_ratio=False, or use batch_size=1'
-        )
-    return torch.stack(tensors)
 
 
 def _check_origin(model: nn.Module, kind: str, samples: Sequence[BaseDataElement]) -> None:

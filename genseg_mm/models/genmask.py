@@ -9,8 +9,8 @@ from torch import Generator, Tensor
 
 from genseg_mm.finite import check_finite, picture_of
 from genseg_mm.functional.flow_matching import euler_solve
-from genseg_mm.models import cached_inputs
 from genseg_mm.models.base import GenSegModel
+from genseg_mm.models.cached_inputs import read_cached, read_cached_masks
 from genseg_mm.models.mmseg_api import refuse_mmseg_settings
 from genseg_mm.models.network_size import NATIVE, NetworkSizeMixin, checked_processing_size, resize_to
 from genseg_mm.models.picture_generation import (
@@ -38,7 +38,7 @@ class GenMask(NetworkSizeMixin, GenSegModel):
         codec: Config of :class:`LatentCodec`.
         prompt_encoder: Config of a prompt encoder.
         backbone: Config of :class:`DiTBackbone`.
-        mask_head: Config of :class:`GenerativeMaskHead`.
+        mask_head: Config of :class:`GenerativeMaskHead`, or of an ablation in its place.
         image_prompt_drop_prob: Share of 'image' samples whose prompt is emptied at training, for
             classifier-free guidance.
         image_condition: False drops the input image's latents (the paper's ablation).
@@ -141,29 +141,50 @@ class GenMask(NetworkSizeMixin, GenSegModel):
         The numbers are ``num_samples_mask`` and ``num_samples_image``, for the log.
         """
         generators = training_generators(len(inputs))
-        tasks, texts = [_task(sample) for sample in data_samples], _texts(data_samples)
-        for index, (task, generator) in enumerate(zip(tasks, generators, strict=True)):
-            drop = torch.rand(1, generator=generator).item() < self.image_prompt_drop_prob
-            if task == 'image' and drop:
-                texts[index] = ''
-        is_mask = torch.tensor([task == 'mask' for task in tasks], device=inputs.device)
-        image_latents = cached_inputs.image_latents(self, inputs, data_samples)  # (N, C, h, w)
-        data = image_latents.clone()  # an 'image' sample generates its image
-        masks = None
-        if is_mask.any():
-            masked = [sample for sample in data_samples if _is_mask(sample)]
-            mask_latents = cached_inputs.mask_latents(self, masked, image_latents)
+        tasks = [_task(sample) for sample in data_samples]
+        texts = self._dropped(_texts(data_samples), tasks, generators)
+        is_mask = torch.tensor([task == 'mask' for task in tasks], device=inputs.device)  # (N,)
+
+        image_latents, prompt = self._encode(inputs, data_samples, texts, is_mask)  # (N, C, h, w), (N, L, D)
+        data, masks = self._data(inputs, data_samples, is_mask, image_latents)  # (N, C, h, w), (M, H, W)
+        noisy = self.mask_head.add_noise(data, tasks, generators)  # (N, C, h, w) at sigma (N,)
+        has_image = is_mask & self.image_condition  # (N,)
+        velocity = self.backbone(noisy.latents, noisy.sigma, prompt, image_latents, has_image)  # (N, C, h, w)
+        losses = self.mask_head.loss(velocity, noisy, is_mask, masks)
+
+        counts = is_mask.sum().float(), (~is_mask).sum().float()
+        return dict(losses, num_samples_mask=counts[0], num_samples_image=counts[1])
+
+    def _dropped(self, texts: list[str], tasks: Sequence[str], generators: Sequence[Generator]) -> list[str]:
+        """The texts with some of the 'image' samples' emptied, for classifier-free guidance."""
+        drops = [torch.rand(1, generator=own).item() < self.image_prompt_drop_prob for own in generators]
+        return ['' if task == 'image' and drop else text for text, task, drop in zip(texts, tasks, drops, strict=True)]
+
+    def _encode(
+        self, inputs: Tensor, data_samples: list[BaseDataElement], texts: list[str], has_image: Tensor
+    ) -> tuple[Tensor, PromptEmbeddings]:
+        """Latents of the pictures, (N, C, h, w), and prompts, which may see the pictures of ``has_image`` (N,)."""
+        latents, prompt = read_cached(self, inputs, data_samples, texts)
+        if latents is None:
+            latents = self.codec.encode(inputs)
+        if prompt is None:
+            sees = getattr(self.prompt_encoder, 'looks_at_images', False)
+            prompt = self.prompt_encoder(texts, inputs, **(dict(has_image=has_image) if sees else {}))
+        return latents, prompt
+
+    def _data(
+        self, inputs: Tensor, data_samples: list[BaseDataElement], is_mask: Tensor, image_latents: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """What is generated, as clean latents: the mask or, task 'image', the picture; and the masks, if not cached."""
+        data, masks = image_latents.clone(), None  # (N, C, h, w)
+        if masked := [sample for sample in data_samples if _is_mask(sample)]:
+            mask_latents = read_cached_masks(self, masked, image_latents)
             if mask_latents is None:
                 masks = _mask_targets(masked, inputs)  # (M, H, W)
                 checked = [bool(sample.get('mask_values_checked')) for sample in masked]
-                drawn = self.mask_head.masks_to_images(masks, checked)
-                mask_latents = self.codec.encode(drawn)
+                mask_latents = self.codec.encode(self.mask_head.masks_to_images(masks, checked))  # (M, C, h, w)
             data[is_mask] = mask_latents
-        prompt = cached_inputs.encode_prompts(self, texts, inputs, data_samples, is_mask)
-        velocity_fn = self._velocity_fn(prompt, image_latents, is_mask)
-        losses = self.mask_head.loss(velocity_fn, data, tasks, generators, masks, self.codec)
-        counts = is_mask.sum().float(), (~is_mask).sum().float()
-        return dict(losses, num_samples_mask=counts[0], num_samples_image=counts[1])
+        return data, masks
 
     @torch.no_grad()
     def generate(
@@ -235,7 +256,7 @@ class GenMask(NetworkSizeMixin, GenSegModel):
         latents = self._generated(inputs, data_samples)
         for place, (own, sample) in enumerate(zip(latents, data_samples, strict=True)):
             check_finite(own, 'latents', picture_of(sample, place))  # before anything is cut off
-        pictures = self.mask_head.latents_to_grey(latents, self.codec)  # (N, 1, H, W)
+        pictures = self.mask_head.latents_to_grey(latents)  # (N, 1, H, W)
         for grey, sample in zip(pictures, data_samples, strict=True):
             size = tuple(sample.get('ori_shape', grey.shape[-2:]))[:2]
             valid = sample.get('img_shape', grey.shape[-2:])
@@ -265,18 +286,16 @@ class GenMask(NetworkSizeMixin, GenSegModel):
         """Generated latents of masks, (N, C, h, w)."""
         if not all(map(_is_mask, data_samples)):
             raise ValueError("expected samples of task 'mask', but got 'image': use mode='predict', or generate(texts)")
-        image_latents = cached_inputs.image_latents(self, inputs, data_samples)
         has_image = torch.ones(len(inputs), dtype=torch.bool, device=inputs.device)
         texts = _texts(data_samples)
-        prompt = cached_inputs.encode_prompts(self, texts, inputs, data_samples, has_image)
-        generators = self._test_generators(data_samples)
-        noise = draw_noise(image_latents.shape[1:], generators).to(image_latents)
-        velocity_fn = self._velocity_fn(prompt, image_latents, has_image)
-        return self.mask_head.predict(velocity_fn, noise)
-
-    def _velocity_fn(self, prompt: PromptEmbeddings, image_latents: Tensor, has_image: Tensor):
+        image_latents, prompt = self._encode(inputs, data_samples, texts, has_image)  # (N, C, h, w), (N, L, D)
+        noise = draw_noise(image_latents.shape[1:], self._test_generators(data_samples)).to(image_latents)
         has_image = has_image & self.image_condition
-        return lambda noisy, sigma: self.backbone(noisy, sigma, prompt, image_latents, has_image)
+
+        def velocity_fn(noisy: Tensor, sigma: Tensor) -> Tensor:
+            return self.backbone(noisy, sigma, prompt, image_latents, has_image)
+
+        return self.mask_head.predict(velocity_fn, noise)  # (N, C, h, w)
 
 
 def _texts(data_samples: Sequence[BaseDataElement]) -> list[str]:

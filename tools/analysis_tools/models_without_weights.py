@@ -361,8 +361,7 @@ def _generate(parts: nn.Module, model: dict, images: torch.Tensor, meter: PhaseM
         with meter.phase('denoise'):
             has_image = torch.tensor([model.get('image_condition', True)], device='cpu')
             parts.backbone(latents, torch.ones(1, device='meta'), prompt, latents, has_image)
-    trained_probe = head.get('mask_loss') == 'linear_bce'
-    if (head.get('decode') or ('probe' if trained_probe else 'vae')) != 'vae':
+    if head.get('through') == 'linear' or 'ProbeMaskHead' in str(head.get('type')):
         return ['the linear layer that reads the mask off the latents']
     _decode(parts.codec, latents, meter)
     return []
