@@ -51,6 +51,7 @@ MOVED = {
     'genseg_mm.models.color_scale': 'genseg_mm.functional.color_maps',
     'genseg_mm.functional.control_maps': 'genseg_mm.functional.color_maps',
     'genseg_mm.functional.edge_maps': 'genseg_mm.functional.color_maps',
+    'genseg_mm.datasets.referring.leakage': 'genseg_mm.datasets.leakage',
 }
 
 

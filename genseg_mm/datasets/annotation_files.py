@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator
 from reprlib import repr as short_repr
 
 from genseg_mm.files import has_lone_surrogate
@@ -23,24 +23,6 @@ def is_integer(value: object) -> bool:
 def is_number(value: object) -> bool:
     """Whether a value is a finite number; true and false are none."""
     return type(value) is int and abs(value) < 2**1000 or type(value) is float and math.isfinite(value)
-
-
-def check_keys(entry: object, keys: Mapping[str, type | tuple[type, ...]], where: str) -> None:
-    """Checks that an entry is a dict with values of these types; true and false are no int.
-
-    Raises:
-        ValueError: If it is not. The message starts with ``where``.
-    """
-    if not isinstance(entry, dict):
-        raise ValueError(f'{where}: expected a dict with {list(keys)}, but got {short_repr(entry)}')
-    for key, types in keys.items():
-        if key not in entry:
-            raise ValueError(f'{where} lacks the key {key!r}, it has {sorted(map(str, entry))}')
-        types = types if isinstance(types, tuple) else (types,)
-        value = entry[key]
-        if not isinstance(value, types) or (isinstance(value, int) and not is_integer(value)):
-            names = [kind.__name__ for kind in types]
-            raise ValueError(f'{where}: {key} must be {" or ".join(names)}, but got {short_repr(value)}')
 
 
 def picture_path(folder: str, name: str, data_root: str | None, where: str, allow_outside: bool = False) -> str:
@@ -112,26 +94,3 @@ def folders_below(root: str) -> Iterator[tuple[str, list[str]]]:
         seen.add(os.path.realpath(folder))
         subfolders[:] = sorted(name for name in subfolders if not name.startswith('.'))
         yield folder, sorted(name for name in names if not name.startswith('.'))
-
-
-def missing_pictures(paths: Collection[str], folder: str, layout: str) -> str | None:
-    """Says how many pictures do not exist.
-
-    Args:
-        paths: Of all pictures, below ``folder``.
-        folder: Of ``data_prefix``.
-        layout: What is expected, for the message.
-
-    Returns:
-        The message, None if all exist.
-
-    Raises:
-        FileNotFoundError: If the folder does not exist.
-    """
-    if not os.path.isdir(folder):
-        raise FileNotFoundError(f'data_prefix img_path: folder {folder!r} does not exist, expected {layout}')
-    files = ExistingFiles()
-    missing = [path for path in paths if path not in files]
-    if not missing:
-        return None
-    return f'{len(missing)} of {len(paths)} pictures are missing, the first is {min(missing)}'

@@ -1,7 +1,7 @@
 """COCO's annotation format: which values an entry may have. One checker for every data set in that format."""
 
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from reprlib import repr as short_repr
 from typing import Any, NamedTuple
 
@@ -89,9 +89,12 @@ def read_coco(path: str | os.PathLike, lists: Mapping[str, Mapping[str, Field]])
     """
     content = read_lists(path, lists)
     for name, fields in lists.items():
+        seen = set()
         for index, entry in enumerate(content[name]):
             check_entry(entry, fields, f'{path}, {name}[{index}]')
-        check_unique(content[name], f'{path}: two {name}')
+            if entry['id'] in seen:
+                raise ValueError(f'{path}: two {name} have the same id {entry["id"]}')
+            seen.add(entry['id'])
     known = {image['id'] for image in content['images']}
     for own in content['annotations']:
         if own['image_id'] not in known:
@@ -114,15 +117,6 @@ def read_lists(path: str | os.PathLike, names: Collection[str]) -> dict[str, Any
             f'list in {short_repr(content)}'
         )
     return content
-
-
-def check_unique(entries: Iterable[Mapping], what: str) -> None:
-    """Raises ValueError, which starts with ``what``, if two entries have one id."""
-    seen = set()
-    for entry in entries:
-        if entry['id'] in seen:
-            raise ValueError(f'{what} have the same id {entry["id"]}')
-        seen.add(entry['id'])
 
 
 def _id(entry: Mapping) -> str:

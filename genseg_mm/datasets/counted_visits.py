@@ -1,7 +1,8 @@
-"""Datasets that show one of several texts: which, how often each was handed out before, and which are none."""
+"""Datasets of pictures with texts: which text an access shows, which texts are none, which pictures are left out."""
 
 import logging
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
 from reprlib import repr as short_repr
 from typing import Any
 
@@ -10,6 +11,8 @@ import torch
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
+from genseg_mm.datasets.annotation_files import ExistingFiles
+from genseg_mm.datasets.leakage import evaluation_image_ids
 from genseg_mm.datasets.seeded_access import SeededAccess, current_visit
 from genseg_mm.files import usable_text
 
@@ -36,11 +39,37 @@ class CountedVisits(SeededAccess, BaseDataset):
 
     ``left_out`` names what of the files is no text or no item, by reason; its counts are logged. A text that is null,
     NaN or missing, of blanks alone, or with a lone surrogate is left out so by every reader; a number is an error.
+
+    Args:
+        seed: Seed of the draws.
+        exclude_images: Pictures to leave out of training: ``sources`` of
+            :func:`genseg_mm.datasets.leakage.evaluation_image_ids`, relative to ``data_root``.
+        data_prefix: ``img_path`` is the folder of the pictures.
+        pipeline: Transforms.
+        **kwargs: Further arguments of ``mmengine.dataset.BaseDataset``.
+
+    Raises:
+        ValueError: If ``data_prefix`` has other keys.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    # Of referring and of caption data sets: the parts of a MixedDataset must agree.
+    METAINFO = dict(classes=('background', 'target'), palette=[[0, 0, 0], [255, 255, 255]])
+
+    def __init__(
+        self,
+        seed: int = 0,
+        exclude_images: str | int | Sequence[str | int] | None = None,
+        data_prefix: Mapping = dict(img_path=''),
+        pipeline: Sequence[dict | Callable] = (),
+        **kwargs: Any,
+    ) -> None:
+        if set(data_prefix) != {'img_path'}:
+            raise ValueError(f'data_prefix must be dict(img_path=...), but got {dict(data_prefix)}')
+        if isinstance(exclude_images, (str, int)):
+            exclude_images = (exclude_images,)
+        self.seed, self.exclude_images = seed, tuple(exclude_images or ())
         self.left_out: dict[str, list[str]] = {}
-        super().__init__(*args, **kwargs)
+        super().__init__(data_prefix=dict(data_prefix), pipeline=list(pipeline), **kwargs)
 
     def leave_out(self, reason: str, name: str) -> None:
         """Counts and names what is no item."""
@@ -67,8 +96,56 @@ class CountedVisits(SeededAccess, BaseDataset):
         for reason, names in self.left_out.items():
             self._log(f'left out {len(names)} {reason}: {short_repr(sorted(names))}', logging.WARNING)
 
+    def drop_excluded(self, entries: list, image_ids: Callable[[Any], Collection], what: str = 'pictures') -> list:
+        """The entries without those of ``exclude_images``; how many those are is logged.
+
+        Args:
+            entries: Of training.
+            image_ids: Of an entry, the ids by which COCO may know its picture.
+            what: Name of the entries, for messages.
+
+        Raises:
+            ValueError: If none is left.
+        """
+        if not self.exclude_images:
+            return entries
+        excluded = evaluation_image_ids(self.exclude_images, self.data_root or '')
+        kept = [entry for entry in entries if excluded.isdisjoint(image_ids(entry))]
+        self._log(f'exclude_images leaves out {len(entries) - len(kept)} of {len(entries)} {what}')
+        if entries and not kept:
+            raise ValueError(f'{self._name}: exclude_images leaves nothing of {len(entries)} {what}')
+        return kept
+
+    def check_pictures(self, paths: Collection[str], layout: str, is_error: bool) -> None:
+        """Counts picture files that do not exist, in an error or a warning.
+
+        Args:
+            paths: Of all pictures.
+            layout: What is expected, for the message.
+            is_error: Whether none may be missing.
+
+        Raises:
+            FileNotFoundError: If one is missing and none may be, or the folder of the pictures does not exist.
+        """
+        folder = self.data_prefix['img_path']
+        if not os.path.isdir(folder):
+            raise FileNotFoundError(f'data_prefix img_path: folder {folder!r} does not exist, expected {layout}')
+        files = ExistingFiles()
+        missing = [path for path in paths if path not in files]
+        if not missing:
+            return
+        message = f'{len(missing)} of {len(paths)} pictures are missing, the first is {min(missing)}'
+        if is_error:
+            raise FileNotFoundError(f'{message}; {self.ann_file} lists it')
+        self._log(message, logging.WARNING)
+
+    @property
+    def _name(self) -> str:
+        """For messages."""
+        return type(self).__name__
+
     def _log(self, message: str, level: int = logging.INFO) -> None:
-        print_log(f'{type(self).__name__}: {message}', 'current', level)
+        print_log(f'{self._name}: {message}', 'current', level)
 
     def full_init(self) -> None:
         """See ``BaseDataset``."""

@@ -164,7 +164,7 @@ def test_pictures_of_evaluation_sets_are_left_out_in_both_years(own, monkeypatch
     edit(own, lambda c: [a.update(image_id=5) for a in c['annotations'] if a['image_id'] == 122])
     ids = [info['img_id'] for info in infos(build(own, exclude_images=refs))]
     assert ids == [101, 108, 143]
-    with pytest.raises(ValueError, match='exclude_images leaves no picture'):
+    with pytest.raises(ValueError, match='exclude_images leaves nothing of 3 pictures'):
         build(own, 'val2014', exclude_images=[143, 150, 157])
     with pytest.raises(ValueError, match='for training, but got test_mode=True'):
         build(own, 'val2014', exclude_images=[1], test_mode=True)

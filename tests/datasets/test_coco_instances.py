@@ -101,20 +101,10 @@ def test_other_classes_may_be_ignored_in_place_of_dropped(tiny):
     assert 'other class' not in dataset.dropped
 
 
-def test_sizes_go_by_area_with_the_bounds_medium(own):
-    def set_areas(content):
-        for annotation, area in zip(content['annotations'], (1023.9, 1024, 9216, 9217), strict=False):
-            annotation['area'] = area
-
-    edit(own, set_areas)
-    areas = {
-        size: [own['area'] for item in build(own, size=size) for own in item['instances']][:4]
-        for size in ('small', 'medium', 'large')
-    }
-    assert areas['small'][0] == 1023.9 and 9217 in areas['large']
-    assert {1024, 9216} <= set(areas['medium']) and 9216 not in areas['large']
-    dataset = build(own, size='large', subset='large')
-    assert dataset[0]['subset'] == 'large'
+def test_part_and_background_are_told_to_the_items(tiny):
+    dataset = build(tiny, subset='own', ignore_background=True)
+    assert (dataset[0]['subset'], dataset[0]['ignore_background']) == ('own', True)
+    assert 'subset' not in build(tiny)[0] and not build(tiny)[0]['ignore_background']
 
 
 def test_pictures_without_an_instance_that_is_no_crowd_can_be_left_out(tiny):
@@ -237,7 +227,6 @@ def test_missing_files_and_bad_arguments(own, tmp_path):
     with pytest.raises(ValueError, match='is not a whole JSON file'):
         build(own)
     for kwargs, message in (
-        (dict(size='huge'), "but got 'huge'"),
         (dict(other_classes='keep'), "but got 'keep'"),
         (dict(filter_cfg=dict(filter_empty=True)), r"but got \['filter_empty'\]"),
         (dict(classes=[]), 'must not be empty'),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genseg_mm.datasets import DRAMDataset, LoadImage, LoadInstanceMap, PointPrompt
+from genseg_mm.datasets import DRAMDataset, LoadImage, LoadInstanceMap
 from genseg_mm.datasets.instances.zero_shot.dram import CLASSES
 
 TOOL = Path(__file__).parents[2] / 'tools' / 'dataset_tools' / 'make_tiny_dram.py'
@@ -70,21 +70,10 @@ def test_components_of_evaluated_classes_with_a_smallest_area(root):
     assert sum(map(len, every.values())) == sum(map(len, found.values())) + 1 == 12
 
 
-def test_classes_as_instances_and_a_choice_of_classes(root):
+def test_classes_as_instances(root):
     found = areas(build_dram(root, instances='classes', pipeline=LOADING, test_mode=True))
     assert found['impressionism/monet/harbour'] == {4: 2000}
     assert [len(own) for own in found.values()] == [1, 1, 1, 3, 1, 2]
-    horses = areas(build_dram(root, classes=('horse',), pipeline=LOADING, test_mode=True))
-    assert {name: own for name, own in horses.items() if own} == {'post_impressionism/gauguin/riders': {130001: 2500}}
-
-
-def test_prompts_of_a_class_stay_whichever_others_are_asked_for(root):
-    pipeline = [*LOADING, PointPrompt(seed=0)]
-    whole = build_dram(root, pipeline=pipeline, test_mode=True)[3]
-    alone = build_dram(root, classes=('horse',), pipeline=pipeline, test_mode=True)[3]
-    place = whole['point_ids'].tolist().index(130001)
-    assert alone['point_ids'].tolist() == [130001]
-    assert alone['points'].tolist() == [whole['points'][place].tolist()]
 
 
 def test_missing_and_damaged_files_are_named(root):
@@ -126,8 +115,6 @@ def test_bad_lists_and_arguments(root, tmp_path):
         build_dram(root)
     for arguments, message in (
         (dict(movement='baroque'), "movement must be one of .* but got 'baroque'"),
-        (dict(classes=('sofa',)), r"classes must be some of .* but got \('sofa',\)"),
-        (dict(classes='cat'), "but got 'cat'"),
         (dict(instances='roles'), "instances must be one of .* but got 'roles'"),
     ):
         with pytest.raises(ValueError, match=message):

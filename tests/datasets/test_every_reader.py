@@ -38,7 +38,7 @@ DATASETS_OF = dict(
     ],
     RefCOCODataset=[('coco', dict(split='val', test_mode=True))],
     GRefCOCODataset=[('coco', dict(split='train'))],
-    ReasonSegDataset=[('', dict(split='train', explanatory='explanatory/train.json'))],
+    ReasonSegDataset=[('', dict(split='train'))],
     ImageTextDataset=[('image_text', dict(sources=source, test_mode=True)) for source in LISTS]
     + [('image_text', dict(sources='shards/tiny-000000.tar', index_dir='index'))],
     DRAMDataset=[('dram', {})],

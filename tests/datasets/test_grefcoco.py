@@ -111,13 +111,6 @@ def test_bare_minus_one_is_no_target(own_root):
     assert [item['kind'] for item in items(own_root)][2] == 'no-target'
 
 
-def test_training_without_empty_expressions(root):
-    assert [item['kind'] for item in items(root, no_target=False)].count('no-target') == 0
-    assert len(build(root, no_target=False)) == 5
-    with pytest.raises(ValueError, match=r"no_target=False is for split='train'.*'val'"):
-        build(root, no_target=False, split='val')
-
-
 def test_old_copies_are_pickles(own_root):
     refs = json.loads((own_root / GREFS).read_text())
     (own_root / 'grefcoco' / 'grefs(unc).p').write_bytes(pickle.dumps(refs, protocol=2))

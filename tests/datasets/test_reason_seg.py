@@ -157,15 +157,6 @@ def test_pictures_without_target_are_named(root, log_lines):
     ]
 
 
-def test_answers(root, log_lines):
-    found = items(root, 'train', explanatory='explanatory/train.json')
-    assert found[0]['query'] == 'What could roll away first?'
-    assert found[0]['answer'] == 'The ball: it is round and lies on a slope.'
-    assert [item['answer'] for item in found[1:]] == ['', '']
-    assert log_lines[1] == (logging.INFO, '1 pictures have an answer')
-    assert 'answer' not in items(root, 'train')[0]
-
-
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
@@ -196,8 +187,6 @@ def test_points_far_outside(own_root):
 
 
 def test_missing_files(own_root):
-    with pytest.raises(FileNotFoundError, match=r'no file .*other\.json'):
-        items(own_root, 'train', explanatory='other.json')
     (own_root / 'ReasonSeg' / 'train' / '1002.json').unlink()
     with pytest.raises(FileNotFoundError, match=r'1 of 3 pictures lack .* first is 1002\.jpg'):
         items(own_root, 'train')

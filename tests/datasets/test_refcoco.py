@@ -208,7 +208,7 @@ def test_exclude_images_of_another_data_set(own_root):
 def test_exclude_images_announces_numbers(tiny_root, log_lines):
     build(tiny_root, exclude_images=[101, 4711])
     assert log_lines == [
-        (logging.INFO, 'exclude_images leaves out 1 pictures with 2 of 7 referred objects'),
+        (logging.INFO, 'exclude_images leaves out 2 of 7 referred objects'),
         (logging.INFO, '5 items of 5 referred objects'),
     ]
 

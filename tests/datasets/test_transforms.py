@@ -129,8 +129,6 @@ def test_deepest_point_min_area_and_empty_maps():
     assert results['points'].tolist() == [[[4.0, 4.0]]]  # centre of the 7 x 7 square, as (x, y)
     results = PointPrompt()(dict(gt_instance_map=np.zeros((4, 4), np.int32)))
     assert results['points'].shape == (0, 1, 2) and results['point_ids'].tolist() == []
-    kept = PointPrompt(overwrite=False)(dict(points='as they are'))
-    assert kept == dict(points='as they are')
     with pytest.raises(ValueError, match="'deepest', but got 'centre'"):
         PointPrompt(mode='centre')
     with pytest.raises(ValueError, match='but got 2'):

@@ -1,13 +1,10 @@
 """What the data sets of pictures with captions share: choice of a caption, pictures to leave out, what is counted."""
 
-import logging
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
-
-from mmengine.logging import print_log
+from collections.abc import Sequence
 
 from genseg_mm.datasets.counted_visits import CountedVisits, checked_choice
-from genseg_mm.datasets.referring.leakage import coco_image_id, evaluation_image_ids
+from genseg_mm.datasets.leakage import coco_image_id
 
 
 class CaptionDataset(CountedVisits):
@@ -35,44 +32,33 @@ class CaptionDataset(CountedVisits):
     Args:
         caption: ``'all'`` (default in test), ``'random'`` (default in training) or ``'first'``, one item per picture.
         exclude_images: Pictures to leave out of training, since they are test pictures of other data sets: as
-            ``sources`` of :func:`genseg_mm.datasets.referring.leakage.evaluation_image_ids`. COCO's ids are the same in
+            ``sources`` of :func:`genseg_mm.datasets.leakage.evaluation_image_ids`. COCO's ids are the same in
             2014 and 2017, and are read from file names where a source has no ids.
         allow_outside: Whether the paths of pictures may leave data_root and the folder of the pictures.
-        seed: Seed of the drawn captions.
         subset: Name of the items' part in an evaluation of several.
         test_mode: See above.
-        pipeline: Transforms.
-        **kwargs: Further arguments of ``mmengine.dataset.BaseDataset``.
+        **kwargs: As for :class:`CountedVisits`: seed, pipeline, and those of ``mmengine.dataset.BaseDataset``.
 
     Raises:
         FileNotFoundError: If a file or folder is missing.
         ValueError: If an argument or the content of a file is wrong, or no picture is left.
     """
 
-    # That of the referring data sets: the parts of a MixedDataset must agree.
-    METAINFO = dict(classes=('background', 'target'), palette=[[0, 0, 0], [255, 255, 255]])
-
     def __init__(
         self,
         caption: str | None = None,
         exclude_images: str | int | Sequence[str | int] | None = None,
         allow_outside: bool = False,
-        seed: int = 0,
         subset: str | None = None,
         test_mode: bool = False,
-        pipeline: Sequence[dict | Callable] = (),
         **kwargs,
     ) -> None:
         caption = caption or ('all' if test_mode else 'random')
         caption = checked_choice('caption', caption, test_mode)
-        if isinstance(exclude_images, (str, int)):
-            exclude_images = (exclude_images,)
         if exclude_images and test_mode:
             raise ValueError('exclude_images is for training, but got test_mode=True')
-        self.caption, self.seed, self.subset = caption, seed, subset
-        self.exclude_images = tuple(exclude_images or ())
-        self.allow_outside = allow_outside
-        super().__init__(test_mode=test_mode, pipeline=list(pipeline), **kwargs)
+        self.caption, self.subset, self.allow_outside = caption, subset, allow_outside
+        super().__init__(exclude_images=exclude_images, test_mode=test_mode, **kwargs)
 
     @abstractmethod
     def read_pictures(self) -> list[dict]:
@@ -81,7 +67,9 @@ class CaptionDataset(CountedVisits):
     def load_data_list(self) -> list[dict]:
         """Reads the source and leaves out pictures of evaluation sets."""
         self.left_out.clear()
-        pictures = self._drop_excluded(self.read_pictures())
+        pictures = self.drop_excluded(
+            self.read_pictures(), lambda picture: (picture['img_id'], coco_image_id(picture['img_path']))
+        )
         self.log_left_out()
         if not pictures:
             found = {reason: len(names) for reason, names in self.left_out.items()}
@@ -98,24 +86,9 @@ class CaptionDataset(CountedVisits):
         shown = None if self.caption == 'all' else 1
         return [dict(picture, text=text) for picture in pictures for text in picture['captions'][:shown]]
 
-    def _drop_excluded(self, pictures: list[dict]) -> list[dict]:
-        if not self.exclude_images:
-            return pictures
-        excluded = evaluation_image_ids(self.exclude_images, self.data_root or '')
-        kept = [
-            picture for picture in pictures if not {picture['img_id'], coco_image_id(picture['img_path'])} & excluded
-        ]
-        self._log(f'exclude_images leaves out {len(pictures) - len(kept)} of {len(pictures)} pictures')
-        if pictures and not kept:
-            raise ValueError(f'{self._name}: exclude_images leaves no picture')
-        return kept
-
     @property
     def _name(self) -> str:
         return f'{type(self).__name__} {self.ann_file!r}'
-
-    def _log(self, message: str, level: int = logging.INFO) -> None:
-        print_log(f'{self._name}: {message}', 'current', level)
 
     def get_data_info(self, idx: int) -> dict:
         """Item ``idx``; in training with a newly drawn caption (see the class)."""

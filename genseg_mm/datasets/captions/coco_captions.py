@@ -1,10 +1,9 @@
 """COCO's captions, read from their official files."""
 
-import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-from genseg_mm.datasets.annotation_files import missing_pictures, picture_path, where_configs_look
+from genseg_mm.datasets.annotation_files import picture_path, where_configs_look
 from genseg_mm.datasets.captions.caption_dataset import CaptionDataset
 from genseg_mm.datasets.coco_annotations import CAPTION, IMAGE, read_coco
 from genseg_mm.registry import DATASETS
@@ -36,10 +35,8 @@ class CocoCaptionsDataset(CaptionDataset):
         check_images: bool = False,
         **kwargs,
     ) -> None:
-        if set(data_prefix) != {'img_path'}:
-            raise ValueError(f'data_prefix must be dict(img_path=...), but got {dict(data_prefix)}')
         self.check_images = check_images
-        super().__init__(data_root=str(data_root), ann_file=str(ann_file), data_prefix=dict(data_prefix), **kwargs)
+        super().__init__(data_root=str(data_root), ann_file=str(ann_file), data_prefix=data_prefix, **kwargs)
 
     def read_pictures(self) -> list[dict]:
         """Pictures in the order of the file."""
@@ -73,7 +70,7 @@ class CocoCaptionsDataset(CaptionDataset):
                     caption_ids=[caption_id for caption_id, _ in own],
                 )
             )
-        self._check_image_files([picture['img_path'] for picture in pictures])
+        self.check_pictures([picture['img_path'] for picture in pictures], LAYOUT, self.check_images)
         return pictures
 
     def _read(self) -> dict:
@@ -87,10 +84,3 @@ class CocoCaptionsDataset(CaptionDataset):
                 'file of captions?'
             )
         return content
-
-    def _check_image_files(self, paths: Sequence[str]) -> None:
-        message = missing_pictures(paths, self.data_prefix['img_path'], LAYOUT)
-        if message and self.check_images:
-            raise FileNotFoundError(f'{message}; {self.ann_file} lists it')
-        if message:
-            self._log(message, logging.WARNING)

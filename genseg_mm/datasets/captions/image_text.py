@@ -66,15 +66,13 @@ class ImageTextDataset(CaptionDataset):
         check_images: bool = False,
         **kwargs,
     ) -> None:
-        if set(data_prefix) != {'img_path'}:
-            raise ValueError(f'data_prefix must be dict(img_path=...), but got {dict(data_prefix)}')
         self.sources = [sources] if isinstance(sources, str) else list(sources)
         if not self.sources or not all(isinstance(source, str) for source in self.sources):
             raise ValueError(f'sources must be a folder, list or shard, or several, but got {sources!r}')
         self.image_key, self.text_key = image_key, text_key
         self.index_dir = None if index_dir is None else os.path.join(data_root, index_dir)
         self.check_images = check_images
-        super().__init__(ann_file='', data_root=str(data_root), data_prefix=dict(data_prefix), **kwargs)
+        super().__init__(ann_file='', data_root=str(data_root), data_prefix=data_prefix, **kwargs)
 
     @property
     def _name(self) -> str:

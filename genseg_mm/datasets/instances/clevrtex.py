@@ -1,7 +1,7 @@
 """ClevrTex: textured solids on textured ground, with the index of every object."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ class ClevrTexDataset(InstanceMapDataset):
     authors' loader has them: test is the first tenth, val the second, train the rest.
 
     Items have, besides those of every ``InstanceMapDataset``, ``metadata_path`` where there is a json, and
-    ``subset``, the variant.
+    ``subset``, by default the variant.
 
     Args:
         data_root: Folder of one variant, or of several.
@@ -37,9 +37,7 @@ class ClevrTexDataset(InstanceMapDataset):
         ValueError: If variant or split is unknown, a number comes twice, or the index file is no palette PNG.
     """
 
-    def __init__(
-        self, data_root: str, variant: str = 'full', split: str | None = 'train', pipeline: Sequence = (), **kwargs: Any
-    ) -> None:
+    def __init__(self, data_root: str, variant: str = 'full', split: str | None = 'train', **kwargs: Any) -> None:
         if variant not in VARIANTS:
             raise ValueError(f'variant must be one of {VARIANTS}, but got {variant!r}')
         if split not in (None, *SPLITS):
@@ -47,7 +45,7 @@ class ClevrTexDataset(InstanceMapDataset):
         if split and variant in UNSPLIT:
             raise ValueError(f'variant {variant!r} is for testing as a whole: set split=None, but got {split!r}')
         self.variant, self.split = variant, split
-        super().__init__(data_root=data_root, pipeline=pipeline, **kwargs)
+        super().__init__(data_root=data_root, **{'subset': variant, **kwargs})
 
     def list_pairs(self) -> Iterator[dict]:
         """See ``InstanceMapDataset``."""
@@ -67,7 +65,6 @@ class ClevrTexDataset(InstanceMapDataset):
                 instance_map_path=f'{stem}_flat.png',
                 ids_are_indices=True,
                 img_id=number,
-                subset=self.variant,
             )
             if '.json' in endings:
                 item['metadata_path'] = f'{stem}.json'

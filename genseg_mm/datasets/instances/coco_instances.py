@@ -17,8 +17,6 @@ from genseg_mm.datasets.published_counts import Count
 from genseg_mm.datasets.seeded_access import SeededAccess
 from genseg_mm.registry import DATASETS
 
-# COCO's own bounds, on `area` of the annotation in pixels of the original picture
-SIZES = dict(small=(0, 32**2), medium=(32**2, 96**2), large=(96**2, float('inf')))
 FILTERS = ('filter_empty_gt', 'min_size')
 
 
@@ -48,7 +46,6 @@ class CocoInstanceDataset(SeededAccess, BaseDataset):
             ``'coco'``. Names given here must be in the file; of a list of ours those are taken that the file has.
         other_classes: What objects of other classes become: ``'drop'``, or ``'ignore'``: ``ignore_flag=1``, so that
             ``CocoMetric`` counts neither finding nor missing them as a mistake. Both are background in the id map.
-        size: ``'small'`` (area below 32 squared), ``'medium'``, ``'large'`` (above 96 squared); others are dropped.
         filter_cfg: mmdet's ``dict(filter_empty_gt=True, min_size=32)``, here for test_mode as well: leaves out
             pictures without an instance that is no crowd, and those whose shorter side is below min_size.
         ignore_background: Whether what has no id may still be an object (metainfo of the loss).
@@ -74,7 +71,6 @@ class CocoInstanceDataset(SeededAccess, BaseDataset):
         data_prefix: Mapping = dict(img='train2017/'),
         classes: str | Sequence[str] = 'all',
         other_classes: str = 'drop',
-        size: str | None = None,
         filter_cfg: Mapping | None = None,
         ignore_background: bool = False,
         subset: str | None = None,
@@ -85,8 +81,6 @@ class CocoInstanceDataset(SeededAccess, BaseDataset):
     ) -> None:
         if other_classes not in ('drop', 'ignore'):
             raise ValueError(f"other_classes must be 'drop' or 'ignore', but got {other_classes!r}")
-        if size not in (None, *SIZES):
-            raise ValueError(f'size must be one of {tuple(SIZES)} or None, but got {size!r}')
         if set(data_prefix) != {'img'}:
             raise ValueError(f'data_prefix must be dict(img=...), but got {dict(data_prefix)}')
         unknown = set(filter_cfg or ()) - set(FILTERS)
@@ -94,7 +88,7 @@ class CocoInstanceDataset(SeededAccess, BaseDataset):
             raise ValueError(f'filter_cfg knows {FILTERS}, but got {sorted(unknown)}')
         self.classes = classes if classes == 'all' else class_list(classes, 'coco')
         self._must_exist = not isinstance(classes, str)
-        self.other_classes, self.size = other_classes, size
+        self.other_classes = other_classes
         self.ignore_background, self.subset = ignore_background, subset
         self.allow_outside = allow_outside
         self.dropped: Counter[str] = Counter()
@@ -211,13 +205,6 @@ class CocoInstanceDataset(SeededAccess, BaseDataset):
         ignored = bool(own.get('iscrowd', 0))
         if own['category_id'] not in wanted:
             return ('other class', False) if self.other_classes == 'drop' else (None, True)
-        if self.size and not ignored:
-            low, high = SIZES[self.size]
-            # The bounds themselves are medium.
-            above = own['area'] > low if self.size == 'large' else own['area'] >= low
-            below = own['area'] <= high if self.size == 'medium' else own['area'] < high
-            if not (above and below):
-                return f'not {self.size}', False
         return None, ignored
 
     def _report(self, items: list[dict], num_annotations: int, names: Mapping, wanted: set[int]) -> None:

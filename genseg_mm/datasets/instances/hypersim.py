@@ -1,7 +1,7 @@
 """Hypersim: indoor renderings with an id of every object."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ class HypersimDataset(InstanceMapDataset):
     Id -1 becomes background (0). It stands for three things that the file does not tell apart: walls, floors and
     ceilings, objects without a label, and pixels without geometry (only ``render_entity_id`` marks those; it is not
     read). Other ids go to 4,166 and are kept. Items have, besides those of every ``InstanceMapDataset``, ``scene``
-    ('ai_001_001'), ``camera`` ('cam_00') and ``frame`` (a number); ``subset`` is the partition asked for. In the
+    ('ai_001_001'), ``camera`` ('cam_00') and ``frame`` (a number); ``subset`` is by default the partition. In the
     official layout ``semantic_map_path`` names the NYU40 classes for ``KeepClasses``, a file that is needed only there.
 
     The paper trained on 66k frames. All public frames without the 65 scenes of less than 10 labelled instances are
@@ -69,7 +69,6 @@ class HypersimDataset(InstanceMapDataset):
         min_instances: int | None = None,
         min_scene_instances: int | None = None,
         layout: str = 'auto',
-        pipeline: Sequence = (),
         **kwargs: Any,
     ) -> None:
         if partition not in (None, *PARTITIONS):
@@ -90,7 +89,7 @@ class HypersimDataset(InstanceMapDataset):
         self.min_instances = min_instances
         self.min_scene_instances = min_scene_instances
         self.layout = layout
-        super().__init__(data_root=data_root, pipeline=pipeline, **kwargs)
+        super().__init__(data_root=data_root, **{'subset': partition or 'all', **kwargs})
 
     def list_pairs(self) -> Iterator[dict]:
         """See ``InstanceMapDataset``."""
@@ -109,7 +108,6 @@ class HypersimDataset(InstanceMapDataset):
                 scene=frame.scene,
                 camera=frame.camera,
                 frame=frame.number,
-                subset=self.partition or 'all',
             )
 
     def published_items(self) -> int | None:

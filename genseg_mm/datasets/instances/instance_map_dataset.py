@@ -37,6 +37,7 @@ class InstanceMapDataset(SeededAccess, BaseDataset):
             a labelled background it still teaches what is black; with an ignored one its loss is zero; the reference
             does this), ``'redraw'`` another item in its place (in training), or ``'error'``. Kept and replaced
             samples are counted in ``num_empty`` of each process and announced when that is 1, 10, 100, ...
+        subset: Name of the items' part in an evaluation of several.
         pipeline: Transforms.
         **kwargs: Further keyword arguments of MMEngine's ``BaseDataset`` (test_mode, indices, metainfo, ...).
 
@@ -53,6 +54,7 @@ class InstanceMapDataset(SeededAccess, BaseDataset):
         ignore_background: bool = False,
         missing: str = 'error',
         empty: str = 'keep',
+        subset: str | None = None,
         pipeline: Sequence = (),
         **kwargs: Any,
     ) -> None:
@@ -62,10 +64,8 @@ class InstanceMapDataset(SeededAccess, BaseDataset):
             raise ValueError(f'empty must be one of {EMPTY}, but got {empty!r}')
         if empty == 'redraw' and kwargs.get('test_mode'):
             raise ValueError("empty='redraw' is for training, but got test_mode=True")
-        self.ignore_background = ignore_background
-        self.missing = missing
-        self.empty = empty
-        self.num_empty = 0
+        self.ignore_background, self.subset = ignore_background, subset
+        self.missing, self.empty, self.num_empty = missing, empty, 0
         self.skipped: dict[str, list[str]] = {}
         super().__init__(data_root=str(data_root), pipeline=list(pipeline), **kwargs)
 
@@ -102,6 +102,8 @@ class InstanceMapDataset(SeededAccess, BaseDataset):
                 self.skip(path, reason)
             if not absent:
                 item = dict(pair, ignore_background=self.ignore_background)
+                if self.subset is not None:
+                    item['subset'] = self.subset
                 items.append({'img_id': len(items), **item})
         self._check(items)
         return items

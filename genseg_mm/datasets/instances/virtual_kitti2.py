@@ -55,14 +55,13 @@ class VirtualKITTI2Dataset(InstanceMapDataset):
         variations: Sequence[str] = VARIATIONS,
         cameras: Sequence[int] = (0, 1),
         ignore_background: bool = True,
-        pipeline: Sequence = (),
         **kwargs: Any,
     ) -> None:
         for name, values in dict(scenes=scenes, variations=variations, cameras=cameras).items():
             if isinstance(values, str) or not values or len(set(values)) != len(values):
                 raise ValueError(f'{name} must be a list of different entries, but got {values!r}')
         self.scenes, self.variations, self.cameras = scenes, variations, cameras
-        super().__init__(data_root=data_root, ignore_background=ignore_background, pipeline=pipeline, **kwargs)
+        super().__init__(data_root=data_root, ignore_background=ignore_background, **kwargs)
 
     def list_pairs(self) -> Iterator[dict]:
         """See ``InstanceMapDataset``."""

@@ -36,7 +36,6 @@ class GRefCOCODataset(RefCOCODataset):
         split_file: ``grefs(unc).json``; older copies come as ``grefs(unc).p``, with other ids.
         text_field: ``'raw'``, as ReLA, or ``'sent'``, as GSVA.
         sentence: ``'all'`` (default), ``'random'`` (in training, as RefCOCO) or ``'first'``.
-        no_target: Whether expressions of nothing are kept. Only training may leave them out.
         **kwargs: Further arguments of :class:`RefCOCODataset`.
 
     Raises:
@@ -60,15 +59,8 @@ class GRefCOCODataset(RefCOCODataset):
         split_file: str = 'grefcoco/grefs(unc).json',
         text_field: str = 'raw',
         sentence: str = 'all',
-        no_target: bool = True,
         **kwargs,
     ) -> None:
-        if not no_target and kwargs.get('split', 'train') != 'train':
-            raise ValueError(
-                "no_target=False is for split='train': the numbers of an evaluation split count them, but got "
-                f'split={kwargs["split"]!r}'
-            )
-        self.no_target = no_target
         self.num_left_empty = 0
         super().__init__(
             data_root=data_root,
@@ -88,8 +80,6 @@ class GRefCOCODataset(RefCOCODataset):
             )
         counts = Counter(item['kind'] for item in items)
         self._log('items: ' + ', '.join(f'{counts[kind]} {kind}' for kind in KINDS))
-        if not self.no_target:
-            items = [item for item in items if item['kind'] != KINDS[0]]
         return items
 
     def published_items(self) -> None:

@@ -2,17 +2,13 @@
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from reprlib import repr as short_repr
-
-from mmengine.logging import print_log
+from collections.abc import Iterator, Mapping, Sequence
 
 from genseg_mm.datasets.annotation_files import where_configs_look
 from genseg_mm.datasets.counted_visits import CountedVisits, checked_choice
+from genseg_mm.datasets.leakage import coco_image_id
 from genseg_mm.datasets.published_counts import Count, exclusion_note, num_pictures
-from genseg_mm.datasets.referring.leakage import coco_image_id, evaluation_image_ids
 from genseg_mm.datasets.referring.reason_seg_files import IGNORED, read_annotation
-from genseg_mm.files import read_json
 from genseg_mm.registry import DATASETS
 
 LAYOUT = '<data_root>/ReasonSeg/{train,val,test}/<name>.jpg and <name>.json'
@@ -31,7 +27,7 @@ class ReasonSegDataset(CountedVisits):
     ``sentences``, ``length`` (``'long'`` for questions, ``'short'`` for names: ``is_sentence`` of the file),
     ``shapes`` and ``ignore_label``, of which ``LoadReferringMask`` draws the mask in {0, 1, 255 = ignore} at the size
     of the decoded picture (``LoadImage`` goes before it), ``task='mask'``, ``subset`` (the split), ``seg_fields=[]``,
-    with ``explanatory`` also ``query, answer``, and in training ``visit``.
+    and in training ``visit``.
 
     Pictures without any target polygon (the published test split has two) stay, with an empty target; their number
     and names are logged, also in ``without_target``. Wordings that are no text (null, NaN, empty, or with a lone
@@ -46,21 +42,15 @@ class ReasonSegDataset(CountedVisits):
         sentence: ``'first'`` (default in test), ``'all'`` or ``'random'`` (default in training).
         train_ignore: What regions to ignore are in training: ``'ignore'`` (255; GenMask's mask images show them as
             background) or ``'background'`` (0, as LISA). In test they are always 255.
-        explanatory: File of written answers below ``data_prefix``, e.g. ``'explanatory/train.json'``: items get its
-            ``query`` and, as ``answer``, its ``outputs``; ``''`` where it has none for a picture.
         exclude_images: Of training; see :class:`genseg_mm.RefCOCODataset`. Only pictures with COCO names can be meant
             (the published ones are from OpenImages and ScanNet).
-        seed: Seed of the drawn wordings.
         test_mode: See above.
-        pipeline: Transforms.
-        **kwargs: Further arguments of ``mmengine.dataset.BaseDataset``.
+        **kwargs: As for :class:`CountedVisits`: seed, pipeline, and those of ``mmengine.dataset.BaseDataset``.
 
     Raises:
         FileNotFoundError: If a folder, or the annotation of a picture, is missing.
         ValueError: If an argument or a file is wrong. No picture is skipped.
     """
-
-    METAINFO = dict(classes=('background', 'target'), palette=[[0, 0, 0], [255, 255, 255]])
 
     PUBLISHED = dict(train=239, val=200, test=779)  # pictures; LISA, README
 
@@ -71,19 +61,14 @@ class ReasonSegDataset(CountedVisits):
         split: str = 'train',
         sentence: str | None = None,
         train_ignore: str = 'ignore',
-        explanatory: str | None = None,
         exclude_images: str | int | Sequence[str | int] | None = None,
-        seed: int = 0,
         test_mode: bool = False,
-        pipeline: Sequence[dict | Callable] = (),
         **kwargs,
     ) -> None:
         sentence = sentence or ('first' if test_mode else 'random')
         sentence = checked_choice('sentence', sentence, test_mode)
         if train_ignore not in ('ignore', 'background'):
             raise ValueError(f"train_ignore must be 'ignore' or 'background', but got {train_ignore!r}")
-        if set(data_prefix) != {'img_path'}:
-            raise ValueError(f'data_prefix must be dict(img_path=...), but got {dict(data_prefix)}')
         unknown = set(split.split('_')) - set(SPLITS)
         if unknown or (test_mode and '_' in split):
             raise ValueError(
@@ -91,15 +76,14 @@ class ReasonSegDataset(CountedVisits):
             )
         if exclude_images is not None and split != 'train':
             raise ValueError(f"exclude_images is for split='train', but got split={split!r}")
-        self.split, self.sentence, self.seed = split, sentence, seed
+        self.split, self.sentence = split, sentence
         self.ignore_label = 0 if train_ignore == 'background' and not test_mode else IGNORED
-        self.explanatory, self.exclude_images = explanatory, exclude_images
         self.without_target: list[str] = []
         super().__init__(
             data_root=str(data_root),
-            data_prefix=dict(data_prefix),
+            data_prefix=data_prefix,
+            exclude_images=exclude_images,
             test_mode=test_mode,
-            pipeline=list(pipeline),
             **kwargs,
         )
 
@@ -111,14 +95,14 @@ class ReasonSegDataset(CountedVisits):
                 f'data_prefix img_path: folder {folder!r} does not exist, expected {LAYOUT}. {where_configs_look()}'
             )
         self.left_out.clear()
-        answers = self._read_answers(folder)
         paths = [(path, split) for split in self.split.split('_') for path in _pictures(folder, split)]
-        found = (self._item(path, split, answers) for path, split in self._not_excluded(paths))
+        paths = self.drop_excluded(paths, lambda own: (coco_image_id(os.path.basename(own[0])),))
+        found = (self._item(path, split) for path, split in paths)
         items = [item for item in found if item is not None]
         self.log_left_out()
         if not items:
             raise ValueError(f'{folder}: no picture of {self.split!r} has a text')
-        self._report(items, answers)
+        self._report(items)
         if self.sentence == 'random':
             return items
         count = 1 if self.sentence == 'first' else None
@@ -140,14 +124,14 @@ class ReasonSegDataset(CountedVisits):
         found = num_pictures(self) if self.sentence == 'all' else len(self)
         yield Count(found, 'pictures', published, note=exclusion_note(self))
 
-    def _item(self, path: str, split: str, answers: Mapping | None) -> dict | None:
+    def _item(self, path: str, split: str) -> dict | None:
         found = read_annotation(f'{os.path.splitext(path)[0]}.json', self.usable_text)
         if not found['sentences']:
             self.leave_out('pictures without a text', path)
             return None
         if all(shape['ignore'] for shape in found['shapes']):
             self.without_target.append(path)
-        item = dict(
+        return dict(
             img_path=path,
             img_id=os.path.splitext(os.path.basename(path))[0],
             sentences=found['sentences'],
@@ -158,41 +142,13 @@ class ReasonSegDataset(CountedVisits):
             subset=split,
             seg_fields=[],
         )
-        if answers is not None:
-            item.update(answers.get(os.path.basename(path), dict(query='', answer='')))
-        return item
 
-    def _read_answers(self, folder: str) -> dict[str, dict] | None:
-        if self.explanatory is None:
-            return None
-        path = os.path.join(folder, self.explanatory)
-        if not os.path.isfile(path):
-            raise FileNotFoundError(f'explanatory: no file {path!r}, expected {LAYOUT} and explanatory/train.json')
-        entries = read_json(path)
-        keys = ('image', 'query', 'outputs')
-        for entry in entries if isinstance(entries, list) else [entries]:
-            if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in keys):
-                raise ValueError(f'{path}: expected a list of dicts with strings {keys}, but got {short_repr(entry)}')
-        return {entry['image']: dict(query=entry['query'], answer=entry['outputs']) for entry in entries}
-
-    def _not_excluded(self, paths: list[tuple[str, str]]) -> list[tuple[str, str]]:
-        if self.exclude_images is None:
-            return paths
-        excluded = evaluation_image_ids(self.exclude_images, self.data_root or '')
-        kept = [own for own in paths if coco_image_id(os.path.basename(own[0])) not in excluded]
-        self._log(f'exclude_images leaves out {len(paths) - len(kept)} of {len(paths)} pictures')
-        if not kept:
-            raise ValueError(f'exclude_images leaves nothing of {self.split!r} of ReasonSeg')
-        return kept
-
-    def _report(self, items: list[dict], answers: Mapping | None) -> None:
+    def _report(self, items: list[dict]) -> None:
         num_long = sum(item['length'] == 'long' for item in items)
         self._log(
             f'{len(items)} pictures ({num_long} long, {len(items) - num_long} short) with '
             f'{sum(len(item["sentences"]) for item in items)} wordings'
         )
-        if answers is not None:
-            self._log(f'{sum(bool(item["answer"]) for item in items)} pictures have an answer')
         if self.without_target:
             names = ', '.join(map(os.path.basename, self.without_target[:5]))
             self._log(
@@ -201,8 +157,9 @@ class ReasonSegDataset(CountedVisits):
                 logging.WARNING,
             )
 
-    def _log(self, message: str, level: int = logging.INFO) -> None:
-        print_log(f'{type(self).__name__} {self.split!r}: {message}', 'current', level)
+    @property
+    def _name(self) -> str:
+        return f'{type(self).__name__} {self.split!r}'
 
     def get_data_info(self, idx: int) -> dict:
         """Item ``idx``; in training with a newly drawn wording (see the class)."""

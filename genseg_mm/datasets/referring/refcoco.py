@@ -3,15 +3,12 @@
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from mmengine.logging import print_log
-
-from genseg_mm.datasets.annotation_files import missing_pictures, picture_path, where_configs_look
+from genseg_mm.datasets.annotation_files import picture_path, where_configs_look
 from genseg_mm.datasets.counted_visits import CountedVisits, checked_choice
 from genseg_mm.datasets.published_counts import Count, exclusion_note
-from genseg_mm.datasets.referring.leakage import evaluation_image_ids
 from genseg_mm.datasets.referring.refer_files import (
     LAYOUT,
     as_list,
@@ -63,20 +60,17 @@ class RefCOCODataset(CountedVisits):
         exclude_images: Pictures to leave out of training, lest a test picture of one data set is a
             training picture of another: image ids, refs files, whose pictures of any other split
             than train are meant, id lists, or presets such as ``'unc+umd'``; all ``sources`` of
-            :func:`genseg_mm.datasets.referring.leakage.evaluation_image_ids`, relative to ``data_root``.
+            :func:`genseg_mm.datasets.leakage.evaluation_image_ids`, relative to ``data_root``.
         check_images: Missing picture files are an error. Otherwise they are counted in a warning.
         allow_outside: Whether the paths of pictures may leave data_root and the folder of the pictures.
-        seed: Seed of the drawn sentences.
         test_mode: See above.
-        pipeline: Transforms.
-        **kwargs: Further arguments of ``mmengine.dataset.BaseDataset``.
+        **kwargs: As for :class:`CountedVisits`: seed, pipeline, and those of ``mmengine.dataset.BaseDataset``.
 
     Raises:
         FileNotFoundError: If a file or folder is missing.
         ValueError: If an argument or the content of a file is wrong.
     """
 
-    METAINFO = dict(classes=('background', 'target'), palette=[[0, 0, 0], [255, 255, 255]])
     LAYOUT = LAYOUT  # for messages
     BARE_NO_TARGET = False  # whether ann_id -1 means no target without a list around it
 
@@ -107,35 +101,28 @@ class RefCOCODataset(CountedVisits):
         exclude_images: str | int | Sequence[str | int] | None = None,
         check_images: bool = False,
         allow_outside: bool = False,
-        seed: int = 0,
         test_mode: bool = False,
-        pipeline: Sequence[dict | Callable] = (),
         **kwargs,
     ) -> None:
         sentence = sentence or ('all' if test_mode else 'random')
         sentence = checked_choice('sentence', sentence, test_mode)
         if text_field not in ('sent', 'raw'):
             raise ValueError(f"text_field must be 'sent' or 'raw', but got {text_field!r}")
-        if set(data_prefix) != {'img_path'}:
-            raise ValueError(f'data_prefix must be dict(img_path=...), but got {dict(data_prefix)}')
         if exclude_images is not None and split != 'train':
             raise ValueError(
                 "exclude_images is for split='train': leaving pictures out of an evaluation split "
                 f'makes its numbers incomparable, but got split={split!r}'
             )
         self.split_file, self.split = split_file, split
-        self.text_field, self.sentence, self.seed = text_field, sentence, seed
+        self.text_field, self.sentence = text_field, sentence
         self.check_images, self.allow_outside = check_images, allow_outside
-        if isinstance(exclude_images, (str, int)):
-            exclude_images = (exclude_images,)
-        self.exclude_images = tuple(exclude_images or ())
         self.dropped: Counter[str] = Counter()
         super().__init__(
             ann_file=ann_file,
             data_root=data_root,
-            data_prefix=dict(data_prefix),
+            data_prefix=data_prefix,
+            exclude_images=exclude_images,
             test_mode=test_mode,
-            pipeline=list(pipeline),
             **kwargs,
         )
 
@@ -151,7 +138,7 @@ class RefCOCODataset(CountedVisits):
             )
         self.left_out.clear()
         refs = read_refs(existing_file(self.split_file, 'split_file', self.LAYOUT), self.text_field, self.usable_text)
-        refs = self._drop_excluded(self._select_split(refs))
+        refs = self.drop_excluded(self._select_split(refs), lambda ref: (ref['image_id'],), 'referred objects')
         images, annotations = read_instances(
             existing_file(self.ann_file, 'ann_file', self.LAYOUT),
             {ref['image_id'] for ref in refs},
@@ -162,7 +149,7 @@ class RefCOCODataset(CountedVisits):
         self.log_left_out()
         for what, count in self.dropped.items():
             self._log(f'left out {count} {what}', logging.WARNING)
-        self._check_image_files({item['img_path'] for item in items})
+        self.check_pictures({item['img_path'] for item in items}, self.LAYOUT, self.check_images)
         if self.sentence != 'random':
             items = [
                 dict(item, text=text, sent_id=sent_id)
@@ -202,20 +189,6 @@ class RefCOCODataset(CountedVisits):
             known = ', '.join(f'{name} ({count} refs)' for name, count in sorted(counts.items()))
             raise ValueError(f'{self.split_file} has no split {self.split!r}; its splits are {known}')
         return [ref for ref in refs if ref['split'] in wanted]
-
-    def _drop_excluded(self, refs: list[dict]) -> list[dict]:
-        if not self.exclude_images:
-            return refs
-        excluded = evaluation_image_ids(self.exclude_images, self.data_root)
-        kept = [ref for ref in refs if ref['image_id'] not in excluded]
-        images = {ref['image_id'] for ref in refs} & excluded
-        self._log(
-            f'exclude_images leaves out {len(images)} pictures with {len(refs) - len(kept)} of '
-            f'{len(refs)} referred objects'
-        )
-        if not kept:
-            raise ValueError(f'exclude_images leaves nothing of {self.split!r} of {self.split_file}')
-        return kept
 
     def _parse_ref(
         self, ref: dict, images: dict[int, dict], annotations: dict[int, dict], outlines: dict[int, list]
@@ -265,15 +238,9 @@ class RefCOCODataset(CountedVisits):
             self.dropped['polygons of fewer than 3 points (no area)'] += num_empty
         return parts
 
-    def _check_image_files(self, paths: set[str]) -> None:
-        message = missing_pictures(paths, self.data_prefix['img_path'], self.LAYOUT)
-        if message and self.check_images:
-            raise FileNotFoundError(f'{message}; {self.ann_file} lists it')
-        if message:
-            self._log(message, logging.WARNING)
-
-    def _log(self, message: str, level: int = logging.INFO) -> None:
-        print_log(f'{type(self).__name__} {self.split!r}: {message}', 'current', level)
+    @property
+    def _name(self) -> str:
+        return f'{type(self).__name__} {self.split!r}'
 
     def get_data_info(self, idx: int) -> dict:
         """Item ``idx``; in training with a newly drawn sentence (see the class)."""

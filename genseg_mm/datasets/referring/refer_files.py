@@ -9,15 +9,25 @@ import os
 from collections.abc import Callable, Collection
 from reprlib import repr as short_repr
 
-from genseg_mm.datasets.annotation_files import check_keys, is_integer, is_number
-from genseg_mm.datasets.coco_annotations import FLAGS, ID, IMAGE, SEGMENTATION, check_entry, read_lists
+from genseg_mm.datasets.annotation_files import is_integer, is_number
+from genseg_mm.datasets.coco_annotations import FLAGS, ID, IMAGE, SEGMENTATION, Field, check_entry, read_lists
 from genseg_mm.datasets.safe_pickle import load_plain_pickle
 from genseg_mm.files import read_json
 
 LAYOUT = (
     '<data_root>/refcoco/instances.json, <data_root>/refcoco/refs(unc).p and <data_root>/train2014/COCO_train2014_*.jpg'
 )
-_REF_KEYS = dict(ref_id=int, ann_id=(int, list), image_id=int, split=str, sentences=list)
+_RLE = dict(
+    counts=Field('list or str', lambda value: isinstance(value, (list, str))),
+    size=Field('list', lambda value: isinstance(value, list)),
+)
+_REF = dict(
+    ref_id=ID,
+    ann_id=Field('int or list', lambda value: is_integer(value) or isinstance(value, list)),
+    image_id=ID,
+    split=Field('str', lambda value: isinstance(value, str)),
+    sentences=Field('list', lambda value: isinstance(value, list)),
+)
 _FIELDS = dict(images=IMAGE, annotations=dict(id=ID, image_id=ID, segmentation=SEGMENTATION, **FLAGS))
 
 
@@ -60,7 +70,7 @@ def read_refs(path: str, text_field: str, usable: Callable[[object, str], str]) 
     kept, num_texts = [], 0
     for index, ref in enumerate(refs):
         where = f'{path}, reference {index}'
-        check_keys(ref, _REF_KEYS, where)
+        check_entry(ref, _REF, where)
         if not all(map(is_integer, as_list(ref['ann_id']))):
             raise ValueError(f'{where}: ann_id must be of int, but got {short_repr(ref["ann_id"])}')
         if ref['ann_id'] == []:
@@ -70,7 +80,7 @@ def read_refs(path: str, text_field: str, usable: Callable[[object, str], str]) 
         sentences = []
         for number, sentence in enumerate(ref['sentences']):
             place = f'{where}, sentence {number}'
-            check_keys(sentence, dict(sent_id=int), place)
+            check_entry(sentence, dict(sent_id=ID), place)
             num_texts += text_field in sentence
             if usable(sentence.get(text_field), f'{place}: {text_field}'):
                 sentences.append(sentence)
@@ -135,7 +145,7 @@ def parse_segmentation(annotation: dict, image: dict, path: str) -> tuple[list[l
     if parts and all(isinstance(part, dict) for part in parts):
         size = [image['height'], image['width']]
         for part in parts:
-            check_keys(part, dict(counts=(list, str), size=list), where)
+            check_entry(part, _RLE, where)
             if part['size'] != size:
                 raise ValueError(
                     f'{where}: expected an RLE of the size of image {image["id"]}, {size} '

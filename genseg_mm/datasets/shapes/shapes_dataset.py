@@ -93,8 +93,7 @@ class ShapesDataset(CountedVisits):
         metainfo: Overrides the dataset's meta information (classes, palette).
         pipeline: Transforms.
         test_mode: See ``BaseDataset``; adds points and keeps ground truth out of ``seg_fields``.
-        lazy_init: See ``BaseDataset``.
-        **kwargs: indices, serialize_data, max_refetch of ``BaseDataset``.
+        **kwargs: indices, lazy_init, serialize_data, max_refetch of ``BaseDataset``.
 
     Raises:
         ValueError: If a setting has no meaning.
@@ -119,7 +118,6 @@ class ShapesDataset(CountedVisits):
         metainfo: Mapping | None = None,
         pipeline: Sequence = (),
         test_mode: bool = False,
-        lazy_init: bool = False,
         **kwargs: Any,
     ) -> None:
         self.num_scenes = _whole('num_scenes', num_scenes, 1)
@@ -127,7 +125,6 @@ class ShapesDataset(CountedVisits):
         self.task = _one_of('task', task, tuple(SCENE_FAMILY))
         self.split = _one_of('split', split, SPLITS)
         self.shapes = _one_of('shapes', shapes, ('seen', 'unseen'))
-        self.seed = _whole('seed', seed, 0)
         self.kinds = self._checked_kinds(kinds)
         self.grounds = _one_of('grounds', grounds, GROUNDS)
         self._check_task('grounds', grounds, 'instance', grounds == 'plain')
@@ -144,10 +141,10 @@ class ShapesDataset(CountedVisits):
         self._cache = {} if cache else None
         defaults = INSTANCE_META if task == 'instance' else REFERRING_META
         super().__init__(
+            seed=_whole('seed', seed, 0),
             metainfo={**defaults, **(metainfo or {})},
-            pipeline=list(pipeline),
+            pipeline=pipeline,
             test_mode=test_mode,
-            lazy_init=lazy_init,
             **kwargs,
         )
 

@@ -10,8 +10,6 @@ from genseg_mm.datasets.instances.zero_shot.label_rules import labels_to_instanc
 from genseg_mm.datasets.segmentations import encode_segmentation, without_short_parts
 from genseg_mm.registry import TRANSFORMS
 
-CROWD = ('background', 'instance', 'error')
-ORDER = ('small_on_top', 'annotation')
 INVALID = ('error', 'skip')
 
 
@@ -29,35 +27,29 @@ class LoadInstanceMap(BaseTransform):
     Added: gt_instance_map (H, W) int32, 0 = background, seg_fields. Palette files are read as indices, not
     colours, and ids above 255 are kept. Of instances, the n-th that takes part has id n, and instance_counts says
     what became of them: ``annotated``, ``crowd``, ``invalid``, and ``hidden`` (none of their pixels is in the map:
-    others lie over them, or they cover no pixel centre). Where they have ``ann_id`` and ``area``, map_ann_ids (M,)
+    others lie over them, or they cover no pixel centre). Regions of many (iscrowd, ignore_flag) are background: they
+    hold several objects. Of two overlapping instances the one of fewer pixels (of equals the later) gets the pixel, so
+    that the cup on the table stays: polygons of COCO have no depth, and those of large objects often run over what
+    stands before them. Where they have ``ann_id`` and ``area``, map_ann_ids (M,)
     int64 and map_areas (M,) float64 hold those of id n at n - 1.
 
     Put it before Resize in training, after it in test. Resize with
     ``genseg_mm.AntialiasedResize``: mmcv's own passes gt_instance_map by, and mmseg's is half a pixel off.
 
-    The settings below are for instances.
-
     Args:
-        crowd: What a region of many (iscrowd, ignore_flag) becomes: ``'background'``, one ``'instance'``, or an
-            ``'error'``. COCO's regions hold several objects and should be no instance.
-        order: Which of two overlapping instances gets the pixel. ``'small_on_top'``: the one of fewer pixels (of
-            equals the later), so that the cup on the table stays; polygons of COCO have no depth, and those of
-            large objects often run over what stands before them. ``'annotation'``: the later one.
-        invalid: What a segmentation that cannot be decoded (missing, too few points, wrong size, damaged) means: an
-            ``'error'``, or ``'skip'``: left out, counted and announced. Parts of one or two points have no area;
-            'skip' leaves them out of polygons, too.
+        invalid: What a segmentation of instances that cannot be decoded (missing, too few points, wrong size, damaged)
+            means: an ``'error'``, or ``'skip'``: left out, counted and announced. Parts of one or two points have no
+            area; 'skip' leaves them out of polygons, too.
 
     Raises:
         ValueError: If a setting is unknown, the source is missing, damaged or of another size than the image.
         FileNotFoundError: If instance_map_path does not exist.
     """
 
-    def __init__(self, crowd: str = 'background', order: str = 'small_on_top', invalid: str = 'error') -> None:
-        for name, value, known in (('crowd', crowd, CROWD), ('order', order, ORDER), ('invalid', invalid, INVALID)):
-            if value not in known:
-                raise ValueError(f'{name} must be one of {known}, but got {value!r}')
-        self.crowd, self.order, self.invalid = crowd, order, invalid
-        self.num_invalid = 0
+    def __init__(self, invalid: str = 'error') -> None:
+        if invalid not in INVALID:
+            raise ValueError(f'invalid must be one of {INVALID}, but got {invalid!r}')
+        self.invalid, self.num_invalid = invalid, 0
 
     def transform(self, results: dict) -> dict:
         """Adds the instance map."""
@@ -93,23 +85,18 @@ class LoadInstanceMap(BaseTransform):
 
     def _from_instances(self, results: dict) -> np.ndarray:
         height, width = results.get('ori_shape') or (results['height'], results['width'])
-        masks, num_crowd, num_invalid = [], 0, 0  # (id, RLE)
+        masks, num_invalid = [], 0  # (id, RLE)
         taking_part = []
         for place, instance in enumerate(results['instances']):
-            where = f'{results.get("img_path", "?")}, {_name(instance, place)}'
             if instance.get('ignore_flag', 0):
-                num_crowd += 1
-                if self.crowd == 'error':
-                    raise ValueError(f"{where} is a crowd region, which crowd='error' refuses")
-                if self.crowd == 'background':
-                    continue
+                continue
             taking_part.append(instance)
+            where = f'{results.get("img_path", "?")}, {_name(instance, place)}'
             rle, num_bad = self._encode(instance, height, width, where)
             num_invalid += num_bad
             if rle is not None:
                 masks.append((len(taking_part), rle))
-        if self.order == 'small_on_top':
-            masks.sort(key=lambda own: -int(mask_utils.area(own[1])))  # stable
+        masks.sort(key=lambda own: -int(mask_utils.area(own[1])))  # stable
         instance_map = np.zeros((height, width), np.int32)
         for number, rle in masks:
             # Only inside of its box: to compare and write whole pictures takes longer than to decode.
@@ -121,7 +108,7 @@ class LoadInstanceMap(BaseTransform):
                 results[name] = np.array([instance[key] for instance in taking_part], dtype)
         results['instance_counts'] = dict(
             annotated=len(results['instances']),
-            crowd=num_crowd,
+            crowd=len(results['instances']) - len(taking_part),
             invalid=num_invalid,
             hidden=len(masks) - np.count_nonzero(np.bincount(instance_map.reshape(-1))[1:]),
         )
@@ -148,7 +135,7 @@ class LoadInstanceMap(BaseTransform):
         warn_counted(f'LoadInstanceMap: {what}', self.num_invalid, 'invalid')
 
     def __repr__(self) -> str:
-        return f'{type(self).__name__}(crowd={self.crowd!r}, order={self.order!r}, invalid={self.invalid!r})'
+        return f'{type(self).__name__}(invalid={self.invalid!r})'
 
 
 def _name(instance: dict, place: int) -> str:

@@ -25,23 +25,17 @@ class PointPrompt(BaseTransform):
             the same points, whatever other instances or pictures are loaded; see
             :func:`genseg_mm.point_choices.random_pixels`.
         min_area: Instances of fewer pixels get no prompt.
-        overwrite: Draws again where the dataset already gave points.
     """
 
-    def __init__(
-        self, num_points: int = 1, mode: str = 'random', seed: int = 0, min_area: int = 1, overwrite: bool = True
-    ) -> None:
+    def __init__(self, num_points: int = 1, mode: str = 'random', seed: int = 0, min_area: int = 1) -> None:
         if mode not in ('random', 'deepest'):
             raise ValueError(f"mode must be 'random' or 'deepest', but got {mode!r}")
         if num_points < 1 or (mode == 'deepest' and num_points != 1):
             raise ValueError(f"num_points must be at least 1, and 1 for mode='deepest', but got {num_points}")
-        self.num_points, self.mode, self.seed = num_points, mode, seed
-        self.min_area, self.overwrite = min_area, overwrite
+        self.num_points, self.mode, self.seed, self.min_area = num_points, mode, seed, min_area
 
     def transform(self, results: dict) -> dict:
         """Adds the prompts."""
-        if 'points' in results and not self.overwrite:
-            return results
         if 'gt_instance_map' not in results:
             raise ValueError('PointPrompt needs gt_instance_map: put LoadInstanceMap before it')
         instance_map = results['gt_instance_map']

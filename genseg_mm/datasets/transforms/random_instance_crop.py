@@ -10,8 +10,6 @@ from mmcv.transforms.utils import cache_randomness
 from genseg_mm.datasets.counted_warning import warn_counted
 from genseg_mm.registry import TRANSFORMS
 
-EMPTY = ('keep', 'error')
-
 
 @TRANSFORMS.register_module()
 class RandomInstanceCrop(BaseTransform):
@@ -19,9 +17,8 @@ class RandomInstanceCrop(BaseTransform):
 
     The reference draws a crop anew while its instance map is all background, up to 1000 times. The result of that is
     uniform over the crops that show an instance, and is drawn here at once: an integral image tells which ones do.
-    A map that has no instance (or, with ``min_pixels``, no crop with that many of its pixels) gets any crop, as the
-    reference does after its 1000 tries; such samples are counted in ``num_empty`` of each process and announced when
-    that is 1, 10, 100, ...
+    A map that has no instance gets any crop, as the reference does after its 1000 tries; such samples are counted in
+    ``num_empty`` of each process and announced when that is 1, 10, 100, ...; ``empty`` of the data set may refuse them.
 
     Draws from numpy's global generator, as the transforms of MMCV do; ``SeededAccess`` sets it for each sample.
 
@@ -30,23 +27,15 @@ class RandomInstanceCrop(BaseTransform):
 
     Args:
         crop_size: (height, width).
-        min_pixels: How many pixels of instances a crop must show.
-        empty: What no such crop means: ``'keep'`` (see above) or ``'error'``.
 
     Raises:
-        ValueError: If the image is smaller than the crop, if there are points already, or as ``empty`` says.
+        ValueError: If the image is smaller than the crop, or if there are points already.
     """
 
-    def __init__(self, crop_size: Sequence[int], min_pixels: int = 1, empty: str = 'keep') -> None:
+    def __init__(self, crop_size: Sequence[int]) -> None:
         if len(crop_size) != 2 or not all(isinstance(n, int) and n > 0 for n in crop_size):
             raise ValueError(f'crop_size must be (height, width) in pixels, but got {crop_size!r}')
-        if min_pixels < 1:
-            raise ValueError(f'min_pixels must be at least 1, but got {min_pixels}')
-        if empty not in EMPTY:
-            raise ValueError(f'empty must be one of {EMPTY}, but got {empty!r}')
         self.crop_size = tuple(crop_size)
-        self.min_pixels = min_pixels
-        self.empty = empty
         self.num_empty = 0
 
     @cache_randomness
@@ -72,11 +61,15 @@ class RandomInstanceCrop(BaseTransform):
                 f'but got {image.shape[:2]}: choose a smaller crop, or put a Resize before it'
             )
         num_pixels = instance_pixels(instance_map, self.crop_size)
-        allowed = np.flatnonzero(num_pixels >= self.min_pixels)
+        allowed = np.flatnonzero(num_pixels)
         if len(allowed):
             corner = allowed[self._draw(len(allowed))]
         else:
-            self._note_empty(results)
+            self.num_empty += 1
+            warn_counted(
+                f'RandomInstanceCrop: there is no instance in {_source(results)}; it is cropped anywhere',
+                self.num_empty,
+            )
             corner = self._draw(num_pixels.size)
         top, left = np.unravel_index(corner, num_pixels.shape)
         window = slice(top, top + height), slice(left, left + width)
@@ -85,15 +78,8 @@ class RandomInstanceCrop(BaseTransform):
         results['img_shape'] = self.crop_size
         return results
 
-    def _note_empty(self, results: dict) -> None:
-        text = f'RandomInstanceCrop: no crop of {_source(results)} shows {self.min_pixels} or more pixels of instances'
-        if self.empty == 'error':
-            raise ValueError(f"{text}, which empty='error' refuses")
-        self.num_empty += 1
-        warn_counted(f'{text}; it is cropped anywhere', self.num_empty)
-
     def __repr__(self) -> str:
-        return f'{type(self).__name__}(crop_size={self.crop_size}, min_pixels={self.min_pixels}, empty={self.empty!r})'
+        return f'{type(self).__name__}(crop_size={self.crop_size})'
 
 
 def instance_pixels(instance_map: np.ndarray, crop_size: Sequence[int]) -> np.ndarray:

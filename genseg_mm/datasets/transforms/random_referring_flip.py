@@ -1,7 +1,7 @@
 """Mirrored pictures whose expressions still say the right side."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import mmcv
 import numpy as np
@@ -18,8 +18,18 @@ WORD_PAIRS = (
     ('lefthand', 'righthand'),
     ('lefts', 'rights'),
 )
-# Sides that have no mirrored word here, or several.
+MIRRORED = dict(WORD_PAIRS) | {second: first for first, second in WORD_PAIRS}
+# Sides that have no mirrored word here, or several: abbreviations and turns.
 KEPT_WORDS = ('lft', 'rt', 'rgt', 'rite', 'l', 'r', 'clockwise', 'counterclockwise', "o'clock")
+
+
+def _any_of(words: Iterable[str]) -> re.Pattern:
+    choice = '|'.join(map(re.escape, sorted(words, key=len, reverse=True)))
+    # No letter or digit on either side; '_' and '-' divide words.
+    return re.compile(rf'(?<![^\W_])(?:{choice})(?![^\W_])', re.IGNORECASE)
+
+
+_MIRRORED, _KEPT = _any_of(MIRRORED), _any_of(KEPT_WORDS)
 _STREAM = 7  # keeps these draws apart from those of the sentence, which has the same seed, index and visit
 _UNMIRRORED = (
     'points', 'boxes', 'gt_masks', 'gt_bboxes', 'image_latents', 'mask_latents', 'prompt_states', 'expression',
@@ -32,7 +42,7 @@ class RandomReferringFlip(BaseTransform):
 
     Words are exchanged as wholes ('bright' and 'copyright' stay, 'left-hand' becomes 'right-hand'), all at once
     ('left of the right man' becomes 'right of the left man'), and keep their case ('LEFT', 'Left'). A text without
-    such words stays as it is. Texts with one of ``kept_words`` are never mirrored. What the words mean is not looked
+    such words stays as it is. Texts with one of ``KEPT_WORDS`` are never mirrored. What the words mean is not looked
     at: 'right now', 'right behind' or 'what is left' are exchanged as well, which leaves the mask right and the text
     odd; writing on things (numbers on shirts) is mirrored.
 
@@ -46,33 +56,15 @@ class RandomReferringFlip(BaseTransform):
     Args:
         prob: Probability of mirroring.
         seed: See above.
-        word_pairs: Words to exchange, in lower case.
-        kept_words: Words (lower case) whose sentences are not mirrored: abbreviations and turns.
 
     Raises:
-        ValueError: If an argument is wrong, a key is missing, or the sample holds something that this cannot mirror.
+        ValueError: If prob is none, a key is missing, or the sample holds something that this cannot mirror.
     """
 
-    def __init__(
-        self,
-        prob: float = 0.5,
-        seed: int = 0,
-        word_pairs: Sequence[tuple[str, str]] = WORD_PAIRS,
-        kept_words: Sequence[str] = KEPT_WORDS,
-    ) -> None:
+    def __init__(self, prob: float = 0.5, seed: int = 0) -> None:
         if not 0 <= prob <= 1:
             raise ValueError(f'prob must lie in [0, 1], but got {prob}')
-        pairs = [tuple(pair) for pair in word_pairs]
-        words = [word for pair in pairs for word in pair]
-        valid = all(len(pair) == 2 for pair in pairs) and len(set(words)) == len(words)
-        if not valid or not all(_is_word(word) for word in [*words, *kept_words]):
-            raise ValueError(
-                'word_pairs must be pairs of different words in lower case, each once, and kept_words such words, but '
-                f'got {word_pairs} and {kept_words}'
-            )
         self.prob, self.seed = prob, seed
-        self.mirrored = dict(pairs) | {second: first for first, second in pairs}
-        self.swapped_words, self.kept_words = _any_of(words), _any_of(kept_words)
 
     def transform(self, results: dict) -> dict:
         """Mirrors the sample, or not."""
@@ -91,7 +83,7 @@ class RandomReferringFlip(BaseTransform):
             )
         key = [self.seed, _STREAM, int(results['sample_idx']), int(results['visit'])]
         flip = np.random.default_rng(key).random() < self.prob
-        flip = bool(flip and not self.kept_words.search(results['text']))
+        flip = bool(flip and not _KEPT.search(results['text']))
         results.update(flip=flip, flip_direction='horizontal' if flip else None)
         if flip:
             results['text'] = self.swap(results['text'])
@@ -102,21 +94,12 @@ class RandomReferringFlip(BaseTransform):
 
     def swap(self, text: str) -> str:
         """The text of the mirrored picture."""
-        return self.swapped_words.sub(self._other, text)
-
-    def _other(self, found: re.Match) -> str:
-        word = found[0]
-        other = self.mirrored[word.lower()]
-        if word.isupper():
-            return other.upper()
-        return other.capitalize() if word[0].isupper() else other
+        return _MIRRORED.sub(_other, text)
 
 
-def _is_word(word: object) -> bool:
-    return isinstance(word, str) and word == word.strip().lower() and bool(word)
-
-
-def _any_of(words: Sequence[str]) -> re.Pattern:
-    choice = '|'.join(map(re.escape, sorted(words, key=len, reverse=True)))
-    # No letter or digit on either side; '_' and '-' divide words. No words: matches nothing.
-    return re.compile(rf'(?<![^\W_])(?:{choice})(?![^\W_])' if words else r'(?!)', re.IGNORECASE)
+def _other(found: re.Match) -> str:
+    word = found[0]
+    other = MIRRORED[word.lower()]
+    if word.isupper():
+        return other.upper()
+    return other.capitalize() if word[0].isupper() else other

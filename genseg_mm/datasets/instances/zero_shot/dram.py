@@ -1,6 +1,6 @@
 """DRAM: paintings with semantic labels, for zero-shot point prompts."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +45,6 @@ class DRAMDataset(InstanceMapDataset):
         instances: ``'components'``: every connected region of a class is an instance; ``'classes'``: all pixels of a
             class are one. Ids: see ``genseg_mm/datasets/instances/zero_shot/label_rules.py``.
         min_area: Smaller regions in pixels are no instance.
-        classes: Names of the classes whose regions are instances. Default: the eleven evaluated ones.
-        subset: Name of the items' part in an evaluation of several.
         **kwargs: As for ``InstanceMapDataset``.
 
     Raises:
@@ -65,19 +63,13 @@ class DRAMDataset(InstanceMapDataset):
         movement: str = 'dram_with_unseen',
         instances: str = 'components',
         min_area: int = 1,
-        classes: Sequence[str] = tuple(CLASSES),
-        subset: str | None = None,
-        pipeline: Sequence = (),
         **kwargs: Any,
     ) -> None:
         if movement not in LISTS:
             raise ValueError(f'movement must be one of {LISTS}, but got {movement!r}')
-        unknown = [name for name in classes if name not in CLASSES]
-        if isinstance(classes, str) or unknown:
-            raise ValueError(f'classes must be some of {tuple(CLASSES)}, but got {classes!r}')
-        self.movement, self.subset = movement, subset
-        self.label_rule = label_rule([CLASSES[name] for name in classes], KNOWN, instances, min_area)
-        super().__init__(data_root=data_root, pipeline=pipeline, **kwargs)
+        self.movement = movement
+        self.label_rule = label_rule(tuple(CLASSES.values()), KNOWN, instances, min_area)
+        super().__init__(data_root=data_root, **kwargs)
 
     def list_pairs(self) -> Iterator[dict]:
         """See ``InstanceMapDataset``."""
@@ -109,7 +101,7 @@ class DRAMDataset(InstanceMapDataset):
             yield Count(len(self), 'pictures', self.PUBLISHED[self.movement], confirmed=False)
 
     def _pair(self, name: str, movement: str, artist: str) -> dict:
-        item = dict(
+        return dict(
             img_path=str(Path(self.data_root, 'test', f'{name}.jpg')),
             instance_map_path=str(Path(self.data_root, 'labels', f'{name}.png')),
             ids_are_indices=True,
@@ -118,4 +110,3 @@ class DRAMDataset(InstanceMapDataset):
             movement=movement,
             artist=artist,
         )
-        return item if self.subset is None else dict(item, subset=self.subset)

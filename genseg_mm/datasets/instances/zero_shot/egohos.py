@@ -37,7 +37,6 @@ class EgoHOSDataset(InstanceMapDataset):
         instances: ``'roles'``: all pixels of a role are one instance, with the role as id; ``'components'``: every
             connected region of a role is one. Ids: see ``genseg_mm/datasets/instances/zero_shot/label_rules.py``.
         min_area: Smaller regions in pixels are no instance.
-        subset: Name of the items' part in an evaluation of several.
         **kwargs: As for ``InstanceMapDataset``.
 
     Raises:
@@ -57,8 +56,6 @@ class EgoHOSDataset(InstanceMapDataset):
         ids: str | Sequence[int] = 'all',
         instances: str = 'roles',
         min_area: int = 1,
-        subset: str | None = None,
-        pipeline: Sequence = (),
         **kwargs: Any,
     ) -> None:
         if split not in SPLITS:
@@ -67,14 +64,14 @@ class EgoHOSDataset(InstanceMapDataset):
             raise ValueError(f"instances must be 'roles' or 'components', but got {instances!r}")
         if isinstance(ids, str) and ids not in ROLES:
             raise ValueError(f'ids must be one of {tuple(ROLES)} or a list of roles, but got {ids!r}')
-        self.split, self.subset = split, subset
+        self.split = split
         self.label_rule = label_rule(
             ROLES[ids] if isinstance(ids, str) else ids,
             (0, *ROLES['all']),
             'classes' if instances == 'roles' else instances,
             min_area,
         )
-        super().__init__(data_root=data_root, pipeline=pipeline, **kwargs)
+        super().__init__(data_root=data_root, **kwargs)
 
     def published_counts(self) -> Iterator[Count]:
         """What a copy has beside what is published; see ``genseg_mm/datasets/published_counts.py``."""
@@ -91,11 +88,10 @@ class EgoHOSDataset(InstanceMapDataset):
             return
         names = named_files(images, ('.jpg',)) | named_files(labels, ('.png',))
         for name in sorted(names):
-            item = dict(
+            yield dict(
                 img_path=str(images / f'{name}.jpg'),
                 instance_map_path=str(labels / f'{name}.png'),
                 ids_are_indices=True,
                 label_rule=self.label_rule,
                 img_id=f'{self.split}/{name}',
             )
-            yield item if self.subset is None else dict(item, subset=self.subset)

@@ -1,6 +1,6 @@
 """iShape: thin, hollow and branching objects that cross one another, for zero-shot point prompts."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,6 @@ class IShapeDataset(InstanceMapDataset):
         subset: str = 'antenna',
         split: str | None = 'val',
         source: str = 'instance_map',
-        pipeline: Sequence = (),
         **kwargs: Any,
     ) -> None:
         for name, value, known in (
@@ -74,8 +73,8 @@ class IShapeDataset(InstanceMapDataset):
         ):
             if value not in known:
                 raise ValueError(f'{name} must be one of {known}, but got {value!r}')
-        self.subset, self.split, self.source = subset, split, source
-        super().__init__(data_root=data_root, pipeline=pipeline, **kwargs)
+        self.split, self.source = split, source
+        super().__init__(data_root=data_root, subset=subset, **kwargs)
 
     def published_items(self) -> int | None:
         """Pictures of train and val together; of each alone no number is published."""
@@ -105,7 +104,7 @@ class IShapeDataset(InstanceMapDataset):
             pairs = self._annotated if self.source == 'coco' else self._mapped
             for pair in pairs(folder):
                 stem = Path(pair['img_path']).stem
-                yield dict(pair, img_id=f'{self.subset}/{split}/{stem}', subset=self.subset)
+                yield dict(pair, img_id=f'{self.subset}/{split}/{stem}')
 
     def _mapped(self, folder: Path) -> Iterator[dict]:
         images = named_files(folder / 'image', IMAGE_SUFFIXES)
