@@ -25,7 +25,7 @@ INSTALL_REQUIRES = [
     'pillow>=11.3',  # the first whose wheels read AVIF
     'pycocotools',
     'safetensors>=0.8',
-    'scipy',
+    'scipy>=1.15',  # scipy.stats.bootstrap(rng=...)
 ]
 
 EXTRAS = {
@@ -47,7 +47,7 @@ EXTRAS = {
         'h5py>=3.12',
         'matplotlib>=3.9',
         'safetensors>=0.8',
-        'scipy>=1.14',
+        'scipy>=1.15',
         'sentencepiece>=0.2',
         # imaug (of mmdet) wants < 4.13; opencv-python needs libGL, this build does not
         'opencv-python-headless==4.12.0.88',

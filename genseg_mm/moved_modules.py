@@ -52,6 +52,10 @@ MOVED = {
     'genseg_mm.functional.control_maps': 'genseg_mm.functional.color_maps',
     'genseg_mm.functional.edge_maps': 'genseg_mm.functional.color_maps',
     'genseg_mm.datasets.referring.leakage': 'genseg_mm.datasets.leakage',
+    'genseg_mm.comparing.pairing': 'genseg_mm.comparing.comparison',
+    'genseg_mm.evaluation.paired_bootstrap': 'genseg_mm.comparing.comparison',
+    'genseg_mm.comparing.comparison_tables': 'genseg_mm.comparing.report',
+    'genseg_mm.comparing.failure_gallery': 'genseg_mm.comparing.report',
 }
 
 

@@ -1,6 +1,5 @@
 """Comparison of two models on the same items."""
 
-from genseg_mm.comparing.comparison import Comparison, compare
-from genseg_mm.comparing.pairing import pair_rows
+from genseg_mm.comparing.comparison import Comparison, compare, pair_rows
 
 __all__ = ['Comparison', 'compare', 'pair_rows']

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from genseg_mm.benchmarking import provenance
 from genseg_mm.benchmarking.predict_items import predict_items
 from genseg_mm.comparing.compared_models import ComparedModel
-from genseg_mm.comparing.failure_gallery import _only, _pictures_of
+from genseg_mm.comparing.report import only_instance, pictures_of
 from genseg_mm.config_file import read_config_file
 from genseg_mm.evaluation import SampleResults
 from genseg_mm.inference.build_model import build_model
@@ -188,11 +188,11 @@ def test_only_pictures_of_the_record_itself_are_copied(tmp_path):
         model={}, benchmark={}, metrics={}, dataset={}, run={}, folder=folder,
         examples=[dict(kind='best', file=name, caption='', score=None) for name in names],
     )  # fmt: skip
-    assert [(own['file'], path) for own, path in _pictures_of(record)] == [
+    assert [(own['file'], path) for own, path in pictures_of(record)] == [
         ('examples/best_1.jpg', folder / 'examples/best_1.jpg')
     ]
     assert record.file('../secret.jpg') is None and record.file('a\0b.jpg') is None
-    assert _pictures_of(None) == []
+    assert pictures_of(None) == []
 
 
 def test_mistakes_are_named(runs, run_tool, tmp_path):
@@ -230,9 +230,9 @@ def test_only_the_instance_of_an_item_is_drawn():
     sample.gt_instance_map = PixelData(data=ids)
     sample.pred_instances = InstanceData(masks=torch.stack([ids[0] == own for own in (1, 2, 3)]))
     sample.set_metainfo(dict(point_ids=[1, 2, 3], point_keys=[501, 502, 503], points=np.arange(6.0).reshape(3, 1, 2)))
-    shown = _only(sample, 'val/a.jpg#id 502 deepest')
+    shown = only_instance(sample, 'val/a.jpg#id 502 deepest')
     assert shown.gt_instance_map.data.tolist() == [[[0, 0, 0], [2, 2, 0]]]
     assert shown.pred_instances.masks.tolist() == [(ids[0] == 2).tolist()]
     assert shown.get('points').tolist() == [[[2.0, 3.0]]] and shown.get('point_ids').tolist() == [2]
     assert sample.gt_instance_map.data.max() == 3  # the original is as it was
-    assert _only(sample, 'val/a.jpg#sent 502') is sample
+    assert only_instance(sample, 'val/a.jpg#sent 502') is sample

@@ -14,16 +14,12 @@ import json
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-from genseg_mm.comparing import Comparison, compare  # noqa: E402
-from genseg_mm.comparing.compared_models import ComparedModel  # noqa: E402
-from genseg_mm.comparing.comparison import UNITS  # noqa: E402
-from genseg_mm.comparing.comparison_tables import as_markdown, as_text  # noqa: E402
-from genseg_mm.comparing.failure_gallery import write_gallery  # noqa: E402
-from genseg_mm.evaluation.paired_bootstrap import INTERVALS  # noqa: E402
-from genseg_mm.launch import ToolParser, run_tool  # noqa: E402
-from genseg_mm.leaderboard.text_files import write_text  # noqa: E402
+from genseg_mm.comparing import Comparison, compare
+from genseg_mm.comparing.compared_models import ComparedModel
+from genseg_mm.comparing.comparison import INTERVALS, UNITS
+from genseg_mm.comparing.report import as_markdown, as_text, write_gallery
+from genseg_mm.files import write_text
+from genseg_mm.launch import ToolParser, run_tool
 
 
 def parse_args() -> argparse.Namespace:

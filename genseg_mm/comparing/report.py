@@ -1,30 +1,138 @@
-"""Pictures of the items on which two models differ most, and of those that both get wrong."""
+"""A comparison to read: tables for a terminal and for Markdown, and pictures of the items that stand out."""
 
+import math
 import os
 import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from mmengine.structures import BaseDataElement, PixelData
 from PIL import Image
 
-from genseg_mm.comparing import Comparison
 from genseg_mm.comparing.compared_models import ComparedModel
-from genseg_mm.comparing.comparison import EXTREMES
-from genseg_mm.comparing.comparison_tables import escaped
-from genseg_mm.hooks import pictures
-from genseg_mm.hooks.prediction_grid_hook import draw_sample
+from genseg_mm.comparing.comparison import EXTREMES, Comparison, Difference, GroupRow, unique_metrics
 from genseg_mm.leaderboard.record import Record
+from genseg_mm.pictures import compose, draw_sample
 
 _PANEL_SIZE = 224
 _SHARED = ('image', 'ground truth')
 _PER_POINT = ('points', 'point_labels', 'point_ids', 'point_keys', 'point_areas')
 _PICTURE_ENDINGS = ('.jpg', '.jpeg', '.png', '.webp')
 _INSTANCE = re.compile(r'#id (\d+)')
+
+
+class Table(NamedTuple):
+    """A title, column heads and rows of cells."""
+
+    title: str
+    head: list[str]
+    rows: list[list[str]]
+
+
+def tables(found: Comparison) -> list[Table]:
+    """The overall table and one for each group."""
+    head = ['metric', 'A', 'B', 'B - A', _interval_title(found), 'above 0']
+    names = unique_metrics(found.pairs.a)
+    rows = [[names[own.metric], *_cells(own)] for own in found.overall.differences]
+    made = [Table('All items', head, rows)]
+    for key, group_rows in found.groups.items():
+        cells = [
+            [row.group or '(none)', str(own.num_items), names[own.metric], *_cells(own), _outcome(row)]
+            for row in group_rows
+            for own in row.differences
+        ]
+        made.append(Table(f'By {key}', [key, 'items', *head, 'better / worse / equal'], cells))
+    return made
+
+
+def summary(found: Comparison) -> list[str]:
+    """What is compared, who is better, and what to know about it; one line each."""
+    a, settings = found.pairs.a, found.settings
+    what = 'pictures' if settings['by'] == 'image' else 'items'
+    lines = [
+        f'A = {found.names[0]}',
+        f'B = {found.names[1]}',
+        f'{len(a)} items in {len(set(a.pictures))} pictures; in percent, differences in percent points',
+        f'paired bootstrap over {what}, {settings["resamples"]} resamples, seed {settings["seed"]}, '
+        f'{settings["interval"]} intervals',
+    ]
+    lines += [_verdict(own, found) for own in found.overall.differences[:2]]
+    if found.score is not None:
+        row = found.overall
+        counts = f'better on {row.wins}, worse on {row.losses}, equal on {row.ties}'
+        lines.append(f'item by item ({found.score}): B is {counts}')
+    return lines + [f'note: {note}' for note in found.notes]
+
+
+def as_text(found: Comparison) -> str:
+    """For a terminal."""
+    parts = ['\n'.join(summary(found))]
+    for table in tables(found):
+        widths = [max(map(len, column)) for column in zip(table.head, *table.rows, strict=True)]
+        lines = [
+            '  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in (table.head, ['-' * width for width in widths], *table.rows)
+        ]
+        parts.append('\n'.join([table.title, *lines]))
+    return '\n\n'.join(parts)
+
+
+def as_markdown(found: Comparison, title: str) -> str:
+    """A report that ends with a line break."""
+    lines = [f'# {escaped(title)}', '', *(f'- {escaped(line)}' for line in summary(found)), '']
+    for table in tables(found):
+        lines += [f'## {escaped(table.title)}', '', _markdown_row(table.head)]
+        lines += ['|' + ' --- |' * len(table.head)]
+        lines += [_markdown_row(row) for row in table.rows] + ['']
+    return '\n'.join(lines)
+
+
+def escaped(text: str) -> str:
+    """Text of data files, which may hold anything, as it is in Markdown."""
+    text = ' '.join(text.split()).replace('&', '&amp;').replace('<', '&lt;')
+    return ''.join(f'\\{sign}' if sign in '|*_`[]\\' else sign for sign in text)
+
+
+def _markdown_row(cells: Sequence[str]) -> str:
+    return '| ' + ' | '.join(map(escaped, cells)) + ' |'
+
+
+def _cells(own: Difference) -> list[str]:
+    if math.isnan(own.low):
+        interval, above = 'none', 'none'
+    else:
+        interval, above = f'{own.low:+.2f} to {own.high:+.2f}', f'{own.share_above:.1%}'
+    return [_number(own.a), _number(own.b), _number(own.difference, '+'), interval, above]
+
+
+def _number(value: float, sign: str = '') -> str:
+    return 'none' if math.isnan(value) else f'{value:{sign}.2f}'
+
+
+def _outcome(row: GroupRow) -> str:
+    return 'none' if row.wins is None else f'{row.wins} / {row.losses} / {row.ties}'
+
+
+def _interval_title(found: Comparison) -> str:
+    return f'{100 * found.settings["confidence"]:g} % interval'
+
+
+def _verdict(own: Difference, found: Comparison) -> str:
+    name = unique_metrics(found.pairs.a)[own.metric]
+    if math.isnan(own.difference):
+        return f'{name}: undefined in A or B'
+    if math.isnan(own.low):
+        return f'{name}: B - A = {own.difference:+.2f}; one picture is too few for an interval'
+    told = 'B is better' if own.low > 0 else 'A is better' if own.high < 0 else 'no difference can be told'
+    where = 'contains' if own.low <= 0 <= own.high else 'excludes'
+    return (
+        f'{name}: {told}; B - A = {own.difference:+.2f}, {_interval_title(found)} {own.low:+.2f} to {own.high:+.2f} '
+        f'{where} 0'
+    )
 
 
 def write_gallery(found: Comparison, sides: Sequence[ComparedModel], out: Path, number: int = 8) -> list[str]:
@@ -53,7 +161,7 @@ def write_gallery(found: Comparison, sides: Sequence[ComparedModel], out: Path, 
     lines = []
     for kind, some in chosen.items():
         titles = list(dict.fromkeys(title for row in some for title in drawn[row][0]))
-        table = pictures.compose(titles, [drawn[row][0] for row in some], [drawn[row][1] for row in some])
+        table = compose(titles, [drawn[row][0] for row in some], [drawn[row][1] for row in some])
         Image.fromarray(table).save(out / f'{kind}.jpg', quality=90)
         lines += [f'### {EXTREMES[kind]}', '', f'![{EXTREMES[kind]}]({kind}.jpg)', '']
         lines += ['| item | A | B |', '| --- | --- | --- |']
@@ -76,7 +184,7 @@ def _drawn(
         for row, (image, sample) in zip(rows, predicted, strict=True):
             item = own.items[row]
             _check_picture(sample, item, side)
-            panels[row].update(_panels(image, _only(sample, item), label))
+            panels[row].update(_panels(image, only_instance(sample, item), label))
             captions[row] = _caption(found, row, sample)
     return {row: (panels[row], captions[row]) for row in rows}
 
@@ -88,7 +196,7 @@ def _panels(image: np.ndarray, sample: BaseDataElement, label: str) -> dict[str,
     return {**kept, **{names[title]: drawn[title] for title in names if title in drawn}}
 
 
-def _only(sample: BaseDataElement, item: str) -> BaseDataElement:
+def only_instance(sample: BaseDataElement, item: str) -> BaseDataElement:
     """The sample with nothing but the instance that the item names, if it names one."""
     match, ids = _INSTANCE.search(item), sample.get('point_ids')
     if match is None or ids is None or 'gt_instance_map' not in sample:
@@ -132,7 +240,7 @@ def _score(found: Comparison, side: int, row: int) -> str:
 def _example_pictures(sides: Sequence[ComparedModel], out: Path, why: str) -> list[str]:
     lines = [f'The items that differ most cannot be drawn: {escaped(why)}', '']
     for label, side in zip('AB', sides, strict=True):
-        there = _pictures_of(side.record)
+        there = pictures_of(side.record)
         if not there:
             lines += [f'{label} has no example pictures.', '']
             continue
@@ -144,7 +252,7 @@ def _example_pictures(sides: Sequence[ComparedModel], out: Path, why: str) -> li
     return lines
 
 
-def _pictures_of(record: Record | None) -> list[tuple[dict[str, Any], Path]]:
+def pictures_of(record: Record | None) -> list[tuple[dict[str, Any], Path]]:
     """The example pictures that are there, and nothing but pictures of the record itself."""
     found = []
     for own in [] if record is None else record.examples:
