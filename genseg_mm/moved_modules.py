@@ -73,15 +73,21 @@ class _Alias(Loader):
 
 
 class MovedModules(MetaPathFinder):
-    """Finds the modules of ``MOVED``; asked last, so that it costs nothing where a module exists."""
+    """Finds the modules of ``MOVED``, and what is imported through a package of it.
+
+    Asked first: a package that is gone shares its folder with the one that serves it, so that Python's own finder
+    would load files of that one a second time, under the old name.
+    """
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        return spec_from_loader(fullname, _Alias(MOVED[fullname])) if fullname in MOVED else None
+        package, _, name = fullname.rpartition('.')
+        new = MOVED.get(fullname) or (f'{MOVED[package]}.{name}' if package in MOVED else None)
+        return None if new is None else spec_from_loader(fullname, _Alias(new))
 
 
 def install() -> None:
     """Lets the import system know of the old paths, once."""
     if not any(isinstance(finder, MovedModules) for finder in sys.meta_path):
-        sys.meta_path.append(MovedModules())
+        sys.meta_path.insert(0, MovedModules())
