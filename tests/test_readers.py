@@ -29,7 +29,7 @@ OWNERS = {
     'imdecode': (),
     'VideoCapture': (),
     'loadmat': (),
-    'imfrombytes': ('image_files.py',),
+    'imfrombytes': ('images.py',),
     'Image.open': ('image_headers.py',),
     'h5py.File': ('instance_map_files.py',),
     'np.load': (),

@@ -9,7 +9,6 @@ from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-import torch
 from mmengine.config import Config, ConfigDict, DictAction
 
 from genseg_mm.config_file import find_config, read_config_file
@@ -168,7 +167,7 @@ def enable_amp(cfg: Config) -> None:
         return
     if name != 'OptimWrapper':
         raise ValueError(f'--amp needs an OptimWrapper in the config, but got {name}')
-    if torch.cuda.is_available():
+    if _has_gpu():
         wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
     else:
         wrapper.type = 'genseg_mm.AutocastOptimWrapper'
@@ -177,12 +176,18 @@ def enable_amp(cfg: Config) -> None:
 def check_device(cfg: Config) -> None:
     """Says in one line what MMEngine asserts deep inside: float16 training needs an accelerator."""
     wrapper = cfg.get('optim_wrapper') or {}
-    if class_name(wrapper.get('type', '')) == 'AmpOptimWrapper' and not torch.cuda.is_available():
+    if class_name(wrapper.get('type', '')) == 'AmpOptimWrapper' and not _has_gpu():
         raise ValueError(
             "optim_wrapper.type='AmpOptimWrapper' needs a GPU, and none is visible; train with "
             '--cfg-options optim_wrapper.type=genseg_mm.AutocastOptimWrapper (bfloat16) or '
             'optim_wrapper.type=OptimWrapper (float32)'
         )
+
+
+def _has_gpu() -> bool:
+    import torch  # not before a wrong command line is refused
+
+    return torch.cuda.is_available()
 
 
 def enable_lr_scaling(cfg: Config) -> None:
