@@ -56,6 +56,16 @@ MOVED = {
     'genseg_mm.evaluation.paired_bootstrap': 'genseg_mm.comparing.comparison',
     'genseg_mm.comparing.comparison_tables': 'genseg_mm.comparing.report',
     'genseg_mm.comparing.failure_gallery': 'genseg_mm.comparing.report',
+    'genseg_mm.models.dit_families.channel_condition': 'genseg_mm.models.dit_families.channel_families',
+    'genseg_mm.models.dit_families.sana': 'genseg_mm.models.dit_families.channel_families',
+    'genseg_mm.models.dit_families.sd3': 'genseg_mm.models.dit_families.channel_families',
+    'genseg_mm.models.dit_families.pixart': 'genseg_mm.models.dit_families.channel_families',
+    'genseg_mm.models.dit_families.token_condition': 'genseg_mm.models.dit_families.token_families',
+    'genseg_mm.models.dit_families.wan': 'genseg_mm.models.dit_families.token_families',
+    'genseg_mm.models.dit_families.qwen_image': 'genseg_mm.models.dit_families.token_families',
+    'genseg_mm.models.dit_families.flux': 'genseg_mm.models.dit_families.token_families',
+    'genseg_mm.models.dit_families.z_image': 'genseg_mm.models.dit_families.token_families',
+    'genseg_mm.models.dit_families.text_inputs': 'genseg_mm.models.dit_families.family',
 }
 
 

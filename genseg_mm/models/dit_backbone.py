@@ -9,8 +9,8 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from genseg_mm.models.base import is_pretrained_config
-from genseg_mm.models.dit_families import FAMILIES
-from genseg_mm.models.dit_families.text_inputs import replace_text_projection
+from genseg_mm.models.dit_families import FAMILIES, DiTInputs
+from genseg_mm.models.dit_families.family import replace_text_projection
 from genseg_mm.models.dit_lora import add_lora, load_lora, save_lora
 from genseg_mm.models.pretrained_parts import build_part
 from genseg_mm.models.prompt_encoders import PromptEmbeddings
@@ -83,7 +83,8 @@ class DiTBackbone(BaseModule):
             self.family.embedded_guidance = embedded_guidance
         if not self.has_source if zero_init_output is None else zero_init_output:
             nn.init.zeros_(self.output_layer.weight)
-            nn.init.zeros_(self.output_layer.bias)
+            if self.output_layer.bias is not None:
+                nn.init.zeros_(self.output_layer.bias)
         if lora is not None:
             add_lora(self.transformer, lora, self.new_layers, self.has_source)
         if gradient_checkpointing:
@@ -179,15 +180,9 @@ class DiTBackbone(BaseModule):
         if self.family.needs_fixed_length_text:
             states = states.masked_fill(~prompt.mask[..., None], 0)
         pooled = None if prompt.pooled is None else prompt.pooled.to(dtype)
-        velocity = self.family.velocity(
-            self.transformer,
-            noisy.to(dtype),
-            sigma.float(),
-            PromptEmbeddings(states, prompt.mask, pooled),
-            image_latents.to(dtype),
-            has_image,
-        )
-        return velocity.float()
+        prompt = PromptEmbeddings(states, prompt.mask, pooled)
+        inputs = DiTInputs(noisy.to(dtype), sigma.float(), prompt, image_latents.to(dtype), has_image)
+        return self.family.velocity(self.transformer, inputs).float()
 
     def _check(self, noisy: Tensor, prompt: PromptEmbeddings) -> None:
         if noisy.shape[1] != self.latent_channels:

@@ -1,14 +1,18 @@
-"""What every DiT family has to do: conditions, independence, gradients, packing and sign, released weights."""
+"""What every DiT family has to do: conditions, independence, gradients, packing and sign; one from outside."""
 
 import pytest
 import torch
+from mmengine.config import Config
+from mmengine.logging import MessageHub
+from mmengine.optim import OptimWrapper
 from tiny_dit import dit_inputs, saved, tiny_backbone
-from tiny_models import MASKED_TEXT, TRANSFORMERS
+from tiny_models import MASKED_TEXT, TRANSFORMERS, batch, genmask_config
 
 from genseg_mm.functional.flow_matching import data_from_velocity, noisy_latents
 from genseg_mm.models.dit_backbone import DiTBackbone
-from genseg_mm.models.dit_families import FAMILIES
+from genseg_mm.models.dit_families import FAMILIES, SanaFamily, register_family
 from genseg_mm.models.prompt_encoders import PromptEmbeddings
+from genseg_mm.registry import MODELS
 
 # The last block's text stream leads nowhere, so its queries get a gradient of zero.
 LAST_TEXT_QUERY = {
@@ -236,3 +240,65 @@ class Oracle:
     def ZImageFamily(self, x, **_):
         targets = [own[-1] if isinstance(own, list) else own for own in x]
         return list(-self.of(torch.stack(targets)[:, :, 0])[:, :, None])
+
+
+# All that a family of its own takes: AuraFlow, whose time runs as ours does, with the image as extra channels.
+OWN_FAMILY = """
+from genseg_mm.models.dit_families import DiTFamily, register_family
+from genseg_mm.models.dit_families.channel_families import with_image_channels
+
+
+@register_family('aura_flow')
+class AuraFlowFamily(DiTFamily):
+    transformer_class = 'AuraFlowTransformer2DModel'
+    needs_fixed_length_text = True
+    text_projection = ('context_embedder',)
+    text_width_key = 'joint_attention_dim'
+
+    def prepare(self, transformer):
+        return []
+
+    def velocity(self, transformer, inputs):
+        states = inputs.prompt.states
+        return transformer(with_image_channels(inputs), states, timestep=inputs.sigma, return_dict=False)[0]
+"""
+AURA_FLOW = dict(
+    sample_size=8,
+    in_channels=8,
+    out_channels=4,
+    num_mmdit_layers=1,
+    num_single_dit_layers=1,
+    attention_head_dim=16,
+    num_attention_heads=2,
+    joint_attention_dim=32,
+    caption_projection_dim=32,
+    pos_embed_max_size=64,
+)
+
+
+def test_a_family_from_outside_the_package_trains_through_genmask(tmp_path, monkeypatch):
+    (tmp_path / 'aura_flow_family.py').write_text(OWN_FAMILY)
+    monkeypatch.syspath_prepend(tmp_path)
+    config = genmask_config(
+        'wan', backbone=dict(type='genseg_mm.DiTBackbone', family='aura_flow', transformer=AURA_FLOW)
+    )
+    custom_imports = dict(imports=['aura_flow_family'])
+    Config(dict(model=config, custom_imports=custom_imports)).dump(tmp_path / 'config.py')
+    try:
+        torch.manual_seed(0)
+        model = MODELS.build(Config.fromfile(tmp_path / 'config.py').model).train()
+    finally:
+        FAMILIES.pop('aura_flow', None)
+    wrapper = OptimWrapper(torch.optim.AdamW([own for own in model.parameters() if own.requires_grad], lr=5e-3))
+    history = []
+    for iteration in range(20):
+        MessageHub.get_current_instance().update_info('iter', iteration)
+        history.append(model.train_step(batch(['mask', 'mask', 'image', 'mask']), wrapper)['loss'].item())
+    assert sum(history[-5:]) < 0.9 * sum(history[:5])
+    (found, picture) = model.eval().test_step(batch(['mask', 'image']))
+    assert found.pred_sem_seg.data.shape == (1, 32, 32) and picture.pred_img.data.shape == (3, 32, 32)
+
+
+def test_the_name_of_a_family_is_given_once():
+    with pytest.raises(ValueError, match="family 'sana' is there already, SanaFamily: choose another name"):
+        register_family('sana')(SanaFamily)

@@ -46,7 +46,7 @@ PHASES = ('forward', 'backward', 'optimizer')
 
 def parse_args() -> argparse.Namespace:
     parser = launch.ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--families', nargs='+', choices=sorted(FAMILIES), default=list(FAMILIES))
+    parser.add_argument('--families', nargs='+', choices=sorted(FAMILIES), default=sorted(FAMILIES))
     parser.add_argument('--only', choices=['tiny', 'full'], help='one of the two parts')
     parser.add_argument('--models', nargs='+', choices=FULL, help='released models (default: all of --families)')
     parser.add_argument('--size', type=int, default=512, help='side of the image (default: 512)')

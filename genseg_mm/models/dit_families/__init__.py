@@ -1,6 +1,7 @@
-"""Adapters of diffusers' DiT families to one call, one file per family.
+"""Adapters of diffusers' DiT families to one call.
 
-See :class:`~genseg_mm.models.dit_families.family.DiTFamily` for what a family knows.
+See :class:`~genseg_mm.models.dit_families.family.DiTFamily` for what a family knows. A new one is a subclass under
+``@register_family('name')``, in any module that ``custom_imports`` of a config names.
 
 | family | image condition | timestep passed | prediction |
 |---|---|---|---|
@@ -14,33 +15,27 @@ See :class:`~genseg_mm.models.dit_families.family.DiTFamily` for what a family k
 Timesteps stay float32: bf16(0.998) is 0.996, and masks live near sigma = 1.
 """
 
-from genseg_mm.models.dit_families.flux import FluxFamily
-from genseg_mm.models.dit_families.pixart import PixArtFamily
-from genseg_mm.models.dit_families.qwen_image import QwenImageFamily
-from genseg_mm.models.dit_families.sana import SanaFamily
-from genseg_mm.models.dit_families.sd3 import SD3Family
-from genseg_mm.models.dit_families.wan import WanFamily
-from genseg_mm.models.dit_families.z_image import ZImageFamily
-
-FAMILIES = dict(
-    flux=FluxFamily,
-    flux_kontext=FluxFamily,
-    pixart=PixArtFamily,
-    qwen_image=QwenImageFamily,
-    qwen_image_edit=QwenImageFamily,
-    sana=SanaFamily,
-    sd3=SD3Family,
-    wan=WanFamily,
-    z_image=ZImageFamily,
+from genseg_mm.models.dit_families.channel_families import PixArtFamily, SanaFamily, SD3Family
+from genseg_mm.models.dit_families.family import FAMILIES, DiTFamily, DiTInputs, register_family
+from genseg_mm.models.dit_families.token_families import (
+    FluxFamily,
+    QwenImageFamily,
+    TokenFamily,
+    WanFamily,
+    ZImageFamily,
 )
 
 __all__ = [
     'FAMILIES',
+    'DiTFamily',
+    'DiTInputs',
     'FluxFamily',
     'PixArtFamily',
     'QwenImageFamily',
     'SD3Family',
     'SanaFamily',
+    'TokenFamily',
     'WanFamily',
     'ZImageFamily',
+    'register_family',
 ]
