@@ -13,33 +13,44 @@ from mmengine.dataset import pseudo_collate
 from mmengine.infer import BaseInferencer
 from mmseg.structures import SegDataSample
 from rich.progress import track
-from torch import nn
+from torch import Tensor, nn
 
 from genseg_mm.devices import checked_device
+from genseg_mm.files.whole_files import check_writable
 from genseg_mm.finite import check_finite
 from genseg_mm.inference.build_model import build_description_writer, build_model, chosen_weights, read_config
 from genseg_mm.inference.generation import PictureGeneration
-from genseg_mm.inference.images import is_folder, list_sources
-from genseg_mm.inference.interactive import InteractivePrompting
-from genseg_mm.inference.jobs import Job, read_jobs, run_in_order
-from genseg_mm.inference.network_pipeline import NetworkPipeline
-from genseg_mm.inference.predictions import (
+from genseg_mm.inference.images import (
+    Job,
+    NetworkPipeline,
+    is_folder,
+    list_sources,
+    read_image,
+    read_jobs,
+    run_in_order,
+)
+from genseg_mm.inference.prompts import Prompts, check_kinds, split_prompts
+from genseg_mm.inference.results import (
+    ColorMap,
     arrays_of,
+    check_display,
     check_settings,
+    color_array,
     colored_sample,
+    draw_prediction,
     generated_sample,
     instances_of,
     is_set,
-)
-from genseg_mm.inference.prompts import check_kinds, split_prompts
-from genseg_mm.inference.results import check_display, draw_prediction, save_picture, save_prediction, show_picture
+    save_picture,
+    save_prediction,
+    show_picture,
+)  # fmt: skip
 from genseg_mm.models import GenMask
 from genseg_mm.models.coloring_segmentor import as_predictor
 from genseg_mm.models.network_size import checked_processing_size
-from genseg_mm.whole_files import check_writable
 
 
-class GenSegInferencer(InteractivePrompting, PictureGeneration, BaseInferencer):
+class GenSegInferencer(PictureGeneration, BaseInferencer):
     """Runs Gen2Seg (points, boxes or no prompt) and GenMask (texts) on images of any size, or makes images of texts.
 
     ::
@@ -102,6 +113,7 @@ class GenSegInferencer(InteractivePrompting, PictureGeneration, BaseInferencer):
             weights = chosen_weights(model, weights, own_weights)
             self.model = build_model(self.cfg, weights, device, scope)
         self.model = as_predictor(self.model)
+        self.takes_texts = isinstance(self.model, GenMask)
         if processing_size is not None:
             self.model.processing_size = checked_processing_size(processing_size)
         self.scope = scope or self.cfg.get('default_scope') or 'genseg_mm'
@@ -109,8 +121,8 @@ class GenSegInferencer(InteractivePrompting, PictureGeneration, BaseInferencer):
         self.pipeline = self._init_pipeline(self.cfg)
         self.pipeline.size_by_hand = processing_size is not None
         self.collate_fn = pseudo_collate
-        # Built from the config when it is first asked for.
-        self.description_writer: Callable | None = None
+        self.description_writer: Callable | None = None  # built from the config when it is first asked for
+        self._current: tuple[Job, Tensor, Tensor] | None = None  # of set_image, with both colour maps
 
     @classmethod
     def from_pretrained(
@@ -221,10 +233,7 @@ class GenSegInferencer(InteractivePrompting, PictureGeneration, BaseInferencer):
         names = [source.name for source in sources]
         prompts = split_prompts(names, is_single, points, point_labels, boxes, texts, is_folder(inputs))
         preprocess, forward, visualize, postprocess = self._dispatch_kwargs(**kwargs)
-        if preprocess.get('describe') and not isinstance(self.model, GenMask):
-            raise ValueError(f'describe is for the texts of GenMask, but got {type(self.model).__name__}')
-        check_kinds(prompts, isinstance(self.model, GenMask), any(map(is_set, forward.values())))
-        check_settings(**{**dict(automatic=None, prompting=None), **forward})
+        self._check_options(prompts, preprocess.get('describe'), **forward)
         if visualize.get('show'):
             check_display()
         jobs = run_in_order(
@@ -242,40 +251,41 @@ class GenSegInferencer(InteractivePrompting, PictureGeneration, BaseInferencer):
             picture = self.visualize(job, out_dir=out_dir, **visualize)
             yield self.postprocess(job, picture, out_dir=out_dir, **postprocess), picture
 
-    def _check_generates(self, *others: Any) -> None:
-        if any(is_set(option) for option in others):
-            raise ValueError("task='generate' takes texts, but got inputs, prompts or options of task 'segment'")
-
     def preprocess(
         self, job: Job, image_size: int | Sequence[int] | None = None, describe: bool = False
     ) -> Iterator[dict]:
         """The packed network inputs of one image: one, or one for each text of GenMask."""
         if job.image is None:
             return
-        texts = job.prompts.texts if isinstance(self.model, GenMask) else (None,)
+        texts = job.prompts.texts if self.takes_texts else (None,)
         if describe:
             texts = job.descriptions = self._describe(job.image, texts)
         for text in texts:
             data = self.pipeline(job.image, job.source.path, text, image_size)
-            data['data_samples'].set_metainfo(dict(picture_name=job.source.name))  # for messages
+            # The name is for messages; instances come of the colour map afterwards.
+            data['data_samples'].set_metainfo(dict(picture_name=job.source.name, automatic=False))
             yield data
 
     def forward(
         self, batch: list[tuple[Job, dict]], automatic: bool | dict | None = None, prompting: dict | None = None
     ) -> None:
-        """Runs one batch and adds each result to its job."""
+        """Runs one batch and adds each result to its job: logits of a text, or the colour map and its instances."""
         samples = self._predict([data for _, data in batch])
         for (job, _), sample in zip(batch, samples, strict=True):
-            if isinstance(self.model, GenMask):
+            if self.takes_texts:
                 job.outputs.append(sample.seg_logits.data[0].cpu())  # (H, W)
-            else:
-                colors = sample.pred_color_map.data
-                check_finite(colors, 'colours', job.source.name)
-                found = instances_of(
-                    self.model, colors, sample.pred_network_map.data, job.prompts, job.source.name,
-                    automatic, prompting or {},
-                )  # fmt: skip
-                job.outputs.append((colors.cpu(), found))
+                continue
+            colors, network_map = sample.pred_color_map.data, sample.pred_network_map.data
+            check_finite(colors, 'colours', job.source.name)
+            found = instances_of(self.model, colors, network_map, job.prompts, job.source.name, automatic, prompting)
+            job.outputs.append((colors.cpu(), found))
+
+    @torch.no_grad()
+    def _predict(self, batch: list[dict]) -> list[SegDataSample]:
+        return self.model.test_step(self.collate_fn(batch))
+
+    def _sample(self, job: Job) -> SegDataSample:
+        return generated_sample(job, self.model.mask_head.threshold) if self.takes_texts else colored_sample(job)
 
     def visualize(
         self,
@@ -326,17 +336,73 @@ class GenSegInferencer(InteractivePrompting, PictureGeneration, BaseInferencer):
     def _init_pipeline(self, cfg: Config) -> NetworkPipeline:
         return NetworkPipeline(self.model, cfg, self.scope)
 
-    @torch.no_grad()
-    def _predict(self, batch: list[dict]) -> list[SegDataSample]:
-        if getattr(self.model, 'automatic', None) is not None:
-            for data in batch:  # no prompts instead: instances are asked for afterwards
-                data['data_samples'].set_metainfo(dict(points=np.zeros((0, 1, 2), np.float32)))
-        return self.model.test_step(self.collate_fn(batch))
+    def _check_options(
+        self,
+        prompts: Sequence[Prompts],
+        describe: bool | None,
+        automatic: bool | dict | None = None,
+        prompting: dict | None = None,
+    ) -> None:
+        if describe and not self.takes_texts:
+            raise ValueError(f'describe is for the texts of GenMask, but got {type(self.model).__name__}')
+        check_kinds(prompts, self.takes_texts, is_set(automatic) or is_set(prompting))
+        check_settings(automatic, prompting)
 
-    def _sample(self, job: Job) -> SegDataSample:
-        if isinstance(self.model, GenMask):
-            return generated_sample(job, self.model.mask_head.threshold)
-        return colored_sample(job)
+    def _check_generates(self, *others: Any) -> None:
+        if any(is_set(option) for option in others):
+            raise ValueError("task='generate' takes texts, but got inputs, prompts or options of task 'segment'")
+
+    def set_image(self, image: Any, image_size: int | Sequence[int] | None = None) -> np.ndarray:
+        """Computes the colour map of one image, for :meth:`prompt`.
+
+        Args:
+            image: As ``inputs`` of a call.
+            image_size: (height, width) of the network.
+
+        Returns:
+            The colour map, (H, W, 3) float32 RGB in [0, 255].
+        """
+        self._current = None
+        sources, is_single = list_sources(image)
+        if not is_single or self.takes_texts:
+            what = 'GenMask, which has no colour map' if is_single else 'a list or folder'
+            raise ValueError(f'set_image takes one image and a Gen2Seg model, but got {what}')
+        job = Job(sources[0], Prompts(), read_image(sources[0]))
+        sample = self._predict(list(self.preprocess(job, image_size)))[0]
+        colors = sample.pred_color_map.data
+        self._current = job, colors, sample.pred_network_map.data
+        return color_array(colors).view(ColorMap)
+
+    def prompt(
+        self,
+        points: Any = None,
+        point_labels: Any = None,
+        boxes: Any = None,
+        automatic: bool | dict | None = None,
+        **prompting: Any,
+    ) -> dict[str, np.ndarray]:
+        """Masks of the image of :meth:`set_image`; the network does not run again.
+
+        Args:
+            points: (K, 2) or (K, P, 2).
+            point_labels: (K,) or (K, P).
+            boxes: (K, 4).
+            automatic: True, or settings: instances without prompts.
+            **prompting: Settings of ``masks_from_points`` over those of the model.
+
+        Returns:
+            ``masks`` (K, H, W) bool, ``scores`` (K,), ``bboxes`` (K, 4).
+        """
+        if self._current is None:
+            raise ValueError('prompt needs an image: call set_image before')
+        job, colors, network_map = self._current
+        prompts = split_prompts([job.source.name], True, points, point_labels, boxes)[0]
+        if prompts.has_geometry == is_set(automatic):
+            raise ValueError('prompt needs either points or boxes, or automatic=True')
+        check_settings(automatic, prompting)
+        prompts.check(job.source.name, job.image.shape[:2])
+        found = instances_of(self.model, colors, network_map, prompts, job.source.name, automatic, prompting)
+        return arrays_of(found)
 
 
 def init_model(

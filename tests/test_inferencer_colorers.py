@@ -11,7 +11,7 @@ from mmengine.config import Config
 from PIL import Image
 
 from genseg_mm.datasets import ShapesDataset
-from genseg_mm.inference.network_pipeline import _test_pipeline
+from genseg_mm.inference.images import pipeline_of
 from genseg_mm.inferencers import GenSegInferencer
 from genseg_mm.models import Gen2Seg
 from genseg_mm.models.network_size import network_resize_of
@@ -83,7 +83,7 @@ def test_every_config_of_gen2seg(path: Path, folders: dict[str, str], checked: s
         with pytest.raises(ValueError, match='runs Gen2Seg and GenMask, but got GenerativePretraining'):
             GenSegInferencer(cfg, device='cpu')
         return
-    text = json.dumps([cfg.model, _test_pipeline(cfg)], default=str)
+    text = json.dumps([cfg.model, pipeline_of(cfg)], default=str)
     if text in checked:  # the same model at the same size, for other data
         return
     checked.add(text)

@@ -11,7 +11,7 @@ from known_scenes import BLUE, GREEN_MASK, POINTS, RED, RED_MASK, SCENE, WHITE, 
 from mmengine.structures import InstanceData
 from PIL import Image
 
-from genseg_mm.inference import jobs as jobs_module
+from genseg_mm.inference import images as jobs_module
 from genseg_mm.models import Gen2Seg
 
 # Images

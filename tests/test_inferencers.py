@@ -28,11 +28,10 @@ from pycocotools import mask as coco_mask
 from torch import nn
 from torch.nn import functional as F
 
-from genseg_mm import inferencers
+from genseg_mm import inferencers, pictures
 from genseg_mm.functional.color_maps import stretch_colors
-from genseg_mm.hooks import pictures
-from genseg_mm.inference import jobs as jobs_module
-from genseg_mm.inference.jobs import run_in_order
+from genseg_mm.inference import images as jobs_module
+from genseg_mm.inference.images import run_in_order
 from genseg_mm.inference.prompts import Prompts
 from genseg_mm.inference.results import draw_prediction
 from genseg_mm.inferencers import GenSegInferencer

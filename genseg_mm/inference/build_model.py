@@ -19,7 +19,7 @@ import genseg_mm
 from genseg_mm.checkpoint import check_whole, load_weights_only, model_weights, some_of
 from genseg_mm.config_file import read_config_file
 from genseg_mm.devices import checked_device
-from genseg_mm.hub_files import hub_message
+from genseg_mm.files.hub_files import hub_message
 
 CONFIG_ENDINGS = ('.py', '.json', '.yml', '.yaml')
 RANDOM = 'random'  # in place of weights: an untrained model is wanted

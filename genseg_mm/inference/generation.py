@@ -11,13 +11,14 @@ from mmengine.config import Config
 from mmengine.registry import TRANSFORMS, DefaultScope
 from rich.progress import Progress
 
+from genseg_mm.dataset_configs import walk
+from genseg_mm.files.whole_files import check_writable, whole_file
 from genseg_mm.inference.prompts import check_not_empty
 from genseg_mm.inference.results import check_display, draw_picture, save_picture, show_picture
 from genseg_mm.models import GenMask
 from genseg_mm.models.picture_generation import SETTINGS, checked_texts, pictures_to_bytes
 from genseg_mm.models.seeded_noise import seeded_generator
 from genseg_mm.registry import class_name
-from genseg_mm.whole_files import check_writable, whole_file
 
 _CAPTION_DATASETS = ('CocoCaptionsDataset', 'ImageTextDataset')
 
@@ -154,14 +155,9 @@ class PictureGeneration:
 
 def caption_dataset(cfg: Config) -> dict:
     """Config of the first data set of pictures with captions that a config trains on; empty if there is none."""
-    waiting = [(cfg.get('train_dataloader') or {}).get('dataset') or {}]
-    while waiting:
-        dataset = waiting.pop(0)
-        name = class_name(dataset.get('type', ''))
-        if name in _CAPTION_DATASETS or dataset.get('task') == 'text_to_image':
+    for dataset in walk((cfg.get('train_dataloader') or {}).get('dataset') or {}):
+        if class_name(dataset.get('type')) in _CAPTION_DATASETS or dataset.get('task') == 'text_to_image':
             return dataset
-        waiting += [dataset['dataset']] if dataset.get('dataset') else []
-        waiting += dataset.get('datasets') or []
     return {}
 
 

@@ -1,18 +1,34 @@
-"""What a user may give as images: files, folders, arrays, PIL images."""
+"""Images on their way in: what a user may give, reading, batches of one size, and what a network takes."""
 
+import logging
 import os
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+from mmengine.config import Config
+from mmengine.logging import print_log
+from mmengine.registry import TRANSFORMS, DefaultScope
+from mmseg.structures import SegDataSample
 from PIL import Image, ImageOps
+from torch import nn
 
+from genseg_mm.dataset_configs import walk
+from genseg_mm.datasets import PackGenSegInputs
+from genseg_mm.datasets.transforms import NetworkResize
 from genseg_mm.datasets.transforms.load_image import LoadImage
-from genseg_mm.image_headers import check_opened
+from genseg_mm.files.image_headers import check_opened
+from genseg_mm.inference.prompts import Prompts
+from genseg_mm.models.network_size import network_resize_of
+from genseg_mm.network_sizes import is_network_resize
+from genseg_mm.registry import class_name
 
 EXTENSIONS = ('.bmp', '.jpeg', '.jpg', '.png', '.ppm', '.tif', '.tiff', '.webp')
+RESIZES = ('Resize', 'AntialiasedResize', 'NetworkResize')
 _EIGHT_BIT = ('1', 'L', 'LA', 'La', 'P', 'PA', 'RGB', 'RGBA', 'RGBX', 'RGBa', 'CMYK', 'YCbCr', 'LAB', 'HSV')
 
 
@@ -120,7 +136,7 @@ def _path_of(image: Any, index: int, is_single: bool) -> tuple[str, str]:
 def read_image(source: Source) -> np.ndarray:
     """Reads one image.
 
-    Files are decoded by :func:`genseg_mm.image_files.decode_picture`, which says what is taken. Arrays are BGR as
+    Files are decoded by :func:`genseg_mm.files.images.decode_picture`, which says what is taken. Arrays are BGR as
     everywhere in OpenMMLab, PIL images RGB as everywhere in PIL. An alpha channel is dropped without blending, one grey
     channel becomes three, and files and PIL images are turned as their EXIF orientation says, in every format, so that
     a file and the same file opened by PIL give the same. Points and boxes count in the turned image.
@@ -161,3 +177,165 @@ def _from_array(image: np.ndarray, name: str) -> np.ndarray:
     if image.ndim == 2 or image.shape[2] == 1:
         return cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_GRAY2BGR)
     return np.ascontiguousarray(image[..., :3])
+
+
+@dataclass
+class Job:
+    """One image: what was asked, and what has come out so far."""
+
+    source: Source
+    prompts: Prompts
+    image: np.ndarray | None  # BGR; None where it could not be read and is skipped
+    outputs: list = field(default_factory=list)  # of the network: one, or one per text
+    num_runs: int = 0  # outputs that are to come
+    sample: SegDataSample | None = None  # the prediction
+    descriptions: list[str] | None = None  # of the texts, where they were asked for
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is to come any more."""
+        return len(self.outputs) == self.num_runs
+
+
+def read_jobs(sources: Sequence[Source], prompts: Sequence[Prompts], on_error: str = 'raise') -> Iterator[Job]:
+    """Reads the images one by one.
+
+    Args:
+        sources: The images.
+        prompts: One per image; points must lie in their image.
+        on_error: 'raise', or 'skip': an image that cannot be read becomes a job without one. They are logged, and so is
+            their number.
+    """
+    if on_error not in ('raise', 'skip'):
+        raise ValueError(f"on_error must be 'raise' or 'skip', but got {on_error!r}")
+    num_skipped = 0
+    for source, own in zip(sources, prompts, strict=True):
+        image = None
+        try:
+            image = read_image(source)
+        except (ValueError, OSError) as error:
+            if on_error == 'raise':
+                raise
+            num_skipped += 1
+            print_log(f'Skipped: {error}', 'current', logging.WARNING)
+        if image is not None:
+            own.check(source.name, image.shape[:2])
+        yield Job(source, own, image)
+    if num_skipped:
+        message = f'{num_skipped} of {len(sources)} images were skipped, since they could not be read.'
+        print_log(message, 'current', logging.WARNING)
+
+
+def run_in_order(
+    jobs: Iterable[Job],
+    pack: Callable[[Job], Iterable[dict]],
+    run: Callable[[list[tuple[Job, dict]]], Any],
+    batch_size: int,
+) -> Iterator[Job]:
+    """Runs full batches of one size as they come together.
+
+    At most about four batches of inputs wait at any time: where more would, because many images differ in size, the
+    size that has waited longest is run in a smaller batch.
+
+    Args:
+        jobs: Read one by one.
+        pack: Network inputs of a job, dicts with ``inputs`` (3, h, w).
+        run: Called with at most batch_size inputs of one size and their jobs, to whose ``outputs`` it adds.
+        batch_size: At least 1.
+
+    Yields:
+        The jobs in their order, each as soon as it and those before it are done.
+    """
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f'batch_size must be a whole number of at least 1, but got {batch_size!r}')
+    queues: dict[tuple, list] = {}  # network size -> inputs that wait; the size that has waited longest comes first
+    order: deque[Job] = deque()
+
+    def run_queue(size: tuple) -> None:
+        waiting = queues.pop(size)
+        for start in range(0, len(waiting), batch_size):
+            run(waiting[start : start + batch_size])
+
+    for job in jobs:
+        order.append(job)
+        for data in pack(job):
+            queues.setdefault(tuple(data['inputs'].shape), []).append((job, data))
+            job.num_runs += 1
+        for size in [size for size, waiting in queues.items() if len(waiting) >= batch_size]:
+            run_queue(size)
+        while sum(map(len, queues.values())) > 4 * batch_size:
+            run_queue(next(iter(queues)))
+        while order and order[0].is_done:
+            yield order.popleft()
+    for size in list(queues):
+        run_queue(size)
+    yield from order
+
+
+class NetworkPipeline:
+    """Resizes images for the network, and puts texts into the instruction that the model was trained with.
+
+    ``Resize`` and ``TextPrompt`` of the config's test pipeline are used where it has them; its other transforms load
+    files and annotations. Without a Resize, or with ``NetworkResize`` without settings, the model says the size
+    (``network_resize_of``), and so it does where its ``processing_size`` was set by hand.
+
+    Args:
+        model: The model.
+        cfg: Its config; may be empty.
+        scope: In which the types of the config are found.
+    """
+
+    def __init__(self, model: nn.Module, cfg: Config, scope: str) -> None:
+        self.model = model
+        self.pack = PackGenSegInputs()
+        # NetworkResize without settings means the size that the model asks for.
+        pipeline = [one for one in pipeline_of(cfg) if not is_network_resize(one)]
+        with DefaultScope.overwrite_default_scope(scope):
+            self.resize, self.instruct = (
+                [TRANSFORMS.build(one) for one in pipeline if class_name(one['type']) in kinds]
+                for kinds in (RESIZES, ('TextPrompt',))
+            )
+        self.size_by_hand = False
+
+    def __call__(self, image: np.ndarray, path: str, text: str | None, image_size: int | Sequence[int] | None) -> dict:
+        """Packs one image.
+
+        Args:
+            image: BGR, uint8, (H, W, 3).
+            path: Of its file, or ''.
+            text: Of GenMask.
+            image_size: (height, width) or one number for both, before all other sizes.
+
+        Returns:
+            ``inputs`` (3, h, w) uint8 and ``data_samples``.
+        """
+        shape = image.shape[:2]
+        # The noise of GenMask depends on sample_idx: an image and a text give one mask, wherever they stand in a list.
+        results = dict(img=image, img_path=path, img_shape=shape, ori_shape=shape, sample_idx=0)
+        if image_size is not None:
+            resizes = [NetworkResize(size=_checked_size(image_size))]
+        elif self.resize and not self.size_by_hand:
+            resizes = self.resize
+        else:
+            wanted = network_resize_of(self.model, shape)
+            resizes = [] if wanted is None else [NetworkResize(**wanted)]
+        for transform in resizes:
+            results = transform(results)
+        if text is not None:
+            results.update(text=text, task='mask')
+            for transform in self.instruct:
+                results = transform(results)
+        return self.pack(results)
+
+
+def _checked_size(image_size: int | Sequence[int]) -> tuple[int, int]:
+    sides = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
+        raise ValueError(f'image_size must be (height, width) or one number, in pixels, but got {image_size!r}')
+    return sides
+
+
+def pipeline_of(cfg: Config) -> list[dict]:
+    """Transforms of the test dataset of a config; none where it has no such dataset."""
+    datasets = walk((cfg.get('test_dataloader') or {}).get('dataset') or {})
+    return next((own['pipeline'] for own in datasets if own.get('pipeline')), None) or cfg.get('test_pipeline') or []

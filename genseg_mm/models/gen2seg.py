@@ -199,7 +199,8 @@ class Gen2Seg(NetworkSizeMixin, MapPrompting, GenSegModel):
             inputs: RGB in [-1, 1], (N, 3, H, W).
             data_samples: N data samples; metainfo ``img_shape`` (valid area), ``ori_shape``, and
                 for prompts, in pixels of the original image, ``points`` (K, P, 2) or (K, 2) as
-                (x, y), ``point_labels`` (K, P), ``boxes`` (K, 4) xyxy.
+                (x, y), ``point_labels`` (K, P), ``boxes`` (K, 4) xyxy; ``automatic=False`` for no instances where
+                there are no prompts.
 
         Returns:
             The samples with ``pred_color_map`` (3, H, W) and, given prompts or ``automatic``,
@@ -235,7 +236,7 @@ class Gen2Seg(NetworkSizeMixin, MapPrompting, GenSegModel):
             prompts = {key: sample.metainfo.get(key) for key in ('points', 'point_labels', 'boxes')}
             if prompts['points'] is not None or prompts['boxes'] is not None:
                 sample.pred_instances = self.prompt(colors, **prompts)
-            elif self.automatic is not None:
+            elif self.automatic is not None and sample.metainfo.get('automatic', True):
                 sample.pred_instances = self.automatic_instances(small, size=tuple(size))
             add_semantic_maps(sample)
         return data_samples
