@@ -32,7 +32,7 @@ def tools_on_path(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     before = set(sys.modules)
     monkeypatch.syspath_prepend(str(ROOT / 'tools' / 'setup_env'))
     yield
-    for name in {'state', 'running', 'mmcv_wheel', 'ownership'} - before:
+    for name in {'state', 'mmcv_wheel'} - before:
         sys.modules.pop(name, None)
 
 
@@ -240,16 +240,16 @@ def test_what_is_free_or_its_own_setup_takes(bare_machine: Path, make: Callable)
 
 
 def test_remaking_empties_its_own_environment_and_nothing_behind_links(tmp_path: Path):
-    ownership = import_tool('ownership')
+    state = import_tool('state')
     home, outside = tmp_path / '.venv', other_environment(tmp_path / 'other')
     mark(home, tmp_path)
     (home / 'lib' / 'deep').mkdir(parents=True)
     (home / 'lib64').symlink_to(outside)
     before = contents(outside)
-    ownership.clear(home)
+    state.clear(home)
     assert [path.name for path in home.iterdir()] == ['genseg_mm.json']
     assert contents(outside) == before
-    assert ownership.refusal(home, tmp_path) is None
+    assert state.refusal(home, tmp_path) is None
 
 
 def test_tools_behind_a_link_would_set_up_another_project(bare_machine: Path):
@@ -316,7 +316,8 @@ def test_active_removes_nothing_that_was_there_before(tmp_path: Path, monkeypatc
 def test_errors_carry_a_remedy_and_the_end_of_the_log(tmp_path: Path, output: str, remedy: str):
     log = tmp_path / 'log'
     log.write_text('noise\n' * 50 + output)
-    error = str(import_tool('running').explain('torch', log))
+    main = runpy.run_path(str(ROOT / 'tools/setup_env/__main__.py'))
+    error = str(main['explain']('torch', log))
     first, *tail = error.splitlines()
     assert first == 'torch failed' if remedy is None else remedy in first
     assert tail[-1] == f'    the whole log: {log}'

@@ -5,7 +5,7 @@ the environment whose Python runs it; --check only looks (exit code 0: whole).
 """
 
 import argparse
-import fcntl
+import ctypes
 import os
 import re
 import shlex
@@ -19,15 +19,129 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import mmcv_wheel
-import ownership
 import state
-from running import AGAIN, Job, SetupError, compile_job, pip, python, run, step
 
 HERE = Path(__file__).resolve().parent
 ROOT = state.ROOT
 NEEDED_GIB = 4  # .venv with torch's CPU build, pip's downloads, the compiler
 CUDA_GIB = 12
 IMPORTS = 'torch mmcv._ext cv2 mmcv.ops mmdet.models mmseg.models diffusers transformers'
+AGAIN = 'then call tools/setup_env.sh again'
+# What the output of pip or the compiler says, and what the user can do about it.
+REMEDIES = (
+    (r'No space left on device', 'the disk is full; free some space'),
+    (
+        r'Temporary failure in name resolution|Name or service not known|Network is unreachable|'
+        r'NewConnectionError|Failed to establish a new connection|ConnectTimeout|Read timed out|'
+        r'Connection (refused|reset)|Max retries exceeded|ProxyError',
+        'the package index cannot be reached; check the network, the proxy and `pip config list`',
+    ),
+    (
+        r'CERTIFICATE_VERIFY_FAILED|SSLError',
+        'the certificate of the package index is not trusted; see `pip config set global.cert`',
+    ),
+    (
+        r'No matching distribution found|Could not find a version',
+        'the package index has no such version for this Python; GENSEG_PYTHON names another '
+        'Python, GENSEG_TORCH another torch',
+    ),
+    (r'Python\.h: No such file', 'the headers of Python are missing; apt-get install python3-dev'),
+    (r'Killed signal|out of memory|[Cc]annot allocate memory', 'memory ran out; set MAX_JOBS=1'),
+    (
+        r'externally-managed-environment',
+        'this Python belongs to the system; activate an environment, or leave out --active',
+    ),
+    (r'Permission denied', 'this user may not write there'),
+)
+
+
+class SetupError(Exception):
+    """What went wrong and what to do about it, for the user."""
+
+
+def explain(what: str, log: Path) -> SetupError:
+    """The error for a failed command: the remedy, if its log names a known cause, and its end."""
+    text = log.read_text(errors='replace')
+    remedy = next((hint for cause, hint in REMEDIES if re.search(cause, text[-20000:])), None)
+    hint = f': {remedy}, {AGAIN}' if remedy else ''
+    tail = '\n'.join('    | ' + line[:160] for line in text.splitlines()[-12:])
+    return SetupError(f'{what} failed{hint}\n{tail}\n    the whole log: {log}')
+
+
+@contextmanager
+def step(title: str) -> Iterator[None]:
+    """One line of progress: the title when it starts, the duration when it is done."""
+    print(f'  {title} ... ', end='', flush=True)
+    start = time.monotonic()
+    try:
+        yield
+    except BaseException:
+        print('failed', flush=True)
+        raise
+    print(f'{time.monotonic() - start:.1f} s', flush=True)
+
+
+def _end_with_parent() -> None:
+    """Has the kernel end the command when set-up is killed: two of pip would spoil the environment."""
+    if sys.platform == 'linux':
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+
+
+class Job:
+    """A command in the background whose output goes to a log in the environment."""
+
+    def __init__(self, what: str, command: list[str], log: str) -> None:
+        self.what = what
+        self.log = Path(sys.prefix) / log
+        with self.log.open('w') as out:
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                cwd=state.ROOT,
+                start_new_session=True,  # so that stop() reaches the compilers as well
+                preexec_fn=_end_with_parent,
+            )
+
+    def wait(self) -> None:
+        if self.process.wait():
+            raise explain(self.what, self.log)
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGTERM)
+            self.process.wait()
+
+
+def python(*arguments: str) -> list[str]:
+    return [sys.executable, '-Es', *arguments]
+
+
+def run(what: str, *arguments: str) -> None:
+    job = Job(what, python(*arguments), 'genseg_mm_setup.log')
+    try:
+        job.wait()
+    finally:
+        job.stop()
+
+
+def pip(what: str, *arguments: str) -> None:
+    options = ['--disable-pip-version-check', '--no-input']
+    if arguments[0] == 'install':
+        # pip takes twice as long when it writes the byte code itself; see `compile_job`.
+        options += ['--no-compile', '--progress-bar', 'off']
+    run(what, '-m', 'pip', arguments[0], *options, *arguments[1:])
+
+
+def compile_job() -> Job:
+    """Compiles all but tests and transformers' 2500 model files, of which a run needs a few.
+
+    Its exit code says nothing: some packages carry templates that are no valid Python.
+    """
+    command = ['nice', *python('-m', 'compileall', '-qq', '-j', '0', str(state.SITE))]
+    command += ['-x', '/tests/|/transformers/models/']
+    return Job('byte code', command, 'genseg_mm_compileall.log')
 
 
 def install_torch(wanted: dict) -> None:
@@ -144,7 +258,7 @@ def make() -> None:
         SetupError: If what lies there is not ours; nothing has been touched then.
     """
     home = ROOT / '.venv'
-    problem = ownership.refusal(home, ROOT)
+    problem = state.refusal(home, ROOT)
     if problem:
         raise SetupError(problem)
     inner = home / 'bin' / 'python'
@@ -158,8 +272,8 @@ def make() -> None:
         require_compiler()
         with step(f'{home} with Python {sys.version.split()[0]}'):
             home.mkdir(exist_ok=True)
-            state.write_marker(home / ownership.MARKER, {'wanted': {}, 'files': None})
-            ownership.clear(home)
+            state.write_marker(home / state.MARKER, {'wanted': {}, 'files': None})
+            state.clear(home)
             made = [sys.executable, '-Es', '-m', 'venv', str(home)]
             said = subprocess.run(made, capture_output=True, text=True)
             if said.returncode:
@@ -184,7 +298,7 @@ def venv_problem(inner: Path) -> str | None:
 
 def refuse_other_project(home: Path) -> None:
     """Refuses, with --active, to turn another project's .venv into one of this project."""
-    other = ownership.is_of_another_project(home, ROOT)
+    other = state.is_of_another_project(home, ROOT)
     if other:
         raise SetupError(
             f'{home} is the environment of the project in {other}; leave out --active, or activate another environment'
@@ -209,22 +323,6 @@ def require_compiler() -> None:
         mmcv_wheel.find_compiler()
 
 
-@contextmanager
-def only_one(folder: Path) -> Iterator[None]:
-    """Waits for another set-up in the same place; the lock outlives execv."""
-    handle = os.open(folder, os.O_RDONLY)
-    os.set_inheritable(handle, True)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        print(f'  waiting for another set-up in {folder}', flush=True)
-        fcntl.flock(handle, fcntl.LOCK_EX)
-    try:
-        yield
-    finally:
-        os.close(handle)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     mode = parser.add_mutually_exclusive_group(required=True)
@@ -237,7 +335,8 @@ def main() -> None:
     start = float(os.environ.setdefault('GENSEG_SETUP_START', str(time.time())))  # across execv
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        with only_one(ROOT if mode == 'make' else Path(sys.prefix)):
+        place = ROOT if mode == 'make' else Path(sys.prefix)
+        with mmcv_wheel.only_one(place, f'  waiting for another set-up in {place}'):
             if mode == 'make':
                 make()
             elif state.first_defect():

@@ -149,14 +149,15 @@ def num_jobs() -> int:
 
 
 @contextmanager
-def only_one(folder: Path) -> Iterator[None]:
-    """Waits for another process that builds into the same folder."""
+def only_one(folder: Path, waiting: str) -> Iterator[None]:
+    """Waits for another process that holds this folder, and says so; the lock outlives execv."""
     handle = os.open(folder, os.O_RDONLY)
+    os.set_inheritable(handle, True)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(f'note: waited for another build in {folder}')
+            print(waiting, flush=True)
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:
@@ -227,7 +228,7 @@ def cached_wheel(requirement: str) -> Path:
     device = choose_device(cuda)
     folder = wheel_folder(requirement, version, device)
     folder.mkdir(parents=True, exist_ok=True)
-    with only_one(folder):
+    with only_one(folder, f'note: waited for another build in {folder}'):
         wheel = kept_wheel(folder)
         if wheel is None:
             for left in folder.iterdir():  # of a build that was killed
