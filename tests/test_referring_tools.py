@@ -1,4 +1,4 @@
-"""verify_dataset and browse_dataset on the referring data sets, and the tools that make tiny ones."""
+"""verify_dataset and browse_dataset on the referring datasets, and the tools that make tiny ones."""
 
 import json
 import runpy

@@ -15,16 +15,13 @@ changed (for --check: or the code); a killed run continues where it was. The exi
 import argparse
 import os
 import signal
-import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 if __name__ == '__main__':
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # while the imports run
 
-from genseg_mm import launch  # noqa: E402
-from genseg_mm.benchmarking.suite import TASKS, read_suite  # noqa: E402
-from genseg_mm.launch.config import add_launch_arguments  # noqa: E402
+from genseg_mm import launch
+from genseg_mm.benchmarking.suite import TASKS, read_suite
+from genseg_mm.launch.config import add_launch_arguments
 
 
 def parse_args() -> argparse.Namespace:

@@ -10,24 +10,19 @@ and the time per mask of both ways. In a GenMask config the file is used so:
 
 import argparse
 import statistics
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-import genseg_mm  # noqa: E402, F401
-from genseg_mm.functional.latent_statistics import METHODS, overall_iou  # noqa: E402
-from genseg_mm.launch import ToolParser, run_tool  # noqa: E402
-from genseg_mm.launch.config import CfgOptions  # noqa: E402
-from genseg_mm.launch.latent_data import read_codec, read_mask_pictures  # noqa: E402
-from genseg_mm.models.latent_codec import LatentCodec  # noqa: E402
-from genseg_mm.models.latent_probe import LatentProbe  # noqa: E402
-from genseg_mm.models.mask_head import GenerativeMaskHead  # noqa: E402
+from genseg_mm.functional.latent_statistics import METHODS, overall_iou
+from genseg_mm.launch import ToolParser, run_tool
+from genseg_mm.launch.config import CfgOptions
+from genseg_mm.launch.latent_data import read_codec, read_mask_pictures
+from genseg_mm.models.latent_codec import LatentCodec
+from genseg_mm.models.latent_probe import LatentProbe
+from genseg_mm.models.mask_head import GenerativeMaskHead
 
 
 def parse_args() -> argparse.Namespace:

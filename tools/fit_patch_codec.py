@@ -3,21 +3,17 @@
 The shipped weights: ``python tools/fit_patch_codec.py genseg_mm/weights/patch_codec_shapes.safetensors``
 """
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors.torch import save_file
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-import genseg_mm  # noqa: E402, F401
-from genseg_mm.datasets import ShapesDataset  # noqa: E402
-from genseg_mm.launch import ToolParser, run_tool  # noqa: E402
-from genseg_mm.models.mask_head import GenerativeMaskHead  # noqa: E402
-from genseg_mm.models.patch_codec import PatchCodec, fit_patch_codec  # noqa: E402
-from genseg_mm.whole_files import check_writable, whole_file  # noqa: E402
+from genseg_mm.datasets import ShapesDataset
+from genseg_mm.launch import ToolParser, run_tool
+from genseg_mm.models.mask_head import GenerativeMaskHead
+from genseg_mm.models.patch_codec import PatchCodec, fit_patch_codec
+from genseg_mm.whole_files import check_writable, whole_file
 
 
 def scenes(split: str, num_scenes: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -15,15 +15,13 @@ Two-stage reasoning (the config's ``description_writer`` refines the text first)
 import argparse
 import os
 import signal
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 if __name__ == '__main__':
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # while the imports run
 
-from genseg_mm import launch  # noqa: E402
+from genseg_mm import launch
 
 if TYPE_CHECKING:
     from genseg_mm.inferencers import GenSegInferencer

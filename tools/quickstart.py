@@ -11,11 +11,9 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from genseg_mm.launch import ToolParser, run_tool  # noqa: E402
-from genseg_mm.stopping import end_with_parent  # noqa: E402
-from genseg_mm.write_lock import WriteLock  # noqa: E402
+from genseg_mm.launch import ToolParser, run_tool
+from genseg_mm.stopping import end_with_parent
+from genseg_mm.write_lock import WriteLock
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = {
@@ -176,13 +174,14 @@ def print_table(report: dict, out: Path) -> None:
             rows.append(f'{title:15} held-out scenes  oIoU {own["oIoU"]:5.1f}   mIoU {own["mIoU"]:5.1f}')
     for model, title in GEN2SEG_TITLES.items():
         own = report.get(model, {})
-        for subset in (subset for subset in SUBSETS if f'{subset}_mIoU' in own):
-            rows.append(
-                f'{title:15} {subset.replace("_", ", "):17} mIoU {own[f"{subset}_mIoU"]:5.1f}   '
-                f'controls: rgb {own[f"control_rgb_{subset}"]:.1f}, '
-                f'position {own[f"control_position_{subset}"]:.1f}, '
-                f'oracle foreground {own[f"oracle_foreground_{subset}"]:.1f}'
-            )
+        rows += [
+            f'{title:15} {subset.replace("_", ", "):17} mIoU {own[f"{subset}_mIoU"]:5.1f}   '
+            f'controls: rgb {own[f"control_rgb_{subset}"]:.1f}, '
+            f'position {own[f"control_position_{subset}"]:.1f}, '
+            f'oracle foreground {own[f"oracle_foreground_{subset}"]:.1f}'
+            for subset in SUBSETS
+            if f'{subset}_mIoU' in own
+        ]
         if own:
             rows.append(f'{"":15} collapse share {own["collapse_share"]:.3f} (1 = image-independent)')
     stages = ', '.join(f'{stage} {value:.0f} s' for stage, value in report['seconds'].items())

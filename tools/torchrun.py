@@ -11,20 +11,18 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 if __name__ == '__main__':
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # torch's import takes seconds
 os.environ.setdefault('TORCH_ELASTIC_SHUTDOWN_TIMEOUT', '600')
 
-from torch.distributed.elastic.multiprocessing.api import SignalException, SubprocessContext  # noqa: E402
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError  # noqa: E402
-from torch.distributed.elastic.multiprocessing.subprocess_handler import SubprocessHandler  # noqa: E402
-from torch.distributed.run import main  # noqa: E402
+from torch.distributed.elastic.multiprocessing.api import SignalException, SubprocessContext
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.elastic.multiprocessing.subprocess_handler import SubprocessHandler
+from torch.distributed.run import main
 
-from genseg_mm.stopping import end_with_parent  # noqa: E402
+from genseg_mm.stopping import end_with_parent
 
 _AFTER_FAILURE = 10  # seconds that processes have which may hang, waiting for the failed one
 _close = SubprocessContext._close

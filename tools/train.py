@@ -3,14 +3,11 @@
 import argparse
 import os
 import signal
-import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 if __name__ == '__main__':
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # while the imports run
 
-from genseg_mm import launch  # noqa: E402
+from genseg_mm import launch
 
 
 def parse_args() -> argparse.Namespace:

@@ -6,6 +6,7 @@ Only the standard library is imported at first.
 import argparse
 import atexit
 import difflib
+import inspect
 import math
 import os
 import re
@@ -45,6 +46,7 @@ def run_tool(main: Callable[[], None]) -> None:
     once. Ctrl-C and SIGTERM end it with a line and exit codes 130 and 143.
     """
     try:
+        _refuse_other_checkout(inspect.unwrap(main).__globals__.get('__file__', ''))
         with terminable():
             main()
     except KeyboardInterrupt as error:
@@ -62,6 +64,18 @@ def run_tool(main: Callable[[], None]) -> None:
         _leave(2)
     if _is_distributed():
         _leave(0)
+
+
+def _refuse_other_checkout(tool: str) -> None:
+    """A tool must not run the package of another checkout without a word, only because that one is installed."""
+    package = Path(__file__).resolve().parents[1]
+    own = (folder for folder in Path(tool).resolve().parents if (folder / 'genseg_mm' / '__init__.py').is_file())
+    folder = next(own, package.parent)
+    if folder != package.parent:
+        raise ValueError(
+            f'{tool} is of {folder}, but this Python has genseg_mm of {package.parent}: set PYTHONPATH={folder}, or '
+            f'take the environment that `bash {folder}/tools/setup_env.sh` makes'
+        )
 
 
 def _is_distributed() -> bool:

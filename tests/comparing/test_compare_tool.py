@@ -209,7 +209,7 @@ def test_mistakes_are_named(runs, run_tool, tmp_path):
     record.write(tmp_path / 'result.json')
     (tmp_path / 'samples.npz').write_bytes((runs / 'noisy' / 'samples.npz').read_bytes())
     code, out, err = run_tool(runs / 'noisy', tmp_path, '--resamples', 5)
-    assert code == 0 and 'the files of the two data sets are not the same' in err
+    assert code == 0 and 'the files of the two datasets are not the same' in err
     record.benchmark['protocol'] = 'LISA'
     (tmp_path / 'other').mkdir()
     record.write(tmp_path / 'other' / 'result.json')

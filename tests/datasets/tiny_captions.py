@@ -1,4 +1,4 @@
-"""Tiny pictures with captions for the tests of both caption data sets."""
+"""Tiny pictures with captions for the tests of both caption datasets."""
 
 import runpy
 from pathlib import Path

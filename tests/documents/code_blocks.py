@@ -2,7 +2,7 @@
 
 A block says by its language what it is: ``python``, ``bash``, ``text`` (what a command prints); a python block whose
 first line begins with ``# config`` is a config. Code that cannot run as it stands, on any machine, says so in a comment
-of the same line, ``# needs: data`` (real data sets), ``# needs: download`` (released weights) or both: it runs on
+of the same line, ``# needs: data`` (real datasets), ``# needs: download`` (released weights) or both: it runs on
 twins, small ones of the same formats in the same places.
 """
 

@@ -69,7 +69,7 @@ def make_hub(place: Path) -> None:
 
 
 def make_data(root: Path) -> None:
-    """Tiny copies of the data sets that the documents name."""
+    """Tiny copies of the datasets that the documents name."""
     for folder, names in DATA.items():
         for name in names:
             tool = runpy.run_path(str(ROOT / f'tools/dataset_tools/make_tiny_{name}.py'))

@@ -188,7 +188,7 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path):
 
 
 def test_entries_of_padded_loaders_are_cut_off():
-    """Several processes evaluate the first items twice; MMEngine cuts the gathered entries at the data set's size."""
+    """Several processes evaluate the first items twice; MMEngine cuts the gathered entries at the dataset's size."""
     samples = pictures()
     metric = EdgeMetric(num_thresholds=9, max_distance=0.05)
     for own in [*samples, samples[0]]:

@@ -387,7 +387,7 @@ def write_report(runs: list[dict], heading: str, folder: Path) -> str:
     (folder / 'ablation.md').write_text(text)
     (folder / 'ablation.json').write_text(json.dumps(dict(runs=runs, summary=rows), indent=2) + '\n')
     write_csv(runs, folder / 'ablation.csv')
-    plot(rows, heading.split('\n')[0], folder / 'ablation.png')
+    plot(rows, heading.partition('\n')[0], folder / 'ablation.png')
     return text
 
 

@@ -20,6 +20,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
@@ -170,7 +171,7 @@ def _resident(key: str) -> int:
     raise ValueError(f'/proc/self/status has no {key}')
 
 
-def _child(connection, name: str, size: str, instances: int, args: argparse.Namespace) -> None:
+def _child(connection: Connection, name: str, size: str, instances: int, args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     run(LOSSES[name], *make_scene('48x64', 3, args.batch, 'cpu'), args.formula)  # warm-up
     scene = make_scene(size, instances, args.batch, 'cpu')

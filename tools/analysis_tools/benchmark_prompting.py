@@ -12,20 +12,16 @@ the pixels.
 
 import argparse
 import statistics
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-from genseg_mm.functional.joint_bilateral import joint_bilateral_filter  # noqa: E402
-from genseg_mm.functional.point_prompting import masks_from_points  # noqa: E402
-from genseg_mm.launch import ToolParser, run_tool  # noqa: E402
+from genseg_mm.functional.joint_bilateral import joint_bilateral_filter
+from genseg_mm.functional.point_prompting import masks_from_points
+from genseg_mm.launch import ToolParser, run_tool
 
 SCENES = {'flat': (0.0, 0.0), 'noisy': (4.0, 10.0), 'very noisy': (12.0, 5.0)}  # noise, drift
 

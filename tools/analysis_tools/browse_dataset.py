@@ -22,13 +22,11 @@ import cv2
 import numpy as np
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-from genseg_mm.datasets.segmentations import decode_segmentation  # noqa: E402
-from genseg_mm.hooks import pictures  # noqa: E402
-from genseg_mm.launch import ToolParser, run_tool, user_message  # noqa: E402
-from genseg_mm.launch.config import CfgOptions  # noqa: E402
-from genseg_mm.launch.dataset_parts import (  # noqa: E402
+from genseg_mm.datasets.segmentations import decode_segmentation
+from genseg_mm.hooks import pictures
+from genseg_mm.launch import ToolParser, run_tool, user_message
+from genseg_mm.launch.config import CfgOptions
+from genseg_mm.launch.dataset_parts import (
     SPLITS,
     RawLoader,
     dataset_parts,
@@ -217,7 +215,7 @@ def browse(part: str, dataset: Any, args: argparse.Namespace, out_dir: Path) -> 
     for start in range(0, len(rows), per_page):
         page, lines = rows[start : start + per_page], captions[start : start + per_page]
         titles = [title for title in COLUMNS if any(title in row for row in page)]
-        name = f'{part.split("/")[0].replace(" ", "_")}_{start // per_page + 1:04d}.png'
+        name = f'{part.partition("/")[0].replace(" ", "_")}_{start // per_page + 1:04d}.png'
         files.append(out_dir / name)
         out_dir.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pictures.compose(titles, page, lines)).save(files[-1])

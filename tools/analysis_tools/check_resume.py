@@ -14,12 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-from genseg_mm import launch  # noqa: E402
-from genseg_mm.checkpoint import load_weights_only  # noqa: E402
-from genseg_mm.config_file import read_config_file  # noqa: E402
-from genseg_mm.launch.config import CfgOptions, override_config  # noqa: E402
+from genseg_mm import launch
+from genseg_mm.checkpoint import load_weights_only
+from genseg_mm.config_file import read_config_file
+from genseg_mm.launch.config import CfgOptions, override_config
 
 _PARTS = ('state_dict', 'ema_state_dict', 'optimizer', 'param_schedulers')
 _CLOCKS = ('train/time', 'train/data_time')
@@ -74,10 +72,10 @@ def train(
 
 
 def differences(first: str | Path, second: str | Path) -> dict[str, float]:
-    """Largest difference of each number of two checkpoints, by name; infinite where one has no counterpart, or
-    is no number and its counterpart is one.
+    """Largest difference of each number of two checkpoints, by name.
 
-    Compared are weights, their moving average, optimizer, schedules and every logged loss.
+    Infinite where one has no counterpart, or is no number and its counterpart is one. Compared are weights, their
+    moving average, optimizer, schedules and every logged loss.
     """
     states = [dict(_numbers_of(_compared(load_weights_only(str(file))))) for file in (first, second)]
     return {

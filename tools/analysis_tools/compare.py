@@ -75,7 +75,7 @@ def _check_benchmark(sides: tuple[ComparedModel, ComparedModel]) -> None:
     prints = [side.record and side.record.dataset['fingerprint'] for side in sides]
     if None not in prints and prints[0] != prints[1]:
         print(
-            'warning: the files of the two data sets are not the same (other fingerprint); what is compared are items '
+            'warning: the files of the two datasets are not the same (other fingerprint); what is compared are items '
             'of equal names',
             file=sys.stderr,
         )

@@ -9,7 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import Any, Self
 
 import torch
 from mmengine.registry import DATASETS
@@ -356,7 +356,7 @@ class SavedBytes:
         self._kept: dict[int, torch.UntypedStorage] = {}
         self._hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, lambda tensor: tensor)
 
-    def __enter__(self) -> 'SavedBytes':
+    def __enter__(self) -> Self:
         self._hooks.__enter__()
         return self
 

@@ -7,15 +7,12 @@ suppression. The rows that are printed are those of the public benchmark's eval_
 """
 
 import json
-import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-from genseg_mm.evaluation.edges.edge_matching import MAX_DISTANCE  # noqa: E402
-from genseg_mm.evaluation.edges.edge_scores import evaluate_edge_folder  # noqa: E402
-from genseg_mm.launch import ToolParser, run_tool  # noqa: E402
+from genseg_mm.evaluation.edges.edge_matching import MAX_DISTANCE
+from genseg_mm.evaluation.edges.edge_scores import evaluate_edge_folder
+from genseg_mm.launch import ToolParser, run_tool
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
-"""GenMask's premise on any autoencoder: latents of masks are linearly separable, robust to noise and sharply
-distributed; those of pictures are not (arXiv 2603.23906, the section on latents of masks).
+"""GenMask's premise on any autoencoder (arXiv 2603.23906, the section on latents of masks).
+
+Latents of masks are linearly separable, robust to noise and sharply distributed; those of pictures are not.
 
     python tools/analysis_tools/latent_premise.py configs/_base_/models/genmask_sana_tiny.py
     python tools/analysis_tools/latent_premise.py configs/genmask/refcoco.py --data configs/genmask/refcoco.py \\
@@ -12,7 +13,6 @@ latents are decoded as they are), a linear map from each cell to its pixels as c
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,26 +20,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-import genseg_mm  # noqa: E402, F401
-from genseg_mm.functional.flow_matching import noisy_latents  # noqa: E402
-from genseg_mm.functional.latent_statistics import (  # noqa: E402
+from genseg_mm.functional.flow_matching import noisy_latents
+from genseg_mm.functional.latent_statistics import (
     best_threshold,
     overall_iou,
     principal_components,
     sharpness,
 )
-from genseg_mm.launch import ToolParser, run_tool  # noqa: E402
-from genseg_mm.launch.config import CfgOptions  # noqa: E402
-from genseg_mm.launch.latent_data import (  # noqa: E402
+from genseg_mm.launch import ToolParser, run_tool
+from genseg_mm.launch.config import CfgOptions
+from genseg_mm.launch.latent_data import (
     MaskPictures,
     read_codec,
     read_mask_pictures,
 )
-from genseg_mm.models.latent_codec import LatentCodec  # noqa: E402
-from genseg_mm.models.latent_probe import LatentProbe  # noqa: E402
-from genseg_mm.models.mask_head import GenerativeMaskHead  # noqa: E402
+from genseg_mm.models.latent_codec import LatentCodec
+from genseg_mm.models.latent_probe import LatentProbe
+from genseg_mm.models.mask_head import GenerativeMaskHead
 
 SIGMAS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 SHOWN = (0.0, 0.3, 0.5, 0.7, 0.9)

@@ -1,4 +1,4 @@
-"""Seconds and memory of one prompt on a large photograph: python tools/analysis_tools/measure_large_photo.py
+"""Seconds and memory of one prompt on a large photograph.
 
     python tools/analysis_tools/measure_large_photo.py --size 3000x4000 [--models unet mae]
 
@@ -15,11 +15,9 @@ import sys
 import time
 from pathlib import Path
 
+from genseg_mm.launch import ToolParser, run_tool
+
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(1, str(ROOT))
-
-from genseg_mm.launch import ToolParser, run_tool  # noqa: E402
-
 MODELS = dict(
     unet=('gen2seg/gen2seg_unet_shapes_long_tiny', 'gen2seg_unet_shapes', ('point', 'box', 'automatic')),
     mae=('gen2seg/gen2seg_mae_shapes_long_tiny', 'gen2seg_mae_shapes', ('point', 'box', 'automatic')),

@@ -12,13 +12,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from mmengine.config import Config
 
-from mmengine.config import Config  # noqa: E402
-
-from genseg_mm.config_file import read_config_file  # noqa: E402
-from genseg_mm.launch import ToolParser, run_tool  # noqa: E402
-from genseg_mm.launch.config import CfgOptions, override_config  # noqa: E402
+from genseg_mm.config_file import read_config_file
+from genseg_mm.launch import ToolParser, run_tool
+from genseg_mm.launch.config import CfgOptions, override_config
 
 SUFFIXES = ('.py', '.json', '.yml', '.yaml')
 

@@ -1,4 +1,4 @@
-"""Encodes pictures, masks and prompts of a config's data sets once, with its frozen encoders, to disk.
+"""Encodes pictures, masks and prompts of a config's datasets once, with its frozen encoders, to disk.
 
     python tools/dataset_tools/cache_encodings.py CONFIG --out caches/refcoco [--split train] [--what image mask prompt]
 
@@ -11,48 +11,46 @@ import argparse
 import itertools
 import os
 import signal
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 if __name__ == '__main__':
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # while the imports run
 
-import torch  # noqa: E402
-from mmengine.config import Config  # noqa: E402
-from mmengine.runner import set_random_seed  # noqa: E402
-from rich.progress import (  # noqa: E402
+import torch
+from mmengine.config import Config
+from mmengine.runner import set_random_seed
+from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
     TextColumn,
     TimeRemainingColumn,
 )
-from torch import Tensor, nn  # noqa: E402
-from torch.utils.data import DataLoader  # noqa: E402
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
-from genseg_mm.checkpoint import load_weights_only, model_weights  # noqa: E402
-from genseg_mm.datasets.encodings.cached_encodings import image_item, mask_item, prompt_content  # noqa: E402
-from genseg_mm.datasets.encodings.encoding_cache import (  # noqa: E402
+from genseg_mm.checkpoint import load_weights_only, model_weights
+from genseg_mm.datasets.encodings.cached_encodings import image_item, mask_item, prompt_content
+from genseg_mm.datasets.encodings.encoding_cache import (
     KINDS,
     EncodingCacheWriter,
     content_key,
 )
-from genseg_mm.datasets.encodings.items_to_encode import ItemsToEncode  # noqa: E402
-from genseg_mm.launch import ToolParser, run_tool  # noqa: E402
-from genseg_mm.launch.config import CfgOptions  # noqa: E402
-from genseg_mm.launch.dataset_parts import (  # noqa: E402
+from genseg_mm.datasets.encodings.items_to_encode import ItemsToEncode
+from genseg_mm.launch import ToolParser, run_tool
+from genseg_mm.launch.config import CfgOptions
+from genseg_mm.launch.dataset_parts import (
     SPLITS,
     dataset_parts,
     read_dataset_config,
 )
-from genseg_mm.models.cached_inputs import encoder_manifest  # noqa: E402
-from genseg_mm.models.mask_head import GenerativeMaskHead  # noqa: E402
-from genseg_mm.registry import MODELS  # noqa: E402
-from genseg_mm.stopping import StoppedBySignal  # noqa: E402
+from genseg_mm.models.cached_inputs import encoder_manifest
+from genseg_mm.models.mask_head import GenerativeMaskHead
+from genseg_mm.registry import MODELS
+from genseg_mm.stopping import StoppedBySignal
 
 DTYPES = dict(bfloat16=torch.bfloat16, float16=torch.float16, float32=torch.float32)
 SAVE_EVERY = 120.0  # seconds: what a kill can cost at most, beside a full shard

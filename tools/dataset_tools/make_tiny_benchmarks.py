@@ -13,15 +13,12 @@ import hashlib
 import json
 import os
 import runpy
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-from genseg_mm.files import read_json  # noqa: E402
-from genseg_mm.launch import ToolParser, run_tool  # noqa: E402
+from genseg_mm.files import read_json
+from genseg_mm.launch import ToolParser, run_tool
 
 # name of the maker -> subfolder that it writes into
 MAKERS = dict(

@@ -7,16 +7,13 @@ Pictures are JPEG, landscape and portrait; the ground truth is MATLAB's cell arr
 pixel in places, and some see parts that others do not. Folders hold a Thumbs.db each, as the published ones do.
 """
 
-import sys
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from scipy.io import savemat
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-from genseg_mm.launch import ToolParser, run_tool  # noqa: E402
+from genseg_mm.launch import ToolParser, run_tool
 
 NUM_SCENES = dict(train=3, val=2, test=4)
 FIRST_NUMBER = dict(train=100007, val=3096, test=2018)

@@ -15,16 +15,13 @@ import csv
 import io
 import json
 import runpy
-import sys
 import tarfile
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-from genseg_mm.launch import ToolParser, run_tool  # noqa: E402
+from genseg_mm.launch import ToolParser, run_tool
 
 REFCOCO = runpy.run_path(str(Path(__file__).with_name('make_tiny_refcoco.py')))
 SIZES = ((48, 64), (40, 56), (64, 48))  # (height, width) of the pictures that RefCOCO has not

@@ -8,15 +8,12 @@ an alpha channel, objects hide one another, and some hide another one wholly.
 """
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-from genseg_mm.launch import ToolParser, run_tool  # noqa: E402
+from genseg_mm.launch import ToolParser, run_tool
 
 SCENES_PER_FOLDER = 6
 SHAPES = ('sphere', 'cube', 'cylinder')

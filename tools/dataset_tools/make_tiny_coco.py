@@ -10,17 +10,14 @@ one pixel, and pictures of two sizes.
 """
 
 import json
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 from pycocotools import mask as mask_utils
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-from genseg_mm.datasets.instances.class_subsets import COCO_CLASSES  # noqa: E402
-from genseg_mm.launch import ToolParser, run_tool  # noqa: E402
+from genseg_mm.datasets.instances.class_subsets import COCO_CLASSES
+from genseg_mm.launch import ToolParser, run_tool
 
 # COCO's ids have gaps; the last category is not COCO's.
 NOT_USED = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)

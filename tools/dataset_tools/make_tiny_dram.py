@@ -7,16 +7,13 @@ It has what trips readers of the real files: two artists with a picture of the s
 are not evaluated, one class in several regions, two classes that touch, and a speck of three pixels.
 """
 
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-from genseg_mm.launch import ToolParser, run_tool  # noqa: E402
+from genseg_mm.launch import ToolParser, run_tool
 
 SIZE = (96, 128)
 IGNORED = 255

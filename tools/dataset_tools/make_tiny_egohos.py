@@ -6,16 +6,13 @@ It has what trips readers of the real files: roles in place of objects (one role
 hands hold), the folder ``contact``, files of macOS (``._*``) beside the others, and a picture with hands only.
 """
 
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-from genseg_mm.launch import ToolParser, run_tool  # noqa: E402
+from genseg_mm.launch import ToolParser, run_tool
 
 SIZE = (96, 128)
 LEFT, RIGHT, BY_LEFT, BY_RIGHT, BY_BOTH, SECOND_LEFT, SECOND_RIGHT = 1, 2, 3, 4, 5, 6, 7

@@ -8,12 +8,9 @@ bare number and ``[-1]``, a crowd region among the targets and polygons of two p
 
 import json
 import runpy
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-from genseg_mm.launch import ToolParser, run_tool  # noqa: E402
+from genseg_mm.launch import ToolParser, run_tool
 
 _SIBLING = Path(__file__).with_name('make_tiny_refcoco.py')
 

@@ -9,7 +9,6 @@ other HDF5 files beside the ids, and frames of the official split that were neve
 """
 
 import csv
-import sys
 from pathlib import Path
 
 import cv2
@@ -17,9 +16,7 @@ import h5py
 import numpy as np
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-from genseg_mm.launch import ToolParser, run_tool  # noqa: E402
+from genseg_mm.launch import ToolParser, run_tool
 
 # scene, partition, number of cameras, ids of the objects (-1: an object that nobody labelled)
 SCENES = (

@@ -9,7 +9,6 @@ where the file system has none).
 
 import json
 import os
-import sys
 from pathlib import Path
 
 import cv2
@@ -17,9 +16,7 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as mask_utils
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-from genseg_mm.launch import ToolParser, run_tool  # noqa: E402
+from genseg_mm.launch import ToolParser, run_tool
 
 SIZE = (96, 96)
 SUBSETS = ('antenna', 'branch', 'fence', 'hanger', 'log', 'wire')

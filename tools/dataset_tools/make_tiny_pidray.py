@@ -8,16 +8,13 @@ and, in version 2, one file for all test pictures.
 """
 
 import json
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 from pycocotools import mask as mask_utils
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-from genseg_mm.launch import ToolParser, run_tool  # noqa: E402
+from genseg_mm.launch import ToolParser, run_tool
 
 SIZE = (96, 128)
 CLASSES = (

@@ -8,16 +8,13 @@ and written answers for some training pictures.
 """
 
 import json
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-from genseg_mm.launch import ToolParser, run_tool  # noqa: E402
+from genseg_mm.launch import ToolParser, run_tool
 
 ORIENTATION, TURNED = 0x0112, 6  # EXIF: turn by 90 degrees clockwise to show
 

@@ -5,20 +5,17 @@
 
 It has what trips readers of the real files: outlines of two overlapping parts, two references to
 one object, objects that nobody refers to, names in ``refs`` that are no picture names, pictures of
-two sizes, and a pickle as Python 2 wrote it. The three data sets share the pictures and split them differently.
+two sizes, and a pickle as Python 2 wrote it. The three datasets share the pictures and split them differently.
 """
 
 import json
 import pickle
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-from genseg_mm.launch import ToolParser, run_tool  # noqa: E402
+from genseg_mm.launch import ToolParser, run_tool
 
 # Blue, green, red
 COLOURS = dict(red=(40, 40, 220), green=(50, 180, 50), blue=(220, 90, 30), yellow=(40, 220, 230))
@@ -63,7 +60,7 @@ SCENES = (
          [['red square', 'the right one', 'Square']]),
     )),
 )  # fmt: skip
-# Splits of the same six pictures in the other data sets; RefCOCOg's Google split divides the objects
+# Splits of the same six pictures in the other datasets; RefCOCOg's Google split divides the objects
 SPLITS = {
     'refcoco+/refs(unc).p': ('val', 'train', 'train', 'train', 'testA', 'testB'),
     'refcocog/refs(umd).p': ('train', 'train', 'train', 'test', 'val', 'train'),

@@ -7,7 +7,6 @@ share a colour here), more than 16 of them, both spellings of the folder of inst
 variations that the paper does not use, and class maps beside the instances.
 """
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,9 +14,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-from genseg_mm.launch import ToolParser, run_tool  # noqa: E402
+from genseg_mm.launch import ToolParser, run_tool
 
 SPELLINGS = {'Scene02': 'instancesegmentation'}  # any other scene: instanceSegmentation
 SCENES = ('Scene01', 'Scene02')

@@ -21,9 +21,7 @@ from pathlib import Path
 import numpy as np
 from mmengine.utils import ProgressBar
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-from genseg_mm.datasets.instances.hypersim_files import (  # noqa: E402
+from genseg_mm.datasets.instances.hypersim_files import (
     LAYOUTS,
     UNREADABLE,
     Counts,
@@ -32,9 +30,9 @@ from genseg_mm.datasets.instances.hypersim_files import (  # noqa: E402
     read_split,
     write_index,
 )
-from genseg_mm.datasets.instances.instance_map_files import read_instance_map  # noqa: E402
-from genseg_mm.files import parse_json, read_lines  # noqa: E402
-from genseg_mm.launch import ToolParser, run_tool  # noqa: E402
+from genseg_mm.datasets.instances.instance_map_files import read_instance_map
+from genseg_mm.files import parse_json, read_lines
+from genseg_mm.launch import ToolParser, run_tool
 
 NUM_NAMED = 20  # damaged files in the summary
 

@@ -18,20 +18,18 @@ from typing import Any
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-from genseg_mm.boundary_files import read_boundaries  # noqa: E402
-from genseg_mm.datasets.instances.instance_map_files import read_instance_map  # noqa: E402
-from genseg_mm.launch import ToolParser, run_tool, user_message  # noqa: E402
-from genseg_mm.launch.config import CfgOptions  # noqa: E402
-from genseg_mm.launch.dataset_parts import (  # noqa: E402
+from genseg_mm.boundary_files import read_boundaries
+from genseg_mm.datasets.instances.instance_map_files import read_instance_map
+from genseg_mm.launch import ToolParser, run_tool, user_message
+from genseg_mm.launch.config import CfgOptions
+from genseg_mm.launch.dataset_parts import (
     SPLITS,
     DatasetPart,
     RawLoader,
     dataset_parts,
     read_dataset_config,
 )
-from genseg_mm.launch.expected_items import differences, expected_items  # noqa: E402
+from genseg_mm.launch.expected_items import differences, expected_items
 
 # Files that are read after the picture, with what reads them
 LATER_FILES = dict(instance_map_path=read_instance_map, boundaries_path=read_boundaries)

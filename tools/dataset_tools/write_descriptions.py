@@ -5,7 +5,7 @@
 The first stage of GenMask's reasoning segmentation. CONFIG names the model in ``description_writer``, e.g.
 ``dict(type='genseg_mm.DescriptionWriter', model=dict(...), processor=...)``. The second stage reads OUT.json with the
 transform ``dict(type='genseg_mm.UseDescriptions', file='OUT.json')`` before ``TextPrompt``. Run again, it goes on where
-it stopped; with another model or template it refuses to mix. Data sets that draw a text at each access are
+it stopped; with another model or template it refuses to mix. Datasets that draw a text at each access are
 described with all of them; samples of the task 'image' need no description and are left out.
 """
 
@@ -14,27 +14,24 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from mmengine.utils import ProgressBar
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-from genseg_mm.datasets.encodings.items_to_encode import with_all_texts  # noqa: E402
-from genseg_mm.datasets.transforms.description_file import DescriptionFile, picture_name  # noqa: E402
-from genseg_mm.datasets.transforms.load_image import LoadImage  # noqa: E402
-from genseg_mm.launch import ToolParser, run_tool  # noqa: E402
-from genseg_mm.launch.config import CfgOptions  # noqa: E402
-from genseg_mm.launch.dataset_parts import (  # noqa: E402
+from genseg_mm.datasets.encodings.items_to_encode import with_all_texts
+from genseg_mm.datasets.transforms.description_file import DescriptionFile, picture_name
+from genseg_mm.datasets.transforms.load_image import LoadImage
+from genseg_mm.launch import ToolParser, run_tool
+from genseg_mm.launch.config import CfgOptions
+from genseg_mm.launch.dataset_parts import (
     SPLITS,
     dataset_parts,
     read_dataset_config,
 )
-from genseg_mm.registry import MODELS  # noqa: E402
-from genseg_mm.write_lock import WriteLock  # noqa: E402
+from genseg_mm.registry import MODELS
+from genseg_mm.write_lock import WriteLock
 
 SECONDS_BETWEEN_SAVES = 10
 

@@ -9,23 +9,20 @@ A colorer that started from a Stable Diffusion pipeline becomes a pipeline folde
 
 import argparse
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from mmengine.config import ConfigDict
 
-from mmengine.config import ConfigDict  # noqa: E402
-
-from genseg_mm import launch  # noqa: E402
-from genseg_mm.config_file import read_config_file  # noqa: E402
-from genseg_mm.inference.build_model import load_weights  # noqa: E402
-from genseg_mm.launch.config import CfgOptions, override_config  # noqa: E402
-from genseg_mm.models import Gen2Seg, MAEColorer, SDColorer  # noqa: E402
-from genseg_mm.models.colorers.released_folder import released_kind  # noqa: E402
-from genseg_mm.models.presets import AS_PUBLISHED, settings_for  # noqa: E402
-from genseg_mm.registry import MODELS  # noqa: E402
+from genseg_mm import launch
+from genseg_mm.config_file import read_config_file
+from genseg_mm.inference.build_model import load_weights
+from genseg_mm.launch.config import CfgOptions, override_config
+from genseg_mm.models import Gen2Seg, MAEColorer, SDColorer
+from genseg_mm.models.colorers.released_folder import released_kind
+from genseg_mm.models.presets import AS_PUBLISHED, settings_for
+from genseg_mm.registry import MODELS
 
 
 def parse_args() -> argparse.Namespace:

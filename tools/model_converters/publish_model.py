@@ -4,17 +4,14 @@ python tools/model_converters/publish_model.py CHECKPOINT OUT.safetensors [--hal
 """
 
 import argparse
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+import torch
+from safetensors.torch import save_file
 
-import torch  # noqa: E402
-from safetensors.torch import save_file  # noqa: E402
-
-from genseg_mm import __version__, launch  # noqa: E402
-from genseg_mm.checkpoint import load_weights_only, model_weights  # noqa: E402
-from genseg_mm.whole_files import whole_file  # noqa: E402
+from genseg_mm import __version__, launch
+from genseg_mm.checkpoint import load_weights_only, model_weights
+from genseg_mm.whole_files import whole_file
 
 
 def parse_args() -> argparse.Namespace:
