@@ -16,7 +16,7 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from genseg_mm.devices import checked_device
-from genseg_mm.files.whole_files import check_writable
+from genseg_mm.files import check_writable
 from genseg_mm.finite import check_finite
 from genseg_mm.inference.build_model import build_description_writer, build_model, chosen_weights, read_config
 from genseg_mm.inference.generation import PictureGeneration

@@ -12,7 +12,7 @@ from mmengine.registry import TRANSFORMS, DefaultScope
 from rich.progress import Progress
 
 from genseg_mm.dataset_configs import walk
-from genseg_mm.files.whole_files import check_writable, whole_file
+from genseg_mm.files import check_writable, whole_file
 from genseg_mm.inference.prompts import check_not_empty
 from genseg_mm.inference.results import check_display, draw_picture, save_picture, show_picture
 from genseg_mm.models import GenMask

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from genseg_mm import pictures
-from genseg_mm.files.whole_files import whole_file
+from genseg_mm.files import whole_file
 from genseg_mm.functional.point_prompting import prompt_settings
 from genseg_mm.inference.images import Job
 from genseg_mm.inference.prompts import Prompts
