@@ -29,22 +29,20 @@ from genseg_mm.inference.images import (
     read_jobs,
     run_in_order,
 )
-from genseg_mm.inference.prompts import Prompts, check_kinds, split_prompts
+from genseg_mm.inference.prompts import Prompts, check_options, is_set, split_prompts
 from genseg_mm.inference.results import (
     ColorMap,
     arrays_of,
     check_display,
-    check_settings,
     color_array,
     colored_sample,
     draw_prediction,
     generated_sample,
     instances_of,
-    is_set,
     save_picture,
     save_prediction,
     show_picture,
-)  # fmt: skip
+)
 from genseg_mm.models import GenMask
 from genseg_mm.models.coloring_segmentor import as_predictor
 from genseg_mm.models.network_size import checked_processing_size
@@ -233,7 +231,9 @@ class GenSegInferencer(PictureGeneration, BaseInferencer):
         names = [source.name for source in sources]
         prompts = split_prompts(names, is_single, points, point_labels, boxes, texts, is_folder(inputs))
         preprocess, forward, visualize, postprocess = self._dispatch_kwargs(**kwargs)
-        self._check_options(prompts, preprocess.get('describe'), **forward)
+        if preprocess.get('describe') and not self.takes_texts:
+            raise ValueError(f'describe is for the texts of GenMask, but got {type(self.model).__name__}')
+        check_options(prompts, self.takes_texts, **forward)
         if visualize.get('show'):
             check_display()
         jobs = run_in_order(
@@ -336,18 +336,6 @@ class GenSegInferencer(PictureGeneration, BaseInferencer):
     def _init_pipeline(self, cfg: Config) -> NetworkPipeline:
         return NetworkPipeline(self.model, cfg, self.scope)
 
-    def _check_options(
-        self,
-        prompts: Sequence[Prompts],
-        describe: bool | None,
-        automatic: bool | dict | None = None,
-        prompting: dict | None = None,
-    ) -> None:
-        if describe and not self.takes_texts:
-            raise ValueError(f'describe is for the texts of GenMask, but got {type(self.model).__name__}')
-        check_kinds(prompts, self.takes_texts, is_set(automatic) or is_set(prompting))
-        check_settings(automatic, prompting)
-
     def _check_generates(self, *others: Any) -> None:
         if any(is_set(option) for option in others):
             raise ValueError("task='generate' takes texts, but got inputs, prompts or options of task 'segment'")
@@ -399,7 +387,7 @@ class GenSegInferencer(PictureGeneration, BaseInferencer):
         prompts = split_prompts([job.source.name], True, points, point_labels, boxes)[0]
         if prompts.has_geometry == is_set(automatic):
             raise ValueError('prompt needs either points or boxes, or automatic=True')
-        check_settings(automatic, prompting)
+        check_options([prompts], False, automatic, prompting)
         prompts.check(job.source.name, job.image.shape[:2])
         found = instances_of(self.model, colors, network_map, prompts, job.source.name, automatic, prompting)
         return arrays_of(found)

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from genseg_mm.files import check_texts
-from genseg_mm.functional.point_prompting import check_prompts
+from genseg_mm.functional.point_prompting import check_prompts, prompt_settings
+from genseg_mm.models.automatic_instances import settings_of
 
 
 @dataclass(frozen=True)
@@ -83,21 +84,36 @@ def split_prompts(
     return prompts
 
 
-def check_kinds(prompts: Sequence[Prompts], takes_texts: bool, has_settings: bool) -> None:
-    """Raises ValueError for prompts that the model does not take.
+def check_options(
+    prompts: Sequence[Prompts],
+    takes_texts: bool,
+    automatic: bool | dict | None = None,
+    prompting: dict | None = None,
+) -> None:
+    """Raises ValueError for prompts and settings that the model does not take, before it runs.
 
     Args:
         prompts: Of all images.
         takes_texts: Whether the model is GenMask, not Gen2Seg.
-        has_settings: Whether settings of Gen2Seg's prompting, or automatic instances, were asked for.
+        automatic: Whether Gen2Seg is to find instances without prompts, or settings of that.
+        prompting: Settings of Gen2Seg's prompting.
     """
     has_texts = [one.texts is not None for one in prompts]
     if not takes_texts and any(has_texts):
         raise ValueError('Gen2Seg takes points, boxes or no prompt, but got texts, which GenMask takes')
-    if takes_texts and (has_settings or any(one.has_geometry for one in prompts)):
+    if takes_texts and (is_set(automatic) or is_set(prompting) or any(one.has_geometry for one in prompts)):
         raise ValueError('GenMask takes texts, but got points, boxes, automatic or prompting, which Gen2Seg takes')
     if takes_texts and not all(has_texts):
         raise ValueError("GenMask needs texts, an expression or a list for each image, such as 'the red ring'")
+    settings_of(automatic)
+    if prompting is not None and not isinstance(prompting, dict):
+        raise ValueError(f'prompting: expected a dict of settings or None, but got {prompting!r}')
+    prompt_settings(**(prompting or {}))
+
+
+def is_set(option: Any) -> bool:
+    """Whether an option that takes True or settings is on: an empty dict means with default settings."""
+    return option is not None and option is not False
 
 
 def _read(name: str, points: Any, point_labels: Any, boxes: Any, texts: Any) -> Prompts:

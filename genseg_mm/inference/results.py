@@ -17,10 +17,9 @@ from torch import Tensor
 
 from genseg_mm import pictures
 from genseg_mm.files import whole_file
-from genseg_mm.functional.point_prompting import prompt_settings
 from genseg_mm.inference.images import Job
-from genseg_mm.inference.prompts import Prompts
-from genseg_mm.models.automatic_instances import as_instances, settings_of
+from genseg_mm.inference.prompts import Prompts, is_set
+from genseg_mm.models.automatic_instances import as_instances
 from genseg_mm.models.map_prompting import MapPrompting
 
 _SMALLEST = 256  # longer side of a picture, in pixels: smaller images are enlarged, or points would cover them
@@ -93,19 +92,6 @@ def instances_of(
     except ValueError as error:
         raise ValueError(f'{name}: {error}') from error
     return as_instances(torch.zeros(0, *colors.shape[1:], dtype=torch.bool), torch.zeros(0))
-
-
-def check_settings(automatic: Any, prompting: Any) -> None:
-    """Raises ValueError, before the network runs, for settings of a call that its colour map could not take."""
-    settings_of(automatic)
-    if prompting is not None and not isinstance(prompting, dict):
-        raise ValueError(f'prompting: expected a dict of settings or None, but got {prompting!r}')
-    prompt_settings(**(prompting or {}))
-
-
-def is_set(option: Any) -> bool:
-    """Whether an option that takes True or settings is on: an empty dict means with default settings."""
-    return option is not None and option is not False
 
 
 def arrays_of(result: SegDataSample | InstanceData) -> dict[str, Any]:
