@@ -70,6 +70,7 @@ MOVED = {
     'genseg_mm.inference.network_pipeline': 'genseg_mm.inference.images',
     'genseg_mm.inference.predictions': 'genseg_mm.inference.results',
     'genseg_mm.boundary_files': 'genseg_mm.files.arrays',
+    'genseg_mm.models.network_size': 'genseg_mm.network_sizes',
 }
 
 

@@ -1,4 +1,8 @@
-"""From the size of a picture to the size that a network takes it at; shared by models and transforms."""
+"""From the size of a picture to the size that a network takes it at.
+
+A model or colorer says its size in one place, a method ``network_resize()``: keyword arguments of the transform
+``NetworkResize``. Colorers take ``network_resize(size=None)``, a ``processing_size`` in place of their own.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,6 +11,7 @@ from genseg_mm.image_headers import MAX_PIXELS_VARIABLE, max_pixels
 from genseg_mm.registry import class_name
 
 Size = tuple[int, int]
+NATIVE = 0  # a processing size: pictures keep theirs
 
 
 def network_sizes(
@@ -55,6 +60,57 @@ def is_network_resize(transform: Any) -> bool:
         and isinstance(transform['type'], (str, type))
         and class_name(transform['type']) == 'NetworkResize'
     )
+
+
+def network_resize_of(model: Any) -> dict[str, Any] | None:
+    """Settings of ``NetworkResize`` for a model's pictures.
+
+    Those of its ``network_resize()``; segmentors of mmseg work at the ``img_size`` of their backbone or the
+    ``size_divisor`` of their preprocessor.
+
+    Args:
+        model: A built model or colorer.
+
+    Returns:
+        Keyword arguments, or None for a model that takes pictures as they are (controls, any module).
+    """
+    if hasattr(model, 'network_resize'):
+        return model.network_resize()
+    size = getattr(getattr(model, 'backbone', None), 'img_size', None)
+    if size is not None:
+        return dict(size=(size, size) if isinstance(size, int) else tuple(map(int, size)))
+    divisor = getattr(getattr(model, 'data_preprocessor', None), 'size_divisor', None)
+    return dict(multiples=(divisor, divisor)) if divisor else None
+
+
+def checked_processing_size(size: Any) -> int | tuple[int, int] | None:
+    """A ``processing_size`` of a config or command line, or a ValueError.
+
+    Args:
+        size: None (as the network wants), 0 (the picture's own size), the longer side, or (height, width).
+    """
+    if size is None or (isinstance(size, int) and not isinstance(size, bool) and size >= 0):
+        return size
+    if isinstance(size, list | tuple) and [type(side) for side in size] == [int, int] and min(size) > 0:
+        return tuple(size)
+    raise ValueError(
+        'processing_size must be the longer side in pixels, (height, width), 0 for the own size of a picture, or None '
+        f'for what the network asks for, but got {size!r}'
+    )
+
+
+def resize_to(size: int | tuple[int, int], multiples: Sequence[int] | int, **how: Any) -> dict[str, Any]:
+    """Settings of ``NetworkResize`` for a processing size.
+
+    Args:
+        size: The longer side, 0, or (height, width).
+        multiples: Of the sides.
+        how: ``pad``, ``method``, ``whole``.
+    """
+    if isinstance(size, int):
+        multiples = (multiples, multiples) if isinstance(multiples, int) else tuple(multiples)
+        return dict(longer_side=size, multiples=multiples, **how)
+    return dict(size=tuple(size), **{key: value for key, value in how.items() if key != 'pad'})
 
 
 def _sizes(

@@ -19,8 +19,8 @@ class Recorder(nn.Module):
         super().__init__()
         self.stride, self.seen = stride, []
 
-    def preferred_size(self, height: int, width: int) -> tuple[int, int]:
-        return height // self.stride * self.stride, width // self.stride * self.stride
+    def network_resize(self, size: int | None = None) -> dict:
+        return dict(longer_side=size or 0, multiples=(self.stride, self.stride))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         self.seen.append(tuple(images.shape))

@@ -13,11 +13,12 @@ from torch.nn import functional as F
 
 from genseg_mm.benchmarking.effective_config import effective_config, fill_network_size, read_model_config
 from genseg_mm.benchmarking.model_list import ModelEntry
+from genseg_mm.datasets.transforms import NetworkResize
 from genseg_mm.functional.point_prompting import masks_from_points
 from genseg_mm.inferencers import GenSegInferencer
 from genseg_mm.launch.user_errors import user_message
 from genseg_mm.models import Gen2Seg, MAEColorer, load_released
-from genseg_mm.models.network_size import network_resize_of
+from genseg_mm.network_sizes import network_resize_of
 from genseg_mm.registry import TRANSFORMS
 
 sys.path.append(str(Path(__file__).parent / 'models'))  # pytest adds it only with the tests in it
@@ -135,7 +136,7 @@ def test_without_the_key_768_and_any_other_size_by_hand(folders: dict[str, Path]
     image = photo(12, 50)
     model = load_released(str(folders['sd']))
     assert network_resize_of(model) == dict(longer_side=768, multiples=(8, 8), pad=True, whole=False)
-    assert model.preferred_size(480, 640) == (576, 768)
+    assert NetworkResize(**model.network_resize()).sizes(480, 640)[1] == (576, 768)
     infer = GenSegInferencer(model, show_progress=False)
     expected = published_sd(folders['sd'], image, 768)
     largest, mean = difference(infer, image, expected)
@@ -218,7 +219,7 @@ def test_one_preset_for_python_benchmarks_and_configs(folders: dict[str, Path]):
             assert network_resize_of(model) == network_resize_of(by_python)
         fill_network_size(cfg, by_benchmark)
         resize = TRANSFORMS.build(dict(cfg.test_dataloader.dataset.pipeline[0]))
-        assert resize.sizes(300, 200)[1] == by_python.preferred_size(300, 200)
+        assert resize.sizes(300, 200)[1] == NetworkResize(**by_python.network_resize()).sizes(300, 200)[1]
         by_suite = read_model_config(replace(entry, settings=dict(processing_size=0)))[0].model
         assert (by_suite.processing_size, by_suite.preset) == (0, 'as_published')
         changed = Gen2Seg(colorer=colorer, preset='as_published', output='float', processing_size=0)

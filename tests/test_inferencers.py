@@ -165,8 +165,8 @@ def test_size_of_the_network():
     image = rng.integers(0, 256, (21, 34, 3)).astype(np.uint8)
     infer = inferencer(stride=8)
     (prediction,) = infer(bgr(image))['predictions']
-    assert infer.model.colorer.seen == [(1, 3, 16, 32)]
-    small = Image.fromarray(image).resize((32, 16), Image.Resampling.BILINEAR)
+    assert infer.model.colorer.seen == [(1, 3, 24, 32)]
+    small = Image.fromarray(image).resize((32, 24), Image.Resampling.BILINEAR)
     small = torch.tensor(np.asarray(small)).permute(2, 0, 1).float()
     expected = F.interpolate(stretch_colors(small)[None], size=(21, 34), mode='bilinear')[0]
     assert np.abs(prediction['color_map'] - expected.permute(1, 2, 0).numpy()).max() < 1e-3

@@ -4,9 +4,9 @@ import pytest
 from mmengine.config import ConfigDict
 from torch import nn
 
+from genseg_mm.dataset_configs import fill_network_resize
 from genseg_mm.datasets.transforms import NetworkResize
-from genseg_mm.launch.network_size import fill_network_resize
-from genseg_mm.network_sizes import network_sizes
+from genseg_mm.network_sizes import network_resize_of, network_sizes
 
 
 def test_multiples_round_halves_up_or_are_padded():
@@ -43,3 +43,16 @@ def test_the_model_fills_the_transform_however_a_config_names_it(kind: str | typ
     assert part.pipeline == [dict(type=kind, size=(32, 48)), given, dict(type='X')]
     (part,) = fill_network_resize(loader, None).dataset.datasets
     assert part.pipeline == [given, dict(type='X')]
+
+
+def test_models_of_others_say_their_size_by_backbone_or_preprocessor():
+    model = nn.Module()
+    assert network_resize_of(model) is None
+    model.data_preprocessor = nn.Module()
+    model.data_preprocessor.size_divisor = 32
+    assert network_resize_of(model) == dict(multiples=(32, 32))
+    model.backbone = nn.Module()
+    model.backbone.img_size = 224
+    assert network_resize_of(model) == dict(size=(224, 224))
+    model.backbone.img_size = [96, 128]
+    assert network_resize_of(model) == dict(size=(96, 128))

@@ -317,7 +317,7 @@ class NetworkPipeline:
         elif self.resize and not self.size_by_hand:
             resizes = self.resize
         else:
-            wanted = network_resize_of(self.model, shape)
+            wanted = network_resize_of(self.model)
             resizes = [] if wanted is None else [NetworkResize(**wanted)]
         for transform in resizes:
             results = transform(results)

@@ -12,7 +12,7 @@ from genseg_mm.models.coloring_head import InstanceColoringHead
 from genseg_mm.models.gen2seg import Gen2Seg
 from genseg_mm.models.genmask import GenMask
 from genseg_mm.models.map_prompting import MapPrompting
-from genseg_mm.models.network_size import network_resize_of, resize_to
+from genseg_mm.network_sizes import network_resize_of, resize_to
 
 
 class ColoringSegmentor(MapPrompting, BaseModel):

@@ -18,16 +18,16 @@ from genseg_mm.models.color_scale import check_color_scale, check_stretch, extre
 from genseg_mm.models.losses import coloring_losses
 from genseg_mm.models.map_prompting import MapPrompting
 from genseg_mm.models.mmseg_api import refuse_mmseg_settings
-from genseg_mm.models.network_size import NetworkSizeMixin, checked_processing_size, network_resize_of
 from genseg_mm.models.presets import settings_for
 from genseg_mm.models.semantic_maps import add_semantic_maps
+from genseg_mm.network_sizes import checked_processing_size, network_resize_of
 from genseg_mm.registry import MODELS
 
 OUTPUTS = ('float', 'picture')
 
 
 @MODELS.register_module()
-class Gen2Seg(NetworkSizeMixin, MapPrompting, GenSegModel):
+class Gen2Seg(MapPrompting, GenSegModel):
     """Colours every instance of an image in one flat colour.
 
     Masks are read off the map: those of point and box prompts, or all instances without a prompt.

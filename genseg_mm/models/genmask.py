@@ -12,7 +12,6 @@ from genseg_mm.functional.flow_matching import euler_solve
 from genseg_mm.models.base import GenSegModel
 from genseg_mm.models.cached_inputs import read_cached, read_cached_masks
 from genseg_mm.models.mmseg_api import refuse_mmseg_settings
-from genseg_mm.models.network_size import NATIVE, NetworkSizeMixin, checked_processing_size, resize_to
 from genseg_mm.models.picture_generation import (
     check_guidance,
     checked_settings,
@@ -24,11 +23,12 @@ from genseg_mm.models.picture_generation import (
 from genseg_mm.models.prompt_encoders import PromptEmbeddings
 from genseg_mm.models.seeded_noise import draw_noise, seeded_generator, training_generators
 from genseg_mm.models.semantic_maps import semantic_map
+from genseg_mm.network_sizes import NATIVE, checked_processing_size, resize_to
 from genseg_mm.registry import MODELS
 
 
 @MODELS.register_module()
-class GenMask(NetworkSizeMixin, GenSegModel):
+class GenMask(GenSegModel):
     """Generates a black-and-white mask from image and text, trained jointly with text-to-image generation.
 
     A sample's task comes from its metainfo: 'mask' (referring segmentation: the image is a condition, the

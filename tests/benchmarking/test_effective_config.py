@@ -102,26 +102,20 @@ def test_several_sizes_in_one_test_set_are_refused():
         effective_config(own, BENCHMARK)
 
 
-class Colorer(nn.Module):
-    def __init__(self, square: int | None) -> None:
-        super().__init__()
-        self.square = square
-
-    def preferred_size(self, height: int, width: int) -> tuple[int, int]:
-        return (self.square,) * 2 if self.square else (max(height // 8, 1) * 8, max(width // 4, 1) * 4)
-
-
 class Model(nn.Module):
-    def __init__(self, square: int | None) -> None:
+    def __init__(self, **resize: object) -> None:
         super().__init__()
-        self.colorer = Colorer(square)
+        self.resize = resize
+
+    def network_resize(self) -> dict:
+        return self.resize
 
 
 @pytest.mark.parametrize(
     'model, expected',
     [
-        (Model(224), [dict(type='genseg_mm.NetworkResize', size=(224, 224))]),
-        (Model(None), [dict(type='genseg_mm.NetworkResize', multiples=(8, 4))]),
+        (Model(size=(224, 224)), [dict(type='genseg_mm.NetworkResize', size=(224, 224))]),
+        (Model(multiples=(8, 4)), [dict(type='genseg_mm.NetworkResize', multiples=(8, 4))]),
         (nn.Linear(1, 1), []),
         (None, []),
     ],

@@ -110,16 +110,15 @@ def test_unet_folder_loads_in_diffusers(tmp_path: Path):
     assert torch.equal(colorer(batch), expected)
 
 
-def test_unet_preferred_size():
-    """The longer side to the size of the training (sample_size patches); without one, the picture's own."""
+def test_unet_works_at_the_size_of_its_training():
+    """The longer side to sample_size patches; without one, the picture's own."""
     assert UNET['sample_size'] == 16
-    assert UNetColorer(UNET).preferred_size(64, 32) == (32, 16)
-    assert UNetColorer(UNET).preferred_size(8, 21) == (12, 32)
-    native = UNetColorer({**UNET, 'sample_size': None}, patch_size=4)
-    assert native.preferred_size(61, 98) == (60, 100)
+    assert UNetColorer(UNET).network_resize() == dict(longer_side=32, multiples=(2, 2))
     assert UNetColorer(UNET).network_resize(0) == dict(longer_side=0, multiples=(2, 2))
-    with pytest.raises(ValueError, match=r'must be positive, but got \(0, 4\)'):
-        UNetColorer(UNET).preferred_size(0, 4)
+    oblong = UNetColorer({**UNET, 'sample_size': [12, 16]})
+    assert oblong.network_resize() == dict(size=(24, 32))
+    native = UNetColorer({**UNET, 'sample_size': None}, patch_size=4)
+    assert native.network_resize() == dict(longer_side=0, multiples=(4, 4))
 
 
 def test_unet_gradient_checkpointing_changes_no_number():

@@ -162,8 +162,7 @@ def test_config_or_pretrained(arguments: dict):
         MAEColorer(**arguments)
 
 
-def test_preferred_size_is_the_models_own(mae: MAEColorer):
-    assert mae.preferred_size(480, 640) == (32, 32)
+def test_size_of_the_network_is_the_models_own(mae: MAEColorer):
     assert mae.network_resize() == dict(size=(32, 32), method='bilinear')
 
 

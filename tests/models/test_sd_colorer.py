@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from tiny_released import SCHEDULER, UNET, VAE, images, make_sd_folder
 from torch.testing import assert_close
 
+from genseg_mm.datasets.transforms import NetworkResize
 from genseg_mm.models import Gen2Seg, SDColorer
 from genseg_mm.models.colorers.sd_colorer import clean_latents
 
@@ -207,11 +208,12 @@ def test_another_autoencoder():
     assert_close(colorer.train()(batch), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_preferred_size_and_wrong_size(folder: Path):
+def test_size_of_the_network_and_wrong_size(folder: Path):
     colorer = SDColorer(str(folder))
-    assert colorer.preferred_size(480, 640) == (576, 768)  # no key in model_index.json
-    assert colorer.preferred_size(427, 636) == (520, 768)  # 515 rows and 5 of padding
-    assert colorer.preferred_size(4000, 3000) == (768, 576)
+    resize = NetworkResize(**colorer.network_resize())
+    assert resize.sizes(480, 640)[1] == (576, 768)  # no key in model_index.json
+    assert resize.sizes(427, 636)[1] == (520, 768)  # 515 rows and 5 of padding
+    assert resize.sizes(4000, 3000)[1] == (768, 576)
     with pytest.raises(ValueError, match=r'multiples of 8 .* got \(64, 60\)'):
         colorer(images(64, 60))
 

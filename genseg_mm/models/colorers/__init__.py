@@ -4,7 +4,7 @@ A colorer is any module with ``forward(images (N, 3, H, W) in [-1, 1], RGB) -> r
 W)``. What the raw numbers mean as colours in [0, 255] is decided in one place,
 :func:`~genseg_mm.models.color_scale.normalize_colors`. Those here also have
 ``network_resize(size=None)``, how pictures are brought to the size that they work at (see
-:mod:`genseg_mm.models.network_size`), and ``save_pretrained(folder)``.
+:mod:`genseg_mm.network_sizes`), and ``save_pretrained(folder)``.
 """
 
 from genseg_mm.models.colorers.mae_colorer import (

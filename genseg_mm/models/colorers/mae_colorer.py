@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from genseg_mm.models.colorers.patches import check_patches
 from genseg_mm.models.colorers.released_folder import find_mae, read_preprocessor
-from genseg_mm.models.network_size import NetworkSizeMixin, resize_to
 from genseg_mm.models.pretrained_parts import load_part
+from genseg_mm.network_sizes import resize_to
 from genseg_mm.registry import MODELS
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -22,7 +22,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @MODELS.register_module()
-class MAEColorer(NetworkSizeMixin, BaseModule):
+class MAEColorer(BaseModule):
     """transformers' ViT-MAE as a colorer: encoder and decoder, nothing masked (gen2seg, Section 3).
 
     Exactly one of ``config`` and ``pretrained`` is given. The layers are called one after the other

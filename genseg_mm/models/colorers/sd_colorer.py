@@ -16,8 +16,8 @@ from genseg_mm.models.colorers.released_folder import (
     read_scheduler,
 )
 from genseg_mm.models.latent_codec import LatentCodec
-from genseg_mm.models.network_size import NATIVE, NetworkSizeMixin, resize_to
 from genseg_mm.models.pretrained_parts import reading
+from genseg_mm.network_sizes import NATIVE, resize_to
 from genseg_mm.registry import MODELS
 
 PREDICTION_TYPES = ('v_prediction', 'epsilon', 'sample')
@@ -33,7 +33,7 @@ SD2_SCHEDULER = dict(
 
 
 @MODELS.register_module()
-class SDColorer(NetworkSizeMixin, BaseModule):
+class SDColorer(BaseModule):
     """Stable Diffusion's UNet as a colorer: the image latent alone in, one step, decoded.
 
     The VAE encodes the image (mode of the posterior, times ``scaling_factor``), the UNet gets this

@@ -8,12 +8,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from genseg_mm.models.colorers.patches import check_patches
-from genseg_mm.models.network_size import NATIVE, NetworkSizeMixin, resize_to
+from genseg_mm.network_sizes import NATIVE, resize_to
 from genseg_mm.registry import MODELS
 
 
 @MODELS.register_module()
-class UNetColorer(NetworkSizeMixin, BaseModule):
+class UNetColorer(BaseModule):
     """diffusers' conditional UNet as a one-step colorer on a fixed invertible latent.
 
     The graph is that of gen2seg's Stable Diffusion colorer (image latent alone as input, fixed last
@@ -69,11 +69,17 @@ class UNetColorer(NetworkSizeMixin, BaseModule):
 
         Args:
             size: The longer side, up or down, 0 for the own size of a picture, (height, width); None: the size that the
-                config's ``sample_size`` (in patches) says it is trained at, else the picture's own.
+                config's ``sample_size`` (in patches, one number or height and width) says it is trained at, else the
+                picture's own.
         """
         if size is None:
             trained = self.unet.config.sample_size
-            size = trained * self.patch_size if isinstance(trained, int) else NATIVE
+            if trained is None:
+                size = NATIVE
+            elif isinstance(trained, int):
+                size = trained * self.patch_size
+            else:
+                size = tuple(side * self.patch_size for side in trained)
         return resize_to(size, self.patch_size)
 
     def forward(self, images: Tensor) -> Tensor:
