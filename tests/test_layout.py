@@ -154,7 +154,7 @@ READERS = {
     'genseg_mm/files/texts.py': 'the one place',
     'genseg_mm/files/pickles.py': 'the one place for pickles',
     'genseg_mm/files/write_lock.py': 'the line with which a lock is signed',
-    'genseg_mm/datasets/encodings/encoding_cache.py': 'lines of its own, of which a killed writer may leave half a one',
+    'genseg_mm/datasets/encoding_cache.py': 'lines of its own, of which a killed writer may leave half a one',
     'genseg_mm/leaderboard/reported_rows.py': 'tables of the package itself',
     'genseg_mm/leaderboard/page/document.py': 'files of the package itself',
 }
@@ -182,5 +182,5 @@ def test_files_are_read_in_one_way():
         for place in raw_readings(file)
     ]
     # What goes through JSON to become plain values, without a file.
-    assert [place.partition(':')[0] for place in found] == ['genseg_mm/datasets/transforms/description_file.py']
+    assert [place.partition(':')[0] for place in found] == ['genseg_mm/datasets/transforms/referring.py']
     assert raw_readings(PACKAGE / 'leaderboard' / 'reported_rows.py') != []

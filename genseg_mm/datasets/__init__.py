@@ -1,22 +1,18 @@
 """Datasets, transforms and samplers, by kind."""
 
-from genseg_mm.datasets.captions import CocoCaptionsDataset, ImageTextDataset
-from genseg_mm.datasets.edges import BSDS500Dataset, LoadBoundaries
-from genseg_mm.datasets.encodings import CachedEncodings
-from genseg_mm.datasets.instances import (
-    ClevrTexDataset,
-    CocoInstanceDataset,
-    DRAMDataset,
-    EgoHOSDataset,
-    HypersimDataset,
-    IShapeDataset,
-    PIDRayDataset,
-    VirtualKITTI2Dataset,
-)
-from genseg_mm.datasets.referring import GRefCOCODataset, ReasonSegDataset, RefCOCODataset
-from genseg_mm.datasets.samplers import MixedDataset, RatioInfiniteSampler
+from genseg_mm.datasets.bsds500 import BSDS500Dataset, LoadBoundaries
+from genseg_mm.datasets.cached_encodings import CachedEncodings
+from genseg_mm.datasets.clevrtex import ClevrTexDataset
+from genseg_mm.datasets.coco_captions import CocoCaptionsDataset
+from genseg_mm.datasets.coco_instances import CocoInstanceDataset
+from genseg_mm.datasets.grefcoco import GRefCOCODataset
+from genseg_mm.datasets.hypersim import HypersimDataset
+from genseg_mm.datasets.image_text import ImageTextDataset
+from genseg_mm.datasets.reason_seg import ReasonSegDataset
+from genseg_mm.datasets.refcoco import RefCOCODataset
+from genseg_mm.datasets.samplers import MixedDataset, RatioInfiniteSampler, VisitSampler
 from genseg_mm.datasets.seeded_access import SeededAccess, SeededDataset, Visit
-from genseg_mm.datasets.shapes import ShapesDataset
+from genseg_mm.datasets.shapes_dataset import ShapesDataset
 from genseg_mm.datasets.transforms import (
     KeepClasses,
     LoadImage,
@@ -30,7 +26,8 @@ from genseg_mm.datasets.transforms import (
     TextPrompt,
     UseDescriptions,
 )
-from genseg_mm.datasets.visit_sampler import VisitSampler
+from genseg_mm.datasets.virtual_kitti2 import VirtualKITTI2Dataset
+from genseg_mm.datasets.zero_shot import DRAMDataset, EgoHOSDataset, IShapeDataset, PIDRayDataset
 
 __all__ = [
     'BSDS500Dataset',

@@ -13,8 +13,8 @@ from functools import lru_cache
 from reprlib import repr as short_repr
 
 from genseg_mm.datasets.annotation_files import is_integer
-from genseg_mm.datasets.safe_pickle import load_plain_pickle
 from genseg_mm.files import read_json, read_lines
+from genseg_mm.files.pickles import load_plain_pickle
 
 _UNC_UMD = ('refcoco/refs(unc).p', 'refcoco+/refs(unc).p', 'refcocog/refs(umd).p')
 _GOOGLE = 'refcocog/refs(google).p'

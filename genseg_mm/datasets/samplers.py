@@ -1,14 +1,18 @@
 """Endless sampling that resumes exactly and does not depend on the number of processes."""
 
 import itertools
+import logging
 from collections.abc import Iterator, Sequence, Sized
+from numbers import Integral
+from typing import Any
 
 import numpy as np
 from mmengine.dataset import ConcatDataset
 from mmengine.dist import get_dist_info, sync_random_seed
+from mmengine.logging import print_log
 from torch.utils.data import Sampler
 
-from genseg_mm.datasets.seeded_access import SeededAccess, Visit
+from genseg_mm.datasets.seeded_access import SeededAccess, SeededDataset, Visit
 from genseg_mm.registry import DATA_SAMPLERS, DATASETS
 
 _DRAWS_PER_BLOCK = 4096
@@ -128,31 +132,60 @@ class RatioInfiniteSampler(Sampler):
             done = 0
 
 
-def _part_sizes(dataset: Sized) -> list[int]:
-    parts = getattr(dataset, 'datasets', None)
-    if parts is None:
-        raise ValueError(
-            'ratio needs a dataset of several parts (MixedDataset or ConcatDataset), but got '
-            f'{type(dataset).__name__}; leave ratio out for a single dataset'
-        )
-    return [len(part) for part in parts]
+@DATA_SAMPLERS.register_module()
+class VisitSampler(Sampler):
+    """The indices of any sampler as ``Visit``, numbered by epoch and place in the stream of all processes.
 
+    With a sampler that deals one stream out to the processes in turn (those of MMEngine do), a sample is the same
+    with any number of them. Indices that are no integers, such as the pairs of video samplers, pass as they are.
 
-def _probabilities(ratio: Sequence[float] | None, sizes: list[int]) -> np.ndarray:
-    shares = np.ones(1) if ratio is None else np.asarray(ratio, dtype=np.float64)
-    if shares.shape != (len(sizes),):
-        raise ValueError(
-            f'ratio must have one number for each of the {len(sizes)} parts of the dataset, but got {ratio}'
-        )
-    if not (np.isfinite(shares).all() and (shares >= 0).all() and shares.sum() > 0):
-        raise ValueError(f'ratio must be non-negative and not all zero, but got {ratio}')
-    empty = [part for part, size in enumerate(sizes) if size == 0 and shares[part] > 0]
-    if empty:
-        raise ValueError(
-            f'the dataset to sample from is empty (part {empty[0]} of {len(sizes)}); check its '
-            'annotation file, split and filters'
-        )
-    return shares / shares.sum()
+    Args:
+        sampler: Config of the sampler.
+        dataset: What it samples from.
+        seed: Of the order and of the draws of each sample, the same in all processes. ``None`` agrees on a random one.
+    """
+
+    def __init__(self, sampler: dict, dataset: Sized, seed: int | None = None) -> None:
+        self.seed = sync_random_seed() if seed is None else seed
+        own = dataset.dataset if isinstance(dataset, SeededDataset) else dataset
+        self.sampler = DATA_SAMPLERS.build(sampler, default_args=dict(dataset=own, seed=self.seed))
+        self.rank, self.world_size = get_dist_info()
+        self.epoch = self.position = 0
+        if hasattr(self.sampler, 'skip'):  # MMEngine asks for it by name, and walks where there is none
+            self.skip = self._skip
+
+    def __iter__(self) -> Iterator[Visit]:
+        start, self.position = self.position, 0
+        for position, index in enumerate(self.sampler, start):
+            if not isinstance(index, Integral):
+                if position == start:
+                    print_log(
+                        f'{type(self.sampler).__name__} hands out {type(index).__name__}: what transforms draw is not '
+                        'repeated by a resumed training',
+                        'current',
+                        logging.WARNING,
+                    )
+                yield index
+                continue
+            number = position * self.world_size + self.rank
+            yield Visit(index, (self.epoch << 32) + number, self.seed)
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith('__') or 'sampler' not in self.__dict__:
+            raise AttributeError(name)
+        return getattr(self.sampler, name)  # batch samplers of MMDetection read its dataset
+
+    def set_epoch(self, epoch: int) -> None:
+        """Begins an epoch, which has an order and draws of its own."""
+        self.epoch = epoch
+        getattr(self.sampler, 'set_epoch', lambda _: None)(epoch)
+
+    def _skip(self, num_samples: int) -> None:
+        self.sampler.skip(num_samples)
+        self.position = num_samples
 
 
 @DATASETS.register_module()
@@ -181,3 +214,30 @@ class MixedDataset(SeededAccess, ConcatDataset):
         if self.seed is not None and isinstance(idx, Visit):
             idx = Visit(idx, idx.visit, self.seed)
         return super().__getitem__(idx)
+
+
+def _part_sizes(dataset: Sized) -> list[int]:
+    parts = getattr(dataset, 'datasets', None)
+    if parts is None:
+        raise ValueError(
+            'ratio needs a dataset of several parts (MixedDataset or ConcatDataset), but got '
+            f'{type(dataset).__name__}; leave ratio out for a single dataset'
+        )
+    return [len(part) for part in parts]
+
+
+def _probabilities(ratio: Sequence[float] | None, sizes: list[int]) -> np.ndarray:
+    shares = np.ones(1) if ratio is None else np.asarray(ratio, dtype=np.float64)
+    if shares.shape != (len(sizes),):
+        raise ValueError(
+            f'ratio must have one number for each of the {len(sizes)} parts of the dataset, but got {ratio}'
+        )
+    if not (np.isfinite(shares).all() and (shares >= 0).all() and shares.sum() > 0):
+        raise ValueError(f'ratio must be non-negative and not all zero, but got {ratio}')
+    empty = [part for part, size in enumerate(sizes) if size == 0 and shares[part] > 0]
+    if empty:
+        raise ValueError(
+            f'the dataset to sample from is empty (part {empty[0]} of {len(sizes)}); check its '
+            'annotation file, split and filters'
+        )
+    return shares / shares.sum()

@@ -20,7 +20,7 @@ from genseg_mm.datasets import (
     RefCOCODataset,
     TextPrompt,
 )
-from genseg_mm.datasets.captions.tar_shards import read_index
+from genseg_mm.datasets.image_text import read_index
 from genseg_mm.files import BROKEN_TEXT, EMPTY_TEXT
 from genseg_mm.inference.prompts import split_prompts
 

@@ -8,9 +8,8 @@ import torch
 from tiny_refcoco import build, make_tiny_refcoco
 
 from genseg_mm.datasets import CachedEncodings, PackGenSegInputs, ShapesDataset, Visit
-from genseg_mm.datasets.encodings.cached_encodings import image_item, mask_item, prompt_content, split_pipeline
-from genseg_mm.datasets.encodings.encoding_cache import EncodingCacheWriter, config_key
-from genseg_mm.datasets.encodings.items_to_encode import ItemsToEncode
+from genseg_mm.datasets.cached_encodings import ItemsToEncode, image_item, mask_item, prompt_content, split_pipeline
+from genseg_mm.datasets.encoding_cache import EncodingCacheWriter, config_key
 
 TRANSFORMS = [
     dict(type='genseg_mm.LoadImage'),

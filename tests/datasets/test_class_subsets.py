@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genseg_mm.datasets import KeepClasses, counted_warning
-from genseg_mm.datasets.instances import class_subsets as lists
+from genseg_mm.datasets import KeepClasses, annotation_files
+from genseg_mm.datasets import class_subsets as lists
 
 
 def test_lists_are_what_they_say():
@@ -67,7 +67,7 @@ def test_semantic_maps_are_read_from_hdf5_and_png(tmp_path):
 
 def test_empty_samples_are_announced(monkeypatch):
     lines = []
-    monkeypatch.setattr(counted_warning, 'print_log', lambda text, *_: lines.append(text))
+    monkeypatch.setattr(annotation_files, 'print_log', lambda text, *_: lines.append(text))
     transform = KeepClasses([3])
     for _ in range(11):
         transform(dict(gt_instance_map=IDS, semantic_map=SEMANTIC, img_path='a.jpg'))

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from genseg_mm.datasets import DRAMDataset, LoadImage, LoadInstanceMap
-from genseg_mm.datasets.instances.zero_shot.dram import CLASSES
+from genseg_mm.datasets.zero_shot import DRAM_CLASSES
 
 TOOL = Path(__file__).parents[2] / 'tools' / 'dataset_tools' / 'make_tiny_dram.py'
 make_tiny_dram = runpy.run_path(str(TOOL))['make_tiny_dram']
@@ -33,9 +33,9 @@ def areas(dataset):
 
 
 def test_ids_are_those_of_pascal_voc():
-    assert [CLASSES[name] for name in ('bird', 'boat', 'bottle', 'cat', 'chair', 'cow')] == [3, 4, 5, 8, 9, 10]
-    assert [CLASSES[name] for name in ('dog', 'horse', 'person', 'pottedplant', 'sheep')] == [12, 13, 15, 16, 17]
-    assert len(CLASSES) == 11
+    assert [DRAM_CLASSES[name] for name in ('bird', 'boat', 'bottle', 'cat', 'chair', 'cow')] == [3, 4, 5, 8, 9, 10]
+    assert [DRAM_CLASSES[name] for name in ('dog', 'horse', 'person', 'pottedplant', 'sheep')] == [12, 13, 15, 16, 17]
+    assert len(DRAM_CLASSES) == 11
 
 
 def test_lists_and_names(root):

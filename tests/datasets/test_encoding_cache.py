@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from genseg_mm.datasets.encodings.encoding_cache import EncodingCache, EncodingCacheWriter, config_key, content_key
+from genseg_mm.datasets.encoding_cache import EncodingCache, EncodingCacheWriter, config_key, content_key
 
 MANIFEST = dict(
     config='c.py',

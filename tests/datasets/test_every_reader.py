@@ -18,8 +18,7 @@ from pathlib import Path
 import pytest
 
 import genseg_mm.datasets
-from genseg_mm.datasets import LoadInstanceMap, LoadReferringMask
-from genseg_mm.datasets.captions import tar_shards
+from genseg_mm.datasets import LoadInstanceMap, LoadReferringMask, image_text
 from genseg_mm.files import texts
 
 TOOLS = Path(__file__).parents[2] / 'tools' / 'dataset_tools'
@@ -106,9 +105,9 @@ def opened_files(name: str, folder: Path, kwargs: dict) -> list[Path]:
     """The files of text that a dataset opens, the first of each folder and ending."""
     found: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
-        opened, scanned = texts._opened, tar_shards._scan
+        opened, scanned = texts._opened, image_text._scan
         patch.setattr(texts, '_opened', lambda path: found.append(str(path)) or opened(path))
-        patch.setattr(tar_shards, '_scan', lambda path, *rest: found.append(str(path)) or scanned(path, *rest))
+        patch.setattr(image_text, '_scan', lambda path, *rest: found.append(str(path)) or scanned(path, *rest))
         items_of(build(name, folder, kwargs))
         build(name, folder, kwargs).full_init()  # now with the index that the first made
     first = {(os.path.dirname(path), os.path.splitext(path)[1]): Path(path) for path in reversed(found)}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tiny_referring import make_tiny_grefcoco
 
-from genseg_mm.datasets.referring.grefcoco import GRefCOCODataset
+from genseg_mm.datasets.grefcoco import GRefCOCODataset
 from genseg_mm.datasets.transforms import LoadReferringMask
 
 CROSS = 2 * 24 * 6 - 6 * 6

@@ -13,7 +13,7 @@ from mmengine.registry import DATASETS
 from mmseg.datasets.transforms import RandomFlip, Resize
 
 from genseg_mm.datasets import HypersimDataset, KeepClasses, LoadImage, LoadInstanceMap
-from genseg_mm.datasets.instances.hypersim_files import Counts, Frame, read_index, read_split, write_index
+from genseg_mm.datasets.hypersim import Counts, Frame, read_index, read_split, write_index
 
 TOOLS = Path(__file__).parents[2] / 'tools' / 'dataset_tools'
 make_tiny_hypersim = runpy.run_path(str(TOOLS / 'make_tiny_hypersim.py'))['make_tiny_hypersim']

@@ -14,9 +14,8 @@ from mmengine import fileio
 from tiny_captions import FIRST_CAPTIONS, PIPELINE, infos, make_tiny_captions
 from torch.utils.data import DataLoader
 
-from genseg_mm.datasets import ImageTextDataset, LoadImage, Visit
-from genseg_mm.datasets.captions import tar_shards
-from genseg_mm.datasets.captions.tar_shards import Picture, address, read_index
+from genseg_mm.datasets import ImageTextDataset, LoadImage, Visit, image_text
+from genseg_mm.datasets.image_text import Picture, address, read_index
 
 
 @pytest.fixture(scope='session')
@@ -204,8 +203,8 @@ def test_cut_and_damaged_shards_keep_what_is_whole(tmp_path, damage):
 
 def test_index_is_kept_until_the_shard_changes(own, monkeypatch):
     scans = []
-    scan = tar_shards._scan
-    monkeypatch.setattr(tar_shards, '_scan', lambda *args: scans.append(args) or scan(*args))
+    scan = image_text._scan
+    monkeypatch.setattr(image_text, '_scan', lambda *args: scans.append(args) or scan(*args))
     first, second = (infos(build(own, 'shards/*.tar', index_dir='index', test_mode=True)) for _ in range(2))
     assert len(scans) == 2 and first == second  # once for each shard
     shard = str(own / 'shards/tiny-000000.tar')

@@ -9,11 +9,11 @@ import pytest
 from mmengine.logging import MMLogger
 from PIL import Image
 
-from genseg_mm.datasets.instances.instance_map_dataset import InstanceMapDataset
+from genseg_mm.datasets.instance_maps import InstanceMapDataset
 from genseg_mm.datasets.samplers import MixedDataset, Visit
 from genseg_mm.datasets.transforms import PackGenSegInputs
-from genseg_mm.datasets.transforms.load_image import LoadImage
-from genseg_mm.datasets.transforms.load_instance_map import LoadInstanceMap
+from genseg_mm.datasets.transforms.images import LoadImage
+from genseg_mm.datasets.transforms.instances import LoadInstanceMap
 
 PIPELINE = (LoadImage(), LoadInstanceMap(), PackGenSegInputs())
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genseg_mm.datasets.instances.instance_map_files import check_index_png, read_instance_map
-from genseg_mm.datasets.transforms.load_instance_map import LoadInstanceMap
+from genseg_mm.datasets.instance_maps import check_index_png, read_instance_map
+from genseg_mm.datasets.transforms.instances import LoadInstanceMap
 
 IDS = np.array([[-1, 1, 255], [256, 4166, 32767]], np.int16)
 

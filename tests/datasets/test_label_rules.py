@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from genseg_mm.datasets import LoadInstanceMap
-from genseg_mm.datasets.instances.zero_shot.label_rules import label_rule, labels_to_instances
+from genseg_mm.datasets.segmentations import label_rule, labels_to_instances
 
 KNOWN = (0, 1, 2, 3, 255)
 # Label 1: a diagonal pair (one region, corners count), one apart below. Label 2: touches label 1. 255: ignored.

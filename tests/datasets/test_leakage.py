@@ -10,7 +10,7 @@ from tiny_refcoco import build
 from tiny_referring import make_tiny_grefcoco, make_tiny_reasonseg
 
 from genseg_mm.datasets.leakage import coco_image_id, evaluation_image_ids
-from genseg_mm.datasets.referring.reason_seg import ReasonSegDataset
+from genseg_mm.datasets.reason_seg import ReasonSegDataset
 
 # Pictures 101, 108, 115, 122, 129, 136 are scenes 0 to 5 of the tool: its splits, read by hand.
 REFCOCO, PLUS = {122, 129, 136}, {101, 129, 136}

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genseg_mm.datasets.transforms.load_image import LoadImage
+from genseg_mm.datasets.transforms.images import LoadImage
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (20, 30, 3)).astype(np.uint8)
 

@@ -5,9 +5,9 @@ import pytest
 from mmcv.transforms import Resize as MMCVResize
 from mmengine.registry import TRANSFORMS
 
-from genseg_mm.datasets import counted_warning
+from genseg_mm.datasets import annotation_files
 from genseg_mm.datasets.segmentations import decode_segmentation, encode_segmentation
-from genseg_mm.datasets.transforms.load_instance_map import LoadInstanceMap
+from genseg_mm.datasets.transforms.instances import LoadInstanceMap
 
 CUP = [1, 1, 3, 1, 3, 3, 1, 3]  # pixels 1..2 of both axes
 TABLE = [0, 0, 5, 0, 5, 4, 0, 4]  # 4 rows of 5 pixels
@@ -101,7 +101,7 @@ def test_run_lengths_with_differences_and_large_numbers_are_understood():
 )
 def test_a_damaged_segmentation_is_an_error_or_a_counted_skip(monkeypatch, segmentation, message):
     lines = []
-    monkeypatch.setattr(counted_warning, 'print_log', lambda text, *_: lines.append(text))
+    monkeypatch.setattr(annotation_files, 'print_log', lambda text, *_: lines.append(text))
     with pytest.raises(ValueError, match=f"(?s)a.jpg, instance 1: .*{message}.*invalid='skip'"):
         load(sample(segmentation, [CUP]))
     transform = LoadInstanceMap(invalid='skip')

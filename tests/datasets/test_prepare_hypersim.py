@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from genseg_mm.datasets.instances.hypersim import HypersimDataset
-from genseg_mm.datasets.instances.hypersim_files import Counts, Frame, read_index
+from genseg_mm.datasets.hypersim import Counts, Frame, HypersimDataset, read_index
 
 TOOLS = Path(__file__).parents[2] / 'tools' / 'dataset_tools'
 TOOL = runpy.run_path(str(TOOLS / 'prepare_hypersim.py'))

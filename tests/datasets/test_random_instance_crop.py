@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from mmengine.registry import TRANSFORMS
 
-from genseg_mm.datasets.transforms.random_instance_crop import RandomInstanceCrop, instance_pixels
+from genseg_mm.datasets.transforms.instances import RandomInstanceCrop, instance_pixels
 
 
 def sample(instance_map: np.ndarray) -> dict:

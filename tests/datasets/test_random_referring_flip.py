@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from genseg_mm.datasets.transforms.random_referring_flip import RandomReferringFlip
+from genseg_mm.datasets.transforms.referring import RandomReferringFlip
 
 
 def sample(text: str, **more) -> dict:

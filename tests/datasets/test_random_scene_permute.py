@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from genseg_mm.datasets.shapes import ShapesDataset
-from genseg_mm.datasets.transforms.random_scene_permute import RandomScenePermute
+from genseg_mm.datasets.shapes_dataset import ShapesDataset
+from genseg_mm.datasets.transforms.instances import RandomScenePermute
 from genseg_mm.registry import TRANSFORMS
 
 ITEMS = ShapesDataset(1, task='instance', test_mode=True)

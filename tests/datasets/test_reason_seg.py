@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from tiny_referring import make_tiny_reasonseg
 
-from genseg_mm.datasets.referring.reason_seg import ReasonSegDataset
+from genseg_mm.datasets.reason_seg import ReasonSegDataset
 from genseg_mm.datasets.samplers import Visit
 from genseg_mm.datasets.transforms import LoadReferringMask
-from genseg_mm.datasets.transforms.load_image import LoadImage
+from genseg_mm.datasets.transforms.images import LoadImage
 
 
 @pytest.fixture(scope='module')

@@ -10,7 +10,7 @@ from pycocotools import mask as mask_utils
 from tiny_refcoco import REFS, build, edit_refs, make_tiny_refcoco
 from torch.utils.data import DataLoader
 
-from genseg_mm.datasets.referring.refcoco import RefCOCODataset
+from genseg_mm.datasets.refcoco import RefCOCODataset
 from genseg_mm.datasets.samplers import Visit
 from genseg_mm.datasets.transforms import LoadReferringMask
 

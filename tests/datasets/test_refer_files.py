@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tiny_refcoco import INSTANCES, REFS, build, edit_instances, edit_refs, make_tiny_refcoco
 
-from genseg_mm.datasets.referring.refcoco import RefCOCODataset
+from genseg_mm.datasets.refcoco import RefCOCODataset
 from genseg_mm.datasets.transforms import LoadReferringMask
 
 

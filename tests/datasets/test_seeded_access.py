@@ -13,8 +13,8 @@ from mmengine.runner import Runner, set_random_seed
 from torch.utils.data import DataLoader, Sampler
 
 from genseg_mm.datasets import RatioInfiniteSampler, SeededDataset, Visit, VisitSampler
-from genseg_mm.datasets import visit_sampler as visit_sampler_file
-from genseg_mm.datasets.counted_visits import CountedVisits
+from genseg_mm.datasets import samplers as visit_sampler_file
+from genseg_mm.datasets.seeded_access import CountedVisits
 from genseg_mm.launch.seeded_dataloader import seed_samples
 
 

@@ -3,10 +3,18 @@
 import numpy as np
 import pytest
 
-from genseg_mm.datasets.shapes import ShapesDataset
-from genseg_mm.datasets.shapes.outlines import box, ellipse, place, rasterise
-from genseg_mm.datasets.shapes.shape_expressions import KINDS, caption, expressions
-from genseg_mm.datasets.shapes.shape_scenes import COLORS, Scene, SceneObject, finish, random_interior_points
+from genseg_mm.datasets.shape_scenes import (
+    COLORS,
+    Scene,
+    SceneObject,
+    box,
+    ellipse,
+    finish,
+    place,
+    random_interior_points,
+    rasterise,
+)
+from genseg_mm.datasets.shapes_dataset import KINDS, ShapesDataset, caption, expressions
 
 
 def obj(shape='circle', color='red', size='large', x=32.0, y=32.0, area=100, visible=100):

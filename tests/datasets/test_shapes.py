@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 
 from genseg_mm.datasets.samplers import Visit
-from genseg_mm.datasets.shapes import ShapesDataset
-from genseg_mm.datasets.shapes.shape_expressions import caption
-from genseg_mm.datasets.shapes.shape_scenes import SEEN_SHAPES, UNSEEN_SHAPES
-from genseg_mm.datasets.shapes.textured_scenes import SEEN_TEXTURED, UNSEEN_TEXTURED
+from genseg_mm.datasets.shape_scenes import SEEN_SHAPES, UNSEEN_SHAPES
+from genseg_mm.datasets.shapes_dataset import ShapesDataset, caption
+from genseg_mm.datasets.textured_scenes import SEEN_TEXTURED, UNSEEN_TEXTURED
 from genseg_mm.registry import DATASETS
 
 TASKS = ('referring', 'text_to_image', 'instance')

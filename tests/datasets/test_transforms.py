@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from genseg_mm.datasets.transforms import LoadReferringMask, PackGenSegInputs, PointPrompt, TextPrompt
-from genseg_mm.datasets.transforms.load_instance_map import LoadInstanceMap
+from genseg_mm.datasets.transforms.instances import LoadInstanceMap
 
 SQUARE = [0, 0, 4, 0, 4, 4, 0, 4]  # pixels 0..3 of both axes
 SHIFTED = [2, 2, 6, 2, 6, 6, 2, 6]

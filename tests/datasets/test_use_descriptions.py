@@ -8,8 +8,7 @@ import os
 import numpy as np
 import pytest
 
-from genseg_mm.datasets.transforms.description_file import DescriptionFile, picture_name
-from genseg_mm.datasets.transforms.use_descriptions import UseDescriptions
+from genseg_mm.datasets.transforms.referring import DescriptionFile, UseDescriptions, picture_name
 from genseg_mm.registry import TRANSFORMS
 
 WRITER = dict(template='{}', generation=dict(max_new_tokens=4), pixels=[1, 2])

@@ -11,7 +11,7 @@ from mmengine.registry import DATASETS
 from PIL import Image
 
 from genseg_mm.datasets import LoadImage, LoadInstanceMap, PackGenSegInputs, RandomInstanceCrop, VirtualKITTI2Dataset
-from genseg_mm.datasets.instances.virtual_kitti2 import SCENES, VARIATIONS
+from genseg_mm.datasets.virtual_kitti2 import SCENES, VARIATIONS
 
 TOOLS = Path(__file__).parents[2] / 'tools' / 'dataset_tools'
 make_tiny = runpy.run_path(str(TOOLS / 'make_tiny_virtual_kitti2.py'))['make_tiny_virtual_kitti2']

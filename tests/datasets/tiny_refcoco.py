@@ -6,7 +6,7 @@ import runpy
 from collections.abc import Callable
 from pathlib import Path
 
-from genseg_mm.datasets.referring.refcoco import RefCOCODataset
+from genseg_mm.datasets.refcoco import RefCOCODataset
 
 TOOL = Path(__file__).parents[2] / 'tools' / 'dataset_tools' / 'make_tiny_refcoco.py'
 REFS = 'refcoco/refs(unc).p'

@@ -1,1 +1,0 @@
-"""Sets that gen2seg is evaluated on and never trained on."""
