@@ -1,19 +1,15 @@
 """Pictures, data and weights that the documents' code takes for granted, made small: street.jpg, data/, hub ids."""
 
 import runpy
-import sys
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from tiny_released import make_mae_folder, make_sd_folder
 
 from genseg_mm.datasets import ShapesDataset
 
 ROOT = Path(__file__).parents[2]
-sys.path.append(str(ROOT / 'tests/models'))
-
-from tiny_released import make_mae_folder, make_sd_folder  # noqa: E402
-
 STREET_SIZE, ZOOM = (480, 640), 10
 STREET_POINTS = ((320, 240), (80, 200))  # of the documents, (x, y)
 SCENE_TEXT = 'the leftmost circle'

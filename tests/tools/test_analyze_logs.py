@@ -5,13 +5,12 @@ import runpy
 import sys
 from pathlib import Path
 
+import analyze_logs
 import numpy as np
 import pytest
 from PIL import Image
 
-ROOT = Path(__file__).parents[1]
-sys.path.append(str(ROOT / 'tools/analysis_tools'))  # a script that is run has its folder there
-import analyze_logs  # noqa: E402
+ROOT = Path(__file__).parents[2]
 
 
 def train(step, loss, time=0.5, **more):

@@ -4,6 +4,7 @@ import runpy
 import sys
 from pathlib import Path
 
+import browse_dataset
 import numpy as np
 import pytest
 from mmengine.config import Config
@@ -11,11 +12,8 @@ from PIL import Image
 
 from genseg_mm.launch.dataset_parts import dataset_parts, is_suite, read_dataset_config
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 BROWSE = ROOT / 'tools/analysis_tools/browse_dataset.py'
-sys.path.append(str(BROWSE.parent))  # a script that is run has its folder there
-import browse_dataset  # noqa: E402
-
 SHAPES = """
 _points = dict(type='genseg_mm.ShapesDataset', num_scenes=2, image_size=(32, 48), task='instance', split='test',
                test_mode=True, pipeline=[dict(type='model_resize'), dict(type='genseg_mm.PackGenSegInputs')])

@@ -13,7 +13,7 @@ from PIL import Image
 from genseg_mm.datasets import GRefCOCODataset, ReasonSegDataset, RefCOCODataset
 from genseg_mm.launch.expected_items import difference, expected_items
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TOOLS = ROOT / 'tools'
 CONFIG = """
 coco, top = '{root}/coco', '{root}'

@@ -13,7 +13,7 @@ from PIL import Image
 from genseg_mm.launch.latent_data import read_codec, read_mask_pictures
 from genseg_mm.models.latent_probe import LatentProbe
 
-TOOLS = Path(__file__).parents[1] / 'tools'
+TOOLS = Path(__file__).parents[2] / 'tools'
 SHIPPED = TOOLS.parent / 'configs/_base_/models/genmask_sana_tiny.py'
 RANDOM_KL = """
 codec = dict(

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TOOLS = ROOT / 'tools'
 MAKERS = dict(coco='coco', clevrtex='clevrtex', refcoco='coco')  # and their folders
 CONFIGS = ROOT / 'configs' / '_base_' / 'datasets'

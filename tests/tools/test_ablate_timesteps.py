@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 
+import ablate_timesteps
 import pytest
 from mmengine.config import Config
 from torch.utils.data import ConcatDataset
@@ -14,10 +15,7 @@ from torch.utils.data import ConcatDataset
 from genseg_mm import launch
 from genseg_mm.datasets import RatioInfiniteSampler
 
-ROOT = Path(__file__).parents[1]
-sys.path.append(str(ROOT / 'tools/analysis_tools'))  # a script that is run has its folder there
-import ablate_timesteps  # noqa: E402
-
+ROOT = Path(__file__).parents[2]
 CONFIG = str(ROOT / 'configs/genmask/genmask_sana_shapes_tiny.py')
 
 

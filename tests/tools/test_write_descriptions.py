@@ -8,13 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mmengine.config import Config
+from tiny_qwen_vl import pretrained, save_tiny_qwen_vl
 
 from genseg_mm.launch import user_message
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TOOL = ROOT / 'tools' / 'dataset_tools' / 'write_descriptions.py'
-sys.path.append(str(ROOT / 'tests' / 'models'))  # pytest adds it only with the tests in it
-from tiny_qwen_vl import pretrained, save_tiny_qwen_vl  # noqa: E402
 
 tool = runpy.run_path(str(TOOL))
 make_tiny_refcoco = runpy.run_path(str(TOOL.parent / 'make_tiny_refcoco.py'))['make_tiny_refcoco']

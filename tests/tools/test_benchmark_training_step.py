@@ -2,20 +2,15 @@
 
 import argparse
 import runpy
-import sys
 from pathlib import Path
 
 import pytest
+from costs import PhaseMeter
 from mmengine.config import ConfigDict
+from tiny_released import UNET
 
-sys.path.append(str(Path(__file__).parent / 'models'))  # pytest adds it only with the tests in it
-from tiny_released import UNET  # noqa: E402
-
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TOOLS = ROOT / 'tools/analysis_tools'
-sys.path.append(str(TOOLS))  # a script that is run has its folder there
-from costs import PhaseMeter  # noqa: E402
-
 TOOL = runpy.run_path(str(TOOLS / 'benchmark_training_step.py'))
 
 

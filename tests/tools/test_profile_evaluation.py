@@ -5,16 +5,14 @@ import runpy
 import sys
 from pathlib import Path
 
+import profile_evaluation
 import pytest
 import torch
+from costs import PhaseMeter, watched
 from mmengine.dataset import BaseDataset, ConcatDataset, RepeatDataset
+from profile_evaluation import chosen, leaves, run_item, summarise, watch_data
 
-ROOT = Path(__file__).parents[1]
-sys.path.append(str(ROOT / 'tools/analysis_tools'))  # a script that is run has its folder there
-import profile_evaluation  # noqa: E402
-from costs import PhaseMeter, watched  # noqa: E402
-from profile_evaluation import chosen, leaves, run_item, summarise, watch_data  # noqa: E402
-
+ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / 'configs'
 
 

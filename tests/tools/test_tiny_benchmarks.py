@@ -14,7 +14,7 @@ from mmengine.registry import DATASETS
 from genseg_mm.config_file import read_config_file
 from genseg_mm.launch.dataset_parts import dataset_parts, read_dataset_config
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TOOL = ROOT / 'tools' / 'dataset_tools' / 'make_tiny_benchmarks.py'
 BENCHMARKS = ROOT / 'configs' / '_base_' / 'benchmarks'
 make_tiny_benchmarks = runpy.run_path(str(TOOL))['make_tiny_benchmarks']

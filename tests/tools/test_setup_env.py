@@ -16,7 +16,7 @@ from types import ModuleType
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SETUP = runpy.run_path(str(ROOT / 'setup.py'), run_name='requirements')
 SCRIPTS = sorted([*(ROOT / 'tools').rglob('*.sh'), ROOT / '.ci' / 'run'])
 

@@ -10,7 +10,7 @@ from safetensors import safe_open
 
 from genseg_mm.checkpoint import load_weights_only
 
-TOOL = Path(__file__).parents[1] / 'tools/model_converters/publish_model.py'
+TOOL = Path(__file__).parents[2] / 'tools/model_converters/publish_model.py'
 
 
 @pytest.fixture

@@ -3,19 +3,18 @@
 import sys
 from pathlib import Path
 
+import measure_families
 import pytest
 import torch
 import torch.nn.functional as F
+from costs import SavedBytes, blocks, largest_block
+from models_without_weights import ShapesOnly
+from released_families import FROZEN, FULL, TINY
 from torch import nn
 
-ROOT = Path(__file__).parents[1]
-sys.path.append(str(ROOT / 'tools/analysis_tools'))  # a script that is run has its folder there
-import measure_families  # noqa: E402
-from costs import SavedBytes, blocks, largest_block  # noqa: E402
-from models_without_weights import ShapesOnly  # noqa: E402
-from released_families import FROZEN, FULL, TINY  # noqa: E402
+from genseg_mm.models.dit_families import FAMILIES
 
-from genseg_mm.models.dit_families import FAMILIES  # noqa: E402
+ROOT = Path(__file__).parents[2]
 
 
 def kept(model: nn.Module, run, shapes_only: bool = False, autocast: bool = False) -> int:

@@ -9,12 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from mmengine.config import Config
-from torch import nn
-
-ROOT = Path(__file__).parents[1]
-sys.path.append(str(ROOT / 'tools/analysis_tools'))  # a script that is run has its folder there
-from costs import (  # noqa: E402
+from costs import (
     PhaseMeter,
     clock,
     count,
@@ -26,11 +21,14 @@ from costs import (  # noqa: E402
     prediction,
     quartiles,
 )
-from models_without_weights import build_on_meta, check_weights, count_on_meta  # noqa: E402
+from mmengine.config import Config
+from models_without_weights import build_on_meta, check_weights, count_on_meta
+from torch import nn
 
-from genseg_mm.models import Gen2Seg  # noqa: E402
-from genseg_mm.registry import MODELS  # noqa: E402
+from genseg_mm.models import Gen2Seg
+from genseg_mm.registry import MODELS
 
+ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / 'configs'
 
 
