@@ -1,10 +1,12 @@
-"""Reading checkpoints without running what is in them, and finding the newest whole one.
+"""Reading checkpoints without running what is in them, finding the newest whole one, and the hashes of weights.
 
 ``torch.load`` without ``weights_only`` runs whatever code a .pth file names. MMEngine tries
 ``weights_only=True`` first but silently falls back to the unsafe way; here such a file is refused.
 """
 
+import hashlib
 import io
+import json
 import logging
 import os
 import re
@@ -14,6 +16,7 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -24,7 +27,7 @@ from mmengine.logging import HistoryBuffer, print_log
 from mmengine.runner import CheckpointLoader
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from genseg_mm.devices import checked_device
 from genseg_mm.files.pickles import check_pickle_bounds
@@ -308,3 +311,38 @@ def _allowed_globals() -> list:
         for package in ('core', '_core')  # NumPy 1 and 2
     ]
     return [HistoryBuffer, (_history_statistic, 'builtins.getattr'), np.ndarray, np.dtype, slice, *numbers, *functions]
+
+
+def weights_sha256(path: str) -> str:
+    """sha256 of a checkpoint's bytes, or of the names and bytes of all files of a folder of weights, as hex.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+    """
+    found = Path(path).expanduser()
+    if found.is_dir():
+        files = sorted(file for file in found.rglob('*') if file.is_file())
+        names = {file.relative_to(found).as_posix(): weights_sha256(str(file)) for file in files}
+        text = json.dumps(names, sort_keys=True, separators=(',', ':'))
+        return hashlib.sha256(text.encode()).hexdigest()
+    if not found.is_file():
+        raise FileNotFoundError(f'checkpoint {path} does not exist')
+    return _file_sha256(str(found), found.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _file_sha256(path: str, modified: int) -> str:
+    """Hash of a file; ``modified`` (its time in nanoseconds) only tells versions apart."""
+    with open(path, 'rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest()
+
+
+def weights_digest(module: nn.Module) -> str:
+    """sha256 over names, types, shapes and bytes of all parameters and buffers of a built model, as hex."""
+    digest = hashlib.sha256()
+    tensors = dict(module.named_parameters()) | dict(module.named_buffers())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f'{name}:{tensor.dtype}:{tuple(tensor.shape)}:'.encode())
+        plain = tensor.detach().cpu().contiguous()
+        digest.update(plain.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

@@ -10,7 +10,7 @@ from typing import Any
 from mmengine.config import ConfigDict
 from torch import nn
 
-from genseg_mm.network_sizes import is_network_resize
+from genseg_mm.network_sizes import is_network_resize, network_resize_of
 
 # Places in a benchmark's pipeline that are filled by the model, and its transforms that may fill them.
 MODEL_PLACES = dict(model_resize='Resize', model_descriptions='UseDescriptions')
@@ -70,11 +70,7 @@ def fill_network_resize(dataset: Any, model: nn.Module | None) -> Any:
         dataset: Config of a dataset, of datasets that are joined, or of a data loader.
         model: The built model. None, or one that takes pictures as they are: the transform is left out.
     """
-    wanted = None
-    if model is not None:
-        from genseg_mm.models.network_size import network_resize_of  # there is a model: imported already
-
-        wanted = network_resize_of(model)
+    wanted = None if model is None else network_resize_of(model)
 
     def fill(transform: dict) -> list[dict] | None:
         if not is_network_resize(transform):

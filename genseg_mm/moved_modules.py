@@ -129,6 +129,15 @@ MOVED = {
     'genseg_mm.datasets.edges': 'genseg_mm.datasets',
     'genseg_mm.datasets.encodings': 'genseg_mm.datasets',
     'genseg_mm.datasets.shapes': 'genseg_mm.datasets',
+    'genseg_mm.launch.expected_items': 'genseg_mm.datasets.published_counts',
+    'genseg_mm.launch.network_size': 'genseg_mm.dataset_configs',
+    'genseg_mm.launch.dataset_fingerprint': 'genseg_mm.benchmarking.provenance',
+    'genseg_mm.benchmarking.dataset_facts': 'genseg_mm.benchmarking.provenance',
+    'genseg_mm.benchmarking.effective_config': 'genseg_mm.benchmarking.jobs',
+    'genseg_mm.benchmarking.model_list': 'genseg_mm.benchmarking.suite',
+    'genseg_mm.benchmarking.predict_items': 'genseg_mm.benchmarking.examples',
+    'genseg_mm.benchmarking.progress': 'genseg_mm.benchmarking.command_line',
+    'genseg_mm.benchmarking.runner': 'genseg_mm.benchmarking.loop',
 }
 
 

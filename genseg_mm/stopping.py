@@ -15,6 +15,7 @@ GRACEFUL = tuple(getattr(signal, name) for name in ('SIGINT', 'SIGTERM', 'SIGUSR
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 # `timeout`, and a terminal whose group gets what the launcher passes on as well, signal twice at once.
 _SAME_SIGNAL = 1.0  # seconds
+_received: list[int] = []  # by terminable()
 
 
 class StoppedBySignal(KeyboardInterrupt):
@@ -91,22 +92,33 @@ def terminable() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # only it may
         yield
         return
-    interrupt = signal.getsignal(signal.SIGINT)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    _received.clear()
+
+    def interrupt(number: int, _: Any) -> None:
+        _received.append(number)
+        raise KeyboardInterrupt
 
     def stop(number: int, _: Any) -> None:
         if os.getpid() != owner:  # a worker: as if nobody had taken the signal over
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
             return
+        _received.append(number)
         raise StoppedBySignal(number, 'stopped by SIGTERM')
 
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {
+        number: signal.signal(number, own) for number, own in ((signal.SIGINT, interrupt), (signal.SIGTERM, stop))
+    }
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
-        signal.signal(signal.SIGINT, interrupt)
+        for number, own in before.items():
+            signal.signal(number, own)
+
+
+def signal_received() -> bool:
+    """Whether a signal has stopped what runs in :func:`terminable`: some libraries make an error of their own of it."""
+    return bool(_received)
 
 
 def resume_command(option: str = '--resume') -> str:

@@ -2,7 +2,6 @@
 
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +10,8 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from genseg_mm.benchmarking.effective_config import effective_config, fill_network_size, read_model_config
-from genseg_mm.benchmarking.model_list import ModelEntry
+from genseg_mm.benchmarking.jobs import effective_config, fill_network_size, read_model_config
+from genseg_mm.benchmarking.suite import parse_model
 from genseg_mm.datasets.transforms import NetworkResize
 from genseg_mm.functional.point_prompting import masks_from_points
 from genseg_mm.inferencers import GenSegInferencer
@@ -204,7 +203,7 @@ def test_one_preset_for_python_benchmarks_and_configs(folders: dict[str, Path]):
     )
     for kind in ('sd with key', 'mae with file'):
         by_python = load_released(str(folders[kind]))
-        entry = ModelEntry('m', 'm', str(folders[kind]), released=True)
+        entry = parse_model(f'm={folders[kind]}')
         cfg = effective_config(read_model_config(entry)[0], benchmark)
         own = dict(cfg.model)
         assert own.pop('type') == 'genseg_mm.Gen2Seg'
@@ -220,7 +219,7 @@ def test_one_preset_for_python_benchmarks_and_configs(folders: dict[str, Path]):
         fill_network_size(cfg, by_benchmark)
         resize = TRANSFORMS.build(dict(cfg.test_dataloader.dataset.pipeline[0]))
         assert resize.sizes(300, 200)[1] == NetworkResize(**by_python.network_resize()).sizes(300, 200)[1]
-        by_suite = read_model_config(replace(entry, settings=dict(processing_size=0)))[0].model
+        by_suite = read_model_config(dict(entry, settings=dict(processing_size=0)))[0].model
         assert (by_suite.processing_size, by_suite.preset) == (0, 'as_published')
         changed = Gen2Seg(colorer=colorer, preset='as_published', output='float', processing_size=0)
         assert (changed.output, changed.gamma) == ('float', by_config.gamma)

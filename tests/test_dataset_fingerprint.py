@@ -15,8 +15,8 @@ import pytest
 from mmengine.dataset import BaseDataset, ConcatDataset
 from PIL import Image
 
+from genseg_mm.benchmarking.provenance import dataset_fingerprint
 from genseg_mm.datasets import CocoInstanceDataset, DRAMDataset, PIDRayDataset, ShapesDataset
-from genseg_mm.launch.dataset_fingerprint import dataset_fingerprint
 
 ROOT = Path(__file__).parents[1]
 TOOLS = ROOT / 'tools' / 'dataset_tools'
@@ -121,7 +121,7 @@ def test_procedural_scenes_by_their_arrays():
 SCRIPT = """
 import sys
 from genseg_mm.datasets import DRAMDataset
-from genseg_mm.launch.dataset_fingerprint import dataset_fingerprint
+from genseg_mm.benchmarking.provenance import dataset_fingerprint
 print(dataset_fingerprint(DRAMDataset(sys.argv[1], test_mode=True)))
 """
 

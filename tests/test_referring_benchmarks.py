@@ -10,8 +10,8 @@ import pytest
 from mmengine.config import Config
 from mmengine.registry import DATASETS, METRICS, DefaultScope
 
-from genseg_mm.benchmarking.effective_config import effective_config, fill_network_size
-from genseg_mm.benchmarking.predict_items import predict_items
+from genseg_mm.benchmarking.examples import predicted_items
+from genseg_mm.benchmarking.jobs import effective_config, fill_network_size
 from genseg_mm.config_file import read_config_file
 from genseg_mm.evaluation import SampleResults
 from genseg_mm.inference.build_model import build_model
@@ -108,7 +108,7 @@ def measure(benchmark: dict, model, path: Path) -> tuple[dict, int]:
     with DefaultScope.overwrite_default_scope('genseg_mm'):
         dataset = DATASETS.build(cfg.test_dataloader.dataset)
         metric = METRICS.build(cfg.test_evaluator)
-    for sample in predict_items(model, dataset, range(len(dataset))):
+    for _, sample in predicted_items(model, dataset, range(len(dataset))):
         metric.process({}, [sample])
     return metric.evaluate(len(dataset)), len(dataset)
 

@@ -20,7 +20,7 @@ if __name__ == '__main__':
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # while the imports run
 
 from genseg_mm import launch
-from genseg_mm.benchmarking.suite import TASKS, read_suite
+from genseg_mm.benchmarking.suite import TASKS, make_data, read_suite
 from genseg_mm.launch.config import add_launch_arguments
 
 
@@ -59,12 +59,11 @@ def main() -> None:
     from genseg_mm.benchmarking import command_line
     from genseg_mm.launch import processes
 
-    command_line.stop_on_signals()
     try:
         command_line.refuse_wrong_words(suite, args)
         command_line.connect(args.launcher)
         processes.on_main_process(lambda: command_line.lock_out(suite, args))
-        processes.on_main_process(lambda: command_line.make_data(suite, args.only))
+        processes.on_main_process(lambda: make_data(suite, args.only))
         code = command_line.run(suite, args)
     except KeyboardInterrupt:
         print('stopped; the same command continues with what is not finished', flush=True)

@@ -1,40 +1,38 @@
-"""What tools/benchmark.py does, in all of its processes."""
+"""What tools/benchmark.py does, in all of its processes: from its words to the leaderboard, and what it prints."""
 
 import argparse
 import os
-import shutil
-import signal
-import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from textwrap import shorten
 
 from mmengine.config import Config
 from mmengine.dist import get_rank, init_dist, is_distributed
 
-from genseg_mm.benchmarking.jobs import Job, LoadedModel, Mode, plan_jobs
-from genseg_mm.benchmarking.model_list import choose_models, find_file
-from genseg_mm.benchmarking.progress import (
-    check_tables,
-    headline,
-    moved_numbers,
-    old_numbers,
-    summary,
-    times,
-    unknown_metrics,
-    write_leaderboard,
-)
-from genseg_mm.benchmarking.run_suite import Outcome, Settings, SuiteRun, fix_arithmetic
-from genseg_mm.benchmarking.suite import Suite
+from genseg_mm.benchmarking.jobs import Job, model_jobs
+from genseg_mm.benchmarking.run_suite import SuiteRun, fix_arithmetic, say
+from genseg_mm.benchmarking.suite import Suite, choose_models
 from genseg_mm.checkpoint import use_safe_loading
 from genseg_mm.launch.processes import connect_processes, on_main_process
 from genseg_mm.launch.user_errors import user_message
-from genseg_mm.leaderboard import Record
+from genseg_mm.leaderboard import (
+    Record,
+    build,
+    count_numbers,
+    format_regressions,
+    from_records,
+    read_records,
+    regressions,
+)
+from genseg_mm.stopping import signal_received
 from genseg_mm.whole_files import check_writable
 from genseg_mm.write_lock import WriteLock
 
-_SIGNALS: list[int] = []  # received
+DEFAULT_TOLERANCE = 0.05  # percent points, of benchmarks that name none
+_SHOWN = 4
+_REASON = 160  # characters, where the whole has been said before
 
 
 def refuse_wrong_words(suite: Suite, args: argparse.Namespace) -> None:
@@ -47,9 +45,16 @@ def refuse_wrong_words(suite: Suite, args: argparse.Namespace) -> None:
     """
     suite.select(args.only)
     choose_models(suite, args.models, args.tasks)
-    check_tables(suite)
+    _check_tables(suite)
     if not args.list:
         check_writable(_out(suite, args), '--out')
+
+
+def _check_tables(suite: Suite) -> None:
+    try:
+        from_records([], suite.cfg, datetime.now(UTC))
+    except ValueError as error:
+        raise ValueError(f'{suite.path}: {error}') from error
 
 
 def lock_out(suite: Suite, args: argparse.Namespace) -> None:
@@ -66,90 +71,12 @@ def _out(suite: Suite, args: argparse.Namespace) -> Path:
     return Path(args.out or f'work_dirs/benchmarks/{suite.name}').expanduser()
 
 
-def stop_on_signals() -> None:
-    """Has SIGTERM stop the run as Ctrl-C does."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _stop)
-
-
-def _stop(number: int, _: Any) -> None:
-    _SIGNALS.append(number)
-    raise KeyboardInterrupt
-
-
 def connect(launcher: str) -> None:
     """Joins the processes, on GPUs too, before the first runner is built."""
     use_safe_loading()
     connect_processes(Config(dict(launcher=launcher)))
     if launcher != 'none' and not is_distributed():
         init_dist(launcher, backend='nccl')
-
-
-def make_data(suite: Suite, only: Sequence[str] | None = None) -> None:
-    """Has the suite's data written if they are not there, under another name until they are whole.
-
-    Args:
-        suite: The suite. Its tool is called as ``TOOL OUT``, or ``TOOL OUT --folders NAME ...`` for some of the folders
-            in ``data_root``; what it writes into a folder that is there has to be whole at once.
-        only: Benchmarks whose data are needed; all if None.
-
-    Raises:
-        ValueError: If the suite's tool fails.
-    """
-    if not suite.make_data or not _lacks_data(suite, only):
-        return
-    # Runs of several suites, or into several folders, share the data.
-    with WriteLock(Path(suite.data_root), 'wait for it', folder=False, wait=True):
-        if _lacks_data(suite, only):
-            _write_data(suite, only)
-
-
-def _lacks_data(suite: Suite, only: Sequence[str] | None) -> bool:
-    root = Path(suite.data_root)
-    wanted = folders_read(suite.select(only).values(), root)
-    is_lacking = any(not (root / name).exists() for name in wanted)
-    return is_lacking or (only is None and not root.exists())
-
-
-def _write_data(suite: Suite, only: Sequence[str] | None) -> None:
-    root = Path(suite.data_root)
-    every, wanted = (folders_read(suite.select(own).values(), root) for own in (None, only))
-    missing = sorted(name for name in wanted if not (root / name).exists())
-    some = ['--folders', *missing] if set(missing) < every else []
-    target = root
-    if not root.exists():
-        target = root.with_name(f'{root.name}.unfinished')
-        shutil.rmtree(target, ignore_errors=True)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    what = f' ({", ".join(missing)})' if some else ''
-    print(f'{suite.name}: writing its data{what} to {root}', flush=True)
-    made = subprocess.run(
-        [sys.executable, find_file(suite.make_data), str(target), *some],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    if made.returncode:
-        raise ValueError(f'{suite.make_data} could not write the data of {suite.path}: {made.stderr.strip()[-500:]}')
-    if target != root:
-        target.rename(root)
-
-
-def folders_read(benchmarks: Iterable[Mapping], root: Path) -> set[str]:
-    """Names of the folders in ``root`` that the data sets of benchmarks read."""
-    names, waiting = set(), [benchmark['dataset'] for benchmark in benchmarks]
-    while waiting:
-        one = waiting.pop()
-        if isinstance(one, Mapping):
-            waiting += one.values()
-            if 'data_root' in one and Path(one['data_root']) == root:
-                prefixes = (one.get('data_prefix') or {}).values()
-                waiting += [str(root / prefix) for prefix in prefixes]
-        elif isinstance(one, (list, tuple)):
-            waiting += one
-        elif isinstance(one, str) and Path(one) != root and Path(one).is_relative_to(root):
-            names.add(Path(one).relative_to(root).parts[0])
-    return names
 
 
 def run(suite: Suite, args: argparse.Namespace) -> int:
@@ -165,86 +92,150 @@ def run(suite: Suite, args: argparse.Namespace) -> int:
     Raises:
         KeyboardInterrupt: If stopped; what is finished stays.
     """
-    fix_arithmetic(args.threads or None)
+    threads = args.threads or None
+    fix_arithmetic(threads)
     out = _out(suite, args)
-    benchmarks = suite.select(args.only)
-    settings = Settings(
-        mode=Mode(one_by_one=not args.fast, threads=args.threads or None, seed=args.seed),
+    jobs, unusable = _plan(suite, args, out)
+    suite_run = SuiteRun(
+        one_by_one=not args.fast,
+        threads=threads,
+        seed=args.seed,
         launcher=args.launcher,
         rerun=args.rerun,
         same_code=bool(args.check),  # old numbers of old code would pass any check
         examples=not args.no_examples,
+        stopped=signal_received,
     )
-    models, unusable = _load_models(suite, args)
-    jobs = plan_jobs(suite, list(models.values()), benchmarks, out)
-    suite_run = SuiteRun(suite, models, settings, _say, lambda: bool(_SIGNALS))
     if args.list:
         _list(suite_run, jobs)
         return 0
     # Before the first result is written, which may be into this very file.
     old = on_main_process(lambda: old_numbers(jobs, args.check)) if args.check else None
-    outcomes = _run_all(suite_run, jobs, out)
-    code = on_main_process(lambda: _finish(suite, out, jobs, outcomes, unusable, old))
+    for number, job in enumerate(jobs, start=1):
+        suite_run.run(job, f'[{number}/{len(jobs)}] ')
+        if job.state == 'done' and get_rank() == 0:
+            _report(suite, job.record)
+            write_leaderboard(out, suite)
+    code = on_main_process(lambda: _finish(suite, out, jobs, unusable, old))
     if old and code and Path(args.check).resolve().is_relative_to(out.resolve()):
-        _say(f'note: {args.check} has the new numbers now; a copy elsewhere would have kept the old')
+        say(f'note: {args.check} has the new numbers now; a copy elsewhere would have kept the old')
     return code
 
 
-def _load_models(suite: Suite, args: argparse.Namespace) -> tuple[dict[str, LoadedModel], list[str]]:
-    """The models that can be read; of a suite's own models, those that cannot are named and left out."""
-    models, unusable = {}, []
+def _plan(suite: Suite, args: argparse.Namespace, out: Path) -> tuple[list[Job], list[str]]:
+    """The jobs, model by model; of a suite's own models, those that cannot be read are named and left out."""
+    benchmarks = suite.select(args.only)
+    jobs, readable, unusable = [], [], []
     for entry in choose_models(suite, args.models, args.tasks):
         try:
-            models[entry.name] = LoadedModel.read(entry)
+            jobs += model_jobs(suite, entry, benchmarks, out)
+            readable.append(entry['name'])
         except (OSError, ValueError) as error:
             if args.models:
                 raise
-            unusable.append(f'  FAILED {entry.name}: {user_message(error) or error}')
-            _say(unusable[-1].strip())
-    return models, unusable
+            unusable.append(f'  FAILED {entry["name"]}: {user_message(error) or error}')
+            say(unusable[-1].strip())
+    if readable and not jobs:
+        tasks = sorted({cfg['task'] for cfg in benchmarks.values()})
+        raise ValueError(
+            f'nothing to do: the chosen benchmarks of {suite.path} need models for {", ".join(tasks)}, '
+            f'and none of {", ".join(readable)} is one (--tasks says otherwise)'
+        )
+    return jobs, unusable
 
 
 def _list(suite_run: SuiteRun, jobs: list[Job]) -> None:
     for job in jobs:
-        outcome = suite_run.state_of(job)
-        state = 'finished' if outcome.state == 'skipped' else outcome.state
-        reason = f': {outcome.reason.strip()}' if outcome.reason else ''
-        _say(f'{job.model:20} {job.benchmark:20} {job.cfg["task"]:10} {state}{reason}')
+        suite_run.look_up(job)
+        state = 'finished' if job.state == 'skipped' else job.state
+        reason = f': {job.reason.strip()}' if job.reason else ''
+        model, benchmark = job.name
+        say(f'{model:20} {benchmark:20} {job.benchmark["task"]:10} {state}{reason}')
 
 
-def _run_all(suite_run: SuiteRun, jobs: list[Job], out: Path) -> list[Outcome]:
-    outcomes = []
-    for number, job in enumerate(jobs, start=1):
-        outcome = suite_run.run(job, f'[{number}/{len(jobs)}] ')
-        outcomes.append(outcome)
-        if outcome.state == 'done' and get_rank() == 0:
-            record = outcome.record
-            _say(f'  {headline(suite_run.suite, record)}; {times(record)}')
-            note = unknown_metrics(suite_run.suite, record)
-            if note:
-                _say(f'  note: {note}')
-            write_leaderboard(out, suite_run.suite)
-    return outcomes
+def _report(suite: Suite, record: Record) -> None:
+    """Says the numbers of a result that the suite's tables show, else its first ones, and where the time went."""
+    columns = [column for table in suite.cfg.get('tables') or () for column in table['columns']]
+    wanted = dict.fromkeys(own['metric'] for own in columns if own['benchmark'] == record.benchmark['name'])
+    shown = [name for name in wanted if name in record.metrics] or list(record.metrics)[:_SHOWN]
+    numbers = ', '.join(f'{name} {record.metrics[name]:.2f}' for name in shown)
+    own = record.run['seconds_per_item']
+    stages = ', '.join(f'{stage} {1000 * own[stage]:.1f}' for stage in ('model', 'data', 'metric'))
+    say(f'  {numbers}; {record.run["seconds"]:.1f} s, {record.dataset["items"]} items ({stages} ms each)')
+    absent = [name for name in wanted if name not in record.metrics]
+    if absent:
+        say(f'  note: its metrics are {", ".join(record.metrics)}, but {suite.path} has columns of {", ".join(absent)}')
 
 
-def _finish(
-    suite: Suite, out: Path, jobs: list[Job], outcomes: list[Outcome], unusable: list[str], old: list[Record] | None
-) -> int:
-    failed = bool(unusable) or any(outcome.state == 'failed' for outcome in outcomes)
-    if any(outcome.state != 'failed' for outcome in outcomes):
+def write_leaderboard(out: Path, suite: Suite) -> str:
+    """Rebuilds all files of the leaderboard from the results in the folder.
+
+    Returns:
+        Why that is impossible, such as a broken result of a model that is not measured now; '' if all is well.
+    """
+    try:
+        build(out, suite.cfg).write(out)
+    except ValueError as error:
+        return str(error)
+    return ''
+
+
+def old_numbers(jobs: Sequence[Job], old_file: str) -> list[Record]:
+    """Earlier results of the chosen jobs, read before the run can write to the same file.
+
+    Args:
+        jobs: The chosen jobs; results of others in the old file are left out.
+        old_file: A leaderboard.json or result.json.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is of another form, or has none of the jobs.
+    """
+    chosen = {job.name for job in jobs}
+    old = [record for record in read_records(old_file) if record.name in chosen]
+    if not old:
+        raise ValueError(
+            f'--check {old_file}: it has none of the chosen models and benchmarks, so there is nothing to compare'
+        )
+    return old
+
+
+def _finish(suite: Suite, out: Path, jobs: list[Job], unusable: list[str], old: list[Record] | None) -> int:
+    failed = bool(unusable) or any(job.state == 'failed' for job in jobs)
+    if any(job.state != 'failed' for job in jobs):
         error = write_leaderboard(out, suite)
         failed = failed or bool(error)
         if error:
-            _say(f'leaderboard: FAILED, {error}; remove that file if it is not needed')
+            say(f'leaderboard: FAILED, {error}; remove that file if it is not needed')
         else:
-            _say(f'leaderboard: {out / "leaderboard.md"}, .csv, .html, .json')
+            say(f'leaderboard: {out / "leaderboard.md"}, .csv, .html, .json')
     moved = False
     if old is not None:
-        text, moved = moved_numbers(jobs, old)
-        _say(f'--check:\n{text}')
-    for line in [*summary(suite, outcomes), *unusable]:
-        _say(line)
+        new = [Record.read(job.result_file) for job in jobs if job.result_file.is_file()]
+        found = regressions(new, old, DEFAULT_TOLERANCE)
+        moved = any(one.fails for one in found)
+        say(f'--check:\n{format_regressions(found, count_numbers(old))}')
+    for line in [*_summary(suite, jobs), *unusable]:
+        say(line)
     return int(failed or moved)
+
+
+def _summary(suite: Suite, jobs: Sequence[Job]) -> list[str]:
+    """Lines on all jobs, failures last: each reason once, short, as the whole has been said when it happened."""
+    counts = {state: sum(job.state == state for job in jobs) for state in ('done', 'skipped', 'failed')}
+    seconds = sum(job.seconds for job in jobs)
+    lines = [
+        f'{suite.name}: {counts["done"]} measured in {seconds:.0f} s, {counts["skipped"]} finished before, '
+        f'{counts["failed"]} failed'
+    ]
+    failed: dict[str, list[str]] = {}
+    for job in jobs:
+        if job.state == 'failed':
+            failed.setdefault(job.reason, []).append(str(job))
+    lines += [
+        f'  FAILED {", ".join(own)}: {shorten(reason, _REASON, placeholder=" ...")}' for reason, own in failed.items()
+    ]
+    return lines
 
 
 def leave(code: int) -> None:
@@ -254,8 +245,3 @@ def leave(code: int) -> None:
     if is_distributed():
         os._exit(code)
     sys.exit(code)
-
-
-def _say(text: str) -> None:
-    if get_rank() == 0:
-        print(text, flush=True)

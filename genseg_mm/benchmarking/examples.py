@@ -1,16 +1,17 @@
 """Example pictures of a result: the best, the worst and some random items, each small enough for a web page."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from mmengine.dataset import pseudo_collate
+from mmengine.structures import BaseDataElement
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
-from genseg_mm.benchmarking.predict_items import predicted_items
 from genseg_mm.evaluation.sample_results import SampleResults
 from genseg_mm.functional.edge_maps import edge_strength
 from genseg_mm.hooks import pictures
@@ -65,12 +66,12 @@ def choose_examples(
     ]
 
 
-def write_examples(folder: Path, model: Any, dataset: Any, sample_file: Path, seed: int) -> list[dict]:
+def write_examples(folder: Path, model: nn.Module, dataset: Any, sample_file: Path, seed: int) -> list[dict]:
     """Predicts and draws the examples of a result.
 
     Args:
         folder: Of the result; pictures go to its folder ``examples``.
-        model: In eval mode, or a runner.
+        model: Is put into eval mode.
         dataset: Of the benchmark.
         sample_file: Results per sample; where there is none, random items are shown without a score.
         seed: Of the random ones.
@@ -132,3 +133,25 @@ def _small_jpeg(picture: np.ndarray) -> bytes:
         if file.tell() <= _MAX_BYTES:
             break
     return file.getvalue()
+
+
+def predicted_items(
+    model: nn.Module, dataset: Any, indices: Sequence[int]
+) -> Iterator[tuple[np.ndarray, BaseDataElement]]:
+    """Predicts items one by one, as :class:`genseg_mm.BenchmarkLoop` does.
+
+    Args:
+        model: Is put into eval mode.
+        dataset: With a pipeline that packs; in test mode.
+        indices: Which items, in this order.
+
+    Yields:
+        The network's input, BGR (3, h, w), and the data sample with ground truth and prediction.
+    """
+    model.eval()
+    for index in indices:
+        item = dataset[int(index)]
+        image = np.asarray(item['inputs'])
+        with torch.no_grad():
+            (sample,) = model.test_step(pseudo_collate([item]))
+        yield image, sample

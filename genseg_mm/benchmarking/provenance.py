@@ -1,4 +1,4 @@
-"""Where a number comes from: hashes that are the same on every machine, and what it was computed with."""
+"""Where a number comes from: hashes that are the same on every machine, its data, and what it was computed with."""
 
 import hashlib
 import importlib.metadata
@@ -9,16 +9,20 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.config import Config
+from mmengine.registry import DATASETS, DefaultScope, init_default_scope
 
 import genseg_mm
-from genseg_mm.benchmarking.effective_config import model_transforms
+from genseg_mm.checkpoint import weights_sha256
+from genseg_mm.dataset_configs import parts_of
+from genseg_mm.datasets.published_counts import difference, expected_items, shortage
 from genseg_mm.version import __version__
 
 ROOT = Path(genseg_mm.__file__).resolve().parents[1]
@@ -26,14 +30,16 @@ PACKAGES = (
     'torch', 'numpy', 'mmengine', 'mmcv', 'mmdet', 'mmsegmentation', 'diffusers', 'transformers', 'scipy',
     'pycocotools', 'opencv-python-headless', 'pillow',
 )  # fmt: skip
-_FORKS = ('mmengine', 'mmcv', 'mmsegmentation')
 _HASHED_BYTES = 64 << 20
-# What a number is called or how far it may move does not decide it.
-_NOT_HASHED = ('title', 'tolerance')
+_SKIPPED = ('sample_idx',)  # the place in a dataset of several, which is no property of the item
+_LONG = 8  # numbers of a list from which on their bytes are hashed: writing them out takes most of the time
 
 
 def canonical(value: Any) -> Any:
-    """A config as JSON of one form: sorted keys, lists for tuples, names for classes, no folders of this machine."""
+    """A config as JSON of one form: sorted keys, lists for tuples, names for classes, no folders of this machine.
+
+    Our classes have the name of text configs, wherever in the package they stand.
+    """
     if isinstance(value, Mapping):
         plain = {str(key): canonical(inner) for key, inner in value.items()}
         if isinstance(plain.get('data_root'), str):
@@ -47,7 +53,9 @@ def canonical(value: Any) -> Any:
         return sorted(canonical(inner) for inner in value)
     if value is None or isinstance(value, bool | int | float):
         return value
-    return f'{getattr(value, "__module__", "")}.{getattr(value, "__qualname__", repr(value))}'
+    module = getattr(value, '__module__', '')
+    module = 'genseg_mm' if module.startswith('genseg_mm.') else module
+    return f'{module}.{getattr(value, "__qualname__", repr(value))}'
 
 
 def config_sha256(value: Any) -> str:
@@ -56,15 +64,12 @@ def config_sha256(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def model_sha256(model_cfg: Config) -> str:
-    """Hash of what a model's config contributes to a measurement: the model and the transforms that are its own."""
-    transforms = model_transforms(model_cfg)
-    parts = dict(model=model_cfg.model, data_preprocessor=model_cfg.get('data_preprocessor'), transforms=transforms)
-    return config_sha256([parts, {os.path.basename(own): _content(own) for own in _existing_paths(parts)}])
+def named_files(value: Any) -> dict[str, str]:
+    """Hashes of the files and folders that a config names (pretrained parts, descriptions), by their names."""
+    return {os.path.basename(own): _content(own) for own in _existing_paths(value)}
 
 
 def _existing_paths(value: Any) -> Iterator[str]:
-    """Files and folders that a config names: pretrained parts, descriptions."""
     if isinstance(value, Mapping):
         value = list(value.values())
     if isinstance(value, list | tuple):
@@ -88,37 +93,6 @@ def _content(path: str) -> str:
     )
 
 
-def benchmark_sha256(benchmark: Mapping) -> str:
-    """Hash of a benchmark, without its title and tolerance."""
-    return config_sha256({key: own for key, own in benchmark.items() if key not in _NOT_HASHED})
-
-
-@lru_cache(maxsize=64)
-def file_sha256(path: str, modified: int) -> str:
-    """Hash of a file; ``modified`` (its time in nanoseconds) only tells versions apart."""
-    digest = hashlib.sha256()
-    with open(path, 'rb') as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def weights_sha256(path: str) -> str:
-    """Hash of a checkpoint, or of all files of a folder of weights.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-    """
-    found = Path(path).expanduser()
-    if found.is_dir():
-        files = sorted(file for file in found.rglob('*') if file.is_file())
-        names = {file.relative_to(found).as_posix(): weights_sha256(str(file)) for file in files}
-        return config_sha256(names)
-    if not found.is_file():
-        raise FileNotFoundError(f'checkpoint {path} does not exist')
-    return file_sha256(str(found), found.stat().st_mtime_ns)
-
-
 def released_sha(source: str, cache_dir: str | None = None) -> str | None:
     """Hash of a folder of released weights, or the hub's commit of those in the cache; None if they are in neither.
 
@@ -135,11 +109,6 @@ def released_sha(source: str, cache_dir: str | None = None) -> str | None:
         if isinstance(found, str):
             return Path(found).parent.name
     return None
-
-
-def run_key(model: str, checkpoint: str | None, benchmark: str, fingerprint: str | None, mode: Sequence) -> str:
-    """What two results have in common if one need not be computed again: hashes, version and way of running."""
-    return config_sha256([model, checkpoint, benchmark, fingerprint, __version__, *mode])
 
 
 def packages() -> dict[str, str]:
@@ -218,3 +187,149 @@ def display_path(path: str | None) -> str | None:
         if base in Path(path).parents:
             return Path(path).relative_to(base).as_posix()
     return os.path.basename(path)
+
+
+def dataset_facts(cfg: Config) -> dict[str, Any]:
+    """Section ``dataset`` of a record, of the test set of a config.
+
+    Raises:
+        FileNotFoundError: If its files are missing; and whatever else the dataset raises.
+    """
+    init_default_scope(cfg.default_scope)
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        dataset = DATASETS.build(cfg.test_dataloader.dataset)
+    if hasattr(dataset, 'full_init'):
+        dataset.full_init()
+    if len(dataset) == 0:
+        raise ValueError(f'the {type(dataset).__name__} of this benchmark has no items')
+    return dict(
+        type=type(dataset).__name__,
+        items=len(dataset),
+        expected=expected_items(dataset),
+        difference=difference(dataset),
+        incomplete=shortage(dataset),
+        fingerprint=dataset_fingerprint(dataset),
+    )
+
+
+def dataset_fingerprint(dataset: Any) -> str:
+    """SHA-256 over what decides the numbers of an evaluation, without the pixels of files.
+
+    In it: the class of the dataset, the number and order of its items, and of every item all that its dataset gives:
+    the names of its files relative to ``data_root`` (or to the folder of ``data_prefix``), their sizes in bytes, ids,
+    sentences, annotations with their segmentations, rules for labels, and arrays (procedural scenes) whole; of datasets
+    in one, each in its order. Not in it: where the data lie, the pipeline, and the bytes of pictures and label maps: a
+    file that was changed to one of the same size is not seen.
+
+    Datasets that draw a sentence at each access (training) have no fixed fingerprint.
+
+    Args:
+        dataset: A dataset of MMEngine's kind (``get_data_info``), or several in one.
+
+    Returns:
+        64 hexadecimal digits.
+
+    Raises:
+        ValueError: If it is of another kind, or an item holds what cannot be written down.
+    """
+    digest = hashlib.sha256()
+    _add(dataset, digest)
+    return digest.hexdigest()
+
+
+def _add(dataset: Any, digest: Any) -> None:
+    name = type(dataset).__name__
+    parts = parts_of(dataset)
+    if parts:
+        _write(digest, dict(joined=name, parts=len(parts), items=len(dataset)))
+        for part in parts:
+            _add(part, digest)
+        return
+    if not hasattr(dataset, 'get_data_info'):
+        raise ValueError(f"{name}: expected a dataset of MMEngine's kind, with get_data_info, to take its fingerprint")
+    if hasattr(dataset, 'full_init'):
+        dataset.full_init()
+    files = _Files(dataset)
+    _write(digest, dict(type=name, items=len(dataset)))
+    for index in range(len(dataset)):
+        item = dataset.get_data_info(index)
+        try:
+            _write(digest, _portable(item, files))
+        except TypeError as error:
+            raise ValueError(f'item {index} of {name} has no fingerprint: {error}') from error
+
+
+def _portable(item: Mapping, files: '_Files') -> dict:
+    """The item with its files as [name, size]."""
+    return {
+        key: files.describe(value) if key.endswith('path') and isinstance(value, str) else _shorten(value)
+        for key, value in item.items()
+        if key not in _SKIPPED
+    }
+
+
+def _shorten(value: Any) -> Any:
+    """The value with long lists of numbers (outlines, run lengths) as a hash."""
+    if type(value) is dict:
+        return {key: _shorten(own) for key, own in value.items()}
+    if type(value) not in (list, tuple):
+        return value
+    if len(value) >= _LONG and type(value[0]) in (float, int):
+        try:
+            numbers = np.array(value, '<f8')
+        except (TypeError, ValueError):  # not numbers alone
+            return [_shorten(own) for own in value]
+        return hashlib.sha256(numbers).hexdigest()
+    return [_shorten(own) for own in value]
+
+
+class _Files:
+    """Names and sizes of files, without where the dataset lies."""
+
+    def __init__(self, dataset: Any) -> None:
+        prefixes = getattr(dataset, 'data_prefix', None) or {}
+        roots = [getattr(dataset, 'data_root', None), *prefixes.values()]
+        self.roots = [os.path.abspath(root) + os.sep for root in roots if isinstance(root, str) and root]
+        self._known: dict[str, list] = {}  # many sentences of one picture
+
+    def describe(self, path: str) -> list:
+        """[name, size in bytes]; the size is -1 where there is no such file."""
+        if path not in self._known:
+            self._known[path] = [self._name(path), _size(path)]
+        return self._known[path]
+
+    def _name(self, path: str) -> str:
+        whole = os.path.abspath(path)
+        root = next((own for own in self.roots if whole.startswith(own)), None)
+        name = whole[len(root) :] if root else os.path.basename(whole)
+        return name.replace(os.sep, '/')
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size if path else -1
+    except (FileNotFoundError, NotADirectoryError):
+        return -1
+
+
+def _write(digest: Any, content: dict) -> None:
+    digest.update(json.dumps(content, sort_keys=True, default=_plain).encode())
+    digest.update(b'\n')
+
+
+def _plain(value: Any) -> Any:
+    """Plain data in place of what JSON does not know, the same on every machine."""
+    if isinstance(value, np.ndarray):
+        if value.dtype.kind == 'O':
+            return value.tolist()
+        fixed = np.ascontiguousarray(value, value.dtype.newbyteorder('<'))
+        return [str(fixed.dtype), list(fixed.shape), hashlib.sha256(fixed).hexdigest()]
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, (set, frozenset)):
+        return sorted(value)
+    if isinstance(value, bytes):
+        return value.decode('latin-1')
+    if isinstance(value, Path):
+        return value.as_posix()
+    raise TypeError(f'{type(value).__name__} {str(value)[:40]} cannot be written down')

@@ -5,9 +5,9 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -16,141 +16,116 @@ from mmengine.dist import get_rank, get_world_size
 from torch import nn
 
 from genseg_mm.benchmarking import provenance
-from genseg_mm.benchmarking.dataset_facts import DatasetFacts, dataset_facts
-from genseg_mm.benchmarking.effective_config import effective_config, fill_network_size
 from genseg_mm.benchmarking.examples import write_examples
-from genseg_mm.benchmarking.jobs import Job, LoadedModel, Mode, earlier_result, job_key, what_changed
-from genseg_mm.benchmarking.loop import finite_or_text, together
-from genseg_mm.benchmarking.runner import BenchmarkRunner
-from genseg_mm.benchmarking.suite import Suite, quiet
+from genseg_mm.benchmarking.jobs import (
+    Job,
+    effective_config,
+    fill_network_size,
+    planned_parts,
+    run_key,
+    what_changed,
+)
+from genseg_mm.benchmarking.loop import BenchmarkRunner, finite_or_text, together
+from genseg_mm.benchmarking.suite import quiet
 from genseg_mm.launch.processes import on_main_process
 from genseg_mm.launch.user_errors import user_message
 from genseg_mm.leaderboard.record import Record
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How to run.
+class SuiteRun:
+    """Runs jobs; the last model and what is known of the data are kept between them.
 
-    Attributes:
-        mode: What may change a number's last bits.
+    Args:
+        one_by_one: The model gets samples one by one.
+        threads: Of torch on the CPU; None: as many as it likes.
+        seed: Of everything. These three may change the last bits of a number and are part of a result's key.
         launcher: What started the processes.
         rerun: Compute again what is finished.
         same_code: Compute again what other code than this has computed; else that is only said.
         examples: Draw example pictures.
-    """
-
-    mode: Mode = Mode()
-    launcher: str = 'none'
-    rerun: bool = False
-    same_code: bool = False
-    examples: bool = True
-
-
-@dataclass
-class Outcome:
-    """What became of a job.
-
-    Attributes:
-        job: The job.
-        state: 'done', 'skipped' (finished before) or 'failed'; before running 'missing' or 'changed' as well.
-        reason: Why, if it failed or has to run again.
-        seconds: Taken.
-        record: The result.
-    """
-
-    job: Job
-    state: str
-    reason: str = ''
-    seconds: float = 0.0
-    record: Record | None = None
-
-
-@dataclass
-class SuiteRun:
-    """Runs jobs; models and what is known of the data are kept between them.
-
-    Args:
-        suite: The suite.
-        models: By name.
-        settings: How to run.
-        say: Prints a line; on the main process only.
         stopped: Whether the user has stopped the run: some libraries turn the interruption into an error of their own.
     """
 
-    suite: Suite
-    models: dict[str, LoadedModel]
-    settings: Settings
-    say: Callable[[str], None] = print
-    stopped: Callable[[], bool] = lambda: False
-    _facts: dict[str, DatasetFacts] = field(default_factory=dict)
-    _built: tuple[str, nn.Module] | None = None
+    def __init__(
+        self,
+        one_by_one: bool = True,
+        threads: int | None = 1,
+        seed: int = 0,
+        launcher: str = 'none',
+        rerun: bool = False,
+        same_code: bool = False,
+        examples: bool = True,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.mode = dict(one_by_one=one_by_one, threads=threads, seed=seed)
+        self.launcher, self.rerun, self.same_code, self.examples = launcher, rerun, same_code, examples
+        self.stopped = stopped
+        self._facts: dict[str, dict] = {}  # by benchmark
+        self._built: tuple[str, nn.Module] | None = None
 
-    def state_of(self, job: Job) -> Outcome:
-        """What is left of earlier runs: 'skipped' if that still holds, 'missing', 'changed', or 'failed' without data.
+    def look_up(self, job: Job) -> None:
+        """Sets the state of a job by what earlier runs left: 'skipped' if that still holds, 'missing' or 'changed'.
 
-        Same answer in all processes, found on the main one.
+        'failed' without data. Same answer in all processes, found on the main one.
         """
         with quiet():
-            return Outcome(job, *on_main_process(lambda: self._state_of(job)))
+            job.state, job.reason = on_main_process(lambda: self._state_of(job))
 
     def _state_of(self, job: Job) -> tuple[str, str]:
         try:
             facts = self._facts_of(job)
         except Exception as error:
             return 'failed', _reason(error)
-        old = earlier_result(job)
+        old = job.earlier_result()
         if old is None:
             return 'missing', ''
-        changed = what_changed(old, self.models[job.model], job, facts.fingerprint, self.settings.mode)
+        changed = what_changed(old, planned_parts(job, facts, **self.mode))
         if changed:
             return 'changed', f'{" and ".join(changed)} changed'
-        if self.settings.rerun:
+        if self.rerun:
             return 'changed', '--rerun'
         if old.run.get('source_sha256') == provenance.source_sha256():
             return 'skipped', ''
-        return ('changed', 'code changed') if self.settings.same_code else ('skipped', ' by other code')
+        return ('changed', 'code changed') if self.same_code else ('skipped', ' by other code')
 
-    def _facts_of(self, job: Job) -> DatasetFacts:
+    def _facts_of(self, job: Job) -> dict[str, Any]:
         """Counts and fingerprint of a benchmark's data; read once, since they are the same for all models."""
-        if job.benchmark not in self._facts:
-            cfg = effective_config(self.models[job.model].cfg, job.cfg)
+        name = job.benchmark['name']
+        if name not in self._facts:
+            cfg = effective_config(job.model_cfg, job.benchmark_cfg)
             fill_network_size(cfg, None)
-            self._facts[job.benchmark] = dataset_facts(cfg)
-        return self._facts[job.benchmark]
+            self._facts[name] = provenance.dataset_facts(cfg)
+        return self._facts[name]
 
-    def run(self, job: Job, number: str = '') -> Outcome:
-        """Runs a job, if it has to; errors become an outcome.
+    def run(self, job: Job, number: str = '') -> None:
+        """Runs a job, if it has to; errors become its state.
 
         Raises:
             KeyboardInterrupt: If stopped.
         """
-        outcome = self.state_of(job)
+        self.look_up(job)
         if self.stopped():
             raise KeyboardInterrupt
-        if outcome.state == 'skipped':
-            self._say(f'{number}{job}: finished before{outcome.reason}, skipped ({job.result_file})')
-            outcome.record = earlier_result(job)
-            return outcome
-        if outcome.state == 'failed':
-            self._say(f'{number}{job}: FAILED, {outcome.reason}')
-            return outcome
-        again = f' (again: {outcome.reason})' if outcome.state == 'changed' else ''
-        self._say(f'{number}{job}: running{again}')
+        if job.state == 'skipped':
+            say(f'{number}{job}: finished before{job.reason}, skipped ({job.result_file})')
+            return
+        if job.state == 'failed':
+            say(f'{number}{job}: FAILED, {job.reason}')
+            return
+        again = f' (again: {job.reason})' if job.state == 'changed' else ''
+        say(f'{number}{job}: running{again}')
         start = time.monotonic()
         try:
-            record = self._measure(job)
+            job.record = self._measure(job)
+            job.state, job.reason = 'done', ''
         except Exception as error:
             if self.stopped():
                 raise KeyboardInterrupt from error
-            outcome = self._failed(job, error)
-        else:
-            outcome = Outcome(job, 'done', record=record)
-        outcome.seconds = time.monotonic() - start
-        return outcome
+            self._fail(job, error)
+        job.seconds = time.monotonic() - start
 
-    def _failed(self, job: Job, error: Exception) -> Outcome:
-        reason = _reason(error)
+    def _fail(self, job: Job, error: Exception) -> None:
+        job.state, job.reason = 'failed', _reason(error)
         self._built = None
         if get_rank() == 0:
             try:
@@ -160,40 +135,25 @@ class SuiteRun:
                 where = f'see {job.unfinished / "log.txt"}'
             except OSError as own:
                 where = f'its log could not be written: {own}'
-            self._say(f'{job}: FAILED, {reason}; {where}')
-        return Outcome(job, 'failed', reason)
-
-    def _say(self, text: str) -> None:
-        if get_rank() == 0:
-            self.say(text)
+            say(f'{job}: FAILED, {job.reason}; {where}')
 
     def _measure(self, job: Job) -> Record | None:
         started, start = datetime.now(UTC), time.monotonic()
         on_main_process(lambda: _empty(job.unfinished))
         sample_file = job.unfinished / 'samples.npz'
-        model = self.models[job.model]
-        settings = self.settings
         with quiet():
-            cfg = effective_config(
-                model.cfg,
-                job.cfg,
-                settings.mode.one_by_one,
-                settings.mode.threads,
-                settings.mode.seed,
-                str(sample_file),
-            )
+            cfg = effective_config(job.model_cfg, job.benchmark_cfg, **self.mode, sample_file=str(sample_file))
         with tempfile.TemporaryDirectory(prefix='benchmark') as scratch:
             runner = together(lambda: self._build_runner(job, cfg, scratch))
             try:
                 metrics = finite_or_text(runner.test())
-                self._built = provenance.config_sha256([job.model, cfg.model]), runner.model
+                self._built = _model_key(job, cfg), runner.model
                 if get_rank() != 0:
                     return None
-                loop = runner.test_loop
                 pictures = []
-                if self.settings.examples:
-                    dataset, seed = loop.dataloader.dataset, self.settings.mode.seed
-                    pictures = write_examples(job.unfinished, runner, dataset, sample_file, seed)
+                if self.examples:
+                    dataset = runner.test_loop.dataloader.dataset
+                    pictures = write_examples(job.unfinished, runner.model, dataset, sample_file, self.mode['seed'])
                 record = self._record(job, cfg, runner, metrics, pictures)
                 record.run.update(
                     started=started.isoformat(timespec='seconds'), seconds=round(time.monotonic() - start, 2)
@@ -208,51 +168,33 @@ class SuiteRun:
                 runner.close()
 
     def _build_runner(self, job: Job, cfg: Config, scratch: str) -> BenchmarkRunner:
-        key = provenance.config_sha256([job.model, cfg.model])
-        known = self._built is not None and self._built[0] == key
+        known = self._built is not None and self._built[0] == _model_key(job, cfg)
         built = self._built[1] if known else None
         self._built = None  # frees a model of the last job before the next is built
         runner = BenchmarkRunner(
             cfg=cfg,
             model=built,
-            checkpoint=None if known else self.models[job.model].checkpoint,
+            checkpoint=None if known else job.weights,
             log_file=job.unfinished / 'log.txt',
             scratch=scratch,
-            launcher=self.settings.launcher,
-            name=f'{job.model}.{job.benchmark}.{time.monotonic_ns()}',
+            launcher=self.launcher,
+            name=f'{".".join(job.name)}.{time.monotonic_ns()}',
         )
         fill_network_size(cfg, runner.model)
         runner._test_dataloader = cfg.test_dataloader
         return runner
 
     def _record(self, job: Job, cfg: Config, runner: BenchmarkRunner, metrics: dict, pictures: list) -> Record:
-        model, facts, loop = self.models[job.model], self._facts_of(job), runner.test_loop
-        one_by_one, seed = self.settings.mode.one_by_one, self.settings.mode.seed
+        loop, facts = runner.test_loop, self._facts_of(job)
+        one_by_one = self.mode['one_by_one']
         return Record(
-            model=dict(
-                name=job.model,
-                title=model.entry.title,
-                kind=model.entry.kind,
-                config=provenance.display_path(model.entry.config),
-                config_sha256=model.config_sha256,
-                checkpoint=provenance.display_path(model.checkpoint),
-                checkpoint_sha256=model.checkpoint_sha256,
-                num_parameters=sum(own.numel() for own in runner.model.parameters()),
-            ),
-            benchmark=dict(
-                suite=self.suite.name,
-                name=job.benchmark,
-                title=job.cfg['title'],
-                task=job.cfg['task'],
-                protocol=job.cfg['protocol'],
-                sha256=provenance.benchmark_sha256(job.cfg),
-                tolerance=job.cfg.get('tolerance'),
-            ),
+            model=dict(job.model, num_parameters=sum(own.numel() for own in runner.model.parameters())),
+            benchmark=job.benchmark,
             metrics=metrics,
-            dataset=dict(vars(facts)),
+            dataset=facts,
             run=dict(
-                key=job_key(model, job, facts.fingerprint, self.settings.mode),
-                seed=seed,
+                key=run_key(planned_parts(job, facts, **self.mode)),
+                seed=self.mode['seed'],
                 seconds_per_item=loop.seconds_per_item,
                 processes=get_world_size(),
                 batch_size=1 if one_by_one else cfg.test_dataloader.batch_size,
@@ -267,6 +209,11 @@ class SuiteRun:
             ),
             examples=pictures,
         )
+
+
+def _model_key(job: Job, cfg: Config) -> str:
+    """Jobs of the same model, built alike, share it."""
+    return provenance.config_sha256([job.model['name'], cfg.model])
 
 
 def _empty(folder: Path) -> None:
@@ -286,6 +233,12 @@ def _name_samples(cfg: Config, sample_file: Path) -> None:
 
 def _reason(error: Exception) -> str:
     return user_message(error) or f'{type(error).__name__}: {" ".join(str(error).split())[:300]}'
+
+
+def say(text: str) -> None:
+    """Prints a line, on the main process only."""
+    if get_rank() == 0:
+        print(text, flush=True)
 
 
 def fix_arithmetic(threads: int | None) -> None:

@@ -11,9 +11,9 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope, init_default_scope
 from mmengine.structures import BaseDataElement
 
-from genseg_mm.benchmarking import provenance
-from genseg_mm.benchmarking.model_list import find_file, parse_model
-from genseg_mm.benchmarking.predict_items import predicted_items
+from genseg_mm.benchmarking.examples import predicted_items
+from genseg_mm.benchmarking.suite import find_file, parse_model
+from genseg_mm.checkpoint import weights_sha256
 from genseg_mm.config_file import read_config_file
 from genseg_mm.evaluation.sample_results import SampleResults
 from genseg_mm.inference.build_model import build_model
@@ -90,14 +90,14 @@ class ComparedModel:
                 raise FileNotFoundError(
                     f'{self.folder} has no {RESULT} and {CONFIG} that name a model and its data: give CONFIG:CHECKPOINT'
                 )
-            return read_config_file(given.config), given.checkpoint
+            return read_config_file(given['config']), given['checkpoint']
         recorded = self.record.model['checkpoint']
         if recorded is None:
             return read_config_file(measured), None
-        checkpoint = (given and given.checkpoint) or find_file(recorded)
+        checkpoint = (given and given['checkpoint']) or find_file(recorded)
         if not Path(checkpoint).is_file():
             raise FileNotFoundError(f'the weights {checkpoint} of {self.name} are not here: give CONFIG:CHECKPOINT')
-        if provenance.weights_sha256(checkpoint) != self.record.model['checkpoint_sha256']:
+        if weights_sha256(checkpoint) != self.record.model['checkpoint_sha256']:
             raise ValueError(
                 f'{checkpoint} is not what {self.name} was measured with: its hash is not that of '
                 f'{self.folder / RESULT}; give CONFIG:CHECKPOINT, or measure again'

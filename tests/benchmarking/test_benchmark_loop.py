@@ -10,9 +10,8 @@ from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement
 from torch.utils.data import DataLoader, Dataset
 
-from genseg_mm.benchmarking.loop import BenchmarkLoop, finite_or_text, single_samples, together
-from genseg_mm.benchmarking.predict_items import predict_items
-from genseg_mm.benchmarking.runner import BenchmarkRunner
+from genseg_mm.benchmarking.examples import predicted_items
+from genseg_mm.benchmarking.loop import BenchmarkLoop, BenchmarkRunner, finite_or_text, single_samples, together
 
 
 class Numbers(Dataset):
@@ -135,13 +134,12 @@ def test_single_samples_of_lists_and_tensors():
             single_samples(wrong)
 
 
-def test_predict_items_keeps_the_order(tmp_path):
-    model = Doubling().eval()
-    samples = predict_items(model, Numbers(9), [5, 0, 8])
-    assert [sample.doubled for sample in samples] == [10, 0, 16]
-    assert model.sizes == [1, 1, 1]
-    own = runner(tmp_path)
-    assert [sample.doubled for sample in predict_items(own, Numbers(9), [3])] == [6]
+def test_predicted_items_keep_the_order():
+    model = Doubling()
+    found = list(predicted_items(model, Numbers(9), [5, 0, 8]))
+    assert [int(image.max()) for image, _ in found] == [5, 0, 8]
+    assert [sample.doubled for _, sample in found] == [10, 0, 16]
+    assert model.sizes == [1, 1, 1] and not model.training
 
 
 def test_together_in_one_process_is_a_call():

@@ -15,7 +15,7 @@ import pytest
 from mmengine.config import Config
 
 from genseg_mm.benchmarking import command_line
-from genseg_mm.benchmarking.suite import read_suite
+from genseg_mm.benchmarking.suite import folders_read, make_data, read_suite
 from genseg_mm.evaluation.sample_results import SampleResults
 
 ROOT = Path(__file__).parents[2]
@@ -129,7 +129,7 @@ def test_a_failed_rerun_keeps_the_earlier_result(tmp_path, capsys, monkeypatch):
         raise ValueError('out of luck')
 
     with monkeypatch.context() as patch:
-        patch.setattr('genseg_mm.benchmarking.runner.BenchmarkRunner.test', fail)
+        patch.setattr('genseg_mm.benchmarking.loop.BenchmarkRunner.test', fail)
         assert run(suite, tmp_path / 'out', 'rgb', rerun=True) == 1
     assert 'rgb · points: FAILED, ValueError: out of luck' in capsys.readouterr().out
     assert (result(tmp_path / 'out'), sorted((tmp_path / 'out/rgb/points').rglob('*'))) == before
@@ -273,30 +273,30 @@ def test_data_of_a_suite_are_made_once_and_whole(tmp_path):
     made = f'suite.update(make_data={str(tool)!r}, data_root={str(tmp_path / "data")!r})\n'
     suite = read_suite(write_suite(tmp_path, extra=made))
     (tmp_path / 'data.unfinished').mkdir()  # of a run that was killed
-    command_line.make_data(suite)
+    make_data(suite)
     assert (tmp_path / 'data' / 'a').read_text() == '1'
     (tmp_path / 'data' / 'a').write_text('2')
-    command_line.make_data(suite)
+    make_data(suite)
     assert (tmp_path / 'data' / 'a').read_text() == '2'
     assert not (tmp_path / 'data.unfinished').exists()
     tool.write_text("raise SystemExit('no disk')")
     shutil.rmtree(tmp_path / 'data')
     with pytest.raises(ValueError, match='could not write the data of .*: no disk'):
-        command_line.make_data(suite)
+        make_data(suite)
 
 
 def test_only_the_data_of_the_wanted_benchmarks_are_made(tmp_path):
     suite = read_suite('configs/benchmarks/tiny.py', {'suite.data_root': str(tmp_path / 'made/tiny')})
     root = tmp_path / 'made/tiny'
-    command_line.make_data(suite, ['shapes_points'])
+    make_data(suite, ['shapes_points'])
     assert not (tmp_path / 'made').exists()
-    command_line.make_data(suite, ['reasonseg_val', 'shapes_points'])
+    make_data(suite, ['reasonseg_val', 'shapes_points'])
     assert sorted(path.name for path in root.iterdir()) == ['ReasonSeg', 'tiny_benchmarks.json']
-    command_line.make_data(suite, ['egohos'])
-    command_line.make_data(suite, ['egohos', 'reasonseg_val'])
+    make_data(suite, ['egohos'])
+    make_data(suite, ['egohos', 'reasonseg_val'])
     made = ['ReasonSeg', 'egohos', 'tiny_benchmarks.json']
     assert sorted(path.name for path in root.iterdir()) == made
-    read = command_line.folders_read(suite.benchmarks.values(), root)
+    read = folders_read(suite.benchmarks.values(), root)
     assert read == {'BSDS500', 'DRAM_processed', 'ReasonSeg', 'coco', 'egohos', 'ishape_dataset', 'pidray'}
 
 

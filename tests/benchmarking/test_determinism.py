@@ -11,11 +11,9 @@ import numpy as np
 import pytest
 from mmengine.registry import init_default_scope
 
-from genseg_mm.benchmarking.effective_config import effective_config, fill_network_size, read_model_config
-from genseg_mm.benchmarking.loop import finite_or_text
-from genseg_mm.benchmarking.model_list import suite_model
-from genseg_mm.benchmarking.runner import BenchmarkRunner
-from genseg_mm.benchmarking.suite import read_suite
+from genseg_mm.benchmarking.jobs import effective_config, fill_network_size, read_model_config
+from genseg_mm.benchmarking.loop import BenchmarkRunner, finite_or_text
+from genseg_mm.benchmarking.suite import read_suite, suite_model
 
 ROOT = Path(__file__).parents[2]
 SUITE = """

@@ -7,8 +7,7 @@ import pytest
 from mmengine.config import Config
 from torch import nn
 
-from genseg_mm.benchmarking.effective_config import effective_config, fill_network_size
-from genseg_mm.benchmarking.provenance import model_sha256
+from genseg_mm.benchmarking.jobs import effective_config, fill_network_size, model_sha256
 from genseg_mm.datasets.transforms import NetworkResize
 
 BENCHMARK = dict(

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from genseg_mm.benchmarking.model_list import ModelEntry, choose_models, find_file, parse_model, tasks_of
-from genseg_mm.benchmarking.suite import Suite
+from genseg_mm.benchmarking.jobs import tasks_of
+from genseg_mm.benchmarking.suite import Suite, choose_models, find_file, is_released, parse_model
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,14 +28,18 @@ def suite(**models: dict) -> Suite:
     ],
 )
 def test_parses(text, name, config, checkpoint, released):
-    assert parse_model(text) == ModelEntry(name, name, config, checkpoint, released=released)
+    entry = parse_model(text)
+    assert entry == dict(
+        name=name, title=name, config=config, checkpoint=checkpoint, tasks=None, kind='model', settings=None
+    )
+    assert is_released(entry['config']) is released
 
 
 def test_a_folder_is_a_released_model(tmp_path):
     folder = tmp_path / 'my_release'
     folder.mkdir()
     entry = parse_model(str(folder))
-    assert (entry.name, entry.config, entry.released) == ('my_release', str(folder), True)
+    assert (entry['name'], entry['config']) == ('my_release', str(folder)) and is_released(entry['config'])
 
 
 @pytest.mark.parametrize('text', ['nothing', 'a/b/c/d', 'x:y.pth'])
@@ -59,7 +63,7 @@ def test_a_slash_in_a_name_is_told_from_one_in_a_path(tmp_path, monkeypatch):
     Path('lr=1').mkdir()
     Path('lr=1/x.py').touch()
     entry = parse_model('lr=1/x.py:w.pth')
-    assert (entry.name, entry.config, entry.checkpoint) == ('x__w', 'lr=1/x.py', 'w.pth')
+    assert (entry['name'], entry['config'], entry['checkpoint']) == ('x__w', 'lr=1/x.py', 'w.pth')
 
 
 def test_tasks_of_the_suites_models_are_not_overridden_in_silence():
@@ -76,11 +80,11 @@ def test_refuses_names_that_are_no_folders():
 def test_all_models_of_the_suite_without_names_and_chosen_ones_with():
     own = suite(a=dict(config='a.py', title='A'), b=dict(config='b.py', kind='control', tasks=['points']))
     entries = choose_models(own, [])
-    assert [(e.name, e.title, e.kind, e.tasks) for e in entries] == [
+    assert [(e['name'], e['title'], e['kind'], e['tasks']) for e in entries] == [
         ('a', 'A', 'model', None), ('b', 'b', 'control', ('points',)),
     ]  # fmt: skip
     chosen = choose_models(own, ['b', 'x=c.py:d.pth'], tasks=['edges'])
-    assert [(e.name, e.tasks) for e in chosen] == [('b', ('points',)), ('x', ('edges',))]
+    assert [(e['name'], e['tasks']) for e in chosen] == [('b', ('points',)), ('x', ('edges',))]
 
 
 @pytest.mark.parametrize(
@@ -124,8 +128,8 @@ def test_files_are_found_from_any_folder(tmp_path, monkeypatch):
     ],
 )
 def test_tasks_by_type(model, tasks):
-    assert tasks_of(ModelEntry('m', 'm', 'c.py'), model) == tasks
-    assert tasks_of(ModelEntry('m', 'm', 'c.py', tasks=('edges',)), model) == ('edges',)
+    assert tasks_of(dict(name='m', tasks=None), model) == tasks
+    assert tasks_of(dict(name='m', tasks=('edges',)), model) == ('edges',)
 
 
 def test_a_subclass_keeps_what_its_class_can_do():
@@ -134,9 +138,9 @@ def test_a_subclass_keeps_what_its_class_can_do():
     class Mine(Gen2Seg):
         pass
 
-    assert tasks_of(ModelEntry('m', 'm', 'c.py'), dict(type=Mine)) == ('points', 'edges', 'instances')
+    assert tasks_of(dict(name='m', tasks=None), dict(type=Mine)) == ('points', 'edges', 'instances')
 
 
 def test_tasks_of_an_unknown_type_have_to_be_named():
     with pytest.raises(ValueError, match='m: what can a MaskRCNN do. name it with --tasks'):
-        tasks_of(ModelEntry('m', 'm', 'c.py'), dict(type='mmdet.MaskRCNN'))
+        tasks_of(dict(name='m', tasks=None), dict(type='mmdet.MaskRCNN'))

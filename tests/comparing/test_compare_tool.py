@@ -16,8 +16,8 @@ from mmseg.structures import SegDataSample
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from genseg_mm.benchmarking import provenance
-from genseg_mm.benchmarking.predict_items import predict_items
+from genseg_mm.benchmarking.examples import predicted_items
+from genseg_mm.checkpoint import weights_sha256
 from genseg_mm.comparing.compared_models import ComparedModel
 from genseg_mm.comparing.report import only_instance, pictures_of
 from genseg_mm.config_file import read_config_file
@@ -36,7 +36,7 @@ def record_of(title: str, checkpoint: Path, items: int, protocol: str) -> Record
     return Record(
         model=dict(
             name=title, title=title, kind='model', config='c.py', config_sha256='0' * 64,
-            checkpoint=str(checkpoint), checkpoint_sha256=provenance.weights_sha256(str(checkpoint)), num_parameters=1,
+            checkpoint=str(checkpoint), checkpoint_sha256=weights_sha256(str(checkpoint)), num_parameters=1,
         ),
         benchmark=dict(
             suite='tiny', name='shapes', title='Scenes', task='referring', protocol=protocol, sha256='0' * 64,
@@ -75,7 +75,7 @@ def runs(tmp_path_factory):
             dataset = DATASETS.build(data)
             file = str(folder / 'samples.npz')
             metric = METRICS.build(dict(type='genseg_mm.ReferringMetric', per_kind=True, sample_file=file))
-        metric.process({}, predict_items(model, dataset, range(len(dataset))))
+        metric.process({}, [sample for _, sample in predicted_items(model, dataset, range(len(dataset)))])
         metric.evaluate(len(dataset))
         record_of(name, weights, len(dataset), 'LAVT').write(folder / 'result.json')
     return root

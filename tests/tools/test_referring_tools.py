@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from genseg_mm.datasets import GRefCOCODataset, ReasonSegDataset, RefCOCODataset
-from genseg_mm.launch.expected_items import difference, expected_items
+from genseg_mm.datasets.published_counts import difference, expected_items
 
 ROOT = Path(__file__).parents[2]
 TOOLS = ROOT / 'tools'
