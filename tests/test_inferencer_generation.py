@@ -18,6 +18,7 @@ sys.path.append(str(Path(__file__).parent / 'models'))
 from tiny_models import build, genmask_config  # noqa: E402
 
 from genseg_mm import launch  # noqa: E402
+from genseg_mm.inference import generation  # noqa: E402
 from genseg_mm.inference.generation import caption_dataset, trained_size  # noqa: E402
 from genseg_mm.inferencers import GenSegInferencer  # noqa: E402
 from genseg_mm.models.picture_generation import pictures_to_bytes  # noqa: E402
@@ -137,6 +138,17 @@ def test_settings_of_the_call_go_before_those_of_the_model(monkeypatch):
             image_size=(16, 32),
         ),
     ]
+    shown, bars = [], []
+    monkeypatch.setattr(generation, 'check_display', lambda: None)
+    monkeypatch.setattr(generation, 'show_picture', lambda picture, *how: shown.append(how))
+    progress = generation.Progress
+    monkeypatch.setattr(generation, 'Progress', lambda disable: bars.append(not disable) or progress(disable=True))
+    infer.show_progress = True
+    infer.generate(TEXTS, batch_size=1, show=True, wait_time=0.5)
+    infer.generate(TEXTS, batch_size=1, progress_bar=False)
+    infer.generate(TEXTS)
+    assert shown == [(text, 0.5) for text in TEXTS]
+    assert bars == [True, False, False]
 
 
 def test_size_and_prompt_come_from_the_caption_data():

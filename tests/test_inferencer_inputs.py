@@ -264,6 +264,9 @@ def test_set_image_then_prompts():
     both = infer.prompt(points=[POINTS], point_labels=[[1, 0]], radius=300.0)
     assert np.array_equal(both['masks'], [~GREEN_MASK])
     assert len(infer.model.colorer.seen) == 1  # the network ran once
+    assert infer.set_image(bgr(SCENE), image_size=(10, 15)).shape == (20, 30, 3)
+    assert infer.model.colorer.seen[1:] == [(1, 3, 10, 15)]
+    infer.set_image(bgr(SCENE))
     for prompts in ({}, dict(points=POINTS, automatic=True)):
         with pytest.raises(ValueError, match='either points or boxes, or automatic'):
             infer.prompt(**prompts)

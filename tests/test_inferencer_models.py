@@ -63,6 +63,16 @@ def test_config_and_weights(tmp_path, form: str):
     assert [len(one.pred_instances) for one in several] == [2, 0]
 
 
+def test_the_scope_says_where_types_are_found():
+    cfg = config()
+    cfg = dict(model=dict(cfg['model'], type='Gen2Seg'), default_scope='mmseg')
+    with pytest.raises(KeyError, match='Gen2Seg is not in the'):
+        GenSegInferencer(cfg, 'random', device='cpu')
+    with pytest.warns(UserWarning, match='no weights were given'):
+        infer = GenSegInferencer(cfg, 'random', device='cpu', scope='genseg_mm')
+    assert type(infer.model).__name__ == 'Gen2Seg' and infer.scope == 'genseg_mm'
+
+
 def test_weights_that_do_not_fit(tmp_path):
     path = str(tmp_path / 'weights.pth')
     torch.save(swapped_state(), path)

@@ -297,6 +297,22 @@ def test_show_needs_a_display(monkeypatch):
         inferencer()(bgr(SCENE), show=True)
 
 
+def test_windows_and_progress_bars_are_as_asked(monkeypatch):
+    shown, bars = [], []
+    monkeypatch.setattr(inferencers, 'check_display', lambda: None)
+    monkeypatch.setattr(inferencers, 'show_picture', lambda picture, *how: shown.append((picture.shape[2], *how)))
+    monkeypatch.setattr(inferencers, 'track', lambda jobs, disable, **_: bars.append(not disable) or jobs)
+    infer = inferencer()
+    assert infer(bgr(SCENE), show=True, wait_time=0.5)['visualization'] is None
+    assert shown == [(3, '00000000', 0.5)]
+    two = [bgr(SCENE)] * 2
+    infer(two, progress_bar=True)
+    infer.show_progress = True
+    for images, options in ((two, {}), (bgr(SCENE), {}), (two, dict(progress_bar=False))):
+        infer(images, **options)
+    assert bars == [False, True, True, False, False]
+
+
 def test_several_texts_have_a_key_of_their_colors():
     masks = np.stack([RED_MASK, GREEN_MASK])
     prompts, texts = Prompts(texts=('one', 'two')), ('one', 'the other ' * 500)

@@ -9,6 +9,7 @@ from genseg_mm.functional.similarity_masks import lengths
 BIN = 8.0  # side of the colour histogram's bins, in units of colour
 EDGE = 20.0  # change of colour over 2 pixels at which a pixel counts half in the histogram
 REACH = 3  # pixels from an instance to the surroundings that it is compared with
+SCALE = 100.0  # distance of colours at which a score is halved
 EIGHT = [[1, 1, 1]] * 3  # neighbours that a pixel is connected with
 
 
@@ -67,17 +68,16 @@ def group_colors(
 
 
 @torch.no_grad()
-def instance_scores(color_map: Tensor, ids: Tensor, scale: float = 100.0) -> Tensor:
+def instance_scores(color_map: Tensor, ids: Tensor) -> Tensor:
     """How sure an instance is: flat inside, unlike its surroundings.
 
     With f the mean distance of an instance's colours to their mean, and c the mean distance to the
-    same mean of the colours 3 pixels outside of its border, scale / (scale + f) * c / (scale + c).
+    same mean of the colours 3 pixels outside of its border, 100 / (100 + f) * c / (100 + c).
     An instance without surroundings is compared with black.
 
     Args:
         color_map: (3, H, W) floating point, in [0, 255].
         ids: (H, W) int64, 0 background, 1 ... K.
-        scale: In units of colour.
 
     Returns:
         (K,) in [0, 1).
@@ -99,7 +99,7 @@ def instance_scores(color_map: Tensor, ids: Tensor, scale: float = 100.0) -> Ten
             total.index_add_(0, inner, lengths(outer - mean[:, inner]))
             count += inner.bincount(minlength=num)
     contrast = torch.where(count > 0, total / count.clamp(min=1), lengths(mean))
-    return (scale / (scale + spread) * contrast / (scale + contrast))[1:]
+    return (SCALE / (SCALE + spread) * contrast / (SCALE + contrast))[1:]
 
 
 def _overlap(size: int, shift: int) -> slice:

@@ -7,10 +7,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+DIAMETER, SIGMA = 9, 75.0  # of the public code's filter: pixels; units of colour and pixels
+
 
 @torch.no_grad()
 def joint_bilateral_filter(
-    guide: Tensor, src: Tensor, diameter: int = 9, sigma_color: float = 75.0, sigma_space: float = 75.0
+    guide: Tensor, src: Tensor, diameter: int = DIAMETER, sigma_color: float = SIGMA, sigma_space: float = SIGMA
 ) -> Tensor:
     """Means over a window, weighted by the guide, as ``cv2.ximgproc.jointBilateralFilter`` does.
 
@@ -35,7 +37,7 @@ def joint_bilateral_filter(
     _check_arguments(guide, src, diameter, sigma_color, sigma_space)
     radius, guide = diameter // 2, guide.to(torch.promote_types(guide.dtype, torch.float32))
     out = torch.zeros_like(src)
-    for tile in filter_tiles(guide, diameter, sigma_color, sigma_space, len(src)):
+    for tile in filter_tiles(guide, len(src), diameter, sigma_color, sigma_space):
         # A map that is zero around the tile, mirrored or not, stays zero; similarities mostly are.
         top, left = max(tile.top - radius, 0), max(tile.left - radius, 0)
         around = src[:, top : tile.bottom + radius, left : tile.right + radius]
@@ -91,7 +93,7 @@ class FilterTile(NamedTuple):
 
 
 def filter_tiles(
-    guide: Tensor, diameter: int = 9, sigma_color: float = 75.0, sigma_space: float = 75.0, num_maps: int = 1
+    guide: Tensor, num_maps: int, diameter: int = DIAMETER, sigma_color: float = SIGMA, sigma_space: float = SIGMA
 ) -> Iterator[FilterTile]:
     """Cuts the guide, (C, H, W) floating point, into tiles with their window weights.
 
@@ -131,11 +133,8 @@ def filtered_cells(
     left: Tensor,
     side: int,
     levels_of: Callable[[Tensor], Tensor],
-    diameter: int = 9,
-    sigma_color: float = 75.0,
-    sigma_space: float = 75.0,
 ) -> Tensor:
-    """The filter in some squares of a map only; the map to be filtered is made from the guide's colours there.
+    """The public code's filter in some squares of a map only, whose values are made from the guide's colours there.
 
     Args:
         guide: (C, H, W) floating point.
@@ -143,14 +142,11 @@ def filtered_cells(
         left: First columns, (n,).
         side: Of the squares, in pixels; they may reach beyond the map, where the values mean nothing.
         levels_of: From colours (C, n, S, S) to the values there, (n, S, S).
-        diameter: Of the window.
-        sigma_color: In units of the guide's summed difference.
-        sigma_space: In pixels.
 
     Returns:
         Weighted means, (n, side, side), not rounded.
     """
-    radius, (height, width) = diameter // 2, guide.shape[1:]
+    radius, (height, width) = DIAMETER // 2, guide.shape[1:]
     steps = torch.arange(side + 2 * radius, device=guide.device)
     rows, columns = (
         _reflect_101(size, radius, guide.device)[(first[:, None] + steps).clamp(max=size + 2 * radius - 1)]
@@ -164,8 +160,8 @@ def filtered_cells(
     for dy, dx in _offsets(radius):
         there = (slice(radius + dy, radius + dy + side), slice(radius + dx, radius + dx + side))
         distance = (colors[:, :, there[0], there[1]] - own).abs_().sum(0)
-        weight = distance.square_().mul_(-0.5 / sigma_color**2).exp_()
-        weight.mul_(math.exp(-0.5 * (dy * dy + dx * dx) / sigma_space**2))
+        weight = distance.square_().mul_(-0.5 / SIGMA**2).exp_()
+        weight.mul_(math.exp(-0.5 * (dy * dy + dx * dx) / SIGMA**2))
         total.addcmul_(levels[:, there[0], there[1]], weight)
         norm += weight
     return total / norm

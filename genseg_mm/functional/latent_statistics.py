@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 METHODS = ('least_squares', 'logistic')
+# Of the histogram that an entropy comes from: bins over +-REACH standard deviations; values beyond count in the last.
+BINS, REACH = 100, 5.0
 
 
 class PrincipalComponents(NamedTuple):
@@ -43,7 +45,7 @@ def principal_components(cells: Tensor) -> PrincipalComponents:
 
 
 def fit_linear_map(
-    cells: Tensor, labels: Tensor, method: str = 'least_squares', ridge: float = 0.001, max_iter: int = 100
+    cells: Tensor, labels: Tensor, method: str = 'least_squares', ridge: float = 0.001
 ) -> tuple[Tensor, Tensor]:
     """Linear classifiers of cells, one for each of K labels.
 
@@ -53,7 +55,6 @@ def fit_linear_map(
         method: 'least_squares': closed form, values aim at -1 and 1. 'logistic': log-odds, by L-BFGS.
         ridge: Penalty of the weights (not of the biases). For least squares it is the variance of white noise on
             the cells that the fit allows for; for logistic regression ridge / 2 * |weights|^2 joins the mean loss.
-        max_iter: Iterations of L-BFGS at most.
 
     Returns:
         Weights (K, C) and biases (K,), float32.
@@ -68,7 +69,7 @@ def fit_linear_map(
     if len(cells) != len(labels) or len(cells) == 0:
         raise ValueError(f'expected as many labels as cells, {len(cells)} > 0, but got {len(labels)}')
     if method == 'logistic':
-        return _logistic(cells, labels, ridge, max_iter)
+        return _logistic(cells, labels, ridge)
     cells, targets = cells.double(), labels.double() * 2 - 1
     mean, target_mean = cells.mean(0), targets.mean(0)
     covariance = (cells - mean).T @ (cells - mean) / len(cells)
@@ -79,13 +80,13 @@ def fit_linear_map(
     return weight.float(), (target_mean - weight @ mean).float()
 
 
-def _logistic(cells: Tensor, labels: Tensor, ridge: float, max_iter: int) -> tuple[Tensor, Tensor]:
+def _logistic(cells: Tensor, labels: Tensor, ridge: float) -> tuple[Tensor, Tensor]:
     cells, labels = cells.detach().float(), labels.float()
     mean, std = cells.mean(0), cells.std(0).clamp(min=1e-6)  # conditions L-BFGS; undone below
     scaled = (cells - mean) / std
     weight = cells.new_zeros(labels.shape[1], cells.shape[1]).requires_grad_()
     bias = cells.new_zeros(labels.shape[1]).requires_grad_()
-    solver = torch.optim.LBFGS([weight, bias], max_iter=max_iter, history_size=20, line_search_fn='strong_wolfe')
+    solver = torch.optim.LBFGS([weight, bias], max_iter=100, history_size=20, line_search_fn='strong_wolfe')
 
     def closure() -> Tensor:
         solver.zero_grad()
@@ -117,13 +118,11 @@ class Sharpness(NamedTuple):
     entropy: float
 
 
-def sharpness(values: Tensor, bins: int = 100, reach: float = 5.0) -> Sharpness:
+def sharpness(values: Tensor) -> Sharpness:
     """Sharpness of values of any shape, pooled.
 
     Args:
         values: At least two different values.
-        bins: Bins of the histogram over [-reach, reach] standard deviations; values beyond count in the last ones.
-        reach: In standard deviations.
 
     Raises:
         ValueError: If the values do not vary.
@@ -134,10 +133,10 @@ def sharpness(values: Tensor, bins: int = 100, reach: float = 5.0) -> Sharpness:
         raise ValueError('sharpness needs values that vary, but got a constant')
     values = (values - values.mean()) / std
     skewness, kurtosis = values.pow(3).mean(), values.pow(4).mean()
-    inside = values.clamp(-reach, reach).float().cpu()
-    counts = torch.histc(inside, bins, -reach, reach).double()
+    inside = values.clamp(-REACH, REACH).float().cpu()
+    counts = torch.histc(inside, BINS, -REACH, REACH).double()
     shares = counts[counts > 0] / counts.sum()
-    entropy = -(shares * shares.log()).sum() + math.log(2 * reach / bins)
+    entropy = -(shares * shares.log()).sum() + math.log(2 * REACH / BINS)
     return Sharpness(float(kurtosis - 3), float((skewness.square() + 1) / kurtosis), float(entropy))
 
 

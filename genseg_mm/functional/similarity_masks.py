@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from genseg_mm.functional.joint_bilateral import filter_tiles, filtered_cells
+from genseg_mm.functional.joint_bilateral import DIAMETER, filter_tiles, filtered_cells
 
 EPS = 1e-6  # of the public code, in every denominator
-DIAMETER = 9  # of the public code's filter, in pixels
 CELL = 8  # side of the squares of pixels that are decided together; at least the filter's radius
 FEW = 8  # queries on a large map that are answered pixel by pixel
 LARGE = 1 << 20  # pixels of a map from which on it is worked on in bands and cells, to bound memory and time
@@ -115,13 +114,12 @@ def similar_masks(
                     low[query],
                     high[query],
                 ),
-                DIAMETER,
             )
             cells.write(masks, query, top, left, found.round_() > level)
         return masks
     radius = DIAMETER // 2
     spare = color_map.new_empty(2, 0)  # kept from tile to tile: fresh memory is slow
-    for tile in filter_tiles(color_map, DIAMETER, num_maps=len(queries)):
+    for tile in filter_tiles(color_map, len(queries)):
         top, left = tile.top // CELL, tile.left // CELL
         bottom, right = -(-tile.bottom // CELL), -(-tile.right // CELL)
         live = undecided[:, top:bottom, left:right].flatten(1).any(1).nonzero().flatten()
