@@ -26,6 +26,7 @@ INSTALL_REQUIRES = [
     'pycocotools',
     'safetensors>=0.8',
     'scipy>=1.15',  # scipy.stats.bootstrap(rng=...)
+    'jinja2>=3.1',  # the page of a leaderboard; torch brings it, too
 ]
 
 EXTRAS = {
@@ -118,8 +119,7 @@ def main() -> None:
             'genseg_mm': [
                 '**/*.safetensors',
                 'leaderboard/reported/*.csv',
-                'leaderboard/page/*.css',
-                'leaderboard/page/*.js',
+                'leaderboard/page.*',
             ]
         },
         python_requires='>=3.11',

@@ -138,6 +138,11 @@ MOVED = {
     'genseg_mm.benchmarking.predict_items': 'genseg_mm.benchmarking.examples',
     'genseg_mm.benchmarking.progress': 'genseg_mm.benchmarking.command_line',
     'genseg_mm.benchmarking.runner': 'genseg_mm.benchmarking.loop',
+    'genseg_mm.leaderboard.page': 'genseg_mm.leaderboard.html_page',
+    'genseg_mm.leaderboard.record_schema': 'genseg_mm.leaderboard.record',
+    'genseg_mm.leaderboard.table_spec': 'genseg_mm.leaderboard.tables',
+    'genseg_mm.leaderboard.csv_table': 'genseg_mm.leaderboard.board',
+    'genseg_mm.leaderboard.markdown_report': 'genseg_mm.leaderboard.markdown',
 }
 
 

@@ -156,7 +156,6 @@ READERS = {
     'genseg_mm/files/write_lock.py': 'the line with which a lock is signed',
     'genseg_mm/datasets/encoding_cache.py': 'lines of its own, of which a killed writer may leave half a one',
     'genseg_mm/leaderboard/reported_rows.py': 'tables of the package itself',
-    'genseg_mm/leaderboard/page/document.py': 'files of the package itself',
 }
 RAW = {'load', 'loads', 'reader', 'DictReader', 'read_text'}
 

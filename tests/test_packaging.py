@@ -71,6 +71,10 @@ def test_wheel_from_sdist_holds_configs_tools_and_weights(tmp_path: Path):
     with zipfile.ZipFile(next(tmp_path.glob('*.whl'))) as wheel:
         names = set(wheel.namelist())
         assert wheel.read('genseg_mm/weights/probe.safetensors') == b'1234'
+    data = {str(path.relative_to(source)) for path in (source / 'genseg_mm').rglob('*') if path.is_file()}
+    data = {name for name in data if not name.endswith(('.py', '.pyc'))}
+    assert {f'genseg_mm/leaderboard/page.{ending}' for ending in ('html', 'css', 'js')} < data
+    assert data - names == set()
     for folder in ('configs', 'tools'):
         files = [path for path in (source / folder).rglob('*') if path.is_file()]
         expected = {f'genseg_mm/.mim/{path.relative_to(source)}' for path in files}

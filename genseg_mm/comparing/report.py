@@ -15,6 +15,7 @@ from PIL import Image
 
 from genseg_mm.comparing.compared_models import ComparedModel
 from genseg_mm.comparing.comparison import EXTREMES, Comparison, Difference, GroupRow, unique_metrics
+from genseg_mm.leaderboard.markdown import escaped, table_lines
 from genseg_mm.leaderboard.record import Record
 from genseg_mm.pictures import compose, draw_sample
 
@@ -85,20 +86,9 @@ def as_markdown(found: Comparison, title: str) -> str:
     """A report that ends with a line break."""
     lines = [f'# {escaped(title)}', '', *(f'- {escaped(line)}' for line in summary(found)), '']
     for table in tables(found):
-        lines += [f'## {escaped(table.title)}', '', _markdown_row(table.head)]
-        lines += ['|' + ' --- |' * len(table.head)]
-        lines += [_markdown_row(row) for row in table.rows] + ['']
+        head, *rows = [[escaped(cell) for cell in cells] for cells in (table.head, *table.rows)]
+        lines += [f'## {escaped(table.title)}', '', *table_lines(head, rows), '']
     return '\n'.join(lines)
-
-
-def escaped(text: str) -> str:
-    """Text of data files, which may hold anything, as it is in Markdown."""
-    text = ' '.join(text.split()).replace('&', '&amp;').replace('<', '&lt;')
-    return ''.join(f'\\{sign}' if sign in '|*_`[]\\' else sign for sign in text)
-
-
-def _markdown_row(cells: Sequence[str]) -> str:
-    return '| ' + ' | '.join(map(escaped, cells)) + ' |'
 
 
 def _cells(own: Difference) -> list[str]:
@@ -164,12 +154,8 @@ def write_gallery(found: Comparison, sides: Sequence[ComparedModel], out: Path, 
         table = compose(titles, [drawn[row][0] for row in some], [drawn[row][1] for row in some])
         Image.fromarray(table).save(out / f'{kind}.jpg', quality=90)
         lines += [f'### {EXTREMES[kind]}', '', f'![{EXTREMES[kind]}]({kind}.jpg)', '']
-        lines += ['| item | A | B |', '| --- | --- | --- |']
-        lines += [
-            f'| {escaped(found.pairs.a.items[row])} | {_score(found, 0, row)} | {_score(found, 1, row)} |'
-            for row in some
-        ]
-        lines.append('')
+        cells = [[escaped(found.pairs.a.items[row]), _score(found, 0, row), _score(found, 1, row)] for row in some]
+        lines += [*table_lines(['item', 'A', 'B'], cells), '']
     return lines
 
 

@@ -1,19 +1,25 @@
 """The leaderboard of a suite: reads the records of its output folder and writes the four files."""
 
+import csv
+import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from genseg_mm.leaderboard.csv_table import csv_text
-from genseg_mm.leaderboard.markdown_report import markdown_text
-from genseg_mm.leaderboard.page import html_text
-from genseg_mm.leaderboard.record import Record, read_records
-from genseg_mm.leaderboard.record_schema import SCHEMA
-from genseg_mm.leaderboard.tables import Table, make_table
-from genseg_mm.leaderboard.text_files import write_text
+from genseg_mm.files import csv_cell, write_text
+from genseg_mm.leaderboard.html_page import html_text
+from genseg_mm.leaderboard.markdown import markdown_text
+from genseg_mm.leaderboard.record import SCHEMA, Record, read_records
+from genseg_mm.leaderboard.tables import Row, Table, make_table
+
+# Of the CSV.
+FIELDS = (
+    'table', 'column', 'method', 'value', 'unit', 'origin', 'status', 'protocol', 'source', 'ranked', 'items',
+    'expected', 'config_sha256', 'checkpoint_sha256', 'date',
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -104,3 +110,51 @@ def from_records(records: Sequence[Record], suite_cfg: Mapping[str, Any], create
         raise ValueError(f'expected tables with names of their own, but got {table_names}')
     tables = [make_table(entry, records, cfg) for entry in entries]
     return Leaderboard(suite_cfg['suite'], tables, records, created)
+
+
+def csv_text(tables: Iterable[Table]) -> str:
+    """The tables as tidy CSV with the header `FIELDS`: one number per line, with all that tells it from another.
+
+    Texts that a spreadsheet would run as a formula get an apostrophe (:func:`genseg_mm.files.csv_cell`). `value` is not
+    rounded; `origin` is measured or reported; `ranked` is yes if the number takes part in the ranking of
+    its column; `items` and what follows are of measured numbers.
+    """
+    text = io.StringIO()
+    writer = csv.DictWriter(text, FIELDS, lineterminator='\n')
+    writer.writeheader()
+    for table in tables:
+        for row in table.rows:
+            for line in _csv_lines(table, row):
+                writer.writerow({name: csv_cell(cell) for name, cell in line.items()})
+    return text.getvalue()
+
+
+def _csv_lines(table: Table, row: Row) -> Iterator[dict[str, object]]:
+    for column, cell in zip(table.spec.columns, row.cells, strict=True):
+        if cell.value is None:
+            continue
+        ranked = row.group == 'ranked' and cell.problem is None and column.better is not None
+        line = dict(
+            table=table.spec.name,
+            column=column.name,
+            method=row.method,
+            value=repr(cell.value) if row.measured else cell.text,
+            unit=column.unit,
+            origin='measured' if row.measured else 'reported',
+            status=row.status,
+            ranked='yes' if ranked else 'no',
+        )
+        if row.measured:
+            record = cell.record
+            line |= dict(
+                protocol=record.benchmark['protocol'],
+                source='/'.join([*record.name, 'result.json']),
+                items=record.dataset['items'],
+                expected=record.dataset['expected'],
+                config_sha256=record.model['config_sha256'],
+                checkpoint_sha256=record.model['checkpoint_sha256'],
+                date=record.started.isoformat(timespec='seconds'),
+            )
+        else:
+            line |= dict(protocol=cell.published.protocol, source=cell.published.source)
+        yield line

@@ -1,14 +1,16 @@
 """Rows of the leaderboard's tables: measured and published numbers, what is ranked and why the rest is not."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from genseg_mm.leaderboard import ranking
+import numpy as np
+
 from genseg_mm.leaderboard.record import Record
 from genseg_mm.leaderboard.reported_rows import RANKED_STATUSES, ReportedRow, reported
-from genseg_mm.leaderboard.table_spec import Column, TableSpec
 
+BETTER = ('higher', 'lower', None)
 # Groups of rows, in the order in which a table shows them.
 GROUPS = {
     'ranked': 'Ranked',
@@ -20,6 +22,100 @@ GROUPS = {
 UNPUBLISHED = 'not in the sources that were read'
 NOT_RUN = 'not run yet'
 NO_RESULT = 'no result'  # where it is not known whether the model could do it
+
+
+@dataclass(frozen=True)
+class Column:
+    """A metric of a benchmark.
+
+    Args:
+        name: Heading; published numbers of the same name stand in this column.
+        benchmark: Name in the suite.
+        metric: Key of a record's metrics.
+        unit: Of the metric, '%' unless the config says otherwise.
+        better: 'higher', 'lower' or None: not ranked.
+    """
+
+    name: str
+    benchmark: str
+    metric: str
+    unit: str = '%'
+    better: str | None = 'higher'
+
+
+@dataclass(frozen=True)
+class TableSpec:
+    """One table of the leaderboard.
+
+    Args:
+        name: Unique in the suite.
+        title: Heading.
+        columns: At least one, names unique.
+        note: A paragraph under the heading.
+        reported: Name of the published numbers beside ours (`reported_rows.names`), None for none.
+        protocol: Of our numbers. Published ones are ranked with them only if theirs is exactly the same.
+        rank_by: Name of the column that decides, None for the mean of ranks over all columns.
+        digits: Decimals of our numbers; as many as the published ones have if None.
+    """
+
+    name: str
+    title: str
+    columns: tuple[Column, ...]
+    note: str = ''
+    reported: str | None = None
+    protocol: str | None = None
+    rank_by: str | None = None
+    digits: int | None = None
+
+    @classmethod
+    def from_dict(cls, table: Mapping[str, Any], benchmarks: Mapping[str, Any]) -> 'TableSpec':
+        """Checks an entry of the config's `tables`.
+
+        Args:
+            table: The entry.
+            benchmarks: Those of the suite, by name.
+
+        Raises:
+            ValueError: If a key is unknown or missing, or names what is not there.
+        """
+        where = f'table {table.get("name")!r}'
+        _check_keys(cls, table, ('name', 'title', 'columns'), where)
+        columns = []
+        for column in table['columns']:
+            _check_keys(Column, column, ('name', 'benchmark', 'metric'), f'a column of {where}')
+            columns.append(Column(**column))
+        spec = cls(**{**table, 'columns': tuple(columns)})
+        spec._check(benchmarks, where)
+        return spec
+
+    def _check(self, benchmarks: Mapping[str, Any], where: str) -> None:
+        names = [column.name for column in self.columns]
+        if not names or len(set(names)) < len(names):
+            raise ValueError(f'{where}: expected columns with names of their own, but got {names}')
+        for column in self.columns:
+            if column.benchmark not in benchmarks:
+                raise ValueError(
+                    f'{where}: expected the benchmark of column {column.name!r} as one of {list(benchmarks)}, but got '
+                    f'{column.benchmark!r}'
+                )
+            if column.better not in BETTER:
+                raise ValueError(
+                    f'{where}: expected better of column {column.name!r} as one of {BETTER}, but got {column.better!r}'
+                )
+        ranked = [column.name for column in self.columns if column.better]
+        if self.rank_by is not None and self.rank_by not in ranked:
+            raise ValueError(f'{where}: expected rank_by as one of {ranked} or None, but got {self.rank_by!r}')
+
+
+def _check_keys(cls: type, entry: Mapping[str, Any], needed: tuple[str, ...], where: str) -> None:
+    allowed = cls.__dataclass_fields__
+    unknown = [key for key in entry if key not in allowed]
+    missing = [key for key in needed if key not in entry]
+    if unknown or missing:
+        raise ValueError(
+            f'{where}: expected the keys {", ".join(allowed)}, but '
+            + ' and '.join([f'got {key!r}' for key in unknown] + [f'{key!r} is missing' for key in missing])
+        )
 
 
 @dataclass
@@ -76,6 +172,11 @@ class Row:
     sources: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     place: int | None = None
+
+    @property
+    def kind(self) -> str:
+        """What a reader is told about where the row comes from: 'measured', 'control' or the status of its numbers."""
+        return 'measured' if self.measured and self.status == 'model' else self.status
 
 
 @dataclass
@@ -139,6 +240,15 @@ def make_table(entry: Mapping[str, Any], records: Sequence[Record], cfg: Mapping
     for cell in (cell for row in rows for cell in row.cells):
         cell.footnote = numbers.get(cell.problem)
     return table
+
+
+def with_measured_rows(tables: Sequence[Table]) -> tuple[list[Table], list[str]]:
+    """The tables to show, and the titles of those left out because nothing is measured in them.
+
+    Where nothing is measured at all, all published numbers are shown.
+    """
+    shown = [table for table in tables if any(row.measured for row in table.rows)] or list(tables)
+    return shown, [table.spec.title for table in tables if table not in shown]
 
 
 def _measured_rows(
@@ -247,25 +357,61 @@ def _why_unpublished(method: str, column: str, published: Sequence[ReportedRow])
 
 
 def _rank(spec: TableSpec, rows: Sequence[Row]) -> None:
+    """Marks the best number of each column, and gives the rows that may be ranked their places."""
     ranked = [row for row in rows if row.group == 'ranked']
     for number, column in enumerate(spec.columns):
-        values = [row.cells[number].ranked_value() for row in ranked]
-        if column.better:
-            flags = ranking.best(values, column.better == 'higher')
-            for row, flag in zip(ranked, flags, strict=True):
-                row.cells[number].best = flag
+        tops = ranks([row.cells[number].ranked_value() for row in ranked], column.better == 'higher', ties='min') == 1
+        for row, top in zip(ranked, tops, strict=True):
+            row.cells[number].best = column.better is not None and bool(top)
     deciding = [
         number for number, column in enumerate(spec.columns) if column.better and spec.rank_by in (None, column.name)
     ]
-    scores = _mean_ranks(spec, ranked, deciding, complete=True)
-    for row, place in zip(ranked, ranking.places(scores), strict=True):
+    values = [[row.cells[number].ranked_value() for number in deciding] for row in ranked]
+    scores = mean_ranks(values, [spec.columns[number].better == 'higher' for number in deciding])
+    for row, place in zip(ranked, places(scores), strict=True):
         row.place = place
 
 
-def _mean_ranks(spec: TableSpec, rows: Sequence[Row], columns: Sequence[int], complete: bool) -> list[float | None]:
-    values = [[row.cells[n].ranked_value() if complete else row.cells[n].value for n in columns] for row in rows]
-    higher = [spec.columns[number].better == 'higher' for number in columns]
-    return ranking.mean_ranks(values, higher, complete)
+def ranks(values: Any, higher_is_better: bool | Sequence[bool] = True, ties: str = 'average') -> np.ndarray:
+    """1 for the best of each column; nan where there is no number, which takes no part.
+
+    Args:
+        values: Numbers, None or nan where there is none, (rows,) or (rows, columns).
+        higher_is_better: Of all columns, or of each.
+        ties: Equal values share the mean of their places ('average') or the best of them ('min').
+
+    >>> ranks([80.0, None, 90.0, 80.0])
+    array([2.5, nan, 1. , 2.5])
+    """
+    from scipy.stats import rankdata  # takes most of a second, which only who makes tables has to pay
+
+    numbers = np.array(values, float)
+    signed = np.where(higher_is_better, -numbers, numbers)
+    return rankdata(signed, ties, axis=0, nan_policy='omit').reshape(numbers.shape)
+
+
+def mean_ranks(
+    rows: Sequence[Sequence[float | None]], higher_is_better: Sequence[bool], complete: bool = True
+) -> np.ndarray:
+    """Mean over the columns of each row's rank, smaller is better; nan for a row without one.
+
+    Args:
+        rows: Values, one sequence per row, one value or None per column.
+        higher_is_better: Per column.
+        complete: Rows that lack a value get nan, and take no part in the ranks of the others. Otherwise, every row
+            has the mean over the columns that it has.
+    """
+    values = np.array(rows, float).reshape(len(rows), len(higher_is_better))
+    if complete:
+        values[np.isnan(values).any(axis=1)] = math.nan
+    own = np.ma.masked_invalid(ranks(values, higher_is_better))
+    return own.mean(axis=1).filled(math.nan)
+
+
+def places(scores: np.ndarray) -> list[int | None]:
+    """Places by score, the smallest first; equal scores share the better place (1, 2, 2, 4), nan has None."""
+    found = ranks(np.round(scores, 9), higher_is_better=False, ties='min')
+    return [None if math.isnan(place) else int(place) for place in found]
 
 
 def _sorted(spec: TableSpec, rows: Sequence[Row]) -> list[Row]:
@@ -274,13 +420,12 @@ def _sorted(spec: TableSpec, rows: Sequence[Row]) -> list[Row]:
     ordered = []
     for group in GROUPS:
         own = [row for row in rows if row.group == group]
-        protocols = list(dict.fromkeys(row.protocol for row in own)) if group == 'apart' else ['']
-        means = dict(zip(map(id, own), _mean_ranks(spec, own, columns, False), strict=True))
-
-        def order(row: Row, means: dict = means, protocols: list[str] = protocols) -> tuple:
-            protocol = protocols.index(row.protocol) if row.group == 'apart' else 0
-            mean = means[id(row)]
-            return protocol, row.place is None, row.place or 0, mean is None, mean or 0
-
-        ordered += sorted(own, key=order)
+        protocols = list(dict.fromkeys(row.protocol for row in own))
+        values = [[row.cells[number].value for number in columns] for row in own]
+        means = mean_ranks(values, [spec.columns[number].better == 'higher' for number in columns], complete=False)
+        keys = [
+            (protocols.index(row.protocol) if group == 'apart' else 0, row.place or math.inf, mean)
+            for row, mean in zip(own, np.nan_to_num(means, nan=math.inf), strict=True)
+        ]
+        ordered += [own[number] for number in sorted(range(len(own)), key=keys.__getitem__)]
     return ordered

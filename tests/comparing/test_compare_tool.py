@@ -23,6 +23,7 @@ from genseg_mm.comparing.report import only_instance, pictures_of
 from genseg_mm.config_file import read_config_file
 from genseg_mm.evaluation import SampleResults
 from genseg_mm.inference.build_model import build_model
+from genseg_mm.leaderboard.markdown import escaped
 from genseg_mm.leaderboard.record import Record
 
 ROOT = Path(__file__).parents[2]
@@ -111,7 +112,7 @@ def test_report_and_gallery(runs, run_tool, tmp_path):
     assert overall['a'] == rows[0].metric('oIoU') and overall['b'] == rows[1].metric('oIoU')
     report = (tmp_path / 'report.md').read_text()
     assert '![Largest gains of B](gains.jpg)' in report and '](both.jpg)' in report
-    best = rows[0].items[int(gain.argmax())]
+    best = escaped(rows[0].items[int(gain.argmax())])
     assert report.index(best) > report.index('Largest gains of B')
     picture = np.asarray(Image.open(tmp_path / 'gains.jpg'))
     assert picture.shape[1] == 4 * 224 + 5 * 4  # image, ground truth, A, B

@@ -5,9 +5,12 @@ import csv
 import hashlib
 import io
 import json
+import math
 import re
+import tempfile
 from datetime import UTC, datetime
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,13 +18,14 @@ from made_records import make_record, make_suite
 from PIL import Image, features
 
 from genseg_mm.leaderboard import build, from_records, read_records
-from genseg_mm.leaderboard.csv_table import FIELDS
-from genseg_mm.leaderboard.markdown_report import escape
+from genseg_mm.leaderboard.board import FIELDS
+from genseg_mm.leaderboard.markdown import escaped, table_lines
 
 CREATED = datetime(2026, 3, 5, 6, 7, tzinfo=UTC)
 EVIL = '<script>alert("1")</script> | *a*_b_ & \'c\' `d` [e](javascript:f)'
 FORMAT = 'webp' if features.check('webp') else 'jpeg'
 MAIN_BARS, RUN_BARS = 6, 10  # of a line of the table of one column and of the list of runs
+OUTLINE = Path(__file__).with_name('page_outline.txt')
 VOID = {'meta', 'img', 'br', 'col', 'link', 'input'}
 
 
@@ -30,13 +34,15 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.elements, self.text, self.open, self.raw = [], '', [], {}
+        self.elements, self.text, self.open, self.raw, self.outline = [], '', [], {}, []
         self.feed(text)
         self.close()
         assert self.open == []
 
     def handle_starttag(self, tag, attrs):
         self.elements.append((tag, dict(attrs)))
+        shown = [f'{key}={value!r}' for key, value in attrs if key not in ('content', 'src')]
+        self.outline.append(' ' * len(self.open) + ' '.join([f'<{tag}>', *shown]))
         if tag not in VOID:
             self.open.append(tag)
 
@@ -48,6 +54,7 @@ class Page(HTMLParser):
             self.raw[self.open[-1]] = self.raw.get(self.open[-1], '') + data
         else:
             self.text += data
+            self.outline.append(' ' * len(self.open) + repr(data))
 
     def attributes(self, tag, key):
         return [attrs[key] for name, attrs in self.elements if name == tag and key in attrs]
@@ -202,6 +209,49 @@ def test_evil_texts_stay_texts(tmp_path):
     assert line['method'] == EVIL and line['protocol'] == EVIL
 
 
+def outline(folder):
+    """A page with everything that a page may have, and with texts that would like to be markup."""
+    texts = [EVIL, '{{ 7 * 7 }}{% raw %}{# x #}', '"><img src=x onerror=alert(1)>', '&lt;b&gt; </style></title>']
+    folder = folder / 'ours' / 'dram'
+    folder.mkdir(parents=True)
+    Image.new('RGB', (4, 2)).save(folder / 'a.png')
+    examples = [
+        dict(kind=kind, file=file, caption=text, score=score)
+        for kind, file, text, score in zip(
+            ('best', 'best', 'worst', 'random'), ('a.png', 'a.png', 'a.png', 'b"<.png'), texts, (1, None, 0.25, 0),
+            strict=True,
+        )
+    ]  # fmt: skip
+    more = dict(zip(('title', 'command', 'hardware', 'commit'), texts, strict=True))
+    first = make_record('ours', 'dram', {texts[0]: 1.5, 'mIoU': 21.0}, examples=examples, folder=folder, **more)
+    first.run[texts[1]] = [texts[2]]
+    records = [
+        first,
+        make_record('ours', 'ishape', {'mIoU': 55.55}, title=EVIL, items=6, difference=texts[2]),
+        make_record('whole', 'dram', {'mIoU': 48.256}, config=None, checkpoint=None, num_parameters=None, seed=None),
+        make_record('oracle', 'dram', {'mIoU': math.nan}, kind='control'),
+    ]
+    protocol = 'edge AP on BSDS500'
+    table = dict(title=texts[3], note=texts[1], reported='edges', protocol=protocol, rank_by='BSDS500 AP')
+    suite = make_suite(('DRAM', 'iShape'), models=('ours', 'theirs'), **table)
+    suite['suite'].update(title=texts[0], description=texts[2])
+    column = dict(name='BSDS500 AP', benchmark='dram', metric='mIoU')
+    suite['tables'][0]['columns'].append(column)
+    other = {**column, 'name': 'lower is better', 'benchmark': 'ishape', 'better': 'lower', 'unit': '<px>'}
+    suite['tables'] += [
+        dict(name='b', title=EVIL, reported='edges', columns=[column]),
+        dict(name='c', title=texts[1], columns=[{**other, 'metric': 'none'}, {**other, 'name': 'x', 'better': None}]),
+    ]
+    html = from_records(records, suite, CREATED).write(folder)[2].read_text('utf-8')
+    lines = '\n'.join(line for line in Page(html).outline if line != repr('\n'))  # of the doctype and the end
+    return re.sub(r'(<.*)\n *(["\'].*)', r'\1 \2', lines) + '\n'  # texts stand beside their tags
+
+
+def test_the_page_is_the_one_that_it_was(tmp_path):
+    """Element by element. ``python tests/leaderboard/test_board.py`` writes the outline anew."""
+    assert outline(tmp_path).splitlines() == OUTLINE.read_text('utf-8').splitlines()
+
+
 def test_markdown_by_hand(tmp_path):
     records = [
         make_record('ours', 'dram', {'mIoU': 48.256}),
@@ -220,7 +270,10 @@ def test_markdown_by_hand(tmp_path):
         '',
         '⚠1 DRAM: 6 of 718 items.',
     ]
-    assert escape('a|b\n<c>') == 'a\\|b &lt;c&gt;'
+    assert escaped('a|b\n<c>') == 'a\\|b &lt;c&gt;'
+    assert escaped('[a](b)\n*c*') == '\\[a\\](b) \\*c\\*'
+    assert escaped('\\`*_{}[]#~&') == r'\\\`\*\_\{\}\[\]\#\~&amp;'
+    assert table_lines(['a', 'b'], [['1', '2']], numbers=(1,)) == ['| a | b |', '| --- | ---: |', '| 1 | 2 |']
 
 
 def test_every_problem_has_one_footnote_and_an_unranked_table_says_so(tmp_path):
@@ -306,3 +359,8 @@ def test_tables_in_which_nothing_is_measured_are_named_in_one_line(tmp_path):
         assert ('## Boundaries' in markdown) == ('id="table-2"' in page) == (sections == 2)
         for text in (markdown, page):
             assert ('Nothing is measured yet for: Boundaries.' in text) == (sections == 1)
+
+
+if __name__ == '__main__':
+    with tempfile.TemporaryDirectory() as folder:
+        OUTLINE.write_text(outline(Path(folder)), 'utf-8')

@@ -1,13 +1,14 @@
-"""What is ranked, what stands apart, and what the cells say."""
+"""What is ranked and how, what stands apart, and what the cells say."""
 
 import math
 from datetime import UTC, datetime
 
+import numpy as np
 import pytest
 from made_records import make_record, make_suite
 
 from genseg_mm.leaderboard import from_records
-from genseg_mm.leaderboard.tables import make_table
+from genseg_mm.leaderboard.tables import make_table, mean_ranks, places, ranks
 
 ZERO_SHOT = 'mIoU, one point per object, zero-shot'
 
@@ -28,6 +29,52 @@ def records_of(values, **changes):
         for model, own in values.items()
         for benchmark, value in own.items()
     ]
+
+
+@pytest.mark.parametrize(
+    'values, expected',
+    [
+        ([80.0, None, 90.0, 80.0], [2.5, math.nan, 1.0, 2.5]),
+        ([1.0, 1.0, 1.0], [2.0, 2.0, 2.0]),
+        ([None, None], [math.nan, math.nan]),
+        ([], []),
+    ],
+)
+def test_equal_values_share_the_mean_of_their_places(values, expected):
+    np.testing.assert_array_equal(ranks(values), expected)
+
+
+def test_lower_may_be_better():
+    assert ranks([3.0, 1.0, 2.0], higher_is_better=False).tolist() == [3.0, 1.0, 2.0]
+    np.testing.assert_array_equal(ranks([3.0, 1.0, None, 1.0], False, ties='min'), [3.0, 1.0, math.nan, 1.0])
+
+
+def test_mean_of_ranks_by_hand():
+    # ranks in column 1: 1, 2, 3; in column 2: 3, 1.5, 1.5
+    rows = [[90.0, 10.0], [80.0, 20.0], [70.0, 20.0]]
+    assert mean_ranks(rows, [True, True]).tolist() == [2.0, 1.75, 2.25]
+
+
+def test_a_row_that_lacks_a_number_takes_no_part():
+    # without the second row, the ranks are (1, 2) and (2, 1); with it they would be (2, 2) and (3, 1)
+    rows = [[80.0, 10.0], [99.0, None], [70.0, 20.0]]
+    np.testing.assert_array_equal(mean_ranks(rows, [True, True]), [1.5, math.nan, 1.5])
+    np.testing.assert_array_equal(mean_ranks(rows, [True, True], complete=False), [2.0, 1.0, 2.0])
+    np.testing.assert_array_equal(mean_ranks([[None]], [True], complete=False), [math.nan])
+    np.testing.assert_array_equal(mean_ranks([[], []], []), [math.nan, math.nan])
+    assert mean_ranks([], [True, False]).tolist() == []
+
+
+def test_equal_scores_share_the_better_place():
+    assert places(np.array([1.5, 1.0, math.nan, 1.5, 3.0])) == [2, 1, None, 2, 4]
+    assert places(np.array([0.1 + 0.2, 0.3])) == [1, 1]
+    assert places(np.array([])) == []
+
+
+def test_the_best_of_a_column_are_all_of_them_at_a_tie():
+    records = records_of({'a': dict(dram=1), 'b': dict(dram=3), 'c': dict(ishape=1), 'd': dict(dram=3)})
+    built = table(records, make_suite(models=('a', 'b', 'c', 'd'), rank_by='DRAM'))
+    assert {row.method: row.cells[0].best for row in built.rows} == dict(A=False, B=True, C=False, D=True)
 
 
 def test_places_by_the_mean_of_ranks():

@@ -1,14 +1,31 @@
-"""The tables as Markdown, for a repository or a pull request."""
+"""Markdown: texts that can be no markup, tables, and the report of a leaderboard for a repository or pull request."""
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from genseg_mm.leaderboard.record import Record
-from genseg_mm.leaderboard.tables import GROUPS, Cell, Row, Table
+from genseg_mm.leaderboard.tables import GROUPS, Cell, Row, Table, with_measured_rows
 
 DASH = '–'
+_ESCAPES = str.maketrans({sign: f'\\{sign}' for sign in '\\`*_{}[]#|~'} | {'<': '&lt;', '>': '&gt;', '&': '&amp;'})
+
+
+def escaped(text: object) -> str:
+    """A text that can be no markup, no line of its own and no end of a table's cell: the one rule of all reports."""
+    return ' '.join(str(text).split()).translate(_ESCAPES)
+
+
+def table_lines(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: Collection[int] = ()) -> list[str]:
+    """A table whose cells are Markdown already.
+
+    Args:
+        head: Titles of the columns.
+        rows: One cell per column.
+        numbers: Places of the columns to align right, from 0.
+    """
+    rule = ['---:' if place in numbers else '---' for place in range(len(head))]
+    return [f'| {" | ".join(cells)} |' for cells in (head, rule, *rows)]
 
 
 def markdown_text(
@@ -23,9 +40,9 @@ def markdown_text(
         records: Of the list of runs.
         created: UTC.
     """
-    parts = [f'# {escape(title)}', '']
+    parts = [f'# {escaped(title)}', '']
     if suite.get('description'):
-        parts += [escape(suite['description']), '']
+        parts += [escaped(suite['description']), '']
     parts += [
         f'Made {created:%Y-%m-%d %H:%M} UTC. *measured*: by this package; *reported*: published, with its source; '
         '*secondary*: published, read in the table or note of somebody else; **bold**: the best of its column among '
@@ -36,50 +53,29 @@ def markdown_text(
     for table in shown:
         parts += _table_lines(table)
     if left_out:
-        parts += [f'Nothing is measured yet for: {escape(", ".join(left_out))}.', '']
+        parts += [f'Nothing is measured yet for: {escaped(", ".join(left_out))}.', '']
     if records:
         parts += _run_lines(records)
     return '\n'.join(parts)
 
 
-def with_measured_rows(tables: Sequence[Table]) -> tuple[list[Table], list[str]]:
-    """The tables to show, and the titles of those left out because nothing is measured in them.
-
-    Where nothing is measured at all, all published numbers are shown.
-    """
-    shown = [table for table in tables if any(row.measured for row in table.rows)] or list(tables)
-    return shown, [table.spec.title for table in tables if table not in shown]
-
-
-def escape(text: object) -> str:
-    """Text that can be no markup and no end of a table's cell."""
-    line = ' '.join(str(text).split())
-    return re.sub(r'([\\`*_{}\[\]<>#|~&])', _escaped, line)
-
-
-def _escaped(match: re.Match) -> str:
-    names = {'<': '&lt;', '>': '&gt;', '&': '&amp;'}
-    return names.get(match[1], f'\\{match[1]}')
-
-
 def _table_lines(table: Table) -> list[str]:
     spec = table.spec
-    columns = [column.name for column in spec.columns]
-    lines = [f'## {escape(spec.title)}', '']
+    lines = [f'## {escaped(spec.title)}', '']
     if spec.note:
-        lines += [escape(spec.note), '']
+        lines += [escaped(spec.note), '']
     unranked = table.why_unranked()
     if unranked:
         lines += [unranked, '']
+    heads = [escaped(column.name) for column in spec.columns]
     main = [row for row in table.rows if row.group != 'apart']
     if main:
-        lines += _header(['#', 'Method', '', *columns, 'Source'], len(columns), 3)
-        lines += [_main_line(row) for row in main]
+        lines += table_lines(['\\#', 'Method', '', *heads, 'Source'], map(_main_cells, main), range(3, 3 + len(heads)))
     else:
         lines.append('Nothing is measured yet.')
     lines.append('')
     notes = [
-        f'⚠{number} {escape(", ".join(where))}: {escape(problem)}'
+        f'⚠{number} {escaped(", ".join(where))}: {escaped(problem)}'
         for number, (problem, where) in enumerate(table.problems().items(), 1)
     ]
     if notes:
@@ -87,29 +83,20 @@ def _table_lines(table: Table) -> list[str]:
     apart = table.group('apart')
     if apart:
         lines += [f'{GROUPS["apart"]}:', '']
-        lines += _header(['Method', '', *columns, 'Protocol', 'Source'], len(columns), 2)
-        for row in apart:
-            cells = [escape(row.method), f'*{row.status}*', *map(_cell, row.cells)]
-            lines.append(_line([*cells, escape(row.protocol), _source(row)]))
+        cells = [
+            [escaped(row.method), f'*{row.kind}*', *map(_cell, row.cells), escaped(row.protocol), _source(row)]
+            for row in apart
+        ]
+        lines += table_lines(['Method', '', *heads, 'Protocol', 'Source'], cells, range(2, 2 + len(heads)))
         lines.append('')
     if table.not_run:
-        lines += [f'Not run yet: {escape(", ".join(table.not_run))}.', '']
+        lines += [f'Not run yet: {escaped(", ".join(table.not_run))}.', '']
     return lines
 
 
-def _header(names: Sequence[str], numbers: int, first: int) -> list[str]:
-    rules = ['---:' if first <= place < first + numbers else '---' for place in range(len(names))]
-    return [_line([escape(name) for name in names]), _line(rules)]
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f'| {" | ".join(cells)} |'
-
-
-def _main_line(row: Row) -> str:
-    kind = 'measured' if row.measured and row.status == 'model' else row.status
+def _main_cells(row: Row) -> list[str]:
     place = str(row.place) if row.place else DASH
-    return _line([place, escape(row.method), f'*{kind}*', *map(_cell, row.cells), _source(row)])
+    return [place, escaped(row.method), f'*{row.kind}*', *map(_cell, row.cells), _source(row)]
 
 
 def _cell(cell: Cell) -> str:
@@ -121,18 +108,17 @@ def _cell(cell: Cell) -> str:
 
 def _source(row: Row) -> str:
     if not row.measured:
-        return escape('; '.join([*row.sources, *row.notes]))
+        return escaped('; '.join([*row.sources, *row.notes]))
     newest = max(cell.record.started for cell in row.cells if cell.record)
     return f'measured {newest:%Y-%m-%d}'
 
 
 def _run_lines(records: Sequence[Record]) -> list[str]:
-    lines = ['## Runs', '']
-    lines += _header(
-        ['Model', 'Benchmark', 'Items', 'Config', 'Checkpoint', 'Data', 'Seed', 's per item (model, data, metric)',
-         'Hardware'],
-        1, 2,
-    )  # fmt: skip
+    head = [
+        'Model', 'Benchmark', 'Items', 'Config', 'Checkpoint', 'Data', 'Seed', 's per item (model, data, metric)',
+        'Hardware',
+    ]  # fmt: skip
+    rows = []
     for record in records:
         model, data, run = record.model, record.dataset, record.run
         times = ', '.join(f'{run["seconds_per_item"][key]:.4g}' for key in ('model', 'data', 'metric'))
@@ -142,5 +128,5 @@ def _run_lines(records: Sequence[Record]) -> list[str]:
         ]
         seed = DASH if run['seed'] is None else run['seed']
         cells = [model['title'], record.benchmark['title'], items, *hashes, seed, times]
-        lines.append(_line([escape(cell) for cell in [*cells, f'{run["device"]}, {run["hardware"]}']]))
-    return [*lines, '']
+        rows.append([escaped(cell) for cell in [*cells, f'{run["device"]}, {run["hardware"]}']])
+    return ['## Runs', '', *table_lines(head, rows, numbers=(2,)), '']
