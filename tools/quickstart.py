@@ -11,9 +11,9 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from genseg_mm.files.write_lock import WriteLock
 from genseg_mm.launch import ToolParser, run_tool
 from genseg_mm.stopping import end_with_parent
-from genseg_mm.write_lock import WriteLock
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = {

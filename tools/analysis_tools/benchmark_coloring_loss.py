@@ -28,9 +28,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.profiler import profile
 
-from genseg_mm.functional import pixel_terms
-from genseg_mm.functional.fused_inverse_distance import compiled_sums
+from genseg_mm.functional import instance_coloring
 from genseg_mm.functional.instance_coloring import instance_coloring_loss
+from genseg_mm.functional.inverse_distance import compiled_sums
 from genseg_mm.launch import ToolParser, run_tool
 
 MEBIBYTE = 1 << 20
@@ -136,7 +136,7 @@ def run(loss: Callable, colors: Tensor, ids: Tensor, formula: str) -> tuple[floa
 
 def pair_seconds(loss: Callable, colors: Tensor, ids: Tensor, formula: str) -> float:
     """Seconds of the pairs alone, without the loss's work per pixel."""
-    original, seconds = pixel_terms.inverse_distance_sum, []
+    original, seconds = instance_coloring.inverse_distance_sum, []
 
     def timed(*args) -> tuple:
         start = clock(colors.device)
@@ -144,11 +144,11 @@ def pair_seconds(loss: Callable, colors: Tensor, ids: Tensor, formula: str) -> f
         seconds.append(clock(colors.device) - start)
         return result
 
-    pixel_terms.inverse_distance_sum = timed
+    instance_coloring.inverse_distance_sum = timed
     try:
         run(loss, colors, ids, formula)
     finally:
-        pixel_terms.inverse_distance_sum = original
+        instance_coloring.inverse_distance_sum = original
     return sum(seconds)
 
 

@@ -22,16 +22,11 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from genseg_mm import pictures
 from genseg_mm.datasets.segmentations import decode_segmentation
-from genseg_mm.hooks import pictures
 from genseg_mm.launch import ToolParser, run_tool, user_message
 from genseg_mm.launch.config import CfgOptions
-from genseg_mm.launch.dataset_parts import (
-    SPLITS,
-    RawLoader,
-    dataset_parts,
-    read_dataset_config,
-)
+from genseg_mm.launch.dataset_parts import SPLITS, RawLoader, dataset_parts, read_dataset_config
 
 COLUMNS = ('image', 'ground truth', 'instances', 'annotators')
 STAGES = ('pipeline', 'raw')
@@ -86,8 +81,7 @@ def draw(found: dict, panel_size: int) -> dict[str, np.ndarray]:
     scale = panel_size / max(height, width)
     size = max(round(height * scale), 1), max(round(width * scale), 1)
     image = pictures.fit(np.ascontiguousarray(image), size)
-    row = {'image': image}
-    row['image'] = _with_prompts(image, found['meta'], (height, width))
+    row = {'image': _with_prompts(image, found['meta'], (height, width))}
     if found['ids'] is not None:
         ids = pictures.fit(found['ids'].astype(np.int32), size)
         # Colours by the ids of the whole map: an object lost in a small panel must not shift those of others.

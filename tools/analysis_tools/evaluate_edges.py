@@ -10,8 +10,8 @@ import json
 import time
 from pathlib import Path
 
-from genseg_mm.evaluation.edges.edge_matching import MAX_DISTANCE
-from genseg_mm.evaluation.edges.edge_scores import evaluate_edge_folder
+from genseg_mm.evaluation.edge_matching import MAX_DISTANCE
+from genseg_mm.evaluation.edge_scores import evaluate_edge_folder
 from genseg_mm.launch import ToolParser, run_tool
 
 

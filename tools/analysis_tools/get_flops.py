@@ -20,17 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from costs import (
-    NOT_COUNTED,
-    count,
-    input_size,
-    latency,
-    made_up_batch,
-    parameters,
-    peak_memory,
-    prediction,
-    quartiles,
-)
+from costs import NOT_COUNTED, count, input_size, latency, made_up_batch, parameters, peak_memory, prediction, quartiles
 from models_without_weights import build_on_meta, check_weights, count_on_meta
 
 from genseg_mm.inference.build_model import build_model

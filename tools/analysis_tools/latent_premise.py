@@ -21,19 +21,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from genseg_mm.functional.flow_matching import noisy_latents
-from genseg_mm.functional.latent_statistics import (
-    best_threshold,
-    overall_iou,
-    principal_components,
-    sharpness,
-)
+from genseg_mm.functional.latent_statistics import best_threshold, overall_iou, principal_components, sharpness
 from genseg_mm.launch import ToolParser, run_tool
 from genseg_mm.launch.config import CfgOptions
-from genseg_mm.launch.latent_data import (
-    MaskPictures,
-    read_codec,
-    read_mask_pictures,
-)
+from genseg_mm.launch.latent_data import MaskPictures, read_codec, read_mask_pictures
 from genseg_mm.models.latent_codec import LatentCodec
 from genseg_mm.models.latent_probe import LatentProbe
 from genseg_mm.models.mask_head import GenerativeMaskHead

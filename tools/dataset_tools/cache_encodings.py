@@ -22,31 +22,16 @@ if __name__ == '__main__':
 import torch
 from mmengine.config import Config
 from mmengine.runner import set_random_seed
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from genseg_mm.checkpoint import load_weights_only, model_weights
-from genseg_mm.datasets.encodings.cached_encodings import image_item, mask_item, prompt_content
-from genseg_mm.datasets.encodings.encoding_cache import (
-    KINDS,
-    EncodingCacheWriter,
-    content_key,
-)
-from genseg_mm.datasets.encodings.items_to_encode import ItemsToEncode
+from genseg_mm.datasets.cached_encodings import ItemsToEncode, image_item, mask_item, prompt_content
+from genseg_mm.datasets.encoding_cache import KINDS, EncodingCacheWriter, content_key
 from genseg_mm.launch import ToolParser, run_tool
 from genseg_mm.launch.config import CfgOptions
-from genseg_mm.launch.dataset_parts import (
-    SPLITS,
-    dataset_parts,
-    read_dataset_config,
-)
+from genseg_mm.launch.dataset_parts import SPLITS, dataset_parts, read_dataset_config
 from genseg_mm.models.cached_inputs import encoder_manifest
 from genseg_mm.models.mask_head import GenerativeMaskHead
 from genseg_mm.registry import MODELS

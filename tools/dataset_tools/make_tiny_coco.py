@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from pycocotools import mask as mask_utils
 
-from genseg_mm.datasets.instances.class_subsets import COCO_CLASSES
+from genseg_mm.datasets.class_subsets import COCO_CLASSES
 from genseg_mm.launch import ToolParser, run_tool
 
 # COCO's ids have gaps; the last category is not COCO's.

@@ -21,16 +21,8 @@ from pathlib import Path
 import numpy as np
 from mmengine.utils import ProgressBar
 
-from genseg_mm.datasets.instances.hypersim_files import (
-    LAYOUTS,
-    UNREADABLE,
-    Counts,
-    Frame,
-    HypersimFolder,
-    read_split,
-    write_index,
-)
-from genseg_mm.datasets.instances.instance_map_files import read_instance_map
+from genseg_mm.datasets.hypersim import LAYOUTS, UNREADABLE, Counts, Frame, HypersimFolder, read_split, write_index
+from genseg_mm.datasets.instance_maps import read_instance_map
 from genseg_mm.files import parse_json, read_lines
 from genseg_mm.launch import ToolParser, run_tool
 

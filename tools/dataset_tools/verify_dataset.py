@@ -18,17 +18,11 @@ from typing import Any
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
-from genseg_mm.boundary_files import read_boundaries
-from genseg_mm.datasets.instances.instance_map_files import read_instance_map
+from genseg_mm.datasets.instance_maps import read_instance_map
+from genseg_mm.files.arrays import read_boundaries
 from genseg_mm.launch import ToolParser, run_tool, user_message
 from genseg_mm.launch.config import CfgOptions
-from genseg_mm.launch.dataset_parts import (
-    SPLITS,
-    DatasetPart,
-    RawLoader,
-    dataset_parts,
-    read_dataset_config,
-)
+from genseg_mm.launch.dataset_parts import SPLITS, DatasetPart, RawLoader, dataset_parts, read_dataset_config
 from genseg_mm.launch.expected_items import differences, expected_items
 
 # Files that are read after the picture, with what reads them

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from genseg_mm import __version__, launch
 from genseg_mm.checkpoint import load_weights_only, model_weights
-from genseg_mm.whole_files import whole_file
+from genseg_mm.files.whole_files import whole_file
 
 
 def parse_args() -> argparse.Namespace:
