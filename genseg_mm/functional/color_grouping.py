@@ -209,18 +209,19 @@ def connected_components(masks: Tensor) -> Tensor:
     labels = torch.zeros(masks.shape, dtype=torch.int64)
     if masks.numel() == 0:
         return labels.to(masks.device)
-    for mask, out in zip(masks.cpu(), labels, strict=True):
-        if mask.dtype == torch.bool:
-            out.copy_(torch.from_numpy(ndimage.label(mask.numpy(), EIGHT)[0]))
+    if masks.dtype != torch.bool and masks.min() < 0:
+        raise ValueError(f'masks: expected integers from 0 on, but got {int(masks.min())}')
+    for mask, own in zip(masks.cpu().numpy(), labels, strict=True):
+        out = own.numpy()
+        if masks.dtype == torch.bool:
+            out[:] = ndimage.label(mask, EIGHT)[0]
             continue
-        if mask.min() < 0:
-            raise ValueError(f'masks: expected integers from 0 on, but got {int(mask.min())}')
         num = 0
-        for value, box in enumerate(ndimage.find_objects(mask.numpy()), start=1):
+        for value, box in enumerate(ndimage.find_objects(mask), start=1):
             if box is not None:
                 inside = mask[box] == value
-                numbers, more = ndimage.label(inside.numpy(), EIGHT)
-                out[box][inside] = torch.from_numpy(numbers)[inside].long() + num
+                numbers, more = ndimage.label(inside, EIGHT)
+                out[box] += numbers + num * inside
                 num += more
-        out.copy_(_renumbered(out))
+        own.copy_(_renumbered(own))
     return labels.to(masks.device)
