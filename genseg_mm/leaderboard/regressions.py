@@ -5,7 +5,14 @@ from dataclasses import dataclass
 
 from genseg_mm.leaderboard.record import Record
 
-KINDS = ('moved', 'other data', 'other protocol', 'missing', 'new')
+# Kind -> heading, in the order in which they are told.
+_HEADINGS = {
+    'moved': 'Moved by more than the tolerance',
+    'other data': 'Not comparable, because the data differ (fingerprint)',
+    'other protocol': 'Not comparable, because the protocol differs',
+    'missing': 'Missing, was there before',
+    'new': 'New, not there before (does not fail)',
+}
 
 
 @dataclass(frozen=True)
@@ -37,9 +44,6 @@ class Regression:
     def fails(self) -> bool:
         """Whether the gate closes: for everything but a new number."""
         return self.kind != 'new'
-
-    def __str__(self) -> str:
-        return f'{self.kind}: {_line(self)}'
 
 
 def regressions(new: Sequence[Record], old: Sequence[Record], default_tolerance: float) -> list[Regression]:
@@ -74,7 +78,7 @@ def regressions(new: Sequence[Record], old: Sequence[Record], default_tolerance:
     return found
 
 
-def format_regressions(found: Sequence[Regression], compared: int | None = None) -> str:
+def format_regressions(found: Sequence[Regression], compared: int) -> str:
     """Text for the command line: what closes the gate first, then what is new, then one line that sums it up.
 
     Args:
@@ -82,31 +86,21 @@ def format_regressions(found: Sequence[Regression], compared: int | None = None)
         compared: How many numbers the old records have, for the last line.
     """
     lines = []
-    for kind in KINDS:
+    for kind, heading in _HEADINGS.items():
         own = [entry for entry in found if entry.kind == kind]
         if own:
-            lines += [f'{_HEADINGS[kind]}:', *(f'  {_line(entry)}' for entry in own)]
+            lines += [f'{heading}:', *(f'  {_line(entry)}' for entry in own)]
     failures = sum(entry.fails for entry in found)
-    of = '' if compared is None else f' of {compared}'
     if failures:
-        lines.append(f'FAILED: {failures}{of} numbers are not as they were')
+        lines.append(f'FAILED: {failures} of {compared} numbers are not as they were')
     else:
-        lines.append(f'passed: {"all" if compared is None else f"all {compared}"} numbers are as they were')
+        lines.append(f'passed: all {compared} numbers are as they were')
     return '\n'.join(lines)
 
 
 def count_numbers(records: Iterable[Record]) -> int:
     """How many numbers records have together."""
     return sum(len(record.metrics) for record in records)
-
-
-_HEADINGS = {
-    'moved': 'Moved by more than the tolerance',
-    'other data': 'Not comparable, because the data differ (fingerprint)',
-    'other protocol': 'Not comparable, because the protocol differs',
-    'missing': 'Missing, was there before',
-    'new': 'New, not there before (does not fail)',
-}
 
 
 def _compare(new: Record, old: Record, default_tolerance: float) -> list[Regression]:

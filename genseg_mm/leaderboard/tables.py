@@ -55,7 +55,6 @@ class TableSpec:
         reported: Name of the published numbers beside ours (`reported_rows.names`), None for none.
         protocol: Of our numbers. Published ones are ranked with them only if theirs is exactly the same.
         rank_by: Name of the column that decides, None for the mean of ranks over all columns.
-        digits: Decimals of our numbers; as many as the published ones have if None.
     """
 
     name: str
@@ -65,7 +64,6 @@ class TableSpec:
     reported: str | None = None
     protocol: str | None = None
     rank_by: str | None = None
-    digits: int | None = None
 
     @classmethod
     def from_dict(cls, table: Mapping[str, Any], benchmarks: Mapping[str, Any]) -> 'TableSpec':
@@ -229,9 +227,7 @@ def make_table(entry: Mapping[str, Any], records: Sequence[Record], cfg: Mapping
     published = reported(spec.reported) if spec.reported else []
     shown = {column.name for column in spec.columns}
     own = [row for row in published if row.column in shown]
-    digits = spec.digits
-    if digits is None:
-        digits = max((len(row.text.partition('.')[2]) for row in own), default=2)
+    digits = max((len(row.text.partition('.')[2]) for row in own), default=2)  # ours have as many as the published ones
     rows, not_run = _measured_rows(spec, records, cfg, digits)
     rows += _published_rows(spec, own)
     _rank(spec, rows)
