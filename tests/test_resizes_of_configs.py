@@ -49,7 +49,7 @@ def test_resizes_of_every_config_are_antialiased(monkeypatch: pytest.MonkeyPatch
                 continue
             checked.add(text)
             if cfg['type'] == 'genseg_mm.NetworkResize':
-                TRANSFORMS.build(cfg)  # always antialiased: test_effective_config.py, test_as_published.py
+                TRANSFORMS.build(cfg)  # always antialiased: test_jobs.py, test_as_published.py
                 continue
             assert cfg['type'] == 'genseg_mm.AntialiasedResize' and cfg['backend'] == 'pillow', path
             check_resize(cfg)

@@ -250,6 +250,19 @@ def test_nothing_to_do_is_an_error(tmp_path):
         run(write_suite(tmp_path), tmp_path / 'out', 'x=configs/benchmarks/control_rgb.py', tasks=['edges'])
 
 
+def test_a_suites_own_model_that_cannot_be_used_stops_no_other(tmp_path, capsys):
+    config = tmp_path / 'unknown.py'
+    config.write_text("model = dict(type='mmdet.MaskRCNN')\n")
+    extra = f"models.update(gone=dict(config='gone.py'), unknown=dict(config={str(config)!r}))\n"
+    suite = write_suite(tmp_path, extra=extra)
+    assert run(suite, tmp_path / 'out', no_examples=True) == 1
+    text = capsys.readouterr().out
+    assert 'FAILED gone: ' in text and 'FAILED unknown: unknown: what can a MaskRCNN do?' in text
+    assert '2 measured' in text and text.index('2 measured') < text.rindex('  FAILED unknown')
+    with pytest.raises(ValueError, match='what can a MaskRCNN do'):
+        run(suite, tmp_path / 'out', 'unknown')
+
+
 def test_released_weights_are_seen_at_their_own_size(tmp_path):
     from transformers import ViTMAEConfig, ViTMAEForPreTraining
 

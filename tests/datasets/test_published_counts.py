@@ -25,7 +25,7 @@ from genseg_mm.datasets.published_counts import (
     warn_if_incomplete,
 )
 
-TOOLS = Path(__file__).parents[1] / 'tools' / 'dataset_tools'
+TOOLS = Path(__file__).parents[2] / 'tools' / 'dataset_tools'
 UNSURE = 'of the complete dataset, a number that is not confirmed'
 # Not serialised: that is for training, and waits for the garbage collector each time.
 build_dram = partial(DRAMDataset, serialize_data=False)

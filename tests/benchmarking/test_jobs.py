@@ -7,7 +7,7 @@ import pytest
 from mmengine.config import Config
 from torch import nn
 
-from genseg_mm.benchmarking.jobs import effective_config, fill_network_size, model_sha256
+from genseg_mm.benchmarking.jobs import effective_config, fill_network_size, model_sha256, tasks_of
 from genseg_mm.datasets.transforms import NetworkResize
 
 BENCHMARK = dict(
@@ -158,3 +158,35 @@ def test_network_resize_takes_one_setting():
             NetworkResize(**settings)
     with pytest.raises(ValueError, match='the size that the model asks for, which only the tools'):
         NetworkResize()(dict(img=np.zeros((4, 4, 3), np.uint8)))
+
+
+@pytest.mark.parametrize(
+    'model, tasks',
+    [
+        (dict(type='genseg_mm.GenMask'), ('referring',)),
+        (dict(type='genseg_mm.Gen2Seg'), ('points', 'edges', 'instances')),
+        (dict(type='genseg_mm.ControlMap', kind='rgb'), ('points', 'edges')),
+        (dict(type='genseg_mm.ControlMap', kind='oracle'), ('points',)),
+        (
+            dict(type='mmseg.EncoderDecoder', decode_head=dict(type='genseg_mm.InstanceColoringHead')),
+            ('points', 'edges'),
+        ),
+    ],
+)
+def test_tasks_by_type(model, tasks):
+    assert tasks_of(dict(name='m', tasks=None), model) == tasks
+    assert tasks_of(dict(name='m', tasks=('edges',)), model) == ('edges',)
+
+
+def test_a_subclass_keeps_what_its_class_can_do():
+    from genseg_mm.models import Gen2Seg
+
+    class Mine(Gen2Seg):
+        pass
+
+    assert tasks_of(dict(name='m', tasks=None), dict(type=Mine)) == ('points', 'edges', 'instances')
+
+
+def test_tasks_of_an_unknown_type_have_to_be_named():
+    with pytest.raises(ValueError, match='m: what can a MaskRCNN do. name it with --tasks'):
+        tasks_of(dict(name='m', tasks=None), dict(type='mmdet.MaskRCNN'))
