@@ -143,6 +143,21 @@ MOVED = {
     'genseg_mm.leaderboard.table_spec': 'genseg_mm.leaderboard.tables',
     'genseg_mm.leaderboard.csv_table': 'genseg_mm.leaderboard.board',
     'genseg_mm.leaderboard.markdown_report': 'genseg_mm.leaderboard.markdown',
+    'genseg_mm.models.mmseg_api': 'genseg_mm.models.base',
+    'genseg_mm.models.seeded_noise': 'genseg_mm.models.base',
+    'genseg_mm.models.semantic_maps': 'genseg_mm.models.base',
+    'genseg_mm.models.colorers.patches': 'genseg_mm.models.base',
+    'genseg_mm.models.picture_generation': 'genseg_mm.models.genmask',
+    'genseg_mm.models.patch_codec': 'genseg_mm.models.latent_codec',
+    'genseg_mm.models.automatic_instances': 'genseg_mm.models.map_prompting',
+    'genseg_mm.models.losses': 'genseg_mm.models.coloring_head',
+    'genseg_mm.models.presets': 'genseg_mm.models.gen2seg',
+    'genseg_mm.models.released_weights': 'genseg_mm.models.gen2seg',
+    'genseg_mm.models.prompt_encoders.prompt_embeddings': 'genseg_mm.models.prompt_encoders.t5',
+    'genseg_mm.models.prompt_encoders.qwen_vl_chat': 'genseg_mm.models.prompt_encoders.qwen_vl',
+    'genseg_mm.models.prompt_encoders.qwen_vl_images': 'genseg_mm.models.prompt_encoders.qwen_vl',
+    'genseg_mm.models.prompt_encoders.t5_prompt_encoder': 'genseg_mm.models.prompt_encoders.t5',
+    'genseg_mm.models.prompt_encoders.qwen_vl_prompt_encoder': 'genseg_mm.models.prompt_encoders.qwen_vl',
 }
 
 

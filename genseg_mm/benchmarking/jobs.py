@@ -234,9 +234,9 @@ def read_model_config(entry: dict[str, Any]) -> tuple[Config, str | None]:
 
 def _released_config(source: str) -> Config:
     from genseg_mm.models.colorers.released_folder import released_kind
-    from genseg_mm.models.released_weights import SETTINGS
+    from genseg_mm.models.gen2seg import RELEASED
 
-    settings = copy.deepcopy(SETTINGS[released_kind(source)])
+    settings = copy.deepcopy(RELEASED[released_kind(source)])
     settings['colorer']['pretrained'] = source
     return Config(dict(default_scope='genseg_mm', model=dict(type='genseg_mm.Gen2Seg', **settings)))
 

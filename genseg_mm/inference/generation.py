@@ -16,7 +16,7 @@ from genseg_mm.files import check_writable, whole_file
 from genseg_mm.inference.prompts import check_not_empty
 from genseg_mm.inference.results import check_display, draw_picture, save_picture, show_picture
 from genseg_mm.models import GenMask
-from genseg_mm.models.picture_generation import SETTINGS, checked_texts, pictures_to_bytes
+from genseg_mm.models.genmask import GENERATION_SETTINGS, checked_texts, pictures_to_bytes
 from genseg_mm.models.seeded_noise import seeded_generator
 from genseg_mm.registry import class_name
 
@@ -74,9 +74,9 @@ class PictureGeneration:
             raise ValueError(
                 f"task='generate' needs GenMask, but got {type(self.model).__name__}, which makes no pictures"
             )
-        unknown = set(settings) - set(SETTINGS)
+        unknown = set(settings) - set(GENERATION_SETTINGS)
         if unknown:
-            raise ValueError(f'generate knows {SETTINGS}, but got {sorted(unknown)}')
+            raise ValueError(f'generate knows {GENERATION_SETTINGS}, but got {sorted(unknown)}')
         for name, value in (('num_images', num_images), ('batch_size', batch_size)):
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f'{name} must be a whole number of at least 1, but got {value!r}')

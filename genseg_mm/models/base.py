@@ -1,19 +1,63 @@
-"""What both papers' models share at training: logged losses that are true for all ranks, and frozen parts."""
+"""What the models of both papers share: logs that are true for all ranks, mmseg's functions, noise, semantic maps."""
 
+import copy
+import warnings
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from typing import Any
 
+import numpy as np
 import torch
-from mmengine.dist import all_reduce
+from mmengine.config import Config
+from mmengine.dist import all_reduce, get_rank, get_world_size
+from mmengine.logging import MessageHub
 from mmengine.model import BaseModel
-from torch import Tensor, nn
+from mmengine.structures import BaseDataElement, PixelData
+from torch import Generator, Tensor
 
-from genseg_mm.models.mmseg_api import MMSegApiMixin
+IGNORED = 255  # label that metrics and visualisers of mmseg and mmdet leave out
 
 
-class GenSegModel(MMSegApiMixin, BaseModel):
-    """BaseModel whose logged losses are means over all ranks (MMEngine logs those of rank 0 alone)."""
+class GenSegModel(BaseModel):
+    """BaseModel whose logged losses are means over all ranks, and which mmseg's functions build and run on pictures.
+
+    ::
+
+        model = mmseg.apis.init_model('configs/genmask/genmask_sana_shapes_tiny.py', 'iter_2800.pth', device='cpu')
+        model.text = 'the red circle'                              # GenMask; mmseg hands over no text
+        mmseg.apis.inference_model(model, 'scene.png').pred_sem_seg
+
+    ``inference_model`` reads a picture through ``model.cfg.test_pipeline``. Ours load annotations and prompts, too, so
+    the config that the model gives back has a test pipeline for a picture alone, which is prepared as by
+    :class:`genseg_mm.inferencers.GenSegInferencer`.
+
+    Args:
+        data_preprocessor: Config; default :class:`GenSegDataPreprocessor`.
+        init_cfg: MMEngine's.
+        pretrained: None, as ``mmseg.apis.init_model`` sets it in any config; so ``train_cfg``.
+
+    Attributes:
+        text: What GenMask segments in such pictures. None warns, and stands for the empty text.
+        takes_texts: Whether the model needs one.
+
+    Raises:
+        ValueError: If ``pretrained`` or ``train_cfg`` is something else.
+    """
+
+    text: str | None = None
+    takes_texts = False
+
+    def __init__(
+        self,
+        data_preprocessor: dict[str, Any] | None = None,
+        init_cfg: dict[str, Any] | None = None,
+        pretrained: None = None,
+        train_cfg: None = None,
+    ) -> None:
+        super().__init__(data_preprocessor or dict(type='genseg_mm.GenSegDataPreprocessor'), init_cfg)
+        for name, value in (('pretrained', pretrained), ('train_cfg', train_cfg)):
+            if value is not None:
+                raise ValueError(f'{type(self).__name__} has no setting {name}: expected None, but got {value!r}')
 
     def parse_losses(self, losses: dict[str, Tensor | list[Tensor]]) -> tuple[Tensor, dict[str, Tensor]]:
         """Sums the losses for the backward pass and averages their logged values over ranks.
@@ -39,74 +83,102 @@ class GenSegModel(MMSegApiMixin, BaseModel):
         values = torch.where(is_count, weighted, weighted / weighted[is_count].sum())
         return loss, OrderedDict(zip(log_vars, values, strict=True))
 
+    @property
+    def cfg(self) -> Config:
+        """The config, whose ``test_pipeline`` reads single pictures (a path, or BGR as an array)."""
+        if '_cfg' not in self.__dict__:
+            raise AttributeError('cfg')
+        cfg = self.__dict__['_cfg']
+        if isinstance(cfg, Config):
+            # Anew each time, since mmseg changes the first transform for arrays: its own, found in its scope.
+            load = dict(type='genseg_mm.LoadImage', _scope_='mmseg')
+            cfg.test_pipeline = [load, dict(type=self._picture_transform)]
+        return cfg
 
-def freeze(module: nn.Module, has_source: bool) -> nn.Module:
-    """Freezes a pretrained part in place.
+    @cfg.setter
+    def cfg(self, cfg: Config) -> None:
+        self.__dict__['_cfg'] = copy.copy(cfg)
+        self.__dict__['_given_cfg'] = cfg
+
+    def _picture_transform(self) -> Callable[[dict], dict]:
+        from genseg_mm.inference.images import NetworkPipeline
+
+        cfg = self.__dict__['_given_cfg']
+        prepare = NetworkPipeline(self, cfg, cfg.get('default_scope') or 'genseg_mm')
+
+        def transform(results: dict) -> dict:
+            text = self.text if self.takes_texts else None
+            if self.takes_texts and text is None:
+                warnings.warn(
+                    "mmseg's inference_model hands over no text: set model.text = 'the red circle'; segmenting for ''",
+                    stacklevel=2,
+                )
+                text = ''
+            return prepare(results['img'], results.get('img_path') or '', text, None)
+
+        return transform
+
+
+def seeded_generator(*key: int) -> Generator:
+    """CPU generator seeded by a tuple of non-negative integers."""
+    state = np.random.SeedSequence(key).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
+
+
+def training_generators(num: int) -> list[Generator]:
+    """One generator per sample, keyed by its position in the batch of all ranks (samplers deal indices out in turn)."""
+    hub = MessageHub.get_current_instance()
+    seed, iteration = int(hub.get_info('seed', 0) or 0), int(hub.get_info('iter', 0))
+    rank, world_size = get_rank(), get_world_size()
+    return [seeded_generator(seed, iteration, index * world_size + rank) for index in range(num)]
+
+
+def draw_noise(shape: Sequence[int], generators: Sequence[Generator]) -> Tensor:
+    """Standard normal noise, (N, *shape), sample by sample on the CPU: the same on every device and in any batch."""
+    return torch.stack([torch.randn(*shape, generator=own) for own in generators])
+
+
+def semantic_map(labels: Tensor, stuff: Tensor | None = None) -> PixelData:
+    """A map as mmseg reads it (``data``) and mmdet (``sem_seg``).
 
     Args:
-        module: Part to freeze; its parameters stop requiring gradients and it goes to eval mode (its owner keeps it
-            there, see :class:`FrozenPartsMixin`).
-        has_source: Whether the part is built again from its own source (a released folder or hub id). Then it is left
-            out of checkpoints, and loading one keeps the values it was built with.
-
-    Returns:
-        The same module.
+        labels: (1, H, W) uint8.
+        stuff: What mmdet's visualiser paints, (1, H, W) uint8; default: the labels but 0.
     """
-    module.requires_grad_(False).eval()
-    if has_source:
-        module._register_state_dict_hook(_drop_own_state)
-        module.register_load_state_dict_pre_hook(_keep_own_state)
-    return module
+    labels = labels.to(torch.uint8)
+    if stuff is None:
+        stuff = labels.masked_fill(labels == 0, IGNORED)
+    return PixelData(data=labels, sem_seg=stuff)
 
 
-@contextmanager
-def frozen_pass(device: torch.device) -> Iterator[None]:
-    """Runs a frozen part without a graph, in the precision that it was loaded in.
+def add_semantic_maps(sample: BaseDataElement) -> None:
+    """Adds background (0) and object (1) to a sample with instances: ``pred_sem_seg``, ``gt_sem_seg``.
 
-    Autocast is off, so that training sees the very encodings of a cache and of evaluation.
+    mmdet's visualiser paints instances and then the semantic map, which would hide them: for it that one is empty.
 
     Args:
-        device: That the part is on.
+        sample: With ``pred_instances``, or nothing is added; the ground truth comes from ``gt_instance_map`` where
+            that has the size of the masks, with 255 where the metainfo ``ignore_background`` says that the background
+            is unlabelled.
     """
-    with torch.no_grad(), torch.autocast(device.type, enabled=False):
-        yield
+    if 'pred_instances' not in sample:
+        return
+    found = sample.pred_instances.masks.any(0, keepdim=True)  # (1, H, W)
+    nothing = torch.full_like(found, IGNORED, dtype=torch.uint8)
+    sample.pred_sem_seg = semantic_map(found, nothing)
+    if 'gt_instance_map' in sample and 'gt_sem_seg' not in sample:
+        ids = sample.gt_instance_map.data
+        if ids.shape == found.shape:
+            rest = IGNORED if sample.metainfo.get('ignore_background') else 0
+            sample.gt_sem_seg = semantic_map(torch.where(ids > 0, 1, rest))
 
 
-def _drop_own_state(module: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_: object) -> None:
-    if prefix:  # the part's own state_dict, such as save_pretrained asks for, stays whole
-        for key in [key for key in state_dict if key.startswith(prefix)]:
-            del state_dict[key]
-
-
-def _keep_own_state(module: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_: object) -> None:
-    for child_name, child in module.named_modules():
-        child_prefix = f'{child_name}.' if child_name else ''
-        own = dict(child.named_parameters(recurse=False))
-        own |= {
-            name: buffer
-            for name, buffer in child.named_buffers(recurse=False)
-            if name not in child._non_persistent_buffers_set
-        }
-        for name, value in own.items():
-            state_dict.setdefault(f'{prefix}{child_prefix}{name}', value)
-
-
-class FrozenPartsMixin:
-    """Keeps the parts named in ``frozen_parts`` in eval mode whatever mode the owner is in."""
-
-    frozen_parts: tuple[str, ...] = ()
-
-    def train(self, mode: bool = True) -> 'FrozenPartsMixin':
-        super().train(mode)
-        for name in self.frozen_parts:
-            getattr(self, name).eval()
-        return self
-
-
-def is_pretrained_config(config: dict | nn.Module) -> bool:
-    """Whether a part's config builds it from a released folder, file or hub id."""
-    if isinstance(config, nn.Module):
-        return False
-    kind = config['type']
-    name = kind if isinstance(kind, str) else getattr(kind, '__qualname__', '')
-    return name.endswith(('from_pretrained', 'from_single_file'))
+def check_patches(images: Tensor, patch_size: int, owner: str) -> None:
+    """Raises ValueError if the sides of (N, 3, H, W) images are no multiples of the patch size."""
+    height, width = images.shape[-2:]
+    if height % patch_size or width % patch_size:
+        raise ValueError(
+            f'{owner} expects image sides that are multiples of its patch size {patch_size}, '
+            f'but got height {height} and width {width}; resize in the pipeline '
+            f'or set pad_size_divisor={patch_size} in the data preprocessor'
+        )

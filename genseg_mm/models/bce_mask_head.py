@@ -6,10 +6,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from genseg_mm.functional.flow_matching import data_from_velocity
-from genseg_mm.models.base import freeze
 from genseg_mm.models.latent_codec import LatentCodec
 from genseg_mm.models.latent_probe import LatentProbe
 from genseg_mm.models.mask_head import GenerativeMaskHead, NoisyLatents
+from genseg_mm.models.pretrained_parts import freeze
 from genseg_mm.registry import MODELS
 
 WAYS = ('decoder', 'linear')

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
+from genseg_mm.checkpoint import weights_digest
 from genseg_mm.models.prompt_encoders import PromptEmbeddings
 
 # Where they come from and how they were saved changes nothing that an encoder computes.
@@ -209,17 +210,6 @@ def encoder_manifest(model: nn.Module, kind: str) -> dict:
             manifest['looks_at_images'] = looks
         _fingerprints[encoder] = manifest
     return _fingerprints[encoder]
-
-
-def weights_digest(module: nn.Module) -> str:
-    """sha256 over names, types, shapes and bytes of all parameters and buffers, as hex."""
-    digest = hashlib.sha256()
-    tensors = dict(module.named_parameters()) | dict(module.named_buffers())
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f'{name}:{tensor.dtype}:{tuple(tensor.shape)}:'.encode())
-        plain = tensor.detach().cpu().contiguous()
-        digest.update(plain.reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
 
 
 def _settings(part: Any) -> Any:

@@ -8,7 +8,7 @@ from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement, PixelData
 from torch import Tensor, nn
 
-from genseg_mm.functional.control_maps import position_map, raw_image
+from genseg_mm.functional.color_maps import position_map, raw_image
 from genseg_mm.registry import MODELS
 
 KINDS = ('rgb', 'position', 'oracle')

@@ -9,12 +9,10 @@ from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from torch import Tensor
 
+from genseg_mm.checkpoint import weights_digest
 from genseg_mm.files import check_texts
-from genseg_mm.models.base import FrozenPartsMixin, freeze, is_pretrained_config
-from genseg_mm.models.cached_inputs import weights_digest
-from genseg_mm.models.prompt_encoders.qwen_vl_chat import QwenVLChat
-from genseg_mm.models.prompt_encoders.qwen_vl_images import QwenVLImages
-from genseg_mm.models.prompt_encoders.qwen_vl_prompt_encoder import build_qwen_vl
+from genseg_mm.models.pretrained_parts import FrozenPartsMixin, freeze, is_pretrained_config
+from genseg_mm.models.prompt_encoders.qwen_vl import QwenVLChat, QwenVLImages, build_qwen_vl
 from genseg_mm.registry import MODELS
 
 TEMPLATE = 'Which object in the picture is meant by "{}"? Describe it in one short phrase.'

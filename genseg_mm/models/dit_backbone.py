@@ -8,11 +8,10 @@ from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from genseg_mm.models.base import is_pretrained_config
 from genseg_mm.models.dit_families import FAMILIES, DiTInputs
 from genseg_mm.models.dit_families.family import replace_text_projection
 from genseg_mm.models.dit_lora import add_lora, load_lora, save_lora
-from genseg_mm.models.pretrained_parts import build_part
+from genseg_mm.models.pretrained_parts import build_part, is_pretrained_config
 from genseg_mm.models.prompt_encoders import PromptEmbeddings
 from genseg_mm.registry import MODELS
 

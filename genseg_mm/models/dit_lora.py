@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from genseg_mm.checkpoint import load_weights_only
+from genseg_mm.models.pretrained_parts import leave_out_of_checkpoints
 
 # The projections of every attention layer, in every family.
 ATTENTION_LAYERS = ('to_q', 'to_k', 'to_v', 'to_out.0')
@@ -62,9 +62,7 @@ def _inject(transformer: nn.Module, config: Any, new_layers: Sequence[str], has_
     if has_source:
         # By name: a moving average of the model requires no gradient of anything.
         frozen = {name for name, own in transformer.named_parameters() if not own.requires_grad}
-        frozen = frozenset(frozen | dict(transformer.named_buffers()).keys())
-        transformer._register_state_dict_hook(partial(_drop_frozen, frozen))
-        transformer.register_load_state_dict_pre_hook(partial(_keep_frozen, frozen))
+        leave_out_of_checkpoints(transformer, frozen | dict(transformer.named_buffers()).keys())
 
 
 def save_lora(transformer: nn.Module, folder: str | Path, new_layers: Sequence[str]) -> None:
@@ -162,19 +160,3 @@ def _check_same(saved: dict[str, Tensor], own: dict[str, Tensor], file: Path) ->
                 f'{file}: expected {key} of shape {tuple(value.shape)}, but got {tuple(saved[key].shape)}; use the '
                 'same transformer and rank r'
             )
-
-
-def _drop_frozen(
-    names: frozenset[str], module: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_: object
-) -> None:
-    if prefix:  # the transformer's own state_dict, such as save_pretrained asks for, stays whole
-        for name in names:
-            state_dict.pop(f'{prefix}{name}', None)
-
-
-def _keep_frozen(
-    names: frozenset[str], module: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_: object
-) -> None:
-    for name, value in module.state_dict().items():
-        if name in names:
-            state_dict.setdefault(f'{prefix}{name}', value)

@@ -12,14 +12,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genseg_mm.finite import check_finite, picture_of
-from genseg_mm.models.automatic_instances import settings_of
-from genseg_mm.models.base import GenSegModel
-from genseg_mm.models.color_scale import check_color_scale, check_stretch, extremes_of, normalize_colors, stretch_colors
-from genseg_mm.models.losses import coloring_losses
-from genseg_mm.models.map_prompting import MapPrompting
-from genseg_mm.models.mmseg_api import refuse_mmseg_settings
-from genseg_mm.models.presets import settings_for
-from genseg_mm.models.semantic_maps import add_semantic_maps
+from genseg_mm.functional.color_maps import (
+    check_color_scale,
+    check_stretch,
+    extremes_of,
+    normalize_colors,
+    stretch_colors,
+)
+from genseg_mm.models.base import GenSegModel, add_semantic_maps
+from genseg_mm.models.colorers.released_folder import released_kind
+from genseg_mm.models.coloring_head import coloring_losses
+from genseg_mm.models.map_prompting import MapPrompting, settings_of
 from genseg_mm.network_sizes import checked_processing_size, network_resize_of
 from genseg_mm.registry import MODELS
 
@@ -38,14 +41,14 @@ class Gen2Seg(MapPrompting, GenSegModel):
         loss: Config of the coloring loss.
         data_preprocessor: Config of the data preprocessor.
         normalize: Colour scale of the raw maps, see
-            :func:`genseg_mm.models.color_scale.normalize_colors`. ``'sigmoid'`` for models trained
+            :func:`genseg_mm.functional.color_maps.normalize_colors`. ``'sigmoid'`` for models trained
             from scratch; the released weights and the paper's recipe need ``'batch'`` (default).
         bias: Added before the sigmoid.
         gamma: Exponent on the stretched map at inference (default 1); the reference uses 0.7 for the MAE.
         prompting: Keyword arguments of
             :func:`genseg_mm.functional.point_prompting.masks_from_points` (rule and its settings).
         automatic: Settings of
-            :func:`genseg_mm.models.automatic_instances.automatic_instances`, or True for its
+            :func:`genseg_mm.models.map_prompting.automatic_instances`, or True for its
             defaults: samples without prompts then get instances too, as mmdet's ``CocoMetric``
             needs them. None: they get none.
         stretch: What a map is stretched over at inference: ``'image'`` (default), itself, so that no map
@@ -54,7 +57,7 @@ class Gen2Seg(MapPrompting, GenSegModel):
         output: ``'float'`` (default): the map is resized to the image bilinearly. ``'picture'``: it is cut to 8 bits,
             and that picture resized by PIL's Lanczos, as the public scripts do.
         preset: ``'as_published'``: what is not given of ``normalize``, ``gamma``, ``stretch`` and ``output`` is as the
-            public code has it for this colorer, see :mod:`genseg_mm.models.presets`.
+            public code has it for this colorer, see :mod:`genseg_mm.models.gen2seg`.
         processing_size: Size that pictures are brought to for the network, by everything that feeds it: the longer
             side, (height, width), or 0 for their own; None: as the colorer asks (:meth:`network_resize`).
         init_cfg: MMEngine's.
@@ -88,10 +91,7 @@ class Gen2Seg(MapPrompting, GenSegModel):
         pretrained: None = None,
         train_cfg: None = None,
     ) -> None:
-        super().__init__(
-            data_preprocessor=data_preprocessor or {'type': 'genseg_mm.GenSegDataPreprocessor'}, init_cfg=init_cfg
-        )
-        refuse_mmseg_settings('Gen2Seg', pretrained=pretrained, train_cfg=train_cfg)
+        super().__init__(data_preprocessor, init_cfg, pretrained, train_cfg)
         self.colorer = MODELS.build(colorer)
         settings = settings_for(
             preset,
@@ -279,3 +279,68 @@ def resize_map(colors: Tensor, size: tuple[int, int]) -> Tensor:
     if tuple(colors.shape[-2:]) == tuple(size):
         return colors
     return F.interpolate(colors[None], size=tuple(size), mode='bilinear', align_corners=False)[0]
+
+
+# How the public code runs the released weights, by colorer. Both scripts write an 8-bit picture of the map, cut, not
+# rounded, and resize that by PIL's Lanczos. The Stable Diffusion pipeline stretches the decoded map with its padding;
+# the MAE's stretches each map, then takes it to the power of 0.7. The sizes are the colorers' own.
+AS_PUBLISHED = dict(
+    SDColorer=dict(normalize='batch', gamma=1.0, stretch='padded', output='picture'),
+    MAEColorer=dict(normalize='batch', gamma=0.7, stretch='image', output='picture'),
+)
+DEFAULTS = dict(normalize='batch', gamma=1.0, stretch='image', output='float')
+PRESETS = ('as_published',)
+
+
+def settings_for(preset: str | None, colorer: str, **given: Any) -> dict[str, Any]:
+    """Settings of a ``Gen2Seg``: those given, else the preset's, else the defaults.
+
+    Args:
+        preset: 'as_published' or None.
+        colorer: Name of the colorer's class.
+        given: ``normalize``, ``gamma``, ``stretch``, ``output``; None where not given.
+
+    Raises:
+        ValueError: If there is no such preset, or none for this colorer.
+    """
+    if preset is not None and preset not in PRESETS:
+        raise ValueError(f'preset must be one of {", ".join(PRESETS)} or None, but got {preset!r}')
+    if preset is not None and colorer not in AS_PUBLISHED:
+        raise ValueError(
+            f"preset 'as_published' is for {' and '.join(AS_PUBLISHED)}, but got the colorer {colorer}; leave it out"
+        )
+    own = DEFAULTS if preset is None else AS_PUBLISHED[colorer]
+    return {**own, **{key: value for key, value in given.items() if value is not None}}
+
+
+# What is settled by the kind of folder; all else is the preset's.
+RELEASED = {
+    'sd': dict(colorer=dict(type='genseg_mm.SDColorer', parity='released'), preset='as_published'),
+    'mae': dict(colorer=dict(type='genseg_mm.MAEColorer'), preset='as_published'),
+}
+
+
+def load_released(source: str, device: str = 'cpu', **overrides: Any) -> Gen2Seg:
+    """A Gen2Seg from released weights, or from what our trainings wrote in the same formats.
+
+    ``reachomk/gen2seg-sd`` is a Stable Diffusion 2 pipeline, ``reachomk/gen2seg-mae-h`` a
+    ``ViTMAEForPreTraining``; the kind is recognised by ``model_index.json`` or ``config.json``. Of
+    a hub id only the files needed are fetched.
+
+    Args:
+        source: Folder or hub id.
+        device: Device of the model.
+        overrides: Arguments of :class:`~genseg_mm.models.gen2seg.Gen2Seg` in place of the preset's, such as
+            ``processing_size=0`` (the own size of a picture) and ``output='float'`` (no 8 bits); ``colorer`` is a dict
+            that adds to the colorer's arguments, such as ``dict(parity='training')``.
+
+    Returns:
+        The model, in eval mode.
+
+    Raises:
+        FileNotFoundError: If there is no such folder, or it is not whole.
+        ValueError: If it holds something else or is damaged.
+    """
+    settings = RELEASED[released_kind(source)]
+    colorer = {**settings['colorer'], 'pretrained': str(source), **overrides.pop('colorer', {})}
+    return Gen2Seg(**{**settings, **overrides, 'colorer': colorer}).to(device).eval()

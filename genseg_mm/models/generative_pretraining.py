@@ -8,9 +8,8 @@ from mmengine.structures import BaseDataElement
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from genseg_mm.models.base import GenSegModel
+from genseg_mm.models.base import GenSegModel, draw_noise, training_generators
 from genseg_mm.models.colorers import MAEColorer, UNetColorer
-from genseg_mm.models.seeded_noise import draw_noise, training_generators
 from genseg_mm.registry import MODELS
 
 
@@ -41,9 +40,7 @@ class GenerativePretraining(GenSegModel):
         data_preprocessor: dict[str, Any] | None = None,
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__(
-            data_preprocessor=data_preprocessor or {'type': 'genseg_mm.GenSegDataPreprocessor'}, init_cfg=init_cfg
-        )
+        super().__init__(data_preprocessor, init_cfg)
         if not 0 < mask_ratio < 1:
             raise ValueError(f'mask_ratio must lie in (0, 1), but got {mask_ratio}')
         self.colorer = MODELS.build(colorer)

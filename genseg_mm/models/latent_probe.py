@@ -10,8 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from genseg_mm.functional.latent_statistics import METHODS, fit_linear_map
-from genseg_mm.models.latent_codec import LatentCodec
-from genseg_mm.models.patch_codec import SHIPPED_WEIGHTS
+from genseg_mm.models.latent_codec import SHIPPED_WEIGHTS, LatentCodec
 from genseg_mm.registry import MODELS
 
 

@@ -1,13 +1,15 @@
 """Prompts and automatic instances on colour maps: what every model that gives a colour map shares."""
 
+import inspect
 from typing import Any
 
 import torch
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from genseg_mm.functional.point_prompting import masks_from_points, prompt_settings
-from genseg_mm.models.automatic_instances import as_instances, automatic_instances, flatness, settings_of
+from genseg_mm.functional.color_grouping import group_colors, instance_scores
+from genseg_mm.functional.point_prompting import check_color_map, masks_from_points, prompt_settings
+from genseg_mm.functional.similarity_masks import LARGE, lengths, parts
 
 
 class MapPrompting:
@@ -15,7 +17,7 @@ class MapPrompting:
 
     Attributes:
         prompting: Settings of :func:`genseg_mm.functional.point_prompting.masks_from_points`.
-        automatic: Settings of :func:`genseg_mm.models.automatic_instances.automatic_instances`; None: samples without
+        automatic: Settings of :func:`genseg_mm.models.map_prompting.automatic_instances`; None: samples without
             prompts get no instances.
     """
 
@@ -65,7 +67,7 @@ class MapPrompting:
             colors: Colours in [0, 255], (3, h, w); best as the network gave them, because ``min_area`` and edges are
                 measured in pixels of this map.
             size: (H, W) that the masks are brought to; None: the map's own.
-            settings: Of :func:`genseg_mm.models.automatic_instances.automatic_instances`; they
+            settings: Of :func:`genseg_mm.models.map_prompting.automatic_instances`; they
                 replace those of the model.
 
         Returns:
@@ -77,3 +79,144 @@ class MapPrompting:
         """
         settings = settings_of({**(self.automatic or {}), **settings})
         return automatic_instances(colors, size=size, **settings)
+
+
+@torch.no_grad()
+def automatic_instances(
+    color_map: Tensor,
+    background: float = 30.0,
+    bandwidth: float = 12.0,
+    min_area: int = 20,
+    min_flatness: float = 0.1,
+    split_components: bool = True,
+    max_instances: int = 100,
+    size: tuple[int, int] | None = None,
+) -> InstanceData:
+    """Groups a colour map into instances, the most certain first.
+
+    The defaults were chosen on the tiny UNet's maps of 64 x 64 pixels by class-agnostic AP. A map
+    at 480 x 640 whose colours are noisier may want a larger bandwidth, and a larger smallest area.
+
+    Args:
+        color_map: (3, H, W), uint8 or floating point, finite, in [0, 255].
+        background: Largest distance to black of the background.
+        bandwidth: Of the mean shift, in units of colour; see
+            :func:`genseg_mm.functional.color_grouping.group_colors`.
+        min_area: Smallest connected part, in pixels; smaller ones are dropped.
+        min_flatness: Smallest share of flat pixels of a part, about; what is all edge, as the seams
+            between instances are, is dropped.
+        split_components: Every connected part is an instance; otherwise every colour is one, in
+            however many parts.
+        max_instances: The number of instances to keep, by score.
+        size: (height, width) that the masks are brought to, each pixel as the map's nearest; None: the map's own.
+
+    Returns:
+        ``masks`` (K, H, W) bool, which do not overlap; ``scores`` (K,) in [0, 1), descending, see
+        :func:`genseg_mm.functional.color_grouping.instance_scores`; ``labels`` (K,) zeros;
+        ``bboxes`` (K, 4) xyxy.
+
+    Raises:
+        ValueError: If the map is not one, or a setting is out of range.
+    """
+    if not max_instances >= 1:
+        raise ValueError(f'max_instances: expected at least 1, but got {max_instances}')
+    color_map = check_color_map(color_map)
+    ids = group_colors(color_map, background, bandwidth, min_area, min_flatness, split_components)
+    scores, order = instance_scores(color_map, ids).sort(descending=True, stable=True)
+    masks = ids == order[:max_instances, None, None] + 1
+    if size is not None and tuple(size) != tuple(ids.shape):
+        rows, columns = (
+            ((torch.arange(new, device=ids.device) + 0.5) * (old / new)).long().clamp(max=old - 1)
+            for new, old in zip(size, ids.shape, strict=True)
+        )
+        masks = masks[:, rows][:, :, columns]
+    return as_instances(masks, scores[:max_instances])
+
+
+def as_instances(masks: Tensor, scores: Tensor) -> InstanceData:
+    """Masks, (K, H, W) bool, and scores with the labels (zeros, called 'object') and boxes that mmdet expects."""
+    return InstanceData(
+        masks=masks,
+        scores=scores,
+        labels=torch.zeros(len(masks), dtype=torch.long, device=masks.device),
+        bboxes=boxes_of(masks),
+        label_names=['object'] * len(masks),  # mmdet's visualiser writes these
+    )
+
+
+def flatness(colors: Tensor, masks: Tensor) -> Tensor:
+    """How flat the colour of each mask is: 1 / (1 + mean distance to the mean colour).
+
+    An empty mask scores 0.
+
+    Args:
+        colors: Colours in [0, 255], (3, H, W).
+        masks: (K, H, W) bool.
+
+    Returns:
+        (K,) in [0, 1].
+    """
+    masks, pixels = masks.flatten(1), colors.flatten(1)  # (K, H W), (3, H W)
+    scores = colors.new_zeros(len(masks))
+    if pixels.shape[1] > LARGE:
+        for number, mask in enumerate(masks):
+            scores[number] = _large_flatness(pixels, mask)
+        return scores
+    for part in parts(*masks.shape, masks.device):  # or many large masks would fill the memory
+        num = len(masks[part])
+        mask, pixel = masks[part].nonzero().T  # only the masks' pixels cost anything
+        inside = pixels[:, pixel].double()  # (3, n)
+        area = mask.bincount(minlength=num).clamp(min=1)
+        mean = inside.new_zeros(3, num).index_add_(1, mask, inside) / area  # (3, k)
+        distance = lengths(inside - mean[:, mask])
+        spread = inside.new_zeros(num).index_add_(0, mask, distance) / area  # (k,)
+        scores[part] = torch.where(masks[part].any(1), 1 / (1 + spread), 0).to(scores.dtype)
+    return scores
+
+
+def _large_flatness(pixels: Tensor, mask: Tensor) -> Tensor | float:
+    """As :func:`flatness` of one mask, (H W), band by band, so that memory does not grow with the mask."""
+    bands = [slice(start, start + LARGE) for start in range(0, len(mask), LARGE)]
+    held = [pixels[:, band][:, mask[band]] for band in bands if mask[band].any()]
+    if not held:
+        return 0.0
+    area = sum(one.shape[1] for one in held)
+    mean = sum(one.double().sum(1) for one in held) / area  # (3,)
+    spread = sum(lengths(one.double() - mean[:, None]).sum() for one in held) / area
+    return 1 / (1 + spread)
+
+
+def boxes_of(masks: Tensor) -> Tensor:
+    """Tight boxes of (K, H, W) bool masks, (K, 4) xyxy, right and bottom exclusive.
+
+    An empty mask has a box of zeros.
+    """
+    (left, right), (top, bottom) = _extent(masks.any(1)), _extent(masks.any(2))
+    return torch.stack([left, top, right, bottom], 1).float()
+
+
+def _extent(held: Tensor) -> tuple[Tensor, Tensor]:
+    """First and one past the last true place of every row of (K, N) bool; zeros without any."""
+    places = torch.arange(held.shape[1], device=held.device)
+    end = torch.where(held, places + 1, 0).amax(1)
+    start = torch.where(held, places, held.shape[1]).amin(1)
+    return torch.minimum(start, end), end
+
+
+def settings_of(automatic: Any) -> dict[str, Any] | None:
+    """The settings in a config's ``automatic``: a dict, True for the defaults, None for none.
+
+    Raises:
+        ValueError: If it is something else, or names a setting that does not exist.
+    """
+    if automatic is None or automatic is False:
+        return None
+    if automatic is not True and not isinstance(automatic, dict):
+        raise ValueError(f'automatic: expected settings, True or None, but got {automatic!r}')
+    settings = {} if automatic is True else dict(automatic)
+    parameters = inspect.signature(automatic_instances).parameters
+    known = [name for name in parameters if name not in ('color_map', 'size')]  # a call's own
+    unknown = sorted(set(settings) - set(known))
+    if unknown:
+        raise ValueError(f'automatic: expected settings out of {", ".join(known)}, but got {", ".join(unknown)}')
+    return settings

@@ -13,8 +13,8 @@ from mmengine.model import BaseModule
 from torch import Generator, Tensor
 
 from genseg_mm.functional.flow_matching import euler_solve, noisy_latents, velocity_target
+from genseg_mm.models.base import draw_noise
 from genseg_mm.models.latent_codec import LatentCodec
-from genseg_mm.models.seeded_noise import draw_noise
 from genseg_mm.registry import MODELS, TASK_UTILS
 
 VelocityFn = Callable[[Tensor, Tensor], Tensor]

@@ -1,4 +1,4 @@
-"""Pretrained parts of diffusers and transformers: whole, or an error that names the folder and the tensor.
+"""Pretrained parts of diffusers and transformers: whole, or an error that names the folder and the tensor; frozen ones.
 
 Both libraries draw at random, or leave out, what a folder lacks or has too much of. All parts that are built from a
 folder or hub id pass here, whatever the family.
@@ -6,8 +6,9 @@ folder or hub id pass here, whatever the family.
 
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
 from reprlib import repr as short_repr
@@ -16,7 +17,7 @@ from typing import Any
 import torch
 from mmengine.logging import print_log
 from safetensors import SafetensorError, safe_open
-from torch import nn
+from torch import Tensor, nn
 
 from genseg_mm.files import read_json_dict
 from genseg_mm.registry import MODELS
@@ -228,3 +229,97 @@ def _on_device(module: nn.Module, name: str) -> nn.Module:
     if empty:
         raise ValueError(f'{name} lacks weights of {len(empty)} keys such as {empty[0]}; is it whole?')
     return module
+
+
+# Frozen parts
+
+
+def freeze(module: nn.Module, has_source: bool) -> nn.Module:
+    """Freezes a pretrained part in place.
+
+    Args:
+        module: Part to freeze; its parameters stop requiring gradients and it goes to eval mode (its owner keeps it
+            there, see :class:`FrozenPartsMixin`).
+        has_source: Whether the part is built again from its own source (a released folder or hub id). Then it is left
+            out of checkpoints, and loading one keeps the values it was built with.
+
+    Returns:
+        The same module.
+    """
+    module.requires_grad_(False).eval()
+    if has_source:
+        leave_out_of_checkpoints(module)
+    return module
+
+
+def leave_out_of_checkpoints(part: nn.Module, names: Iterable[str] | None = None) -> None:
+    """Leaves tensors of a part out of its owner's checkpoints; loading one keeps the values that they have.
+
+    The part's own ``state_dict``, such as ``save_pretrained`` asks for, stays whole.
+
+    Args:
+        part: Module.
+        names: Of its parameters and buffers; all by default.
+    """
+    chosen = None if names is None else frozenset(names)
+    part._register_state_dict_hook(partial(_drop_state, chosen))
+    part.register_load_state_dict_pre_hook(partial(_keep_state, chosen))
+
+
+def _drop_state(
+    names: frozenset[str] | None, part: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_: object
+) -> None:
+    if prefix:
+        for key in [key for key in state_dict if key.startswith(prefix)]:
+            if names is None or key.removeprefix(prefix) in names:
+                del state_dict[key]
+
+
+def _keep_state(
+    names: frozenset[str] | None, part: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_: object
+) -> None:
+    for child_name, child in part.named_modules():
+        child_prefix = f'{child_name}.' if child_name else ''
+        own = dict(child.named_parameters(recurse=False))
+        own |= {
+            name: buffer
+            for name, buffer in child.named_buffers(recurse=False)
+            if name not in child._non_persistent_buffers_set
+        }
+        for name, value in own.items():
+            if names is None or f'{child_prefix}{name}' in names:
+                state_dict.setdefault(f'{prefix}{child_prefix}{name}', value)
+
+
+@contextmanager
+def frozen_pass(device: torch.device) -> Iterator[None]:
+    """Runs a frozen part without a graph, in the precision that it was loaded in.
+
+    Autocast is off, so that training sees the very encodings of a cache and of evaluation.
+
+    Args:
+        device: That the part is on.
+    """
+    with torch.no_grad(), torch.autocast(device.type, enabled=False):
+        yield
+
+
+class FrozenPartsMixin:
+    """Keeps the parts named in ``frozen_parts`` in eval mode whatever mode the owner is in."""
+
+    frozen_parts: tuple[str, ...] = ()
+
+    def train(self, mode: bool = True) -> 'FrozenPartsMixin':
+        super().train(mode)
+        for name in self.frozen_parts:
+            getattr(self, name).eval()
+        return self
+
+
+def is_pretrained_config(config: dict | nn.Module) -> bool:
+    """Whether a part's config builds it from a released folder, file or hub id."""
+    if isinstance(config, nn.Module):
+        return False
+    kind = config['type']
+    name = kind if isinstance(kind, str) else getattr(kind, '__qualname__', '')
+    return name.endswith(('from_pretrained', 'from_single_file'))

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from genseg_mm.functional.color_grouping import group_colors, instance_scores
-from genseg_mm.models.automatic_instances import automatic_instances, boxes_of, flatness, settings_of
+from genseg_mm.models.map_prompting import automatic_instances, boxes_of, flatness, settings_of
 
 COLORS = torch.tensor([[0, 0, 0], [255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0], [200, 90, 0], [60, 0, 60.0]])
 

@@ -15,8 +15,9 @@ from safetensors import safe_open
 from tiny_models import TEXT, build, genmask_config
 from tiny_qwen_vl import pretrained, save_tiny_qwen_vl
 
+from genseg_mm.checkpoint import weights_digest
 from genseg_mm.datasets import Visit
-from genseg_mm.models.cached_inputs import encoder_manifest, weights_digest
+from genseg_mm.models.cached_inputs import encoder_manifest
 from genseg_mm.registry import DATASETS
 
 TOOLS = Path(__file__).parents[2] / 'tools' / 'dataset_tools'

@@ -9,7 +9,7 @@ from tiny_models import UNET_COLORER
 from tiny_released import images
 from torch.testing import assert_close
 
-from genseg_mm.models.color_scale import normalize_colors, stretch_colors
+from genseg_mm.functional.color_maps import normalize_colors, stretch_colors
 from genseg_mm.models.colorers import UNetColorer
 
 UNET = dict(UNET_COLORER['config'], sample_size=16)

@@ -14,8 +14,8 @@ from torch.testing import assert_close
 
 from genseg_mm.datasets import ShapesDataset
 from genseg_mm.functional.instance_coloring import instance_coloring_loss
+from genseg_mm.models.coloring_head import InstanceColoringLoss
 from genseg_mm.models.gen2seg import Gen2Seg
-from genseg_mm.models.losses import InstanceColoringLoss
 from genseg_mm.registry import MODELS
 
 IDENTITY = dict(type='torch.nn.Identity')

@@ -6,9 +6,9 @@ from mmengine.structures import PixelData
 from tiny_models import TRANSFORMERS, batch, build, genmask_config
 
 from genseg_mm.functional.flow_matching import sigma_schedule
-from genseg_mm.models.picture_generation import guided_velocity_fn, latent_size, pictures_to_bytes
+from genseg_mm.models.base import draw_noise, seeded_generator
+from genseg_mm.models.genmask import guided_velocity_fn, latent_size, pictures_to_bytes
 from genseg_mm.models.prompt_encoders import PromptEmbeddings
-from genseg_mm.models.seeded_noise import draw_noise, seeded_generator
 from genseg_mm.registry import MODELS
 
 FAMILIES = sorted(TRANSFORMERS)

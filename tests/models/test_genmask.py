@@ -7,8 +7,8 @@ from mmengine.optim import OptimWrapper
 from tiny_models import batch, build, genmask_config
 
 from genseg_mm.functional.flow_matching import noisy_latents
+from genseg_mm.models.base import draw_noise, training_generators
 from genseg_mm.models.mask_head import GenerativeMaskHead
-from genseg_mm.models.seeded_noise import draw_noise, training_generators
 
 FAMILIES = ('sana', 'wan')
 
@@ -73,8 +73,8 @@ class TestLoss:
         full = batch(['mask'] * 4)
         parts = []
         for rank in range(2):
-            monkeypatch.setattr('genseg_mm.models.seeded_noise.get_rank', lambda rank=rank: rank)
-            monkeypatch.setattr('genseg_mm.models.seeded_noise.get_world_size', lambda: 2)
+            monkeypatch.setattr('genseg_mm.models.base.get_rank', lambda rank=rank: rank)
+            monkeypatch.setattr('genseg_mm.models.base.get_world_size', lambda: 2)
             own = {key: value[rank::2] for key, value in full.items()}
             parts.append(model(**model.data_preprocessor(own, True), mode='loss')['loss_mask'])
         torch.testing.assert_close(sum(parts) / 2, whole['loss_mask'], rtol=1e-5, atol=1e-6)

@@ -5,8 +5,7 @@ import torch
 from safetensors.torch import save_file
 from tiny_codecs import AUTOENCODERS
 
-from genseg_mm.models.latent_codec import LatentCodec
-from genseg_mm.models.patch_codec import PatchCodec, fit_patch_codec
+from genseg_mm.models.latent_codec import LatentCodec, PatchCodec, fit_patch_codec
 
 
 @pytest.fixture(params=AUTOENCODERS)

@@ -9,11 +9,11 @@ from mmengine.logging import MessageHub
 from tiny_codecs import AUTOENCODERS, grey_weight, pixel_codec
 from tiny_models import batch, build
 
+from genseg_mm.models.base import seeded_generator
 from genseg_mm.models.bce_mask_head import BCEMaskHead, ProbeMaskHead
 from genseg_mm.models.latent_codec import LatentCodec
 from genseg_mm.models.latent_probe import LatentProbe
 from genseg_mm.models.mask_head import GenerativeMaskHead, NoisyLatents
-from genseg_mm.models.seeded_noise import seeded_generator
 
 PURE_NOISE = dict(type='genseg_mm.UniformTimesteps', low=1.0, high=1.0)
 BCE = ('decoder', 'linear')

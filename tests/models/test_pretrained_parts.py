@@ -16,9 +16,9 @@ from genseg_mm.models import pretrained_parts
 from genseg_mm.models.colorers import MAEColorer, SDColorer
 from genseg_mm.models.dit_backbone import DiTBackbone
 from genseg_mm.models.dit_families import FAMILIES
+from genseg_mm.models.gen2seg import load_released
 from genseg_mm.models.latent_codec import LatentCodec
 from genseg_mm.models.prompt_encoders import QwenVLPromptEncoder, T5PromptEncoder
-from genseg_mm.models.released_weights import load_released
 from genseg_mm.registry import MODELS
 
 PARTS = [

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from tiny_qwen_vl import tiny_image_processor
 
-from genseg_mm.models.prompt_encoders.qwen_vl_images import QwenVLImages
+from genseg_mm.models.prompt_encoders.qwen_vl import QwenVLImages
 
 
 class VisionConfig:

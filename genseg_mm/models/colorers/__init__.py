@@ -2,11 +2,12 @@
 
 A colorer is any module with ``forward(images (N, 3, H, W) in [-1, 1], RGB) -> raw maps (N, 3, H,
 W)``. What the raw numbers mean as colours in [0, 255] is decided in one place,
-:func:`~genseg_mm.models.color_scale.normalize_colors`. Those here also have
+:func:`~genseg_mm.functional.color_maps.normalize_colors`. Those here also have
 ``network_resize(size=None)``, how pictures are brought to the size that they work at (see
 :mod:`genseg_mm.network_sizes`), and ``save_pretrained(folder)``.
 """
 
+from genseg_mm.models.base import check_patches
 from genseg_mm.models.colorers.mae_colorer import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -14,7 +15,6 @@ from genseg_mm.models.colorers.mae_colorer import (
     resize_positions,
     sincos_positions,
 )
-from genseg_mm.models.colorers.patches import check_patches
 from genseg_mm.models.colorers.sd_colorer import SDColorer
 from genseg_mm.models.colorers.unet_colorer import UNetColorer
 

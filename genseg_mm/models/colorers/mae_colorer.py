@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from genseg_mm.models.colorers.patches import check_patches
+from genseg_mm.models.base import check_patches
 from genseg_mm.models.colorers.released_folder import find_mae, read_preprocessor
 from genseg_mm.models.pretrained_parts import load_part
 from genseg_mm.network_sizes import resize_to

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from genseg_mm.files import read_json_dict
-from genseg_mm.hub_files import HUB_ID
+from genseg_mm.files.hub_files import HUB_ID
 from genseg_mm.models.pretrained_parts import load_part, reading, variants_of
 
 PIPELINE_PARTS = ('unet', 'vae', 'text_encoder', 'tokenizer', 'scheduler')

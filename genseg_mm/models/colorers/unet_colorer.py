@@ -7,7 +7,7 @@ from mmengine.model import BaseModule
 from torch import Tensor
 from torch.nn import functional as F
 
-from genseg_mm.models.colorers.patches import check_patches
+from genseg_mm.models.base import check_patches
 from genseg_mm.network_sizes import NATIVE, resize_to
 from genseg_mm.registry import MODELS
 

@@ -1,17 +1,35 @@
-"""T5 text encoders: texts -> token embeddings."""
+"""What every prompt encoder returns, and T5 text encoders: texts -> token embeddings."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from typing import NamedTuple
 
 import torch
 from mmengine.model import BaseModule
 from torch import Tensor
 
 from genseg_mm.files import check_texts
-from genseg_mm.models.base import FrozenPartsMixin, freeze, frozen_pass, is_pretrained_config
-from genseg_mm.models.pretrained_parts import build_part
-from genseg_mm.models.prompt_encoders.prompt_embeddings import PromptEmbeddings
+from genseg_mm.models.pretrained_parts import FrozenPartsMixin, build_part, freeze, frozen_pass, is_pretrained_config
 from genseg_mm.registry import MODELS
+
+
+class PromptEmbeddings(NamedTuple):
+    """Encoded prompts.
+
+    Attributes:
+        states: Token embeddings, (N, L, D), zero at padding.
+        mask: True where a token is real, (N, L) bool.
+        pooled: One vector per prompt, (N, P), for families that want it (SD3, Flux); None where the encoder has none.
+    """
+
+    states: Tensor
+    mask: Tensor
+    pooled: Tensor | None = None
+
+    def select(self, chosen: Tensor) -> 'PromptEmbeddings':
+        """The prompts at ``chosen`` ((N,) bool)."""
+        pooled = None if self.pooled is None else self.pooled[chosen]
+        return PromptEmbeddings(self.states[chosen], self.mask[chosen], pooled)
 
 
 @MODELS.register_module()

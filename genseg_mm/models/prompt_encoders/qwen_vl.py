@@ -2,23 +2,25 @@
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from genseg_mm.files import check_texts
-from genseg_mm.models.base import FrozenPartsMixin, freeze, frozen_pass, is_pretrained_config
-from genseg_mm.models.pretrained_parts import build_part
-from genseg_mm.models.prompt_encoders.prompt_embeddings import PromptEmbeddings
-from genseg_mm.models.prompt_encoders.qwen_vl_chat import QwenVLChat
-from genseg_mm.models.prompt_encoders.qwen_vl_images import QwenVLImages
+from genseg_mm.models.pretrained_parts import FrozenPartsMixin, build_part, freeze, frozen_pass, is_pretrained_config
+from genseg_mm.models.prompt_encoders.t5 import PromptEmbeddings
 from genseg_mm.registry import MODELS
 
 SYSTEM_PROMPT = (
     'Describe what the text refers to in the image: its color, shape, size, texture, position and '
     'its relations to other objects.'
 )
+
+
+_TEXT_MARK = 'THE-TEXT-GOES-HERE'
 
 
 @MODELS.register_module()
@@ -244,3 +246,179 @@ def _zero_of(module: nn.Module, like: Tensor) -> Tensor:
     """A zero that depends on all parameters: without it, ranks whose batch has no image would hang the others."""
     terms = [p.sum() for p in module.parameters() if p.requires_grad]
     return 0 * torch.stack(terms).sum().to(like) if terms else like.new_zeros(())
+
+
+class ChatBatch(NamedTuple):
+    """Token sequences of one length, on the CPU.
+
+    Attributes:
+        input_ids: (N, L) int64.
+        attention_mask: 1 at tokens, 0 at padding, (N, L) int64.
+        mm_token_type_ids: 1 at image tokens, (N, L) int64.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    mm_token_type_ids: Tensor
+
+
+class QwenVLChat:
+    """The tokenizer's chat template around (image, text), as tokens: prefix, image, text, suffix.
+
+    The template is rendered once and cut at the user's words, so that prefix and suffix are known to the token
+    whatever the template says. Words are never read as special tokens.
+
+    Args:
+        tokenizer: Folder / hub id of a tokenizer with a chat template.
+        config: The model's config, whose special token ids are used.
+        system_prompt: System message; None leaves it to the template.
+        **kwargs: Of the tokenizer's ``from_pretrained``, e.g. ``subfolder='tokenizer'``.
+
+    Attributes:
+        prefix: Ids before the user's message: system message and the user's header.
+        suffix: Ids after it: its end, and the header of the answer.
+        padding: Id that fills up; never attended to.
+
+    Raises:
+        ValueError: If there is no chat template, or the tokenizer is another model's.
+    """
+
+    def __init__(self, tokenizer: str, config: object, system_prompt: str | None = None, **kwargs) -> None:
+        from transformers import AutoTokenizer
+
+        self.tokenizer = AutoTokenizer.from_pretrained(tokenizer, **kwargs)
+        if self.tokenizer.chat_template is None:
+            raise ValueError(
+                f'the tokenizer of {tokenizer!r} has no chat template: expected that of a Qwen-VL Instruct model'
+            )
+        image_token = self.tokenizer.convert_tokens_to_ids('<|image_pad|>')
+        if image_token != config.image_token_id:
+            raise ValueError(
+                f"{tokenizer!r}: expected '<|image_pad|>' to be token {config.image_token_id} as in the model, but got "
+                f'{image_token}: they do not belong together'
+            )
+        self.image_token_id = config.image_token_id
+        self._around_image = (config.vision_start_token_id, config.vision_end_token_id)
+        self.padding = self.tokenizer.pad_token_id
+        if self.padding is None:
+            self.padding = config.vision_end_token_id
+        messages = [dict(role='user', content=_TEXT_MARK)]
+        if system_prompt is not None:
+            messages.insert(0, dict(role='system', content=system_prompt))
+        rendered = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        if rendered.count(_TEXT_MARK) != 1:
+            raise ValueError(
+                f"the chat template of {tokenizer!r} must show the user's words once, but got {rendered!r}"
+            )
+        before, after = rendered.split(_TEXT_MARK)
+        self.prefix, self.suffix = self._ids(before), self._ids(after)
+
+    def _ids(self, text: str, **kwargs) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False, **kwargs).input_ids
+
+    def words(self, text: str) -> list[int]:
+        """Ids of the user's words; special tokens in them are mere text."""
+        return self._ids(text, split_special_tokens=True)
+
+    def image(self, num_tokens: int) -> list[int]:
+        """Ids of an image of ``num_tokens`` tokens, between its start and its end."""
+        start, end = self._around_image
+        return [start, *[self.image_token_id] * num_tokens, end]
+
+    def batch(self, sequences: Sequence[list[int]], side: str = 'right') -> ChatBatch:
+        """Pads sequences to the longest, on their 'right' or 'left'."""
+        length = max(map(len, sequences))
+        ids = torch.full((len(sequences), length), self.padding)
+        attention = torch.zeros_like(ids)
+        for row, sequence in enumerate(sequences):
+            place = slice(len(sequence)) if side == 'right' else slice(length - len(sequence), None)
+            ids[row, place] = torch.tensor(sequence)
+            attention[row, place] = 1
+        is_image = (ids == self.image_token_id) & attention.bool()
+        return ChatBatch(ids, attention, is_image.long())
+
+
+class QwenVLImages:
+    """The released image processor's formula on tensors, on the device that they are on.
+
+    The processor itself works on one PIL image after the other on the CPU. Here the sizes come from its
+    ``smart_resize``, and resize (bicubic, rounded to 8 bit), normalisation and patch order are its own.
+
+    Args:
+        processor: Folder / hub id with ``preprocessor_config.json``.
+        vision_config: The model's, to check that both belong together.
+        min_pixels: Smaller images are enlarged to this area. Default: the processor's.
+        max_pixels: Larger images are shrunk to this area. Default: the processor's.
+        **kwargs: Of the processor's ``from_pretrained``, e.g. ``subfolder='processor'``.
+
+    Raises:
+        ValueError: If patches or bounds do not fit.
+    """
+
+    def __init__(
+        self,
+        processor: str,
+        vision_config: object,
+        min_pixels: int | None = None,
+        max_pixels: int | None = None,
+        **kwargs,
+    ) -> None:
+        from transformers import Qwen2VLImageProcessorPil
+
+        loaded = Qwen2VLImageProcessorPil.from_pretrained(processor, **kwargs)
+        own = (loaded.patch_size, loaded.merge_size, loaded.temporal_patch_size)
+        model = (vision_config.patch_size, vision_config.spatial_merge_size, vision_config.temporal_patch_size)
+        if own != model:
+            raise ValueError(
+                f'{processor}: expected patch, merge and temporal patch size {model} as in the model, but got {own} in '
+                'preprocessor_config.json: they do not belong together'
+            )
+        self.patch_size, self.merge_size, self.temporal_patch_size = own
+        self.min_pixels = min_pixels or int(loaded.size['shortest_edge'])
+        self.max_pixels = max_pixels or int(loaded.size['longest_edge'])
+        if self.min_pixels > self.max_pixels:
+            raise ValueError(f'min_pixels must not exceed max_pixels, but got {self.min_pixels} and {self.max_pixels}')
+        self.mean = torch.tensor(loaded.image_mean)[:, None, None]
+        self.std = torch.tensor(loaded.image_std)[:, None, None]
+
+    @property
+    def pixels_per_token(self) -> int:
+        """Side in pixels of what one token of the language model shows."""
+        return self.patch_size * self.merge_size
+
+    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Cuts images into patches.
+
+        Args:
+            images: RGB in [-1, 1], (N, 3, H, W).
+
+        Returns:
+            Patches, (N * h * w, 3 * temporal_patch_size * patch_size^2), float32, those of one token in a row, and
+            the grids (1, h, w) in patches, (N, 3) int64 on the CPU.
+
+        Raises:
+            ValueError: If the images are more than 200 times longer than wide.
+        """
+        from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
+
+        height, width = images.shape[-2:]
+        if max(height, width) > 200 * min(height, width):
+            raise ValueError(f'images may be 200 times longer than wide, but got {(height, width)}')
+        size = smart_resize(height, width, self.pixels_per_token, self.min_pixels, self.max_pixels)
+        levels = ((images.float() + 1) * 127.5).round().clamp(0, 255)
+        # PIL goes over the rows first, and rounds to 8 bit after each pass, halves up.
+        for shape in ((height, size[1]), size):
+            if shape != tuple(levels.shape[-2:]):
+                levels = F.interpolate(levels, shape, mode='bicubic', antialias=True)
+                levels = (levels + 0.5).floor().clamp(0, 255)
+        mean, std = self.mean.to(images.device), self.std.to(images.device)
+        pixels = (levels / 255 - mean) / std
+        num, channels = pixels.shape[:2]
+        patch, merge = self.patch_size, self.merge_size
+        rows, columns = size[0] // patch, size[1] // patch
+        patches = pixels.reshape(num, channels, rows // merge, merge, patch, columns // merge, merge, patch)
+        patches = patches.permute(0, 2, 5, 3, 6, 1, 4, 7)  # (N, h/m, w/m, m, m, 3, p, p)
+        # An image is a film of equal frames.
+        patches = patches.unsqueeze(6).expand(*[-1] * 6, self.temporal_patch_size, -1, -1)
+        grid = torch.tensor([[1, rows, columns]]).expand(num, 3)
+        return patches.reshape(num * rows * columns, -1), grid  # (N h w, 3 t p p)
