@@ -1,9 +1,7 @@
 """BSDS500Dataset and LoadBoundaries on a tiny folder in the published layout."""
 
-import runpy
 import struct
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,12 +10,12 @@ from mmengine.dataset import pseudo_collate
 from mmengine.structures import BaseDataElement
 from PIL import Image
 from scipy.io import loadmat, savemat
+from tiny_datasets import maker
 
 from genseg_mm.boundary_files import read_boundaries
 from genseg_mm.datasets import BSDS500Dataset, LoadBoundaries, LoadImage, PackGenSegInputs
 
-TOOL = Path(__file__).parents[2] / 'tools' / 'dataset_tools' / 'make_tiny_bsds500.py'
-make_tiny_bsds500 = runpy.run_path(str(TOOL))['make_tiny_bsds500']
+make_tiny_bsds500 = maker('bsds500')
 
 
 @pytest.fixture

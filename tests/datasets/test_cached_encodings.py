@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 import torch
-from tiny_refcoco import build, make_tiny_refcoco
+from tiny_datasets import build_refcoco, maker
 
 from genseg_mm.datasets import CachedEncodings, PackGenSegInputs, ShapesDataset, Visit
 from genseg_mm.datasets.cached_encodings import ItemsToEncode, image_item, mask_item, prompt_content, split_pipeline
@@ -21,7 +21,7 @@ KEY = config_key(TRANSFORMS)
 
 @pytest.fixture
 def coco(tmp_path):
-    return make_tiny_refcoco(tmp_path / 'coco')
+    return maker('refcoco')(tmp_path / 'coco')
 
 
 def make_cache(folder, infos, looks=False, kinds=('image', 'mask', 'prompt')):
@@ -57,7 +57,7 @@ def items(dataset):
 
 
 def test_items_of_files_are_found_without_decoding_them(coco, tmp_path, monkeypatch):
-    dataset = build(coco, test_mode=True, serialize_data=False)
+    dataset = build_refcoco(coco, test_mode=True, serialize_data=False)
     infos = items(dataset)
     make_cache(tmp_path / 'cache', infos)
     cached = transform(tmp_path / 'cache')
@@ -80,7 +80,7 @@ def test_items_of_files_are_found_without_decoding_them(coco, tmp_path, monkeypa
 
 
 def test_what_is_not_cached_is_loaded(coco, tmp_path):
-    infos = items(build(coco, test_mode=True, serialize_data=False))
+    infos = items(build_refcoco(coco, test_mode=True, serialize_data=False))
     make_cache(tmp_path / 'cache', infos)
     info = transform(tmp_path / 'cache', what='prompt')(dict(infos[0]))
     assert info['img'].shape == (16, 16, 3) and info['gt_seg_map'].shape == (16, 16)
@@ -119,7 +119,7 @@ def test_scenes_in_memory_are_found_by_their_pixels(tmp_path):
 
 
 def test_prompts_of_an_encoder_that_looks_depend_on_the_picture(coco, tmp_path):
-    infos = items(build(coco, test_mode=True, serialize_data=False))
+    infos = items(build_refcoco(coco, test_mode=True, serialize_data=False))
     infos = [dict(info, text='the same') for info in infos]
     make_cache(tmp_path / 'cache', infos, looks=True)
     cached = transform(tmp_path / 'cache', what='prompt')
@@ -132,7 +132,7 @@ def test_prompts_of_an_encoder_that_looks_depend_on_the_picture(coco, tmp_path):
 
 
 def test_a_changed_picture_is_stale(coco, tmp_path):
-    infos = items(build(coco, test_mode=True, serialize_data=False))
+    infos = items(build_refcoco(coco, test_mode=True, serialize_data=False))
     make_cache(tmp_path / 'cache', infos)
     path = infos[0]['img_path']
     state = os.stat(path)
@@ -164,7 +164,9 @@ def test_members_of_tar_shards_are_told_apart(tmp_path):
 
 
 def test_a_cache_of_other_transforms_or_kinds_is_refused(coco, tmp_path):
-    make_cache(tmp_path / 'cache', items(build(coco, test_mode=True, serialize_data=False))[:1], kinds=('image',))
+    make_cache(
+        tmp_path / 'cache', items(build_refcoco(coco, test_mode=True, serialize_data=False))[:1], kinds=('image',)
+    )
     folder = str(tmp_path / 'cache')
     other = [*TRANSFORMS[:2], dict(TRANSFORMS[2], scale=(32, 32))]
     with pytest.raises(ValueError, match=r'is stale.*\[16, 16\].*but got.*\[32, 32\].*cache_enc'):

@@ -1,17 +1,16 @@
 """ClevrTexDataset on a tiny folder in the published layout."""
 
-import runpy
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_datasets import maker
 
 from genseg_mm.datasets import ClevrTexDataset, LoadImage, LoadInstanceMap
 
-TOOL = Path(__file__).parents[2] / 'tools' / 'dataset_tools' / 'make_tiny_clevrtex.py'
-make_tiny_clevrtex = runpy.run_path(str(TOOL))['make_tiny_clevrtex']
+make_tiny_clevrtex = maker('clevrtex')
 
 
 @pytest.fixture

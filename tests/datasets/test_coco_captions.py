@@ -9,8 +9,7 @@ import mmcv
 import numpy as np
 import pytest
 from mmengine.registry import TRANSFORMS
-from tiny_captions import FIRST_CAPTIONS, PIPELINE, infos, make_tiny_captions
-from tiny_refcoco import make_tiny_refcoco
+from tiny_datasets import CAPTION_PIPELINE, FIRST_CAPTIONS, infos, maker
 from torch.utils.data import DataLoader
 
 from genseg_mm.datasets import CocoCaptionsDataset, MixedDataset, RatioInfiniteSampler, RefCOCODataset, Visit
@@ -20,13 +19,13 @@ REAL = os.environ.get('GENSEG_REAL_TINY')
 
 @pytest.fixture(scope='session')
 def coco(tmp_path_factory) -> Path:
-    return make_tiny_captions(tmp_path_factory.mktemp('captions')) / 'coco'
+    return maker('captions')(tmp_path_factory.mktemp('captions')) / 'coco'
 
 
 @pytest.fixture
 def own(tmp_path) -> Path:
     """A folder that the test may damage."""
-    return make_tiny_captions(tmp_path) / 'coco'
+    return maker('captions')(tmp_path) / 'coco'
 
 
 def build(root: Path, part: str = 'train2017', **kwargs) -> CocoCaptionsDataset:
@@ -103,7 +102,7 @@ def test_restarted_workers_go_on_counting(coco):
 
 
 def test_pipeline_keeps_the_aspect_and_crops_the_middle(coco):
-    item = build(coco, pipeline=PIPELINE)[0]  # 64 wide, 48 high: shrunk to 43 x 32, columns 5 ... 36
+    item = build(coco, pipeline=CAPTION_PIPELINE)[0]  # 64 wide, 48 high: shrunk to 43 x 32, columns 5 ... 36
     image = mmcv.imread(str(coco / 'train2017' / '000000000101.jpg'))
     resized = mmcv.imresize(image, (43, 32), interpolation='area')
     assert np.array_equal(item['inputs'].numpy().transpose(1, 2, 0), resized[:, 6:38])
@@ -115,7 +114,7 @@ def test_pipeline_keeps_the_aspect_and_crops_the_middle(coco):
 @pytest.mark.parametrize('size', [(425, 640), (97, 33), (20, 200)])
 def test_the_documented_square_fits_any_picture(size):
     crop = dict(type='mmseg.RandomCrop', crop_size=(64, 64))
-    resize = {**PIPELINE[1], 'scale': (64, 10**6)}
+    resize = {**CAPTION_PIPELINE[1], 'scale': (64, 10**6)}
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (*size, 3)).astype(np.uint8)
     results = dict(img=image, img_shape=size, seg_fields=[])
@@ -134,11 +133,13 @@ def test_the_documented_square_fits_any_picture(size):
 
 
 def test_mixes_one_to_one_with_referring_data(coco, tmp_path):
-    refs = make_tiny_refcoco(tmp_path / 'refs')
+    refs = maker('refcoco')(tmp_path / 'refs')
     load_mask = dict(type='genseg_mm.LoadReferringMask')
     resize = dict(type='mmcv.Resize', scale=(32, 32), keep_ratio=False)
-    referring = RefCOCODataset(str(refs), pipeline=[PIPELINE[0], load_mask, resize, *PIPELINE[3:]], split='train')
-    mixed = MixedDataset([referring, build(coco, pipeline=PIPELINE)], seed=0)
+    referring = RefCOCODataset(
+        str(refs), pipeline=[CAPTION_PIPELINE[0], load_mask, resize, *CAPTION_PIPELINE[3:]], split='train'
+    )
+    mixed = MixedDataset([referring, build(coco, pipeline=CAPTION_PIPELINE)], seed=0)
     sampler = RatioInfiniteSampler(mixed, ratio=[1, 1], group=1, seed=3)
     loader = iter(DataLoader(mixed, batch_size=4, sampler=sampler, collate_fn=list, num_workers=1))
     items = [item for _ in range(25) for item in next(loader)]
@@ -150,7 +151,7 @@ def test_mixes_one_to_one_with_referring_data(coco, tmp_path):
 
 
 def test_pictures_of_evaluation_sets_are_left_out_in_both_years(own, monkeypatch):
-    make_tiny_refcoco(own)  # evaluates 122, 129 and 136
+    maker('refcoco')(own)  # evaluates 122, 129 and 136
     lines = []
     monkeypatch.setattr(CocoCaptionsDataset, '_log', lambda self, line, level=20: lines.append(line))
     refs = 'refcoco/refs(unc).p'
@@ -229,7 +230,7 @@ def test_bad_arguments_say_what_came(coco):
 
 @pytest.mark.skipif(REAL is None, reason='GENSEG_REAL_TINY names the folder of the photographs')
 def test_real_photographs():
-    dataset = build(Path(REAL, 'coco'), 'val2017', test_mode=True, pipeline=PIPELINE, check_images=True)
+    dataset = build(Path(REAL, 'coco'), 'val2017', test_mode=True, pipeline=CAPTION_PIPELINE, check_images=True)
     content = json.loads(Path(REAL, 'coco/annotations/captions_val2017.json').read_text())
     assert [info['text'] for info in infos(dataset)] == [entry['caption'] for entry in content['annotations']]
     assert dataset.get_data_info(0)['img_id'] == 785
@@ -239,7 +240,7 @@ def test_real_photographs():
 
 @pytest.mark.parametrize('captions_first', [True, False])
 def test_the_tiny_refcoco_may_lie_in_the_same_folder(tmp_path, captions_first):
-    makers = [lambda: make_tiny_captions(tmp_path), lambda: make_tiny_refcoco(tmp_path / 'coco')]
+    makers = [lambda: maker('captions')(tmp_path), lambda: maker('refcoco')(tmp_path / 'coco')]
     for make in makers if captions_first else makers[::-1]:
         make()
     pipeline = [dict(type='genseg_mm.LoadImage')]  # refuses pictures of another size
@@ -248,7 +249,7 @@ def test_the_tiny_refcoco_may_lie_in_the_same_folder(tmp_path, captions_first):
     shown = build(tmp_path / 'coco', 'train2014', pipeline=pipeline)
     assert [item['img'].shape[:2] for item in shown][:3] == [(48, 64), (40, 56), (48, 64)]
     shared = tmp_path / 'coco' / 'train2014' / 'COCO_train2014_000000000101.jpg'
-    alone = make_tiny_refcoco(tmp_path / 'alone') / 'train2014' / shared.name
+    alone = maker('refcoco')(tmp_path / 'alone') / 'train2014' / shared.name
     assert shared.read_bytes() == alone.read_bytes()
     listed = {path.name for path in shared.parent.iterdir()}
     assert listed == {path.name for path in alone.parent.iterdir()}

@@ -1,7 +1,6 @@
 """CocoInstanceDataset on a tiny folder in the published layout, beside mmdet's own reader and metric."""
 
 import json
-import runpy
 from collections import Counter
 from pathlib import Path
 
@@ -9,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 from mmengine.structures import InstanceData
+from tiny_datasets import maker
 
 from genseg_mm.datasets import CocoInstanceDataset, LoadImage, LoadInstanceMap, PackGenSegInputs, PointPrompt
 from genseg_mm.datasets.segmentations import decode_segmentation
 
-TOOL = Path(__file__).parents[2] / 'tools' / 'dataset_tools' / 'make_tiny_coco.py'
-make_tiny_coco = runpy.run_path(str(TOOL))['make_tiny_coco']
+make_tiny_coco = maker('coco')
 LOADING = [LoadImage(), LoadInstanceMap()]
 
 

@@ -16,12 +16,12 @@ import time
 from pathlib import Path
 
 import pytest
+from tiny_datasets import TOOLS, maker
 
 import genseg_mm.datasets
 from genseg_mm.datasets import LoadInstanceMap, LoadReferringMask, image_text
 from genseg_mm.files import texts
 
-TOOLS = Path(__file__).parents[2] / 'tools' / 'dataset_tools'
 MAKERS = ('captions', 'coco', 'grefcoco', 'reasonseg', 'dram', 'egohos', 'ishape', 'pidray', 'bsds500')
 MORE_MAKERS = ('hypersim', 'virtual_kitti2', 'clevrtex')
 SPLIT = 'metadata_images_split_scene_v1.csv'
@@ -69,8 +69,7 @@ SECONDS = 10  # of processor time, for files of a few thousand bytes
 def root(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp('every')
     for name in (*MAKERS, *MORE_MAKERS):
-        make = runpy.run_path(str(TOOLS / f'make_tiny_{name}.py'))[f'make_tiny_{name}']
-        make(root / {'captions': '', 'reasonseg': '', 'grefcoco': 'coco'}.get(name, name))
+        maker(name)(root / {'captions': '', 'reasonseg': '', 'grefcoco': 'coco'}.get(name, name))
     (root / 'coco' / 'ids.txt').write_text('108\n000000000129.jpg\n')
     (root / 'coco' / 'set.p').write_bytes(pickle.dumps({136, 143}))
     image_text = root / 'image_text'

@@ -6,11 +6,12 @@ import pickle
 from pathlib import Path
 
 import pytest
-from tiny_referring import make_tiny_grefcoco
+from tiny_datasets import edit_json, maker
 
 from genseg_mm.datasets.grefcoco import GRefCOCODataset
 from genseg_mm.datasets.transforms import LoadReferringMask
 
+make_tiny_grefcoco = maker('grefcoco')
 CROSS = 2 * 24 * 6 - 6 * 6
 GREFS, INSTANCES = 'grefcoco/grefs(unc).json', 'grefcoco/instances.json'
 
@@ -24,12 +25,6 @@ def root(tmp_path_factory) -> Path:
 def own_root(tmp_path) -> Path:
     """A folder that the test may damage."""
     return make_tiny_grefcoco(tmp_path / 'coco')
-
-
-def change(root: Path, name: str, edit) -> None:
-    content = json.loads((root / name).read_text())
-    edit(content)
-    (root / name).write_text(json.dumps(content))
 
 
 def build(root: Path, **kwargs) -> GRefCOCODataset:
@@ -80,7 +75,7 @@ def test_overlapping_objects_count_once(own_root):
     def same_place(content):
         content['annotations'][1]['segmentation'] = content['annotations'][0]['segmentation'][:1]
 
-    change(own_root, INSTANCES, same_place)
+    edit_json(own_root / INSTANCES, same_place)
     assert LoadReferringMask()(items(own_root)[0])['gt_seg_map'].sum() == 16 * 16
 
 
@@ -93,7 +88,7 @@ def test_what_is_left_out_is_counted(own_root, monkeypatch):
     def edit(content):
         content['annotations'][2]['segmentation'] = [[1, 2, 3, 4], [1, 2, 3, 4, 5, 6, 7]]
 
-    change(own_root, INSTANCES, edit)
+    edit_json(own_root / INSTANCES, edit)
     dataset = build(own_root)
     polygons = 'polygons of fewer than 6 or an odd number of coordinates'
     # The line beside 5001 and both outlines of 5003; the crowd region; 5003 has none left
@@ -107,7 +102,7 @@ def test_what_is_left_out_is_counted(own_root, monkeypatch):
 
 
 def test_bare_minus_one_is_no_target(own_root):
-    change(own_root, GREFS, lambda refs: refs[1].update(ann_id=-1))
+    edit_json(own_root / GREFS, lambda refs: refs[1].update(ann_id=-1))
     assert [item['kind'] for item in items(own_root)][2] == 'no-target'
 
 
@@ -142,7 +137,7 @@ def test_leakage_from_refcoco_plus(root):
     ],
 )  # fmt: skip
 def test_wrong_files(own_root, name, edit, message):
-    change(own_root, name, edit)
+    edit_json(own_root / name, edit)
     with pytest.raises(ValueError, match=message):
         items(own_root)
 

@@ -1,6 +1,5 @@
 """HypersimDataset on tiny folders in the official and the converted layout."""
 
-import runpy
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -11,12 +10,12 @@ import numpy as np
 import pytest
 from mmengine.registry import DATASETS
 from mmseg.datasets.transforms import RandomFlip, Resize
+from tiny_datasets import maker
 
 from genseg_mm.datasets import HypersimDataset, KeepClasses, LoadImage, LoadInstanceMap
 from genseg_mm.datasets.hypersim import Counts, Frame, read_index, read_split, write_index
 
-TOOLS = Path(__file__).parents[2] / 'tools' / 'dataset_tools'
-make_tiny_hypersim = runpy.run_path(str(TOOLS / 'make_tiny_hypersim.py'))['make_tiny_hypersim']
+make_tiny_hypersim = maker('hypersim')
 LOAD = (LoadImage(), LoadInstanceMap())
 SPLIT = 'metadata_images_split_scene_v1.csv'
 

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 from mmengine import fileio
-from tiny_captions import FIRST_CAPTIONS, PIPELINE, infos, make_tiny_captions
+from tiny_datasets import CAPTION_PIPELINE, FIRST_CAPTIONS, infos, maker
 from torch.utils.data import DataLoader
 
 from genseg_mm.datasets import ImageTextDataset, LoadImage, Visit, image_text
@@ -20,13 +20,13 @@ from genseg_mm.datasets.image_text import Picture, address, read_index
 
 @pytest.fixture(scope='session')
 def root(tmp_path_factory) -> Path:
-    return make_tiny_captions(tmp_path_factory.mktemp('image_text')) / 'image_text'
+    return maker('captions')(tmp_path_factory.mktemp('image_text')) / 'image_text'
 
 
 @pytest.fixture
 def own(tmp_path) -> Path:
     """A folder that the test may damage."""
-    return make_tiny_captions(tmp_path) / 'image_text'
+    return maker('captions')(tmp_path) / 'image_text'
 
 
 def build(root: Path, sources='folder', **kwargs) -> ImageTextDataset:
@@ -48,7 +48,7 @@ def write_tar(path: Path, members: dict[str, bytes]) -> Path:
 
 @pytest.mark.parametrize('source', ['folder', 'list.jsonl', 'list.csv', 'shards/*.tar'])
 def test_every_layout_gives_the_same_pictures_and_texts(root, source):
-    dataset = build(root, source, caption='first', pipeline=PIPELINE)
+    dataset = build(root, source, caption='first', pipeline=CAPTION_PIPELINE)
     assert [info['text'] for info in infos(dataset)] == FIRST_CAPTIONS
     assert dataset.left_out == {}
     loaded = [LoadImage()(dict(img_path=info['img_path']))['img'] for info in infos(dataset)]
@@ -98,7 +98,7 @@ def test_linked_folders_are_read_and_hidden_files_are_no_data(tmp_path):
 
 
 def test_members_are_read_in_any_order_by_several_workers(root):
-    dataset = build(root, 'shards/*.tar', caption='first', pipeline=PIPELINE)
+    dataset = build(root, 'shards/*.tar', caption='first', pipeline=CAPTION_PIPELINE)
     order = [7, 0, 3, 6, 1, 5, 2, 4] * 3
     loader = DataLoader(dataset, batch_size=2, sampler=order, num_workers=2, collate_fn=list)
     for index, item in zip(order, (item for items in loader for item in items), strict=True):
@@ -225,7 +225,7 @@ def test_index_is_kept_until_the_shard_changes(own, monkeypatch):
 def test_damaged_pictures_are_named_at_the_start_or_when_they_are_read(own):
     path = own / 'folder/0002.png'
     path.write_bytes(path.read_bytes()[:200])
-    dataset = build(own, caption='first', pipeline=PIPELINE)
+    dataset = build(own, caption='first', pipeline=CAPTION_PIPELINE)
     with pytest.raises(ValueError, match=r'0002\.png is cut short'):
         dataset[2]
     checked = build(own, caption='first', check_images=True)

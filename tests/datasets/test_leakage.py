@@ -6,8 +6,7 @@ import pickle
 from pathlib import Path
 
 import pytest
-from tiny_refcoco import build
-from tiny_referring import make_tiny_grefcoco, make_tiny_reasonseg
+from tiny_datasets import build_refcoco, maker
 
 from genseg_mm.datasets.leakage import coco_image_id, evaluation_image_ids
 from genseg_mm.datasets.reason_seg import ReasonSegDataset
@@ -19,8 +18,8 @@ UMD, GOOGLE_VAL = {122, 129}, {108, 122, 136}
 
 @pytest.fixture(scope='module')
 def root(tmp_path_factory) -> Path:
-    folder = make_tiny_grefcoco(tmp_path_factory.mktemp('leakage') / 'coco')
-    make_tiny_reasonseg(folder.parent)
+    folder = maker('grefcoco')(tmp_path_factory.mktemp('leakage') / 'coco')
+    maker('reasonseg')(folder.parent)
     return folder
 
 
@@ -100,10 +99,10 @@ def test_training_sets_have_none_of_them(root):
         evaluated = evaluation_image_ids([preset], str(root))
         for folder, by in (('refcoco', 'unc'), ('refcoco+', 'unc'), ('refcocog', 'umd')):
             files = dict(ann_file=f'{folder}/instances.json', split_file=f'{folder}/refs({by}).p')
-            dataset = build(root, exclude_images=preset, serialize_data=False, **files)
+            dataset = build_refcoco(root, exclude_images=preset, serialize_data=False, **files)
             images = {dataset.get_data_info(index)['img_id'] for index in range(len(dataset))}
             assert images == left == everything - evaluated
-    dataset = build(root)  # Without it, RefCOCO trains on a picture of RefCOCO+'s val
+    dataset = build_refcoco(root)  # Without it, RefCOCO trains on a picture of RefCOCO+'s val
     assert {dataset.get_data_info(index)['img_id'] for index in range(7)} & PLUS == {101}
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_datasets import TOOLS, maker
 
 from genseg_mm.datasets.hypersim import Counts, Frame, HypersimDataset, read_index
 
-TOOLS = Path(__file__).parents[2] / 'tools' / 'dataset_tools'
 TOOL = runpy.run_path(str(TOOLS / 'prepare_hypersim.py'))
 prepare_hypersim, instance_ids = TOOL['prepare_hypersim'], TOOL['instance_ids']
-make_tiny_hypersim = runpy.run_path(str(TOOLS / 'make_tiny_hypersim.py'))['make_tiny_hypersim']
+make_tiny_hypersim = maker('hypersim')
 
 
 @pytest.fixture

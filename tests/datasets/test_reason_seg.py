@@ -8,12 +8,14 @@ import cv2
 import mmcv
 import numpy as np
 import pytest
-from tiny_referring import make_tiny_reasonseg
+from tiny_datasets import maker
 
 from genseg_mm.datasets.reason_seg import ReasonSegDataset
 from genseg_mm.datasets.samplers import Visit
 from genseg_mm.datasets.transforms import LoadReferringMask
 from genseg_mm.datasets.transforms.images import LoadImage
+
+make_tiny_reasonseg = maker('reasonseg')
 
 
 @pytest.fixture(scope='module')

@@ -1,6 +1,5 @@
 """VirtualKITTI2Dataset on a tiny folder in the published layout."""
 
-import runpy
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -9,12 +8,12 @@ import numpy as np
 import pytest
 from mmengine.registry import DATASETS
 from PIL import Image
+from tiny_datasets import maker
 
 from genseg_mm.datasets import LoadImage, LoadInstanceMap, PackGenSegInputs, RandomInstanceCrop, VirtualKITTI2Dataset
 from genseg_mm.datasets.virtual_kitti2 import SCENES, VARIATIONS
 
-TOOLS = Path(__file__).parents[2] / 'tools' / 'dataset_tools'
-make_tiny = runpy.run_path(str(TOOLS / 'make_tiny_virtual_kitti2.py'))['make_tiny_virtual_kitti2']
+make_tiny = maker('virtual_kitti2')
 LOAD = (LoadImage(), LoadInstanceMap())
 TINY = dict(scenes=('Scene01', 'Scene02'), variations=('fog', 'morning'))
 

@@ -1,11 +1,12 @@
-"""LoadImage: right pixels, and one-line errors that name the file."""
+"""LoadImage on pictures of many kinds, resizing, packing."""
 
 import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from genseg_mm.datasets.transforms.images import LoadImage
+from genseg_mm.datasets.transforms.images import AntialiasedResize, LoadImage, NetworkResize, PackGenSegInputs
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (20, 30, 3)).astype(np.uint8)
 
@@ -24,6 +25,8 @@ def test_png_is_read_exactly_as_bgr(tmp_path):
     as_float = LoadImage(to_float32=True)(dict(img_path=str(path)))['img']
     assert as_float.dtype == np.float32
     assert np.array_equal(as_float, PICTURE.astype(np.float32))
+    load = LoadImage(backend_args=dict(backend='local'))
+    assert np.array_equal(load(dict(img_path=str(path)))['img'], PICTURE)
 
 
 def test_jpeg_equals_opencv(tmp_path):
@@ -98,3 +101,36 @@ def test_exif_orientation(tmp_path):
 def test_missing(tmp_path):
     with pytest.raises(FileNotFoundError, match=r'absent\.jpg'):
         LoadImage()(dict(img_path=str(tmp_path / 'absent.jpg')))
+
+
+def test_a_picture_keeps_its_proportions_within_the_scale():
+    results = AntialiasedResize(scale=(10, 10**6), keep_ratio=True)(dict(img=PICTURE))  # the shorter side
+    assert results['img_shape'] == (10, 15)
+    assert np.array_equal(results['img'], np.asarray(Image.fromarray(PICTURE).resize((15, 10), Image.BILINEAR)))
+    assert AntialiasedResize(scale=(15, 15), keep_ratio=True)(dict(img=PICTURE))['img_shape'] == (10, 15)
+
+
+def test_network_sizes_with_fractions_of_grey_values_and_padding():
+    stripes = np.zeros((2, 4, 3), np.uint8)
+    stripes[:, 1::2] = 255
+    whole = NetworkResize(size=(1, 2))(dict(img=stripes))['img']
+    exact = NetworkResize(size=(1, 2), whole=False)(dict(img=stripes))['img']
+    assert (whole.dtype, exact.dtype) == (np.uint8, np.float32)
+    # A triangle as wide as three columns: weights 3, 3, 1 of 7 at the left end, mirrored at the right one.
+    np.testing.assert_allclose(exact[0, :, 0], [255 * 3 / 7, 255 * 4 / 7], rtol=1e-6)
+    assert whole[0, :, 0].tolist() == [109, 146]
+    padded = NetworkResize(multiples=(3, 5), pad=True, longer_side=0)(dict(img=stripes))
+    assert padded['img_shape'] == (2, 4) and padded['img'][2, :, 0].tolist() == [0, 255, 0, 255, 255]
+
+
+def test_packing_keeps_values_and_ids():
+    image = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+    mask = np.array([[0, 1, 255, 0]] * 2, np.uint8)
+    ids = np.array([[0, 70_000, 1, 2]] * 2, np.int32)
+    packed = PackGenSegInputs()(dict(img=image, gt_seg_map=mask, gt_instance_map=ids, text='a', task='mask', junk=1))
+    assert packed['inputs'][:, 1, 2].tolist() == image[1, 2].tolist()
+    sample = packed['data_samples']
+    assert sample.gt_sem_seg.data.tolist() == mask[None].tolist()
+    assert sample.gt_instance_map.data.tolist() == ids[None].tolist()
+    assert sample.gt_instance_map.data.dtype == torch.int64
+    assert sample.metainfo == dict(text='a', task='mask')

@@ -1,12 +1,13 @@
-"""Labels -> instances by hand-worked maps, and LoadInstanceMap with a rule."""
+"""Segmentations -> masks, labels -> instances, by hand-worked maps."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from genseg_mm.datasets import LoadInstanceMap
-from genseg_mm.datasets.segmentations import label_rule, labels_to_instances
+from genseg_mm.datasets.segmentations import decode_segmentation, encode_segmentation, label_rule, labels_to_instances
 
+CROWD = dict(size=[4, 6], counts=[20, 4])  # the last column
 KNOWN = (0, 1, 2, 3, 255)
 # Label 1: a diagonal pair (one region, corners count), one apart below. Label 2: touches label 1. 255: ignored.
 LABELS = np.array([[0, 2, 2, 0, 1], [1, 0, 0, 0, 0], [0, 1, 2, 0, 255], [0, 0, 2, 3, 255]], np.uint8)
@@ -95,3 +96,24 @@ def test_the_loader_applies_the_rule_to_palette_indices(tmp_path):
     image.convert('RGB').save(path)
     with pytest.raises(ValueError, match='labels.png: expected a palette PNG.*mode RGB'):
         LoadInstanceMap()(dict(sample))
+
+
+def test_rle_as_list_str_and_bytes_is_the_same():
+    expected = np.zeros((4, 6), bool)
+    expected[:, 5] = True
+    compressed = encode_segmentation(CROWD, 4, 6, 'x')['counts']
+    assert isinstance(compressed, bytes)
+    for counts in ([20, 4], compressed, compressed.decode()):
+        mask = decode_segmentation(dict(size=[4, 6], counts=counts), 4, 6, 'x')
+        assert mask.tolist() == expected.tolist()
+
+
+def test_run_lengths_with_differences_and_large_numbers_are_understood():
+    generator = np.random.default_rng(0)
+    for height, width in ((3, 5), (97, 120), (300, 401)):
+        edges = np.sort(generator.choice(height * width, 11, replace=False))
+        runs = np.diff(edges, prepend=0, append=height * width).tolist()
+        rle = encode_segmentation(dict(size=[height, width], counts=runs), height, width, 'x')
+        again = encode_segmentation(rle, height, width, 'x')
+        assert again['counts'] == rle['counts']
+        assert decode_segmentation(again, height, width, 'x').sum() == sum(runs[1::2])

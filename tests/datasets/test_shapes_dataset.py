@@ -38,7 +38,7 @@ def test_same_items_in_any_order_size_and_cache(task):
 def test_same_items_in_another_process():
     code = (
         'import sys; sys.path.insert(0, sys.argv[1])\n'
-        'from test_shapes import ShapesDataset, fingerprint\n'
+        'from test_shapes_dataset import ShapesDataset, fingerprint\n'
         "for task in ('referring', 'instance'):\n"
         '    data = ShapesDataset(5, task=task, split="val", seed=3, test_mode=True)\n'
         '    print(fingerprint(data[4]), fingerprint(data[0]))\n'
