@@ -171,22 +171,25 @@ def color_instances(ids: np.ndarray) -> np.ndarray:
     return result
 
 
-def draw_points(picture: np.ndarray, points: np.ndarray, labels: np.ndarray, scale: tuple[float, float]) -> np.ndarray:
+def draw_points(
+    picture: np.ndarray, points: np.ndarray, labels: np.ndarray, scale: tuple[float, float], thickness: int = 1
+) -> np.ndarray:
     """Point prompts as dots in the colour of their mask, positive ringed white, negative black.
 
     Args:
         picture: RGB, (H, W, 3).
         points: (K, P, 2), (x, y) in pixels of the original image.
-        labels: (K, P), 1 positive, 0 negative.
+        labels: (K, P), 1 positive, 0 negative, -1 no point.
         scale: Size of the picture over that of the original image, (x, y).
+        thickness: Of the rings, about, in pixels.
     """
     result = picture.copy()
     for number, (prompt, kinds) in enumerate(zip(points, labels, strict=True)):
-        for (x, y), kind in zip(prompt, kinds, strict=True):
-            center = round((x + 0.5) * scale[0] - 0.5), round((y + 0.5) * scale[1] - 0.5)
+        for (x, y), kind in zip(prompt[kinds >= 0], kinds[kinds >= 0], strict=True):
+            center = round((float(x) + 0.5) * scale[0] - 0.5), round((float(y) + 0.5) * scale[1] - 0.5)
             ring = (255, 255, 255) if kind else (0, 0, 0)
-            cv2.circle(result, center, 5, ring, -1, cv2.LINE_AA)
-            cv2.circle(result, center, 3, color_of(number), -1, cv2.LINE_AA)
+            cv2.circle(result, center, 3 + 2 * thickness, ring, -1, cv2.LINE_AA)
+            cv2.circle(result, center, 2 + thickness, color_of(number), -1, cv2.LINE_AA)
     return result
 
 

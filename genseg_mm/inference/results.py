@@ -150,12 +150,7 @@ def draw_prediction(
     if prompts.points is not None:
         labels = prompts.point_labels
         labels = np.ones(prompts.points.shape[:2]) if labels is None else labels
-        for prompt, kinds, color in zip(prompts.points, labels, colors, strict=True):
-            for (x, y), kind in zip(prompt[kinds >= 0], kinds[kinds >= 0], strict=True):
-                center = round((float(x) + 0.5) * zoom - 0.5), round((float(y) + 0.5) * zoom - 0.5)
-                ring = (255, 255, 255) if kind else (0, 0, 0)
-                cv2.circle(picture, center, 3 + 2 * thickness, ring, -1, cv2.LINE_AA)
-                cv2.circle(picture, center, 2 + thickness, color, -1, cv2.LINE_AA)
+        picture = pictures.draw_points(picture, prompts.points, labels, (zoom, zoom), thickness)
     row = {'masks' if colors else 'image': picture}
     if 'color_map' in prediction:
         row['colour map'] = pictures.fit(bytes_of(prediction['color_map']), size)

@@ -13,8 +13,9 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from genseg_mm import launch
+from genseg_mm.inferencers import GenSegInferencer
 
-TOOL = Path(__file__).parents[1] / 'tools' / 'image_demo.py'
+TOOL = Path(__file__).parents[2] / 'tools' / 'image_demo.py'
 _spec = importlib.util.spec_from_file_location('image_demo', TOOL)
 image_demo = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(image_demo)
@@ -73,6 +74,24 @@ def test_points_of_both_kinds_on_one_image(monkeypatch, capsys, folder):
     assert (green.sum(), green[4:10, 12:18].sum()) == (36, 36)
     assert not (folder / 'out/vis').exists()
     assert capsys.readouterr().out.endswith(f'images: 1, masks: 3, written to: {folder}/out/preds\n')
+
+
+def test_every_option_reaches_the_inferencer(monkeypatch, capsys, folder):
+    seen = {}
+
+    def stream(self, inputs, **options):
+        seen.update(options, processing_size=self.model.processing_size, output=self.model.output)
+        return iter([(dict(masks=[1, 2]), None), (None, None)])
+
+    monkeypatch.setattr(GenSegInferencer, 'stream', stream)
+    options = ['--boxes', '3,2,9,8', '--automatic', '--batch-size', '3', '--image-size', '24', '40', '--show']
+    options += ['--processing-size', '16', '--output', 'picture', '--on-error', 'skip', '--no-save-pred']
+    run(monkeypatch, folder, str(folder / 'images'), str(folder / 'config.py'), *options, '--no-save-vis')
+    assert capsys.readouterr().out.endswith('images: 1, masks: 2, written to: nowhere\n')
+    expected = dict(boxes=[[3, 2, 9, 8]], automatic=True, batch_size=3, image_size=[24, 40], show=True)
+    expected |= dict(return_vis=False, on_error='skip', no_save_vis=True, no_save_pred=True)
+    expected |= dict(out_dir=str(folder / 'out'), processing_size=16, output='picture')
+    assert seen == expected
 
 
 def test_points_of_the_command_line():
