@@ -78,7 +78,9 @@ class InstanceMapDataset(SeededAccess, BaseDataset):
             raise ValueError(f'empty must be one of {EMPTY}, but got {empty!r}')
         if empty == 'redraw' and kwargs.get('test_mode'):
             raise ValueError("empty='redraw' is for training, but got test_mode=True")
-        self.ignore_background, self.subset = ignore_background, subset
+        self.ignore_background = ignore_background
+        if subset is not None:  # otherwise only the items can tell their part
+            self.subset = subset
         self.missing, self.empty, self.num_empty = missing, empty, 0
         self.skipped: dict[str, list[str]] = {}
         super().__init__(data_root=str(data_root), pipeline=list(pipeline), **kwargs)
@@ -116,7 +118,7 @@ class InstanceMapDataset(SeededAccess, BaseDataset):
                 self.skip(path, reason)
             if not absent:
                 item = dict(pair, ignore_background=self.ignore_background)
-                if self.subset is not None:
+                if hasattr(self, 'subset'):
                     item['subset'] = self.subset
                 items.append({'img_id': len(items), **item})
         self._check(items)
