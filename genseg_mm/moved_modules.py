@@ -158,6 +158,8 @@ MOVED = {
     'genseg_mm.models.prompt_encoders.qwen_vl_images': 'genseg_mm.models.prompt_encoders.qwen_vl',
     'genseg_mm.models.prompt_encoders.t5_prompt_encoder': 'genseg_mm.models.prompt_encoders.t5',
     'genseg_mm.models.prompt_encoders.qwen_vl_prompt_encoder': 'genseg_mm.models.prompt_encoders.qwen_vl',
+    'genseg_mm.launch.evaluator_checks': 'genseg_mm.launch.runner',
+    'genseg_mm.launch.seeded_dataloader': 'genseg_mm.launch.runner',
 }
 
 

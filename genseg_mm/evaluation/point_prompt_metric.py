@@ -10,6 +10,7 @@ from mmengine.logging import print_log
 from torch import Tensor
 from torch.nn import functional as F
 
+from genseg_mm.dataset_configs import single_datasets
 from genseg_mm.evaluation.point_prompt_scores import (
     PointSample,
     Prompts,
@@ -252,6 +253,27 @@ class PointPromptMetric(BaseMetric):
                 )
             parts.append(radius_ious(colors, points, truth[part], self.radii, self.sigma, allowed))
         return mean_of_owners(np.concatenate(parts), prompts.owners, num)
+
+    def check_dataset(self, dataset: Any, where: str) -> None:
+        """Refuses a dataset without the part to calibrate on, before anything is predicted.
+
+        Args:
+            dataset: That is evaluated, built.
+            where: Key of the evaluator in the config, for the message.
+
+        Raises:
+            ValueError: If it has no part with that ``subset``.
+        """
+        parts = single_datasets(dataset)
+        subsets = [(own.subset or '') if hasattr(own, 'subset') else None for own in parts]
+        # None: only the samples can tell.
+        if not self.calibrate or None in subsets or self.calibration_subset in subsets:
+            return
+        raise ValueError(
+            f"{where}: PointPromptMetric(threshold='calibrate') needs a part of the evaluation set with "
+            f'subset={self.calibration_subset!r}, but got the subsets {sorted(set(subsets))}; leave threshold out '
+            "('reference'), or set it to a radius"
+        )
 
     def compute_metrics(self, results: list[dict[str, Any]]) -> dict[str, float]:
         """Chooses the radii and averages.

@@ -7,22 +7,23 @@ from collections.abc import Callable
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.evaluator import Evaluator
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
-from mmengine.registry import RUNNERS
+from mmengine.registry import DATA_SAMPLERS, DATASETS, RUNNERS, Registry
 from mmengine.runner import BaseLoop, LogProcessor, Runner
 from torch import nn
+from torch.utils.data import IterableDataset
 
 from genseg_mm.checkpoint import check_whole, find_resumable, load_weights_only, some_of, use_safe_loading
+from genseg_mm.dataset_configs import fill_network_resize
+from genseg_mm.datasets import RatioInfiniteSampler, SeededAccess, SeededDataset, VisitSampler
+from genseg_mm.datasets.published_counts import warn_if_incomplete
 from genseg_mm.files.whole_files import WriteError, explained
 from genseg_mm.files.write_lock import WriteLock
 from genseg_mm.hooks.training_hooks import StopOnSignalHook
-from genseg_mm.launch.evaluator_checks import check_evaluator
-from genseg_mm.launch.expected_items import warn_if_incomplete
-from genseg_mm.launch.network_size import fill_network_resize
 from genseg_mm.launch.processes import connect_processes, on_main_process
-from genseg_mm.launch.seeded_dataloader import seed_samples
 
 _MMENGINE_HOOKS = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')
 
@@ -247,3 +248,64 @@ def _mismatch(filename: str, report: str) -> str:
         else:
             parts.append(re.sub(r'torch\.Size\((.*?)\)', r'\1', line))
     return f'{filename} does not fit the model: ' + '; '.join(parts)
+
+
+def seed_samples(dataloader: dict[str, Any]) -> dict[str, Any]:
+    """A dataloader config whose samples draw from (seed, index, visit), so that a resumed run repeats them.
+
+    Datasets and samplers of this package do so on their own; others are wrapped.
+
+    Args:
+        dataloader: Config, as MMEngine's ``Runner.build_dataloader`` takes it.
+    """
+    dataset, sampler = dataloader.get('dataset'), dataloader.get('sampler')
+    if not isinstance(dataset, dict) or not isinstance(sampler, dict):
+        return dataloader  # built by the caller, or wrong, of which MMEngine tells
+    if not issubclass(_class_of(dataset, DATASETS), (SeededAccess, IterableDataset)):
+        dataset = dict(type=SeededDataset, dataset=dataset)
+    if not issubclass(_class_of(sampler, DATA_SAMPLERS), RatioInfiniteSampler):
+        sampler = dict(type=VisitSampler, sampler=sampler)
+    return dict(dataloader, dataset=dataset, sampler=sampler)
+
+
+def _class_of(config: dict[str, Any], registry: Registry) -> type:
+    kind = config.get('type')
+    found = registry.get(kind) if isinstance(kind, str) else kind
+    return found if isinstance(found, type) else object  # a function, or unknown: MMEngine tells
+
+
+def check_evaluator(evaluator: Evaluator, dataset: Any, where: str) -> None:
+    """Refuses metrics that would fail, or silently mean nothing, at the end of the first validation.
+
+    A metric answers for itself by a method ``check_dataset(dataset, where)``; of mmdet's and mmseg's it is known here.
+
+    Args:
+        evaluator: Of a validation or test loop, built.
+        dataset: That it evaluates, built.
+        where: Key of the evaluator in the config, for messages.
+
+    Raises:
+        ValueError: If a metric needs a subset, classes or categories that are not there.
+    """
+    classes = tuple((getattr(dataset, 'metainfo', None) or {}).get('classes') or ())
+    for metric in evaluator.metrics:
+        name = type(metric).__name__
+        if hasattr(metric, 'check_dataset'):
+            metric.check_dataset(dataset, where)
+        elif name == 'CocoMetric' and getattr(metric, '_coco_api', None) is not None:
+            _check_categories(metric._coco_api, classes, where)
+        elif name == 'IoUMetric' and len(classes) < 2:
+            raise ValueError(
+                f'{where}: IoUMetric needs the names of at least two classes, such as '
+                f"metainfo=dict(classes=('background', 'object')) in the data set, but got {classes}"
+            )
+
+
+def _check_categories(coco: Any, classes: tuple[str, ...], where: str) -> None:
+    names = [category['name'] for category in coco.dataset.get('categories', [])]
+    if not set(names) & set(classes):
+        shown = ', '.join(names[:5]) + (', ...' if len(names) > 5 else '')
+        raise ValueError(
+            f'{where}: CocoMetric(ann_file=...) looks for the classes {classes} of the data set, but the file has '
+            f'{shown}; leave ann_file out: the data set gives its instances to the metric, as one class'
+        )

@@ -17,6 +17,8 @@ from mmengine.structures import PixelData
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
+from genseg_mm.dataset_configs import walk
+
 NOISE = 0.001  # shares below it are not shown
 TEXT = 'the large red object on the left'
 REST = 'rest'  # what no phase of a prediction is booked to
@@ -49,12 +51,10 @@ def input_size(cfg: Any) -> tuple[int, int]:
 
 def resizes(dataset: Any) -> Iterator[dict]:
     """The configs of Resize with a scale in the pipelines of a dataset's config, through whatever joins datasets."""
-    for transform in dataset.get('pipeline') or []:
-        if str(transform.get('type')).endswith('Resize') and transform.get('scale'):
-            yield transform
-    for own in [dataset.get('dataset'), *(dataset.get('datasets') or [])]:
-        if own is not None:
-            yield from resizes(own)
+    for own in walk(dataset):
+        for transform in own.get('pipeline') or []:
+            if str(transform.get('type')).endswith('Resize') and transform.get('scale'):
+                yield transform
 
 
 def parameters(model: nn.Module) -> list[dict[str, Any]]:

@@ -14,7 +14,6 @@ import argparse
 import json
 import statistics
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from mmengine.evaluator import Evaluator
 from mmengine.registry import DATASETS, FUNCTIONS
 from models_without_weights import check_weights
 
+from genseg_mm.dataset_configs import single_datasets
 from genseg_mm.inference.build_model import build_model
 from genseg_mm.launch import ToolParser, run_tool
 from genseg_mm.launch.config import CfgOptions
@@ -74,7 +74,7 @@ def evaluation_config(args: argparse.Namespace) -> Config:
     """
     cfg = read_dataset_config(args.config, args.cfg_options)
     if args.suite:
-        from genseg_mm.benchmarking.effective_config import effective_config
+        from genseg_mm.benchmarking.jobs import effective_config
 
         suite = read_dataset_config(args.suite, args.suite_options)
         known = list(suite.get('benchmarks') or {})
@@ -108,7 +108,7 @@ def profile(cfg: Config, args: argparse.Namespace) -> dict[str, Any]:
         warnings.filterwarnings('ignore', message='no weights were given')
         model = build_model(cfg, args.checkpoint, args.device)
     if args.suite:
-        from genseg_mm.benchmarking.effective_config import fill_network_size
+        from genseg_mm.benchmarking.jobs import fill_network_size
 
         fill_network_size(cfg, model)
     dataset = DATASETS.build(cfg.test_dataloader.dataset)
@@ -162,19 +162,12 @@ def run_item(dataset: Any, index: int, collate: Any, model: Any, evaluator: Eval
 
 def watch_data(dataset: Any, meter: PhaseMeter) -> None:
     """Books the transforms of a dataset's pipeline to their names; what the dataset does beside them stays its own."""
-    for leaf in leaves(dataset):
+    for leaf in single_datasets(dataset):
+        if not hasattr(leaf, 'pipeline'):
+            continue
         for transform in leaf.pipeline.transforms:
             if hasattr(transform, 'transform'):
                 meter.watch(transform, 'transform', f'data: {type(transform).__name__}')
-
-
-def leaves(dataset: Any) -> Iterator[Any]:
-    """The datasets with a pipeline of their own inside of what joins or repeats them."""
-    inner = [*getattr(dataset, 'datasets', ()), *filter(None, [getattr(dataset, 'dataset', None)])]
-    for own in inner:
-        yield from leaves(own)
-    if not inner and hasattr(dataset, 'pipeline'):
-        yield dataset
 
 
 def chosen(num_items: int, wanted: int) -> list[int]:

@@ -158,7 +158,7 @@ class NetworkResize(BaseTransform):
 
     In a config ``dict(type='genseg_mm.NetworkResize')`` stands for the size that the model itself asks for
     (``network_resize()`` of the model): the tools, the inferencer and tools/benchmark.py fill it in
-    (``genseg_mm.launch.network_size``). Settings that are given stay.
+    (``genseg_mm.dataset_configs``). Settings that are given stay.
 
     Required keys: img. Modified: img, img_shape (height and width of the picture, without padding).
 
