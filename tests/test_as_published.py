@@ -1,13 +1,13 @@
 """The released settings against the published pipelines, written anew from their description, step by slow step."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny_released import make_mae_folder, make_sd_folder
 from torch.nn import functional as F
 
 from genseg_mm.benchmarking.jobs import effective_config, fill_network_size, read_model_config
@@ -19,9 +19,6 @@ from genseg_mm.launch.user_errors import user_message
 from genseg_mm.models import Gen2Seg, MAEColorer, load_released
 from genseg_mm.network_sizes import network_resize_of
 from genseg_mm.registry import TRANSFORMS
-
-sys.path.append(str(Path(__file__).parent / 'models'))  # pytest adds it only with the tests in it
-from tiny_released import make_mae_folder, make_sd_folder  # noqa: E402
 
 SIZES = ((48, 64), (64, 48), (33, 90), (150, 101), (8, 8), (21, 5), (96, 96), (200, 31))
 PROCESSING = 64  # of the folder with the key

@@ -172,7 +172,7 @@ def test_any_tool_ends_with_one_line(capfd, main, code, line):
 
 
 def start(*command: object) -> subprocess.Popen:
-    environment = {**os.environ, 'PYTHONPATH': str(TESTS), 'PYTHON': sys.executable}
+    environment = {**os.environ, 'PYTHONPATH': f'{TESTS}{os.pathsep}{TESTS.parent}', 'PYTHON': sys.executable}
     environment.setdefault('OMP_NUM_THREADS', '1')
     return subprocess.Popen(
         list(map(str, command)), env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

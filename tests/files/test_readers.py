@@ -31,7 +31,7 @@ OWNERS = {
     'loadmat': (),
     'imfrombytes': ('images.py',),
     'Image.open': ('image_headers.py',),
-    'h5py.File': ('instance_map_files.py',),
+    'h5py.File': ('instance_maps.py',),
     'np.load': (),
     'torch.load': ('checkpoint.py',),
     'load_file': ('checkpoint.py',),

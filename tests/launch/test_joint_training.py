@@ -2,7 +2,6 @@
 
 import json
 import runpy
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,13 +9,9 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import MessageHub
 from short_runs import run_forked
+from tiny_models import batch, build, genmask_config
 
-TESTS = Path(__file__).parent
-ROOT = TESTS.parent
-sys.path.append(str(TESTS / 'models'))
-
-from tiny_models import batch, build, genmask_config  # noqa: E402
-
+ROOT = Path(__file__).parents[2]
 NUM_ITERS = 12
 MIXES = (['mask'] * 4, ['image'] * 4, ['mask', 'image', 'image', 'mask'])
 

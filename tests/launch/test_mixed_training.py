@@ -18,8 +18,8 @@ from genseg_mm.datasets import samplers
 from genseg_mm.datasets.samplers import RatioInfiniteSampler
 from genseg_mm.registry import DATASETS
 
-TESTS = Path(__file__).parent
-ROOT = TESTS.parent
+FOLDER = Path(__file__).parent  # of mixed_parts.py
+ROOT = FOLDER.parents[1]
 DATA_TOOLS = ROOT / 'tools' / 'dataset_tools'
 NUM_ITERS = 24
 SAVED_AT = 8  # the iteration after whose checkpoint the run is killed
@@ -69,7 +69,7 @@ def config(data, tmp_path_factory) -> Path:
 
 
 def start(config: Path, work_dir: Path, *options: str) -> subprocess.Popen:
-    environment = {**os.environ, 'PYTHONPATH': str(TESTS), 'PYTHON': sys.executable}
+    environment = {**os.environ, 'PYTHONPATH': f'{FOLDER}{os.pathsep}{ROOT}', 'PYTHON': sys.executable}
     environment.setdefault('OMP_NUM_THREADS', '1')
     command = [ROOT / 'tools' / 'dist_train.sh', config, 2, '--work-dir', work_dir, *options]
     return subprocess.Popen(

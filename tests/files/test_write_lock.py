@@ -19,7 +19,7 @@ from genseg_mm.datasets.encodings.encoding_cache import EncodingCacheWriter
 from genseg_mm.files.write_lock import WriteLock
 from genseg_mm.launch import build_runner, run_tool
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 # Holds the lock named by its arguments until it is killed.
 HOLDER = (
     'import importlib.util, sys, time\n'
@@ -149,7 +149,7 @@ def test_all_tools_that_write_for_long_take_the_lock():
         train='genseg_mm/launch/runner.py',
         test='genseg_mm/launch/runner.py',
         benchmark='genseg_mm/benchmarking/command_line.py',
-        cache_encodings='genseg_mm/datasets/encodings/encoding_cache.py',
+        cache_encodings='genseg_mm/datasets/encoding_cache.py',
         write_descriptions='tools/dataset_tools/write_descriptions.py',
         quickstart='tools/quickstart.py',
     )

@@ -10,7 +10,7 @@ from toy_parts import toy_runner
 
 from genseg_mm.checkpoint import load_weights_only
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FOREIGN = {
     'train_dataloader.dataset': dict(type='ToyDataset', jitter=True, _delete_=True),
     'train_dataloader.sampler': dict(type='InfiniteSampler', _delete_=True),

@@ -1,4 +1,4 @@
-"""A hook for tests/test_mixed_training.py, which finds it on PYTHONPATH."""
+"""A hook for test_mixed_training.py, which finds it on PYTHONPATH."""
 
 from pathlib import Path
 

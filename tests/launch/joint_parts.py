@@ -1,4 +1,4 @@
-"""A hook for tests/test_joint_training.py, which finds it on PYTHONPATH."""
+"""A hook for test_joint_training.py, which finds it on PYTHONPATH."""
 
 import json
 from pathlib import Path

@@ -17,7 +17,7 @@ from genseg_mm import launch
 from genseg_mm.launch import SafeRunner, config, processes, user_message
 from genseg_mm.launch import config as config_module
 
-TOOLS = Path(__file__).parents[1] / 'tools'
+TOOLS = Path(__file__).parents[2] / 'tools'
 
 
 def parse(*options: str) -> argparse.Namespace:

@@ -16,7 +16,7 @@ from toy_parts import CONFIG, toy_runner
 from genseg_mm.checkpoint import load_weights_only
 from genseg_mm.launch import SafeRunner
 
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 TOOLS = TESTS.parent / 'tools'
 
 
@@ -42,7 +42,7 @@ def losses(work_dir: Path) -> list[float]:
 
 
 def start(*command: object) -> subprocess.Popen:
-    environment = {**os.environ, 'PYTHONPATH': str(TESTS), 'PYTHON': sys.executable}
+    environment = {**os.environ, 'PYTHONPATH': f'{TESTS}{os.pathsep}{TESTS.parent}', 'PYTHON': sys.executable}
     environment.setdefault('OMP_NUM_THREADS', '1')
     return subprocess.Popen(
         list(map(str, command)),
