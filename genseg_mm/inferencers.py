@@ -45,7 +45,7 @@ from genseg_mm.inference.results import (
 )
 from genseg_mm.models import GenMask
 from genseg_mm.models.coloring_segmentor import as_predictor
-from genseg_mm.models.network_size import checked_processing_size
+from genseg_mm.network_sizes import checked_processing_size
 
 
 class GenSegInferencer(PictureGeneration, BaseInferencer):
@@ -133,9 +133,9 @@ class GenSegInferencer(PictureGeneration, BaseInferencer):
                 ``ViTMAEForPreTraining`` (``reachomk/gen2seg-mae-h``).
             device: Such as 'cuda:0'; None takes the best there is.
             **overrides: Settings of the model over those of the public code (the preset 'as_published'), such as
-                ``processing_size=0`` or ``output='float'``: :func:`genseg_mm.models.released_weights.load_released`.
+                ``processing_size=0`` or ``output='float'``: :func:`genseg_mm.models.gen2seg.load_released`.
         """
-        from genseg_mm.models.released_weights import load_released
+        from genseg_mm.models.gen2seg import load_released
 
         device = checked_device(device)
         return cls(load_released(os.fspath(source), device='cpu', **overrides), device=device)

@@ -1,7 +1,6 @@
 """Every model that gives a colour map, behind the inferencer: all gen2seg configs, mmseg's segmentors and backbones."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,16 +8,14 @@ import pytest
 import torch
 from mmengine.config import Config
 from PIL import Image
+from tiny_released import make_mae_folder, make_sd_folder
 
 from genseg_mm.datasets import ShapesDataset
 from genseg_mm.inference.images import pipeline_of
 from genseg_mm.inferencers import GenSegInferencer
 from genseg_mm.models import Gen2Seg
-from genseg_mm.models.network_size import network_resize_of
+from genseg_mm.network_sizes import network_resize_of
 from genseg_mm.registry import MODELS
-
-sys.path.append(str(Path(__file__).parent / 'models'))  # pytest adds it only with the tests in it
-from tiny_released import make_mae_folder, make_sd_folder  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / 'configs/gen2seg').glob('*.py'))

@@ -12,17 +12,15 @@ from known_scenes import inferencer as colour_inferencer
 from mmengine.config import Config
 from mmengine.registry import MODELS
 from PIL import Image
+from tiny_models import build, genmask_config
 
-sys.path.append(str(Path(__file__).parent / 'models'))
-
-from tiny_models import build, genmask_config  # noqa: E402
-
-from genseg_mm import launch  # noqa: E402
-from genseg_mm.inference import generation  # noqa: E402
-from genseg_mm.inference.generation import caption_dataset, trained_size  # noqa: E402
-from genseg_mm.inferencers import GenSegInferencer  # noqa: E402
-from genseg_mm.models.picture_generation import pictures_to_bytes  # noqa: E402
-from genseg_mm.models.seeded_noise import seeded_generator  # noqa: E402
+from genseg_mm import launch
+from genseg_mm.datasets import CocoCaptionsDataset
+from genseg_mm.inference import generation
+from genseg_mm.inference.generation import caption_dataset, trained_size
+from genseg_mm.inferencers import GenSegInferencer
+from genseg_mm.models.base import seeded_generator
+from genseg_mm.models.genmask import pictures_to_bytes
 
 TEXTS = ['A red circle', 'Two blue squares']
 CAPTION_PIPELINE = [
@@ -166,6 +164,8 @@ def test_size_and_prompt_come_from_the_caption_data():
     shapes = dict(type='genseg_mm.ShapesDataset', task='text_to_image', image_size=(48, 64))
     wrapped = dict(type='RepeatDataset', dataset=shapes)
     assert trained_size(Config(dict(train_dataloader=dict(dataset=wrapped)))) == (48, 64)
+    own = type('OwnCaptions', (CocoCaptionsDataset,), {})  # a user's, of which nothing else is known
+    assert caption_dataset(Config(dict(train_dataloader=dict(dataset=dict(type=own)))))['type'] is own
     assert caption_dataset(Config()) == {} and trained_size(Config()) is None
 
 

@@ -1,6 +1,5 @@
 """Configs, weights and released folders behind the inferencer, and GenMask."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,8 @@ from mmengine.config import Config
 from mmengine.structures import PixelData
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from tiny_models import genmask_config
+from tiny_released import make_mae_folder, make_sd_folder
 from torch import nn
 from torch.nn import functional as F
 
@@ -19,9 +20,6 @@ from genseg_mm.inferencers import GenSegInferencer, inference_model, init_model
 from genseg_mm.models import GenMask
 
 ROOT = Path(__file__).parents[1]
-sys.path.append(str(Path(__file__).parent / 'models'))  # pytest adds it only with the tests in it
-from tiny_models import genmask_config  # noqa: E402
-from tiny_released import make_mae_folder, make_sd_folder  # noqa: E402
 
 # Models
 

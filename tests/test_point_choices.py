@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from genseg_mm.datasets.transforms import PackGenSegInputs, PointPrompt
-from genseg_mm.datasets.transforms.load_instance_map import LoadInstanceMap
+from genseg_mm.datasets.transforms.instances import LoadInstanceMap
 from genseg_mm.point_choices import (
     as_points,
     deepest_pixel,

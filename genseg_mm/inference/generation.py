@@ -12,15 +12,13 @@ from mmengine.registry import TRANSFORMS, DefaultScope
 from rich.progress import Progress
 
 from genseg_mm.dataset_configs import walk
+from genseg_mm.datasets.coco_captions import CaptionDataset
 from genseg_mm.files import check_writable, whole_file
 from genseg_mm.inference.prompts import check_not_empty
 from genseg_mm.inference.results import check_display, draw_picture, save_picture, show_picture
-from genseg_mm.models import GenMask
+from genseg_mm.models.base import seeded_generator
 from genseg_mm.models.genmask import GENERATION_SETTINGS, checked_texts, pictures_to_bytes
-from genseg_mm.models.seeded_noise import seeded_generator
-from genseg_mm.registry import class_name
-
-_CAPTION_DATASETS = ('CocoCaptionsDataset', 'ImageTextDataset')
+from genseg_mm.registry import DATASETS, class_name
 
 
 class PictureGeneration:
@@ -70,7 +68,7 @@ class PictureGeneration:
         Raises:
             ValueError: If the model is no GenMask, or an argument is out of range.
         """
-        if not isinstance(self.model, GenMask):
+        if not self.takes_texts:
             raise ValueError(
                 f"task='generate' needs GenMask, but got {type(self.model).__name__}, which makes no pictures"
             )
@@ -150,13 +148,16 @@ class PictureGeneration:
         size = next((one for one in given if one is not None), None)
         if size is None:
             raise ValueError('the config states no size of pictures: expected image_size=(height, width), but got none')
-        return (size, size) if isinstance(size, int) else tuple(size)
+        return _pair(size)
 
 
 def caption_dataset(cfg: Config) -> dict:
-    """Config of the first data set of pictures with captions that a config trains on; empty if there is none."""
+    """Config of the first dataset of pictures with captions that a config trains on; empty if there is none."""
     for dataset in walk((cfg.get('train_dataloader') or {}).get('dataset') or {}):
-        if class_name(dataset.get('type')) in _CAPTION_DATASETS or dataset.get('task') == 'text_to_image':
+        kind = dataset.get('type')
+        kind = DATASETS.get(kind) if isinstance(kind, str) else kind
+        has_captions = isinstance(kind, type) and issubclass(kind, CaptionDataset)
+        if has_captions or dataset.get('task') == 'text_to_image':
             return dataset
     return {}
 
@@ -164,20 +165,23 @@ def caption_dataset(cfg: Config) -> dict:
 def trained_size(cfg: Config) -> tuple[int, int] | None:
     """Height and width of the pictures of the caption data of a config, None where it does not say.
 
-    Said by the last square crop or resize without keep_ratio of its pipeline, or by a data set that draws its pictures.
+    Said by the last square crop or resize without keep_ratio of its pipeline, or by a dataset that draws its pictures.
     """
     dataset = caption_dataset(cfg)
     for transform in reversed(dataset.get('pipeline') or []):
         crop, scale = transform.get('crop_size'), transform.get('scale')
         if crop is not None:
-            height, width = (crop, crop) if isinstance(crop, int) else crop
+            height, width = _pair(crop)
             return (height, width) if height == width else None  # mmcv and mmseg differ in order
         if scale is not None and not transform.get('keep_ratio', False):
-            return (scale, scale) if isinstance(scale, int) else tuple(scale[::-1])
+            return _pair(scale)[::-1]
     if dataset.get('task') == 'text_to_image':
-        size = dataset.get('image_size', 64)
-        return (size, size) if isinstance(size, int) else tuple(size)
+        return _pair(dataset.get('image_size', 64))
     return None
+
+
+def _pair(size: int | Sequence[int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else tuple(size)
 
 
 def save_generated(prediction: dict, settings: dict, path: Path) -> None:

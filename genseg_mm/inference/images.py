@@ -20,11 +20,10 @@ from torch import nn
 from genseg_mm.dataset_configs import walk
 from genseg_mm.datasets import PackGenSegInputs
 from genseg_mm.datasets.transforms import NetworkResize
-from genseg_mm.datasets.transforms.load_image import LoadImage
+from genseg_mm.datasets.transforms.images import LoadImage
 from genseg_mm.files.image_headers import check_opened
 from genseg_mm.inference.prompts import Prompts
-from genseg_mm.models.network_size import network_resize_of
-from genseg_mm.network_sizes import is_network_resize
+from genseg_mm.network_sizes import is_network_resize, network_resize_of
 from genseg_mm.registry import class_name
 
 EXTENSIONS = ('.bmp', '.jpeg', '.jpg', '.png', '.ppm', '.tif', '.tiff', '.webp')

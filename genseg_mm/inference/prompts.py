@@ -8,7 +8,7 @@ import numpy as np
 
 from genseg_mm.files import check_texts
 from genseg_mm.functional.point_prompting import check_prompts, prompt_settings
-from genseg_mm.models.automatic_instances import settings_of
+from genseg_mm.models.map_prompting import settings_of
 
 
 @dataclass(frozen=True)

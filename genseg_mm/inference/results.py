@@ -19,8 +19,7 @@ from genseg_mm import pictures
 from genseg_mm.files import whole_file
 from genseg_mm.inference.images import Job
 from genseg_mm.inference.prompts import Prompts, is_set
-from genseg_mm.models.automatic_instances import as_instances
-from genseg_mm.models.map_prompting import MapPrompting
+from genseg_mm.models.map_prompting import MapPrompting, as_instances
 
 _SMALLEST = 256  # longer side of a picture, in pixels: smaller images are enlarged, or points would cover them
 
