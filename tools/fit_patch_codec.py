@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from genseg_mm.datasets import ShapesDataset
 from genseg_mm.files.whole_files import check_writable, whole_file
 from genseg_mm.launch import ToolParser, run_tool
+from genseg_mm.models.latent_codec import PatchCodec, fit_patch_codec
 from genseg_mm.models.mask_head import GenerativeMaskHead
-from genseg_mm.models.patch_codec import PatchCodec, fit_patch_codec
 
 
 def scenes(split: str, num_scenes: int) -> tuple[torch.Tensor, torch.Tensor]:

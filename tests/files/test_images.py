@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from genseg_mm.datasets.transforms.load_image import LoadImage
+from genseg_mm.datasets.transforms.images import LoadImage
 from genseg_mm.files import image_headers, images
 from genseg_mm.files.image_headers import MAX_PIXELS, MAX_PIXELS_VARIABLE, read_header
 from genseg_mm.files.images import decode_picture, turn

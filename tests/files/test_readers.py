@@ -15,11 +15,11 @@ from safetensors.torch import save_file
 from scipy.io import savemat
 
 import genseg_mm
-from genseg_mm.boundary_files import read_boundaries
 from genseg_mm.checkpoint import check_whole, load_weights_only
-from genseg_mm.datasets.instances.instance_map_files import check_index_png, read_instance_map
-from genseg_mm.datasets.transforms.load_image import LoadImage
+from genseg_mm.datasets.instance_maps import check_index_png, read_instance_map
+from genseg_mm.datasets.transforms.images import LoadImage
 from genseg_mm.evaluation.sample_results import SampleResults
+from genseg_mm.files.arrays import read_boundaries
 from genseg_mm.inference.images import list_sources, read_image
 
 PACKAGE = Path(genseg_mm.__file__).parent

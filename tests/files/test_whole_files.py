@@ -13,9 +13,9 @@ import pytest
 import torch
 from toy_parts import toy_runner
 
-from genseg_mm.datasets.encodings.encoding_cache import EncodingCacheWriter
-from genseg_mm.datasets.instances.hypersim_files import write_index
-from genseg_mm.datasets.transforms.description_file import DescriptionFile
+from genseg_mm.datasets.encoding_cache import EncodingCacheWriter
+from genseg_mm.datasets.hypersim import write_index
+from genseg_mm.datasets.transforms.referring import DescriptionFile
 from genseg_mm.evaluation.sample_results import SampleResults
 from genseg_mm.files.whole_files import WriteError, explained, whole_file, write_text
 from genseg_mm.hooks import PredictionGridHook

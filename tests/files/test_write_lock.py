@@ -15,7 +15,7 @@ from toy_parts import CONFIG
 
 from genseg_mm.benchmarking import command_line
 from genseg_mm.benchmarking.suite import Suite
-from genseg_mm.datasets.encodings.encoding_cache import EncodingCacheWriter
+from genseg_mm.datasets.encoding_cache import EncodingCacheWriter
 from genseg_mm.files.write_lock import WriteLock
 from genseg_mm.launch import build_runner, run_tool
 

@@ -21,7 +21,7 @@ from genseg_mm.inference.build_model import load_weights
 from genseg_mm.launch.config import CfgOptions, override_config
 from genseg_mm.models import Gen2Seg, MAEColorer, SDColorer
 from genseg_mm.models.colorers.released_folder import released_kind
-from genseg_mm.models.presets import AS_PUBLISHED, settings_for
+from genseg_mm.models.gen2seg import AS_PUBLISHED, settings_for
 from genseg_mm.registry import MODELS
 
 
