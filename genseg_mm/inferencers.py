@@ -162,8 +162,7 @@ class GenSegInferencer(PictureGeneration, BaseInferencer):
 
         Args:
             inputs: Path of an image or of a folder (with the folders below), BGR array (H, W, 3) uint8, PIL image, or a
-                list of those (no folders);
-                see :func:`genseg_mm.inference.images.read_image` for grey, alpha and EXIF.
+                list of those (no folders); see :func:`genseg_mm.inference.images.read_image` for grey, alpha and EXIF.
             points: (K, 2), K prompts of one point, or (K, P, 2); (x, y) in pixels of the image.
             point_labels: (K,) or (K, P), 1 positive (default), 0 negative.
             boxes: (K, 4), xyxy in pixels of the image; alone, or one for each prompt of points.

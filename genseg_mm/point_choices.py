@@ -14,7 +14,7 @@ _STEP = np.uint64(0x9E3779B97F4A7C15)
 
 
 def picture_name(sample: Mapping) -> str:
-    """What a picture is called wherever its data set lies: its file's name, else its ``img_id``.
+    """What a picture is called wherever its dataset lies: its file's name, else its ``img_id``.
 
     Args:
         sample: Results of a pipeline or a data sample's metainfo.
@@ -43,9 +43,9 @@ def instance_pixels(instance_map: np.ndarray, ids: Sequence[int]) -> list[np.nda
 def random_pixels(pixels: np.ndarray, num: int, seed: int, picture: str, instance: int) -> np.ndarray:
     """Random pixels of an instance, drawn with replacement, that stay when its outline changes.
 
-    All pixels of the picture have a random order, given by the seed, the picture's name and the instance's own id;
-    the first one of the instance is taken. So the same object gets the same point in every selection of classes and
-    sizes, wherever its picture is in a list, and another one only if an object is loaded that covers that point.
+    All pixels of the picture have a random order, given by the seed, the picture's name and the instance's own id; the
+    first one of the instance is taken. So the same object gets the same point in every selection of classes and sizes,
+    wherever its picture is in a list, and another one only if an object is loaded that covers that point.
 
     Args:
         pixels: Flat places of the instance's pixels, not empty.
@@ -99,8 +99,8 @@ def deepest_pixel(pixels: np.ndarray, width: int) -> int:
 def spread_pixels(pixels: np.ndarray, width: int, num: int) -> np.ndarray:
     """At most ``num`` pixels spread evenly over an instance.
 
-    It is cut into about sqrt(num) bands of rows of equal area; in each, pixels at equal steps are taken in the order
-    of columns. An instance of no more pixels gives them all.
+    It is cut into about sqrt(num) bands of rows of equal area; in each, pixels at equal steps are taken in the order of
+    columns. An instance of no more pixels gives them all.
 
     Args:
         pixels: Flat places of the instance's pixels in raster order, not empty.

@@ -24,24 +24,22 @@ def group_colors(
 ) -> Tensor:
     """Groups a colour map into instances.
 
-    Pixels climb the hills of the map's colour histogram (square roots of counts, smoothed: mean
-    shift on a grid); those that reach one summit have one colour. Pixels on edges, whose colours
-    are mixtures, count less.
-    Background is what is nearly black, and what is nearer to black than to the mean colour of its
-    hill, as the faint rims of instances are. Connected parts (8 neighbours) of one colour that are
-    smaller than ``min_area`` or have no flat pixels are background, too.
+    Pixels climb the hills of the map's colour histogram (square roots of counts, smoothed: mean shift on a grid); those
+    that reach one summit have one colour. Pixels on edges, whose colours are mixtures, count less. Background is what
+    is nearly black, and what is nearer to black than to the mean colour of its hill, as the faint rims of instances
+    are. Connected parts (8 neighbours) of one colour that are smaller than ``min_area`` or have no flat pixels are
+    background, too.
 
     Args:
         color_map: (3, H, W) floating point, finite, in [0, 255].
         background: Largest distance to black, in [0, 442), of the background.
-        bandwidth: Standard deviation of the smoothing, in units of colour. Colours of instances of
-            like size are told apart from about twice that distance on.
+        bandwidth: Standard deviation of the smoothing, in units of colour. Colours of instances of like size are told
+            apart from about twice that distance on.
         min_area: Smallest part, in pixels.
-        min_flatness: Smallest mean of a part's pixels, where a pixel counts 1 / (1 + (e / 20)^2)
-            with e the change of colour between its neighbours. Seams between instances, which have
-            colours of their own, are all edge; so are lines 2 pixels wide: 0 keeps them.
-        split_components: Every connected part is an instance; otherwise every colour is one, in
-            however many parts.
+        min_flatness: Smallest mean of a part's pixels, where a pixel counts 1 / (1 + (e / 20)^2) with e the change of
+            colour between its neighbours. Seams between instances, which have colours of their own, are all edge; so
+            are lines 2 pixels wide: 0 keeps them.
+        split_components: Every connected part is an instance; otherwise every colour is one, in however many parts.
 
     Returns:
         (H, W) int64: 0 for the background, instances 1 ... K in the order of their first pixel.
@@ -71,9 +69,9 @@ def group_colors(
 def instance_scores(color_map: Tensor, ids: Tensor) -> Tensor:
     """How sure an instance is: flat inside, unlike its surroundings.
 
-    With f the mean distance of an instance's colours to their mean, and c the mean distance to the
-    same mean of the colours 3 pixels outside of its border, 100 / (100 + f) * c / (100 + c).
-    An instance without surroundings is compared with black.
+    With f the mean distance of an instance's colours to their mean, and c the mean distance to the same mean of the
+    colours 3 pixels outside of its border, 100 / (100 + f) * c / (100 + c). An instance without surroundings is
+    compared with black.
 
     Args:
         color_map: (3, H, W) floating point, in [0, 255].
@@ -192,12 +190,11 @@ def connected_components(masks: Tensor) -> Tensor:
     SciPy does it, on the CPU; masks of a GPU go there and come back.
 
     Args:
-        masks: (K, H, W) bool, or integers from 0 on, where pixels belong together if they have the same value, which
-            is not 0. Time and memory grow with the largest value.
+        masks: (K, H, W) bool, or integers from 0 on, where pixels belong together if they have the same value, which is
+            not 0. Time and memory grow with the largest value.
 
     Returns:
-        (K, H, W) int64: 0 outside of the mask, and 1, 2, ... in the order of each component's first
-        pixel, row by row.
+        (K, H, W) int64: 0 outside of the mask, and 1, 2, ... in the order of each component's first pixel, row by row.
 
     Raises:
         ValueError: If a shape, type or value is wrong.

@@ -17,11 +17,10 @@ _SIDE = (math.cos(math.pi / 8), math.sin(math.pi / 8))
 def normalize_colors(raw: Tensor, normalize: str, bias: float = 0.0) -> Tensor:
     """Raw output of a colorer as colours.
 
-    ``'batch'`` is the reference's scale and what the released weights were trained with: x -> (x +
-    |min|) / (|max| + |min| + 1e-5) * 255 with the extremes of the whole batch. It couples the
-    samples of a batch: most of a sample's gradient lands on the two extreme values, which may
-    belong to other samples. ``'image'`` takes the extremes of each image, ``'sigmoid'`` is 255 *
-    sigmoid(x + bias), and ``'none'`` takes raw values as colours.
+    ``'batch'`` is the reference's scale and what the released weights were trained with: x -> (x + |min|) / (|max| +
+    |min| + 1e-5) * 255 with the extremes of the whole batch. It couples the samples of a batch: most of a sample's
+    gradient lands on the two extreme values, which may belong to other samples. ``'image'`` takes the extremes of each
+    image, ``'sigmoid'`` is 255 * sigmoid(x + bias), and ``'none'`` takes raw values as colours.
 
     Args:
         raw: Output of a colorer, (N, 3, H, W).
@@ -29,8 +28,8 @@ def normalize_colors(raw: Tensor, normalize: str, bias: float = 0.0) -> Tensor:
         bias: Added before the sigmoid; a negative one starts the training near black.
 
     Returns:
-        Colours, (N, 3, H, W), float32; in [0, 255] unless ``'none'`` (or, with the reference's
-        formula, when all values have one sign: it divides by |max| + |min|, not by max - min).
+        Colours, (N, 3, H, W), float32; in [0, 255] unless ``'none'`` (or, with the reference's formula, when all values
+        have one sign: it divides by |max| + |min|, not by max - min).
 
     Raises:
         ValueError: If the scale is not known.
@@ -50,14 +49,12 @@ def normalize_colors(raw: Tensor, normalize: str, bias: float = 0.0) -> Tensor:
 def stretch_colors(colors: Tensor, gamma: float = 1.0, extremes: tuple[Tensor, Tensor] | None = None) -> Tensor:
     """One map stretched to the full range: ((x - min) / (max - min)) ** gamma * 255.
 
-    The reference does this at inference: to each map of the MAE, to the maps of a batch together
-    with Stable Diffusion.
+    The reference does this at inference: to each map of the MAE, to the maps of a batch together with Stable Diffusion.
 
     Args:
         colors: One colour map, (3, H, W), without padding.
         gamma: Exponent on the stretched map in [0, 1]; the reference shows the MAE's maps with 0.7.
-        extremes: Smallest and largest value to stretch by, such as a batch's (``extremes_of``).
-            None: the map's own.
+        extremes: Smallest and largest value to stretch by, such as a batch's (``extremes_of``). None: the map's own.
 
     Returns:
         Colours in [0, 255], (3, H, W), float32; a map of a single value becomes 0.
@@ -179,9 +176,9 @@ def color_edges(color_map: Tensor, sigma: float = 1.0) -> tuple[Tensor, Tensor]:
 def thin_edges(strength: Tensor, normal: Tensor) -> Tensor:
     """Non-maximum suppression: keeps the strength where it is largest along the normal (Canny, 1986).
 
-    A pixel stays if it is at least as strong as the point one pixel ahead along its normal, and stronger than the
-    point one pixel behind, both interpolated bilinearly; so of two equal pixels across an edge the first stays.
-    Diagonals, whose pixels lie nearer than that, may keep both. Beyond the border nothing is.
+    A pixel stays if it is at least as strong as the point one pixel ahead along its normal, and stronger than the point
+    one pixel behind, both interpolated bilinearly; so of two equal pixels across an edge the first stays. Diagonals,
+    whose pixels lie nearer than that, may keep both. Beyond the border nothing is.
 
     Args:
         strength: (H, W).

@@ -1,8 +1,8 @@
 """Rectified-flow path of GenMask; the direction of sigma is stated here once.
 
-``noisy = (1 - sigma) * data + sigma * noise``: sigma 0 is clean data, sigma 1 is pure noise, as in diffusers.
-The velocity is d noisy / d sigma = ``noise - data``, so from pure noise one step gives ``data = noise -
-velocity``. (The paper writes the opposite sign, x = eps + v.)
+``noisy = (1 - sigma) * data + sigma * noise``: sigma 0 is clean data, sigma 1 is pure noise, as in diffusers. The
+velocity is d noisy / d sigma = ``noise - data``, so from pure noise one step gives ``data = noise - velocity``. (The
+paper writes the opposite sign, x = eps + v.)
 """
 
 from collections.abc import Callable

@@ -53,41 +53,39 @@ def instance_coloring_loss(
 ) -> InstanceColoringTerms:
     """Pulls pixels to the mean colour of their instance and instances apart (gen2seg, Sec. 3.2).
 
-    With S_i the pixels of instance i, T_i all other pixels of the image, mu_i the mean colour (of
-    the background: 0), n the number of instances, h the Huber loss with delta 1, an image scores ::
+    With S_i the pixels of instance i, T_i all other pixels of the image, mu_i the mean colour (of the background: 0), n
+    the number of instances, h the Huber loss with delta 1, an image scores ::
 
         variance    sum_i 1/|S_i| sum_{j in S_i} h(p_j - mu_i)         background included
         separation  sum_i 1/(sqrt|S_i| |T_i|) sum_{j in T_i} 1/(1 + |p_j - mu_i|^2)
         means       1/(n(n+1)) sum_{i<j} 1/(1 + |mu_i - mu_j|^2)       background included
 
-    ``formula='paper'``: h is summed over channels; the loss is variance + separation_weight *
-    separation + mean_weight * means. ``formula='reference'`` (the code that trained the released
-    weights): h is averaged over channels, separation is ten times as large, means are an average
-    over the pairs, and the image's sum is divided by its number of counted terms (instances, and
-    the background unless ignored; at least 1), of which there are at most 1251. Both are averaged
-    over the batch.
+    ``formula='paper'``: h is summed over channels; the loss is
+    variance + separation_weight * separation + mean_weight * means. ``formula='reference'`` (the code that trained the
+    released weights): h is averaged over channels, separation is ten times as large, means are an average over the
+    pairs, and the image's sum is divided by its number of counted terms (instances, and the background unless ignored;
+    at least 1), of which there are at most 1251. Both are averaged over the batch.
 
-    An ignored background has no variance and no mean of its own, but its pixels stay in every T_i;
-    the paper's normaliser stays n(n+1). A background without a pixel counts nowhere. Instances
-    beyond ``max_instances`` have no terms, but their pixels stay in every T_i, too. An instance
-    that fills its image has no separation. Gradients flow through the means; there is no double
-    backward.
+    An ignored background has no variance and no mean of its own, but its pixels stay in every T_i; the paper's
+    normaliser stays n(n+1). A background without a pixel counts nowhere. Instances beyond ``max_instances`` have no
+    terms, but their pixels stay in every T_i, too. An instance that fills its image has no separation. Gradients flow
+    through the means; there is no double backward.
 
     Args:
-        colors: Predicted colours, (N, 3, H, W), floating point, in [0, 255]. Computed in float32
-            whatever autocast says; float64 stays.
+        colors: Predicted colours, (N, 3, H, W), floating point, in [0, 255]. Computed in float32 whatever autocast
+            says; float64 stays.
         ids: Instance ids, (N, H, W), any integers >= 0, sparse or not; 0 is background.
-        ignore_background: Per image, (N,) bool: True where the background is unlabelled (Virtual
-            KITTI 2 labels cars only). None: nowhere.
+        ignore_background: Per image, (N,) bool: True where the background is unlabelled (Virtual KITTI 2 labels cars
+            only). None: nowhere.
         formula: 'reference' or 'paper'.
         separation_weight: Weight of the separation term.
         mean_weight: Weight of the means term.
-        max_instances: Most counted terms of an image, in order of id (a counted background is one
-            of them, the first). None: 1251 in the reference, no limit in the paper.
+        max_instances: Most counted terms of an image, in order of id (a counted background is one of them, the first).
+            None: 1251 in the reference, no limit in the paper.
         tile_size: (instance, pixel) pairs computed at once. None: by device.
-        compiled: Compute the pairs in a kernel of torch.compile, several times as fast, after some
-            seconds of compilation in every process. Where it fails, a warning says so, and the
-            loss goes on in tiles. tile_size has no say then.
+        compiled: Compute the pairs in a kernel of torch.compile, several times as fast, after some seconds of
+            compilation in every process. Where it fails, a warning says so, and the loss goes on in tiles. tile_size
+            has no say then.
 
     Returns:
         The three terms: NaN if colors has NaN, zeros connected to the graph where nothing counts.
@@ -231,8 +229,8 @@ def _mean_repulsion(means: Tensor, segments: _Segments, weight: Tensor, tile_siz
 class PixelTerms(torch.autograd.Function):
     """Means of the segments, variance around them and their closeness to the other pixels.
 
-    With values (N, C, P) of the pixels, index (N, P) the segment of every pixel, and for the
-    segments size, variance_weight and separation_weight, (S,) float64::
+    With values (N, C, P) of the pixels, index (N, P) the segment of every pixel, and for the segments size,
+    variance_weight and separation_weight, (S,) float64::
 
         mean_s      (S, C) float64; zero where s is not in foreground, (S,) bool
         variance    sum_s variance_weight_s sum_{j in s} h(value_j - mean_s), h Huber with delta 1,

@@ -58,8 +58,8 @@ def inverse_distance_sum(
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """sum_i weight_i sum_{j: own_j != i} 1 / (1 + |point_j - centre_i|^2), and both gradients.
 
-    Image b has points[b] and centres first <= i < last = spans[b]. Value and gradients come from
-    one pass over the pairs, of which nothing is stored; autograd sees nothing of it.
+    Image b has points[b] and centres first <= i < last = spans[b]. Value and gradients come from one pass over the
+    pairs, of which nothing is stored; autograd sees nothing of it.
 
     Args:
         points: (N, C, P), floating point.
@@ -68,8 +68,8 @@ def inverse_distance_sum(
         weight: (S,) float64.
         spans: First and last (exclusive) centre of every image.
         tile_size: Pairs computed at once without ``compiled``. None: by device.
-        compiled: Compute the pairs in a kernel of torch.compile; where that fails, a warning says
-            so and the tiles do it.
+        compiled: Compute the pairs in a kernel of torch.compile; where that fails, a warning says so and the tiles do
+            it.
         with_grad: Whether to return the gradients, else None.
 
     Returns:
@@ -196,8 +196,7 @@ def _sums_by_matmul(kernel: Tensor, vectors: Tensor, dim: int, scratch: Tensor) 
 
 def _sums_by_products(kernel: Tensor, vectors: Tensor, dim: int, scratch: Tensor) -> Tensor:
     """The same where a matmul may round its operands to TF32 (GPUs) or bfloat16 (CPUs, if torch's
-    float32_matmul_precision allows it): the gradient is a difference of such sums and would lose
-    most of its digits.
+    float32_matmul_precision allows it): the gradient is a difference of such sums and would lose most of its digits.
     """
     columns = vectors.unsqueeze(2 - dim)
     return torch.stack([torch.mul(kernel, column, out=scratch).sum(dim) for column in columns])
@@ -211,8 +210,8 @@ def _sums_by_products(kernel: Tensor, vectors: Tensor, dim: int, scratch: Tensor
 def _sums(points: Tensor, own: Tensor, centres: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Sums over the pairs of points (C, R, ROW) and centres (n, C); own is (R, ROW) int32.
 
-    Returns the gradient of the points, half of it and negative, (C, R, ROW), and for each row of
-    points the closeness of the centres, (n, R), and half of its gradient by the centres, (C, n, R).
+    Returns the gradient of the points, half of it and negative, (C, R, ROW), and for each row of points the closeness
+    of the centres, (n, R), and half of its gradient by the centres, (C, n, R).
     """
     centres, weight = centres[..., None, None], weight[:, None, None]
     number = torch.arange(len(centres), dtype=own.dtype, device=own.device)[:, None, None]
@@ -234,9 +233,8 @@ def _sums(points: Tensor, own: Tensor, centres: Tensor, weight: Tensor) -> tuple
 def compiled_sums(device_type: str, dtype: torch.dtype) -> Callable | None:
     """The compiled sums for a type of device and of points; None, with a warning, if that fails.
 
-    All sizes share one compilation. The first call tries it on sizes like in training, since the
-    compiler adapts the loops to the first sizes it sees; they differ, for it takes equal sizes for
-    one and the same.
+    All sizes share one compilation. The first call tries it on sizes like in training, since the compiler adapts the
+    loops to the first sizes it sees; they differ, for it takes equal sizes for one and the same.
     """
     points = torch.zeros(3, 64, ROW, dtype=dtype, device=device_type)
     own = torch.zeros(64, ROW, dtype=torch.int32, device=device_type)

@@ -16,10 +16,10 @@ def joint_bilateral_filter(
 ) -> Tensor:
     """Means over a window, weighted by the guide, as ``cv2.ximgproc.jointBilateralFilter`` does.
 
-    Pixel q counts for pixel p with exp(-|G_p - G_q|_1^2 / (2 sigma_color^2)) *
-    exp(-|p - q|^2 / (2 sigma_space^2)), where the distance of colours is the sum over channels and
-    the window is the disk |p - q| <= diameter // 2. The border is mirrored without repeating the
-    edge pixel (reflect-101). On 8-bit maps equal to OpenCV up to one level where a mean lies on .5.
+    Pixel q counts for pixel p with exp(-|G_p - G_q|_1^2 / (2 sigma_color^2)) * exp(-|p - q|^2 / (2 sigma_space^2)),
+    where the distance of colours is the sum over channels and the window is the disk |p - q| <= diameter // 2. The
+    border is mirrored without repeating the edge pixel (reflect-101). On 8-bit maps equal to OpenCV up to one level
+    where a mean lies on .5.
 
     Args:
         guide: (C, H, W), in [0, 255], shared by all maps. Not rounded; OpenCV would want 8 bits.
@@ -54,9 +54,8 @@ def joint_bilateral_filter(
 class FilterTile(NamedTuple):
     """The filter's window weights over a rectangle of the guide.
 
-    ``rows`` and ``columns`` are the indices of the rectangle and the window's reach around it,
-    mirrored at the border; a map's ``[rows][:, columns]`` is what ``means`` takes, and the guide's
-    is there as ``guide``.
+    ``rows`` and ``columns`` are the indices of the rectangle and the window's reach around it, mirrored at the border;
+    a map's ``[rows][:, columns]`` is what ``means`` takes, and the guide's is there as ``guide``.
     """
 
     top: int
@@ -204,8 +203,8 @@ def _reflect_101(size: int, radius: int, device: torch.device) -> Tensor:
 def _tile_shape(height: int, width: int, num_maps: int, device: torch.device) -> tuple[int, int, int]:
     """Rows and columns of a tile and maps filtered at once: a core's cache, or a part of a GPU.
 
-    The more maps, the less a small tile is slowed by its number of steps, and the more it saves:
-    maps with nothing to do in it are left out.
+    The more maps, the less a small tile is slowed by its number of steps, and the more it saves: maps with nothing to
+    do in it are left out.
     """
     if device.type != 'cpu':
         return height, width, max(1, (1 << 26) // (height * width))
@@ -217,8 +216,7 @@ def _tap_weights(
 ) -> Tensor:
     """Weight of every neighbour for every pixel.
 
-    A pair of pixels has one weight, so half of the offsets are computed, on the padded guide, and
-    seen from either end.
+    A pair of pixels has one weight, so half of the offsets are computed, on the padded guide, and seen from either end.
 
     Args:
         padded_guide: (C, h + 2 radius, w + 2 radius).

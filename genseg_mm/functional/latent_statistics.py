@@ -53,8 +53,8 @@ def fit_linear_map(
         cells: (n, C).
         labels: (n, K) in {0, 1}.
         method: 'least_squares': closed form, values aim at -1 and 1. 'logistic': log-odds, by L-BFGS.
-        ridge: Penalty of the weights (not of the biases). For least squares it is the variance of white noise on
-            the cells that the fit allows for; for logistic regression ridge / 2 * |weights|^2 joins the mean loss.
+        ridge: Penalty of the weights (not of the biases). For least squares it is the variance of white noise on the
+            cells that the fit allows for; for logistic regression ridge / 2 * |weights|^2 joins the mean loss.
 
     Returns:
         Weights (K, C) and biases (K,), float32.
@@ -107,10 +107,10 @@ class Sharpness(NamedTuple):
 
     Attributes:
         kurtosis: Excess kurtosis: 0 for a Gaussian, -2 for two equal spikes, above 0 for a spike with tails.
-        bimodality: Sarle's coefficient (skewness^2 + 1) / kurtosis, in (0, 1]: 1 for two spikes (of any weights),
-            5/9 uniform, 1/3 Gaussian.
-        entropy: Differential entropy in nats of the values at unit variance, from a histogram: 1.42 for a Gaussian,
-            the largest there is; far lower for spikes.
+        bimodality: Sarle's coefficient (skewness^2 + 1) / kurtosis, in (0, 1]: 1 for two spikes (of any weights), 5/9
+            uniform, 1/3 Gaussian.
+        entropy: Differential entropy in nats of the values at unit variance, from a histogram: 1.42 for a Gaussian, the
+            largest there is; far lower for spikes.
     """
 
     kurtosis: float

@@ -40,46 +40,45 @@ def masks_from_points(
 ) -> Tensor:
     """Binary masks for a batch of prompts on one colour map (gen2seg, Sec. 3.3; public code).
 
-    Per point: the query colour (``query_colors``), the 8-bit similarity of every pixel to it
-    (``similarity_levels``), smoothed by ``joint_bilateral_filter`` with the colour map as guide.
-    The mask is where the largest value over the prompt's points exceeds ``255 * threshold``, so the
-    mask of several points is the union of theirs. A map of a single colour has no contrast: its
-    masks are empty.
+    Per point: the query colour (``query_colors``), the 8-bit similarity of every pixel to it (``similarity_levels``),
+    smoothed by ``joint_bilateral_filter`` with the colour map as guide. The mask is where the largest value over the
+    prompt's points exceeds ``255 * threshold``, so the mask of several points is the union of theirs. A map of a single
+    colour has no contrast: its masks are empty.
 
-    The public code reads an 8-bit picture of the map, and its similarity divides by the distance of the closest
-    pixel, so that fractions of a level decide how far a mask reaches: under ``rule='reference'`` the map is cut to
-    whole levels first. A map that was resized has to be given after that.
+    The public code reads an 8-bit picture of the map, and its similarity divides by the distance of the closest pixel,
+    so that fractions of a level decide how far a mask reaches: under ``rule='reference'`` the map is cut to whole
+    levels first. A map that was resized has to be given after that.
 
-    Beyond the paper: ``radius``; negative points, which drop every pixel that is strictly closer in
-    colour to one of them than to every positive query of the prompt; ``boxes``, which cut the mask
-    and, for prompts without a positive point, give the query (``box_queries``); ``component``.
+    Beyond the paper: ``radius``; negative points, which drop every pixel that is strictly closer in colour to one of
+    them than to every positive query of the prompt; ``boxes``, which cut the mask and, for prompts without a positive
+    point, give the query (``box_queries``); ``component``.
 
     Args:
         color_map: (3, H, W), uint8 or floating point, finite, in [0, 255].
-        points: (K, 2) or (K, P, 2): K prompts of P points, (x, y) in pixels, with pixel centres at
-            integers. None: prompts of a box alone.
-        point_labels: (K, P), or (K,) beside (K, 2) points; 1 positive, 0 negative, -1 no point (to
-            fill up prompts of fewer points). None: all positive.
-        boxes: (K, 4) xyxy in pixels, right and bottom exclusive, as the bounding boxes of masks: on
-            these axes pixel i reaches from i to i + 1, and pixels belong to a box by their centres.
-            What lies outside the map is cut off. None: no boxes.
+        points: (K, 2) or (K, P, 2): K prompts of P points, (x, y) in pixels, with pixel centres at integers. None:
+            prompts of a box alone.
+        point_labels: (K, P), or (K,) beside (K, 2) points; 1 positive, 0 negative, -1 no point (to fill up prompts of
+            fewer points). None: all positive.
+        boxes: (K, 4) xyxy in pixels, right and bottom exclusive, as the bounding boxes of masks: on these axes pixel i
+            reaches from i to i + 1, and pixels belong to a box by their centres. What lies outside the map is cut off.
+            None: no boxes.
         rule: 'reference' or 'paper', see ``similarity_levels``.
         threshold: On the similarity in [0, 1].
-        radius: If given, the mask is where the distance in colour, in [0, 442], to a positive query
-            is below it; threshold and smooth have no part in it. The paper's threshold amounts to a
-            radius of about 50, the public code's to 6 ... 216, depending on the closest pixel.
+        radius: If given, the mask is where the distance in colour, in [0, 442], to a positive query is below it;
+            threshold and smooth have no part in it. The paper's threshold amounts to a radius of about 50, the public
+            code's to 6 ... 216, depending on the closest pixel.
         sigma: Of the Gaussian around a point, in widths and heights of the map.
         smooth: Apply the joint bilateral filter.
-        component: Keep of each mask the connected parts (8 neighbours) that hold a positive point,
-            or the pixel of the mask nearest to it within 3 sigma (of the longer side, at most 32
-            pixels); for a prompt without a positive point, the largest part.
+        component: Keep of each mask the connected parts (8 neighbours) that hold a positive point, or the pixel of the
+            mask nearest to it within 3 sigma (of the longer side, at most 32 pixels); for a prompt without a positive
+            point, the largest part.
 
     Returns:
         Masks, (K, H, W) bool.
 
     Raises:
-        ValueError: If a shape, type or value is wrong, a point lies outside the map, or a prompt
-            has neither a positive point nor a box.
+        ValueError: If a shape, type or value is wrong, a point lies outside the map, or a prompt has neither a positive
+            point nor a box.
     """
     color_map = check_color_map(color_map)
     if rule == 'reference' and radius is None:
@@ -251,8 +250,8 @@ def check_prompts(
 
     Returns:
         Points, (K, P, 2), with zeros for those that are none; P is 0 without points. Their labels, (K, P) int64. First
-        and one past the last column and row of the pixels in the boxes, (K, 4) int64 xyxy, cut to the map; None
-        without boxes.
+        and one past the last column and row of the pixels in the boxes, (K, 4) int64 xyxy, cut to the map; None without
+        boxes.
 
     Raises:
         ValueError: If a shape, type or value is wrong, something lies outside the map, or a prompt has neither a
@@ -347,9 +346,9 @@ def _checked_boxes(boxes: Tensor, num_prompts: int | None, size: tuple[int, int]
 def query_colors(color_map: Tensor, points: Tensor, sigma: float = 0.01) -> Tensor:
     """Gaussian-weighted mean colour around every point (gen2seg, Sec. 3.3).
 
-    The Gaussian spans the whole map, on axes that run from 0 to 1 over the pixel centres. Its
-    weights are relative to the pixel nearest to the point: between the pixels of a tiny map they
-    would all but vanish and leave the query to the 1e-6 in the denominator, that is black.
+    The Gaussian spans the whole map, on axes that run from 0 to 1 over the pixel centres. Its weights are relative to
+    the pixel nearest to the point: between the pixels of a tiny map they would all but vanish and leave the query to
+    the 1e-6 in the denominator, that is black.
 
     Args:
         color_map: (3, H, W).
@@ -408,8 +407,8 @@ def _axis_weights(position: Tensor, size: int, sigma: float) -> Tensor:
 def pixel_ranges(boxes: Tensor) -> Tensor:
     """First and one past the last column and row of the pixels in a box, (K, 4) integers xyxy.
 
-    Pixel i reaches from i to i + 1 on the axes of a box and belongs to it by its centre, so that
-    the box around a mask (right and bottom exclusive, as in COCO) holds just its pixels.
+    Pixel i reaches from i to i + 1 on the axes of a box and belongs to it by its centre, so that the box around a mask
+    (right and bottom exclusive, as in COCO) holds just its pixels.
     """
     return torch.ceil(boxes - 0.5).long()
 
@@ -417,18 +416,18 @@ def pixel_ranges(boxes: Tensor) -> Tensor:
 def box_queries(color_map: Tensor, ranges: Tensor, tolerance: float = BOX_TOLERANCE) -> Tensor:
     """The colour of the object that a box is drawn around (ours; the paper prompts with points).
 
-    12 x 12 candidates are spread over the box, and 24 x 24 samples over the box and 6 more on
-    either side over a frame around it, a quarter of the box wide (at least 2 pixels). Colours at a
-    distance d agree to exp(-d^2 / (2 tolerance^2)). A candidate is the better,
+    12 x 12 candidates are spread over the box, and 24 x 24 samples over the box and 6 more on either side over a frame
+    around it, a quarter of the box wide (at least 2 pixels). Colours at a distance d agree to exp(-d^2 / (2
+    tolerance^2)). A candidate is the better,
 
     - the larger the part of the box that agrees with it,
-    - the more of the box's columns and of its rows have a pixel that agrees (a tight box touches
-      its object on all sides: a ring, not the disk within),
+    - the more of the box's columns and of its rows have a pixel that agrees (a tight box touches its object on all
+      sides: a ring, not the disk within),
     - the smaller the part of the frame that agrees (background, neighbours that reach in):
 
-    part of the box * part of the columns * part of the rows - part of the frame. The query is the
-    mean of the samples in the box that agree with the best one (mean shift of half the tolerance,
-    3 steps), so that neither a pixel's noise nor an object's empty middle matters.
+    part of the box * part of the columns * part of the rows - part of the frame. The query is the mean of the samples
+    in the box that agree with the best one (mean shift of half the tolerance, 3 steps), so that neither a pixel's noise
+    nor an object's empty middle matters.
 
     Args:
         color_map: (3, H, W) floating point.

@@ -38,9 +38,9 @@ def color_distances(color_map: Tensor, queries: Tensor) -> Tensor:
 def similarity_levels(color_map: Tensor, queries: Tensor, rule: str = 'reference') -> Tensor:
     """8-bit similarity of every pixel to every query colour.
 
-    With d the distance of colours, s is 1 / (d + 1e-6) in the public code ('reference') and
-    min(1, 1 / d) in the paper ('paper'). Either is stretched to [0, 1] over the map,
-    (s - min) / (max - min + 1e-6), and 255 times that is cut to integers.
+    With d the distance of colours, s is 1 / (d + 1e-6) in the public code ('reference') and min(1, 1 / d) in the paper
+    ('paper'). Either is stretched to [0, 1] over the map, (s - min) / (max - min + 1e-6), and 255 times that is cut to
+    integers.
 
     Args:
         color_map: (3, H, W).
@@ -70,11 +70,10 @@ def similar_masks(
 ) -> Tensor:
     """Where the (smoothed) similarity level of a query exceeds a level.
 
-    The same as ``joint_bilateral_filter(color_map, similarity_levels(...)) > level``, or without
-    the filter, but what is certain is not computed. Levels fall with the distance, so that each
-    query has one distance up to which they exceed the level. A square of pixels whose distances
-    (with those within the filter's reach) lie all on one side of it is decided, because a mean lies
-    between its extremes; only the rest is filtered.
+    The same as ``joint_bilateral_filter(color_map, similarity_levels(...)) > level``, or without the filter, but what
+    is certain is not computed. Levels fall with the distance, so that each query has one distance up to which they
+    exceed the level. A square of pixels whose distances (with those within the filter's reach) lie all on one side of
+    it is decided, because a mean lies between its extremes; only the rest is filtered.
 
     Args:
         color_map: (3, H, W), float32 or float64.
@@ -310,8 +309,8 @@ def _stretched(likeness: Tensor, low: Tensor, high: Tensor) -> Tensor:
 def _cut(nearest: Tensor, farthest: Tensor, level: float, rule: str) -> Tensor:
     """The largest squared distance whose similarity level exceeds a level, -1 where there is none.
 
-    Bisection over the floating-point numbers, whose bits are in the order of their values; exact,
-    since no step from a squared distance to its level ever rounds against the order.
+    Bisection over the floating-point numbers, whose bits are in the order of their values; exact, since no step from a
+    squared distance to its level ever rounds against the order.
 
     Args:
         nearest: Smallest squared distance of a query in the map, (Q,).

@@ -6,7 +6,13 @@ import torch
 from plain_prompting import POINTS, grey_row, patches, plain_mask, plain_query
 
 from genseg_mm.functional import similarity_masks
-from genseg_mm.functional.point_prompting import box_queries, masks_from_points, pixel_ranges, query_colors
+from genseg_mm.functional.point_prompting import (
+    box_queries,
+    check_prompts,
+    masks_from_points,
+    pixel_ranges,
+    query_colors,
+)
 
 
 def test_mask_is_where_the_level_exceeds_three():
@@ -183,6 +189,20 @@ GOOD = {'color_map': torch.zeros(3, 4, 5), 'points': [[1.0, 2.0]]}
 def test_bad_arguments_are_named(change, message):
     with pytest.raises(ValueError, match=message):
         masks_from_points(**{**GOOD, **change})
+
+
+def test_prompts_are_checked_before_there_is_a_map():
+    points, labels, ranges = check_prompts([[500, -3], [1, 2]], [1, -1], [[0, 0, 900.4, 2], [-1, 0, 2.6, 1]])
+    assert points.tolist() == [[[500, -3]], [[0, 0]]] and labels.tolist() == [[1], [-1]]
+    assert ranges.tolist() == [[0, 0, 900, 2], [-1, 0, 3, 1]]
+    points, labels, ranges = check_prompts(boxes=[[0, 0, 2, 2]], size=(1, 5))
+    assert points.shape == (1, 0, 2) and labels.shape == (1, 0) and ranges.tolist() == [[0, 0, 2, 1]]
+    with pytest.raises(
+        ValueError, match=r'boxes: expected x0 < x1 and y0 < y1, but prompt 1 has \[2.0, 0.0, 2.0, 1.0\]'
+    ):
+        check_prompts(boxes=[[0, 0, 2, 2], [2, 0, 2, 1]])
+    with pytest.raises(ValueError, match='points: expected .* inside the map of width 5 and height 1'):
+        check_prompts([[3, 2]], size=(1, 5))
 
 
 @pytest.mark.gpu
