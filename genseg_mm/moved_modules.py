@@ -160,6 +160,7 @@ MOVED = {
     'genseg_mm.models.prompt_encoders.qwen_vl_prompt_encoder': 'genseg_mm.models.prompt_encoders.qwen_vl',
     'genseg_mm.launch.evaluator_checks': 'genseg_mm.launch.runner',
     'genseg_mm.launch.seeded_dataloader': 'genseg_mm.launch.runner',
+    'genseg_mm.launch.latent_data': 'genseg_mm.launch.dataset_parts',
 }
 
 

@@ -16,10 +16,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from genseg_mm.benchmarking.suite import read_dataset_config
 from genseg_mm.functional.latent_statistics import METHODS, overall_iou
 from genseg_mm.launch import ToolParser, run_tool
 from genseg_mm.launch.config import CfgOptions
-from genseg_mm.launch.latent_data import read_codec, read_mask_pictures
+from genseg_mm.launch.dataset_parts import read_codec, read_mask_pictures
 from genseg_mm.models.latent_codec import LatentCodec
 from genseg_mm.models.latent_probe import LatentProbe
 from genseg_mm.models.mask_head import GenerativeMaskHead
@@ -53,7 +54,8 @@ def parse_args() -> argparse.Namespace:
 def encoded_masks(args: argparse.Namespace, codec: LatentCodec, split: str, num: int) -> tuple:
     """Latents (N, C, h, w) of masks, the masks (N, H, W) bool, and what they are."""
     size = tuple(args.image_size)
-    data = read_mask_pictures(args.data, split, num, size, args.seed, args.data_options)
+    cfg = read_dataset_config(args.data, args.data_options) if args.data else None
+    data = read_mask_pictures(cfg, split, num, size, args.seed)
     drawn = GenerativeMaskHead.masks_to_images(data.masks.to(args.device))
     return codec.encode(drawn), data.masks, data.source
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
+from mmengine.registry import init_default_scope
 
 import genseg_mm
 from genseg_mm.config_file import read_config_file
@@ -120,6 +121,32 @@ def read_suite(path: str, options: Mapping | None = None) -> Suite:
 def is_suite(cfg: Config) -> bool:
     """Whether a config is a suite of benchmarks."""
     return isinstance(cfg.get('suite'), Mapping) and isinstance(cfg.get('benchmarks'), Mapping)
+
+
+def read_dataset_config(path: str, options: Mapping | None = None) -> Config:
+    """Reads a config of which only the dataloaders and benchmarks are needed.
+
+    Args:
+        path: A whole config, a suite of ``configs/benchmarks``, or one of ``configs/_base_/datasets`` or
+            ``configs/_base_/benchmarks``.
+        options: Of ``--cfg-options``.
+
+    Raises:
+        FileNotFoundError: If there is no such config, or the data that a suite makes itself are not there.
+        ValueError: If it is no config.
+    """
+    cfg = read_config_file(path)
+    if is_suite(cfg):
+        suite = read_suite(path, options)
+        if suite.make_data and not Path(suite.data_root).is_dir():
+            raise FileNotFoundError(
+                f'{path} makes its data itself, which are not there: run python {suite.make_data} {suite.data_root}'
+            )
+        cfg = Config(suite.cfg, filename=path)
+    elif options:
+        override_config(cfg, options)
+    init_default_scope(cfg.get('default_scope', 'genseg_mm'))
+    return cfg
 
 
 def _parse(path: str, options: Mapping | None) -> Config:

@@ -1,26 +1,28 @@
-"""The single datasets of a config, and their items as the files have them, for the tools that verify and draw."""
+"""The single datasets of a config and their items as the files have them, for tools; masks and codecs likewise."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
+import torch
 from mmcv.transforms import LoadImageFromFile
 from mmengine.config import Config
-from mmengine.registry import DATASETS, init_default_scope
+from mmengine.registry import DATASETS, MODELS, init_default_scope
+from torch import Tensor, nn
 
 from genseg_mm.config_file import read_config_file
 from genseg_mm.dataset_configs import MODEL_PLACES, single_datasets
-from genseg_mm.datasets.instances.instance_map_dataset import InstanceMapDataset
-from genseg_mm.datasets.transforms import LoadReferringMask
-from genseg_mm.datasets.transforms.load_image import LoadImage
-from genseg_mm.datasets.transforms.load_instance_map import LoadInstanceMap
+from genseg_mm.datasets.instance_maps import InstanceMapDataset
+from genseg_mm.datasets.transforms import LoadImage, LoadInstanceMap, LoadReferringMask
 from genseg_mm.launch.config import override_config
 from genseg_mm.network_sizes import is_network_resize
 
 SPLITS = ('train', 'val', 'test')
 TRUTHS = ('gt_instance_map', 'gt_masks', 'gt_seg_map', 'gt_boundaries')
+CODEC_BATCH_SIZE = 16
 BENCHMARK_KEYS = ('task', 'dataset', 'evaluator')
 
 
@@ -53,40 +55,6 @@ class DatasetPart:
         if hasattr(dataset, 'full_init'):
             dataset.full_init()
         return dataset
-
-
-def read_dataset_config(path: str, options: Mapping | None = None) -> Config:
-    """Reads a config of which only the dataloaders are needed.
-
-    Args:
-        path: A whole config, a suite of ``configs/benchmarks``, or one of ``configs/_base_/datasets`` or
-            ``configs/_base_/benchmarks``.
-        options: Of ``--cfg-options``.
-
-    Raises:
-        FileNotFoundError: If there is no such config, or the data that a suite makes itself are not there.
-        ValueError: If it is no config.
-    """
-    cfg = read_config_file(path)
-    if is_suite(cfg):
-        # Suites are made of what is here; only who reads one needs them.
-        from genseg_mm.benchmarking.suite import read_suite
-
-        suite = read_suite(path, options)
-        if suite.make_data and not Path(suite.data_root).is_dir():
-            raise FileNotFoundError(
-                f'{path} makes its data itself, which are not there: run python {suite.make_data} {suite.data_root}'
-            )
-        cfg = Config(suite.cfg, filename=path)
-    elif options:
-        override_config(cfg, options)
-    init_default_scope(cfg.get('default_scope', 'genseg_mm'))
-    return cfg
-
-
-def is_suite(cfg: Config) -> bool:
-    """Whether a config is a suite of benchmarks."""
-    return isinstance(cfg.get('suite'), Mapping) and isinstance(cfg.get('benchmarks'), Mapping)
 
 
 def dataset_parts(
@@ -123,7 +91,7 @@ def dataset_parts(
 def _benchmarks(cfg: Config) -> dict[str, dict]:
     """Name -> config of the dataset of the benchmarks of a suite, or of a file that defines some."""
     # A suite inherits more than it lists.
-    found = cfg.benchmarks if is_suite(cfg) else cfg
+    found = cfg.benchmarks if isinstance(cfg.get('benchmarks'), Mapping) else cfg
     return {
         name: value['dataset'].to_dict()
         for name, value in found.items()
@@ -252,3 +220,108 @@ def _check_sizes(results: dict) -> None:
             raise ValueError(
                 f'{source}: expected the size {size} of {Path(results.get("img_path", "img")).name}, but got {own}'
             )
+
+
+class MaskPictures(NamedTuple):
+    """Masks and the pictures that they belong to.
+
+    Attributes:
+        images: RGB in [-1, 1], (N, 3, H, W).
+        masks: One object of each picture, (N, H, W) bool.
+        objects: All objects of each picture, (N, H, W) bool; the masks again where the data does not tell.
+        source: What they are, in words.
+    """
+
+    images: Tensor
+    masks: Tensor
+    objects: Tensor
+    source: str
+
+
+def read_mask_pictures(
+    cfg: Config | None, split: str, num: int, image_size: tuple[int, int], seed: int = 0
+) -> MaskPictures:
+    """Masks and pictures of the first dataset of a split that has masks, resized.
+
+    Args:
+        cfg: Config with dataloaders; None for the procedural scenes.
+        split: 'train', 'val' or 'test'.
+        num: So many items at most, drawn by the seed.
+        image_size: Height and width; masks take the nearest pixel.
+        seed: Seeds the choice of items, and of the object where a dataset has instances without texts.
+
+    Raises:
+        FileNotFoundError: If data are missing.
+        ValueError: If no dataset of the split has masks.
+    """
+    if cfg is None:
+        scenes = dict(type='genseg_mm.ShapesDataset', num_scenes=num, image_size=image_size)
+        scenes |= dict(task='referring', split=split, expressions='random', seed=seed)
+        parts = [DatasetPart(f'procedural scenes, {split}', scenes)]
+    else:
+        parts = dataset_parts(cfg, (split,))
+    for part in parts:
+        dataset = part.build()
+        load = RawLoader(dataset)
+        order = np.random.default_rng([seed, len(dataset)]).permutation(len(dataset))[:num]
+        if len(order) == 0 or _truth(load(int(order[0])), seed) is None:
+            continue  # text-to-image parts
+        items = [_item(load(int(index)), image_size, seed) for index in sorted(order)]
+        images, masks, objects = (torch.stack(values) for values in zip(*items, strict=True))
+        source = f'{part.name}: {len(items)} masks at {image_size[0]}x{image_size[1]}'
+        return MaskPictures(images, masks, objects, source)
+    names = ', '.join(part.name for part in parts)
+    raise ValueError(f'{cfg.filename}: expected a dataset with masks in split {split!r}, but got none in {names}')
+
+
+def _truth(item: dict, seed: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """The mask of one object and that of all, (H, W) bool; None where the item has neither."""
+    ids = item.get('gt_instance_map')
+    if 'gt_seg_map' in item:
+        mask = item['gt_seg_map'] == 1
+        return mask, mask if ids is None else ids > 0
+    if ids is None:
+        return None
+    present = np.unique(ids[ids > 0])
+    if len(present) == 0:
+        return ids > 0, ids > 0
+    chosen = np.random.default_rng([seed, item.get('sample_idx', 0)]).choice(present)
+    return ids == chosen, ids > 0
+
+
+def _item(item: dict, image_size: tuple[int, int], seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    size = (image_size[1], image_size[0])  # OpenCV: width, height
+    image = np.ascontiguousarray(item['img'][..., ::-1])
+    image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    masks = [
+        torch.from_numpy(cv2.resize(own.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)) > 0
+        for own in _truth(item, seed)
+    ]
+    return torch.from_numpy(image).permute(2, 0, 1) / 127.5 - 1, *masks
+
+
+def read_codec(path: str, options: Mapping | None = None, seed: int = 0) -> nn.Module:
+    """The codec of a config.
+
+    Args:
+        path: Config with ``model.codec`` or ``codec``, a :class:`LatentCodec` or a bare autoencoder.
+        options: Of ``--cfg-options``.
+        seed: Of autoencoders with random weights.
+
+    Raises:
+        FileNotFoundError: If there is no such config.
+        ValueError: If it has no codec.
+    """
+    cfg = read_config_file(path)
+    if options:
+        override_config(cfg, options)
+    init_default_scope(cfg.get('default_scope', 'genseg_mm'))
+    codec = cfg.get('codec') or (cfg.get('model') or {}).get('codec')
+    if codec is None:
+        raise ValueError(f"{path} has no codec: expected 'model.codec' or 'codec', but got {sorted(cfg)}")
+    torch.manual_seed(seed)
+    if not str(codec['type']).endswith('LatentCodec'):
+        codec = dict(type='genseg_mm.LatentCodec', autoencoder=codec)
+    codec = MODELS.build(codec)
+    codec.max_batch = codec.max_batch or CODEC_BATCH_SIZE
+    return codec.eval()

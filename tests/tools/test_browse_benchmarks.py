@@ -10,7 +10,8 @@ import pytest
 from mmengine.config import Config
 from PIL import Image
 
-from genseg_mm.launch.dataset_parts import dataset_parts, is_suite, read_dataset_config
+from genseg_mm.benchmarking.suite import is_suite, read_dataset_config
+from genseg_mm.launch.dataset_parts import dataset_parts
 
 ROOT = Path(__file__).parents[2]
 BROWSE = ROOT / 'tools/analysis_tools/browse_dataset.py'

@@ -10,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from genseg_mm.launch.latent_data import read_codec, read_mask_pictures
+from genseg_mm.benchmarking.suite import read_dataset_config
+from genseg_mm.launch.dataset_parts import read_codec, read_mask_pictures
 from genseg_mm.models.latent_probe import LatentProbe
 
 TOOLS = Path(__file__).parents[2] / 'tools'
@@ -110,12 +111,12 @@ def test_parts_without_masks_are_passed_over(tmp_path):
     config = tmp_path / 'data.py'
     parts = ', '.join(part.format(task) for task in ('text_to_image', 'instance'))
     config.write_text(f"train_dataloader = dict(dataset=dict(type='genseg_mm.MixedDataset', datasets=[{parts}]))")
-    data = read_mask_pictures(str(config), 'train', 2, (32, 32))
+    data = read_mask_pictures(read_dataset_config(str(config)), 'train', 2, (32, 32))
     assert data.source == 'train 2/2: 2 masks at 32x32'
     assert 0 < data.masks.sum() < data.objects.sum()  # one instance of all
     config.write_text(f'train_dataloader = dict(dataset={part.format("text_to_image")})')
     with pytest.raises(ValueError, match="dataset with masks in split 'train', but got none in train"):
-        read_mask_pictures(str(config), 'train', 2, (32, 32))
+        read_mask_pictures(read_dataset_config(str(config)), 'train', 2, (32, 32))
 
 
 def test_wrong_configs_say_what_came(tmp_path, random_kl):

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from mmengine.registry import DATASETS
 
+from genseg_mm.benchmarking.suite import read_dataset_config
 from genseg_mm.config_file import read_config_file
-from genseg_mm.launch.dataset_parts import dataset_parts, read_dataset_config
+from genseg_mm.launch.dataset_parts import dataset_parts
 
 ROOT = Path(__file__).parents[2]
 TOOL = ROOT / 'tools' / 'dataset_tools' / 'make_tiny_benchmarks.py'

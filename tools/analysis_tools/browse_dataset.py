@@ -23,10 +23,11 @@ import numpy as np
 from PIL import Image
 
 from genseg_mm import pictures
+from genseg_mm.benchmarking.suite import read_dataset_config
 from genseg_mm.datasets.segmentations import decode_segmentation
 from genseg_mm.launch import ToolParser, run_tool, user_message
 from genseg_mm.launch.config import CfgOptions
-from genseg_mm.launch.dataset_parts import SPLITS, RawLoader, dataset_parts, read_dataset_config
+from genseg_mm.launch.dataset_parts import SPLITS, RawLoader, dataset_parts
 
 COLUMNS = ('image', 'ground truth', 'instances', 'annotators')
 STAGES = ('pipeline', 'raw')

@@ -23,10 +23,10 @@ import torch
 from costs import NOT_COUNTED, count, input_size, latency, made_up_batch, parameters, peak_memory, prediction, quartiles
 from models_without_weights import build_on_meta, check_weights, count_on_meta
 
+from genseg_mm.benchmarking.suite import read_dataset_config
 from genseg_mm.inference.build_model import build_model
 from genseg_mm.launch import ToolParser, run_tool
 from genseg_mm.launch.config import CfgOptions
-from genseg_mm.launch.dataset_parts import read_dataset_config
 
 AMP = dict(bfloat16=torch.bfloat16, float16=torch.float16)
 

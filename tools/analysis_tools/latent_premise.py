@@ -20,11 +20,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from genseg_mm.benchmarking.suite import read_dataset_config
 from genseg_mm.functional.flow_matching import noisy_latents
 from genseg_mm.functional.latent_statistics import best_threshold, overall_iou, principal_components, sharpness
 from genseg_mm.launch import ToolParser, run_tool
 from genseg_mm.launch.config import CfgOptions
-from genseg_mm.launch.latent_data import MaskPictures, read_codec, read_mask_pictures
+from genseg_mm.launch.dataset_parts import MaskPictures, read_codec, read_mask_pictures
 from genseg_mm.models.latent_codec import LatentCodec
 from genseg_mm.models.latent_probe import LatentProbe
 from genseg_mm.models.mask_head import GenerativeMaskHead
@@ -265,10 +266,11 @@ def main() -> None:
     args = parse_args()
     out_dir = Path(args.out_dir or Path('work_dirs/latent_premise', Path(args.config).stem))
     codec = read_codec(args.config, args.cfg_options, args.seed).to(args.device)
+    cfg = read_dataset_config(args.data, args.data_options) if args.data else None
     parts, data = [], []
     for split, num in ((args.split, args.num_train), (args.test_split, args.num_test)):
         size = tuple(args.image_size)
-        found = read_mask_pictures(args.data, split, num, size, args.seed, args.data_options)
+        found = read_mask_pictures(cfg, split, num, size, args.seed)
         data.append(found.source)
         parts.append(Part(codec, found, args.device))
     fit, test = parts

@@ -26,11 +26,11 @@ from mmengine.evaluator import Evaluator
 from mmengine.registry import DATASETS, FUNCTIONS
 from models_without_weights import check_weights
 
+from genseg_mm.benchmarking.suite import read_dataset_config
 from genseg_mm.dataset_configs import single_datasets
 from genseg_mm.inference.build_model import build_model
 from genseg_mm.launch import ToolParser, run_tool
 from genseg_mm.launch.config import CfgOptions
-from genseg_mm.launch.dataset_parts import read_dataset_config
 
 GROUPS = ('data', 'model', 'metric')
 

@@ -26,12 +26,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from genseg_mm.benchmarking.suite import read_dataset_config
 from genseg_mm.checkpoint import load_weights_only, model_weights
 from genseg_mm.datasets.cached_encodings import ItemsToEncode, image_item, mask_item, prompt_content
 from genseg_mm.datasets.encoding_cache import KINDS, EncodingCacheWriter, content_key
 from genseg_mm.launch import ToolParser, run_tool
 from genseg_mm.launch.config import CfgOptions
-from genseg_mm.launch.dataset_parts import SPLITS, dataset_parts, read_dataset_config
+from genseg_mm.launch.dataset_parts import SPLITS, dataset_parts
 from genseg_mm.models.cached_inputs import encoder_manifest
 from genseg_mm.models.mask_head import GenerativeMaskHead
 from genseg_mm.registry import MODELS

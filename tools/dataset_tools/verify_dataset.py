@@ -18,12 +18,13 @@ from typing import Any
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
+from genseg_mm.benchmarking.suite import read_dataset_config
 from genseg_mm.datasets.instance_maps import read_instance_map
 from genseg_mm.datasets.published_counts import differences, expected_items
 from genseg_mm.files.arrays import read_boundaries
 from genseg_mm.launch import ToolParser, run_tool, user_message
 from genseg_mm.launch.config import CfgOptions
-from genseg_mm.launch.dataset_parts import SPLITS, DatasetPart, RawLoader, dataset_parts, read_dataset_config
+from genseg_mm.launch.dataset_parts import SPLITS, DatasetPart, RawLoader, dataset_parts
 
 # Files that are read after the picture, with what reads them
 LATER_FILES = dict(instance_map_path=read_instance_map, boundaries_path=read_boundaries)

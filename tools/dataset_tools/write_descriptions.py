@@ -20,13 +20,14 @@ import numpy as np
 import torch
 from mmengine.utils import ProgressBar
 
+from genseg_mm.benchmarking.suite import read_dataset_config
 from genseg_mm.datasets.cached_encodings import with_all_texts
 from genseg_mm.datasets.transforms.images import LoadImage
 from genseg_mm.datasets.transforms.referring import DescriptionFile, picture_name
 from genseg_mm.files.write_lock import WriteLock
 from genseg_mm.launch import ToolParser, run_tool
 from genseg_mm.launch.config import CfgOptions
-from genseg_mm.launch.dataset_parts import SPLITS, dataset_parts, read_dataset_config
+from genseg_mm.launch.dataset_parts import SPLITS, dataset_parts
 from genseg_mm.registry import MODELS
 
 SECONDS_BETWEEN_SAVES = 10
