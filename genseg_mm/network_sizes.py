@@ -7,7 +7,7 @@ A model or colorer says its size in one place, a method ``network_resize()``: ke
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from genseg_mm.image_headers import MAX_PIXELS_VARIABLE, max_pixels
+from genseg_mm.files.image_headers import MAX_PIXELS_VARIABLE, max_pixels
 from genseg_mm.registry import class_name
 
 Size = tuple[int, int]

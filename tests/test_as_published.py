@@ -15,7 +15,7 @@ from genseg_mm.benchmarking.suite import parse_model
 from genseg_mm.datasets.transforms import NetworkResize
 from genseg_mm.functional.point_prompting import masks_from_points
 from genseg_mm.inferencers import GenSegInferencer
-from genseg_mm.launch.user_errors import user_message
+from genseg_mm.launch.command_line import user_message
 from genseg_mm.models import Gen2Seg, MAEColorer, load_released
 from genseg_mm.network_sizes import network_resize_of
 from genseg_mm.registry import TRANSFORMS

@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from PIL import Image
 
-from genseg_mm.datasets.transforms.antialiased_resize import AntialiasedResize, nearest
+from genseg_mm.datasets.transforms.images import AntialiasedResize, nearest
 from genseg_mm.registry import TRANSFORMS
 
 ROOT = Path(__file__).parents[1]

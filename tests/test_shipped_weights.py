@@ -8,7 +8,7 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 
 from genseg_mm.datasets import ShapesDataset
-from genseg_mm.datasets.shapes.shape_scenes import COLORS, SEEN_SHAPES
+from genseg_mm.datasets.shape_scenes import COLORS, SEEN_SHAPES
 from genseg_mm.evaluation import PointPromptMetric, ReferringMetric
 from genseg_mm.inferencers import init_model
 

@@ -1,7 +1,7 @@
 """gen2seg with Stable Diffusion 2 on 5 classes of Hypersim (and vehicles): an ablation of the training classes.
 
 Paper: arXiv 2505.15263, the training-domain table, "only 5 classes".
-Its lists are not public; ours: genseg_mm/datasets/instances/class_subsets.py.
+Its lists are not public; ours: genseg_mm/datasets/class_subsets.py.
 Command: ``GENSEG_DATA=/data tools/dist_train.sh configs/gen2seg/gen2seg_sd2_5classes.py 4``
 Hardware: 4 GPUs of 48 GB (the paper: RTX 6000 Ada); not run by us.
 Expected: Not reproduced yet. The paper, one point per object: DRAM 38.2, iShape 48.5, PIDRay 19.4.

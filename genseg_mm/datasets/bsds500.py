@@ -7,9 +7,9 @@ from typing import Any
 from mmcv.transforms import BaseTransform
 from mmengine.dataset import BaseDataset
 
-from genseg_mm.boundary_files import read_boundaries
 from genseg_mm.datasets.annotation_files import named_files, where_configs_look
 from genseg_mm.datasets.published_counts import Count
+from genseg_mm.files.arrays import read_boundaries
 from genseg_mm.registry import DATASETS, TRANSFORMS
 
 SPLITS = ('train', 'val', 'test')

@@ -19,7 +19,7 @@ from genseg_mm.evaluation.edge_matching import MAX_DISTANCE, EdgeCounts, count_e
 from genseg_mm.evaluation.edge_scores import EdgeScores, edge_scores
 from genseg_mm.evaluation.sample_results import SampleResults, picture_names
 from genseg_mm.finite import check_finite
-from genseg_mm.functional.edge_maps import color_edges, thin_edges
+from genseg_mm.functional.color_maps import color_edges, thin_edges
 from genseg_mm.registry import METRICS
 
 WAITING_PER_WORKER = 8  # bounds the memory of images that no worker has taken yet
@@ -35,7 +35,7 @@ class EdgeMetric(BaseMetric):
 
     Data samples need ``gt_boundaries`` (N annotators, H, W), and ``pred_edges`` (1, H, W) in [0, 1] after non-maximum
     suppression, or ``pred_color_map`` (or ``seg_logits`` of 3 channels) (3, H, W) in [0, 255], whose edges are then
-    found by :func:`genseg_mm.functional.edge_maps.color_edges` and ``thin_edges``. Strengths are rounded to 8 bits, in
+    found by :func:`genseg_mm.functional.color_maps.color_edges` and ``thin_edges``. Strengths are rounded to 8 bits, in
     which the public benchmark reads them from PNG files, so that saved maps have the same scores
     (:func:`genseg_mm.evaluation.edge_scores.evaluate_edge_folder`).
 

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from genseg_mm.boundary_files import read_boundaries
 from genseg_mm.evaluation.edge_matching import MAX_DISTANCE, EdgeCounts, count_edges, edge_thresholds
-from genseg_mm.image_files import read_stored
+from genseg_mm.files.arrays import read_boundaries
+from genseg_mm.files.images import read_stored
 
 STEPS_BETWEEN_THRESHOLDS = 100
 RECALLS = np.arange(101) / 100

@@ -28,7 +28,7 @@ from genseg_mm.evaluation.point_prompt_scores import (
     truth_pixels,
     write_prompts,
 )
-from genseg_mm.functional.control_maps import position_map, raw_image
+from genseg_mm.functional.color_maps import position_map, raw_image
 from genseg_mm.functional.point_prompting import masks_from_points, prompt_settings
 from genseg_mm.registry import METRICS
 

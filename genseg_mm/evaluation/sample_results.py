@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from genseg_mm.files import parse_json
-from genseg_mm.npz_files import read_npz
-from genseg_mm.whole_files import whole_file
+from genseg_mm.files.arrays import read_npz
+from genseg_mm.files.whole_files import whole_file
 
 _TEXTS = 'texts'
 _INDEX = 'index'

@@ -41,7 +41,7 @@ _DEFAULT_TYPES = {
 # Dicts without a type -> whose arguments they are, and how many of them are not settings.
 _UNTYPED = dict(
     prompting=('genseg_mm.functional.point_prompting.masks_from_points', 4),
-    automatic=('genseg_mm.models.automatic_instances.automatic_instances', 1),
+    automatic=('genseg_mm.models.map_prompting.automatic_instances', 1),
     generation=('genseg_mm.models.genmask.GenMask.generate', 2),
     lora=('peft.LoraConfig', 0),
     compile=('torch.compile', 1),

@@ -236,7 +236,7 @@ def test_texts_of_another_type_are_errors(tmp_path, value):
 
 
 def test_no_text_with_half_a_character_reaches_a_tokenizer():
-    from genseg_mm.models.picture_generation import checked_texts
+    from genseg_mm.models.genmask import checked_texts
     from genseg_mm.models.prompt_encoders import T5PromptEncoder
 
     encoder = T5PromptEncoder(encoder=dict(d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2))

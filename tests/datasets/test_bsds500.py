@@ -12,8 +12,8 @@ from PIL import Image
 from scipy.io import loadmat, savemat
 from tiny_datasets import maker
 
-from genseg_mm.boundary_files import read_boundaries
 from genseg_mm.datasets import BSDS500Dataset, LoadBoundaries, LoadImage, PackGenSegInputs
+from genseg_mm.files.arrays import read_boundaries
 
 make_tiny_bsds500 = maker('bsds500')
 

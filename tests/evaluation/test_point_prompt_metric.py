@@ -15,7 +15,7 @@ from mmseg.structures import SegDataSample
 from genseg_mm.datasets import PointPrompt
 from genseg_mm.evaluation.point_prompt_metric import PointPromptMetric
 from genseg_mm.evaluation.point_prompt_scores import collapse_share, mask_ious, radius_ious
-from genseg_mm.functional.control_maps import position_map
+from genseg_mm.functional.color_maps import position_map
 
 HALVES = torch.tensor([[1, 1, 2, 2]] * 4)  # two instances, no background
 RED, BLUE = torch.tensor([255.0, 0, 0]), torch.tensor([0, 0, 255.0])

@@ -139,12 +139,12 @@ def _diffusion(cfg: dict) -> nn.Module:
 
 
 def _prompt_network(cfg: dict) -> nn.Module:
-    from genseg_mm.models.prompt_encoders import qwen_vl_prompt_encoder, t5_prompt_encoder
+    from genseg_mm.models.prompt_encoders import qwen_vl, t5
 
     encoder = _replaced(cfg['encoder'], 'model.prompt_encoder.encoder')
     pretrained = 'type' in cfg['encoder']
     if str(cfg['type']).endswith('QwenVLPromptEncoder'):
-        network = qwen_vl_prompt_encoder.build_qwen_vl(encoder)
+        network = qwen_vl.build_qwen_vl(encoder)
         network = network.model if hasattr(network, 'lm_head') else network
         if cfg.get('hidden_layer', -1) != -1:
             raise ValueError(
@@ -153,7 +153,7 @@ def _prompt_network(cfg: dict) -> nn.Module:
     elif pretrained:
         network = MODELS.build(encoder)
     else:
-        network = t5_prompt_encoder._t5_from_scratch(encoder)
+        network = t5._t5_from_scratch(encoder)
     trainable = cfg.get('trainable')
     trained = not pretrained if trainable is None else trainable
     return network.requires_grad_(trained)

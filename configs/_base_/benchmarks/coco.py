@@ -1,6 +1,6 @@
 # COCO val2017, objects of classes that Hypersim and Virtual KITTI 2 do not show: one point per object, and
 # class-agnostic instances. The paper (gen2seg, arXiv 2505.15263) publishes no list of such classes; ours, with a
-# reason for each class left out, is in genseg_mm/datasets/instances/class_subsets.py. COCO-L, -M and -S of its table
+# reason for each class left out, is in genseg_mm/datasets/class_subsets.py. COCO-L, -M and -S of its table
 # are large_mIoU, medium_mIoU and small_mIoU, by the area of the annotation. Crowds get no point.
 # Layout: <root>/coco/{val2017/, annotations/instances_val2017.json}; the root is $GENSEG_DATA (default: data).
 _coco = dict(
