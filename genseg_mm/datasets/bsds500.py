@@ -13,7 +13,6 @@ from genseg_mm.files.arrays import read_boundaries
 from genseg_mm.registry import DATASETS, TRANSFORMS
 
 SPLITS = ('train', 'val', 'test')
-NUM_TEST_MAPS = 1_063  # of all annotators
 INNER_FOLDERS = ('BSDS500/data', 'data', '.', 'BSR/BSDS500/data', 'BSDS500/BSDS500/data')
 NUM_NAMED = 3  # examples in a message
 

@@ -203,8 +203,8 @@ def read_annotation(path: str, usable: Callable[[object, str], str]) -> dict:
 
     Returns:
         ``sentences`` (all different ways to say the same, without those that are no text), ``is_sentence`` (whether
-        they are long questions), ``shapes`` (dicts of ``points`` [[x, y], ...] and ``ignore``; a union, without those
-        labelled 'flag') and ``num_flags``.
+        they are long questions) and ``shapes`` (dicts of ``points`` [[x, y], ...] and ``ignore``; a union, without
+        those labelled 'flag').
 
     Raises:
         ValueError: If the file is damaged or lacks something.
@@ -222,12 +222,10 @@ def read_annotation(path: str, usable: Callable[[object, str], str]) -> dict:
         raise ValueError(f'{path}: text must be a list of sentences, but got []')
     usable_ones = [usable(text, f'{path}, text {index}') for index, text in enumerate(sentences)]
     shapes = [_shape(own, f'{path}, shape {index}') for index, own in enumerate(content['shapes'])]
-    kept = [shape for shape in shapes if shape is not None]
     return dict(
         sentences=[text.strip() for text in usable_ones if text],
         is_sentence=bool(content['is_sentence']),
-        shapes=kept,
-        num_flags=len(shapes) - len(kept),
+        shapes=[shape for shape in shapes if shape is not None],
     )
 
 

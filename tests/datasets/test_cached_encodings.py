@@ -31,17 +31,19 @@ def make_cache(folder, infos, looks=False, kinds=('image', 'mask', 'prompt')):
         encoders['prompt']['looks_at_images'] = looks
     manifest = dict(config='c.py', dtype='float32', encoders=encoders, pipelines={KEY: TRANSFORMS})
     cache = EncodingCacheWriter(folder, manifest)
+    contents = {}
     cache.put('prompt', prompt_content(''), dict(states=torch.zeros(1, 2), mask=torch.ones(1) > 0))
     for number, info in enumerate(infos):
         key, state = image_item(info, KEY)
         shapes = dict(ori_shape=[40, 56], img_shape=[16, 16])
-        if key not in cache._waiting_items:
+        if key not in contents:
+            contents[key] = f'im{number}'
             cache.note(key, dict(content=f'im{number}', **state, **shapes))
             cache.put('image', f'im{number}', dict(latents=torch.full((4, 2, 2), float(number))))
         if info.get('task', 'mask') == 'mask':
             cache.note(mask_item(info, KEY), dict(content=f'ma{number}'))
             cache.put('mask', f'ma{number}', dict(latents=torch.full((4, 2, 2), number + 0.5)))
-        seen = cache._waiting_items[key]['content'] if looks else ''
+        seen = contents[key] if looks else ''
         states = torch.full((len(info['text'].split()), 2), float(number))
         content = prompt_content(info['text'], seen)
         cache.put('prompt', content, dict(states=states, mask=torch.ones(len(states)) > 0))

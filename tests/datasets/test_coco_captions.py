@@ -87,7 +87,7 @@ def test_caption_follows_seed_index_and_visit(coco):
     texts = [own[5]['text'] for _ in range(12)]
     assert texts == [fresh[Visit(5, visit)]['text'] for visit in range(12)]
     assert set(texts) == set(captions)
-    assert own._visits.tolist() == [0, 0, 0, 0, 0, 12]
+    assert [own[index]['visit'] for index in (0, 5)] == [0, 12]
 
 
 def test_restarted_workers_go_on_counting(coco):
@@ -98,7 +98,7 @@ def test_restarted_workers_go_on_counting(coco):
         assert texts == [fresh[Visit(index, epoch)]['text'] for index in range(6)]
     subset = dataset.get_subset([5])
     assert subset[0]['img_id'] == 143
-    assert subset._visits.tolist() == [1]
+    assert subset[0]['visit'] == 1
 
 
 def test_pipeline_keeps_the_aspect_and_crops_the_middle(coco):
@@ -150,14 +150,12 @@ def test_mixes_one_to_one_with_referring_data(coco, tmp_path):
         assert ('gt_sem_seg' in item['data_samples']) == (task == 'mask')
 
 
-def test_pictures_of_evaluation_sets_are_left_out_in_both_years(own, monkeypatch):
+def test_pictures_of_evaluation_sets_are_left_out_in_both_years(own, log_lines):
     maker('refcoco')(own)  # evaluates 122, 129 and 136
-    lines = []
-    monkeypatch.setattr(CocoCaptionsDataset, '_log', lambda self, line, level=20: lines.append(line))
     refs = 'refcoco/refs(unc).p'
     for part, ids in (('train2014', [101, 108]), ('train2017', [101, 108, 143])):
         assert [info['img_id'] for info in infos(build(own, part, exclude_images=refs))] == ids
-    assert 'exclude_images leaves out 3 of 6 pictures' in lines
+    assert (logging.INFO, 'exclude_images leaves out 3 of 6 pictures') in log_lines
     dataset = build(own, exclude_images=[refs, 143, 'annotations/captions_val2017.json'])
     assert [info['img_id'] for info in infos(dataset)] == [101, 108]
     # A file that numbers its images anew is told by their names.
@@ -171,7 +169,7 @@ def test_pictures_of_evaluation_sets_are_left_out_in_both_years(own, monkeypatch
         build(own, 'val2014', exclude_images=[1], test_mode=True)
 
 
-def test_what_is_no_item_is_counted_and_named(own, monkeypatch):
+def test_what_is_no_item_is_counted_and_named(own, log_lines):
     def change(content):
         content['annotations'] = [entry for entry in content['annotations'] if entry['image_id'] != 108]
         for entry in content['annotations']:
@@ -182,12 +180,10 @@ def test_what_is_no_item_is_counted_and_named(own, monkeypatch):
 
     edit(own, change)
     (own / 'train2017' / '000000000136.jpg').unlink()
-    lines = []
-    monkeypatch.setattr(CocoCaptionsDataset, '_log', lambda self, line, level=20: lines.append((level, line)))
     dataset = build(own)
     assert dataset.left_out == {'empty texts': ['1431'], 'pictures without a caption': ['000000000108.jpg']}
     assert dataset.get_data_info(-1)['captions'] == ['Two words', 'There is a green circle']
-    warnings = [line for level, line in lines if level == logging.WARNING]
+    warnings = [line for level, line in log_lines if level == logging.WARNING]
     assert warnings[0].startswith('1 of 5 pictures are missing, the first is ')
     assert warnings[1] == "left out 1 empty texts: ['1431']"
     with pytest.raises(FileNotFoundError, match=r'1 of 5 pictures are missing.*000000000136\.jpg'):

@@ -45,9 +45,7 @@ def sizes_of(item):
     return np.bincount(item['gt_instance_map'].ravel())[1:].tolist()
 
 
-def test_all_categories_become_objects_and_drops_are_counted(tiny, monkeypatch):
-    lines = []
-    monkeypatch.setattr(CocoInstanceDataset, '_log', lambda self, text: lines.append(text))
+def test_all_categories_become_objects_and_drops_are_counted(tiny, log_lines):
     dataset = build(tiny, 'train')
     assert len(dataset) == 6 and dataset.dropped == Counter()
     assert [len(item['instances']) for item in dataset] == [3, 3, 3, 0, 1, 1]
@@ -60,8 +58,8 @@ def test_all_categories_become_objects_and_drops_are_counted(tiny, monkeypatch):
     assert lantern['cat_id'] == 200 and lantern['bbox_label'] == 0
     assert dataset.metainfo['classes'] == ('background', 'object')
     assert build(tiny).dropped == {'area 0 or a side below 1 pixel': 1}
-    assert lines[0] == '9 instances of 8 classes in 6 pictures, 2 regions to ignore (crowds)'
-    assert lines[1].endswith('dropped 1 of 10 annotations: 1 area 0 or a side below 1 pixel')
+    assert log_lines[0][1] == '9 instances of 8 classes in 6 pictures, 2 regions to ignore (crowds)'
+    assert log_lines[1][1].endswith('dropped 1 of 10 annotations: 1 area 0 or a side below 1 pixel')
 
 
 def test_id_maps_of_polygons_rle_overlaps_and_crowds(tiny):

@@ -79,12 +79,7 @@ def test_overlapping_objects_count_once(own_root):
     assert LoadReferringMask()(items(own_root)[0])['gt_seg_map'].sum() == 16 * 16
 
 
-def test_what_is_left_out_is_counted(own_root, monkeypatch):
-    lines = []
-    monkeypatch.setattr(
-        GRefCOCODataset, '_log', lambda self, message, level=logging.INFO: lines.append((level, message))
-    )
-
+def test_what_is_left_out_is_counted(own_root, log_lines):
     def edit(content):
         content['annotations'][2]['segmentation'] = [[1, 2, 3, 4], [1, 2, 3, 4, 5, 6, 7]]
 
@@ -94,9 +89,9 @@ def test_what_is_left_out_is_counted(own_root, monkeypatch):
     # The line beside 5001 and both outlines of 5003; the crowd region; 5003 has none left
     assert dataset.dropped == {polygons: 3, 'objects without a polygon': 1, 'crowd regions': 1}
     assert dataset.num_left_empty == 1
-    assert (logging.WARNING, f'left out 3 {polygons}') in lines
-    assert (logging.WARNING, '1 references have an empty mask: all their objects were left out') in lines
-    assert lines[-1] == (logging.INFO, 'items: 1 no-target, 2 one-target, 3 multi-target')
+    assert (logging.WARNING, f'left out 3 {polygons}') in log_lines
+    assert (logging.WARNING, '1 references have an empty mask: all their objects were left out') in log_lines
+    assert log_lines[-1] == (logging.INFO, 'items: 1 no-target, 2 one-target, 3 multi-target')
     item = dataset.get_data_info(3)
     assert (item['text'], item['kind'], item['segmentations']) == ('green triangle', 'one-target', [])
 

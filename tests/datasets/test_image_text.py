@@ -122,7 +122,7 @@ def test_addresses_give_the_members_bytes(tmp_path):
         fileio.get('tar://x.tar')
 
 
-def test_samples_that_are_not_whole_are_counted_and_named(tmp_path, monkeypatch):
+def test_samples_that_are_not_whole_are_counted_and_named(tmp_path, log_lines):
     good = picture(9)
     shard = write_tar(
         tmp_path / 'a.tar',
@@ -153,8 +153,6 @@ def test_samples_that_are_not_whole_are_counted_and_named(tmp_path, monkeypatch)
         again = tarfile.TarInfo('1.png')
         again.size = 3
         tar.addfile(again, io.BytesIO(b'abc'))
-    lines = []
-    monkeypatch.setattr(ImageTextDataset, '_log', lambda self, line, level=20: lines.append(line))
     dataset = build(tmp_path, 'a.tar', test_mode=True)
     assert [(info['img_id'], info['text']) for info in infos(dataset)] == [
         ('a/1', 'one line'),
@@ -175,7 +173,7 @@ def test_samples_that_are_not_whole_are_counted_and_named(tmp_path, monkeypatch)
         'damaged pictures': ['4.png'],
         'empty texts': ['7.json', '8.txt'],
     }
-    assert any(line.startswith('left out 3 unreadable texts: ') for line in lines)
+    assert any(line.startswith('left out 3 unreadable texts: ') for _, line in log_lines)
     title = build(tmp_path, 'a.tar', text_key='title', test_mode=True)
     assert [info['text'] for info in infos(title)] == ['one line', 'six']
 

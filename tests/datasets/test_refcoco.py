@@ -12,7 +12,6 @@ from tiny_datasets import INSTANCES, REFS, edit_json, edit_refs, maker
 from tiny_datasets import build_refcoco as build
 from torch.utils.data import DataLoader
 
-from genseg_mm.datasets.refcoco import RefCOCODataset
 from genseg_mm.datasets.samplers import Visit
 from genseg_mm.datasets.transforms import LoadReferringMask
 
@@ -34,15 +33,6 @@ def family_root(tmp_path_factory) -> Path:
 def own_root(tmp_path) -> Path:
     """A folder that the test may damage."""
     return make_tiny_refcoco(tmp_path / 'coco')
-
-
-@pytest.fixture
-def log_lines(monkeypatch) -> list[tuple[int, str]]:
-    lines = []
-    monkeypatch.setattr(
-        RefCOCODataset, '_log', lambda self, message, level=logging.INFO: lines.append((level, message))
-    )
-    return lines
 
 
 # ---- items
@@ -150,7 +140,7 @@ def test_sentence_follows_seed_index_and_visit(tiny_root):
         assert info['text'] == sentences[drawn]
         assert info['sent_id'] == 2 + drawn
         assert type(info['sample_idx']) is int
-    assert dataset._visits.sum() == 0  # a given visit leaves the own count alone
+    assert dataset[1]['visit'] == 0  # a given visit leaves the own count alone
 
 
 def test_own_count_is_the_visit(tiny_root):
@@ -158,7 +148,7 @@ def test_own_count_is_the_visit(tiny_root):
     own = [dataset[1]['text'] for _ in range(12)]
     assert own == [fresh[Visit(1, visit)]['text'] for visit in range(12)]
     assert len(set(own)) == 3
-    assert dataset._visits.tolist() == [0, 12, 0, 0, 0, 0, 0]
+    assert [dataset[index]['visit'] for index in (0, 1, 6)] == [0, 12, 0]
 
 
 def test_sentences_are_drawn_evenly(tiny_root):
@@ -184,9 +174,8 @@ def test_subset_counts_on_its_own(tiny_root):
     subset = dataset.get_subset([1, 4])
     assert len(subset) == 2
     assert subset[1]['ref_id'] == 4
-    assert subset._visits.tolist() == [0, 1]
-    assert subset._visits.is_shared()
-    assert dataset._visits.sum() == 0
+    assert [subset[index]['visit'] for index in (0, 1)] == [0, 1]
+    assert [dataset[index]['visit'] for index in (1, 4)] == [0, 0]
     assert len(build(tiny_root, indices=3)) == 3
 
 
