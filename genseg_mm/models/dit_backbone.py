@@ -27,7 +27,6 @@ class DiTBackbone(BaseModule):
             ``dict(type='diffusers.WanTransformer3DModel.from_pretrained', pretrained_model_name_or_path=...,
             subfolder='transformer', torch_dtype='bfloat16')``. From scratch: keyword arguments of the family's class
             without a type.
-        zero_init_output: Starts the output layer at zero. Default: only from scratch, never on a loaded model.
         gradient_checkpointing: Recomputes activations in the backward pass to save memory.
         prompt_dims: Width of the prompt encoder's states. Where the transformer takes another one, its text
             projection is replaced by a fresh one of this width (the paper reads Qwen2.5-VL states with Wan).
@@ -44,7 +43,6 @@ class DiTBackbone(BaseModule):
         self,
         family: str,
         transformer: dict,
-        zero_init_output: bool | None = None,
         gradient_checkpointing: bool = False,
         prompt_dims: int | None = None,
         lora: dict | None = None,
@@ -71,6 +69,7 @@ class DiTBackbone(BaseModule):
             )
         if not self.has_source:
             self.family.start_from_scratch(self.transformer)
+            self._zero_output()
         if prompt_dims is not None and prompt_dims != self.prompt_dims:
             self._replace_text_projection(prompt_dims)
         if embedded_guidance is not None:
@@ -80,15 +79,17 @@ class DiTBackbone(BaseModule):
                     f'but this {expected} takes no guidance; leave it out'
                 )
             self.family.embedded_guidance = embedded_guidance
-        if not self.has_source if zero_init_output is None else zero_init_output:
-            nn.init.zeros_(self.output_layer.weight)
-            if self.output_layer.bias is not None:
-                nn.init.zeros_(self.output_layer.bias)
         if lora is not None:
             add_lora(self.transformer, lora, self.new_layers, self.has_source)
         if gradient_checkpointing:
             self.transformer.enable_gradient_checkpointing()
         self._warn_of_coarse_training()
+
+    def _zero_output(self) -> None:
+        """Starts a training from scratch at the velocity 0."""
+        nn.init.zeros_(self.output_layer.weight)
+        if self.output_layer.bias is not None:
+            nn.init.zeros_(self.output_layer.bias)
 
     def _replace_text_projection(self, prompt_dims: int) -> None:
         names, key = self.family.text_projection, self.family.text_width_key

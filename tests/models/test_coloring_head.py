@@ -9,8 +9,10 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
+from torch.nn import functional as F
 from torch.testing import assert_close
 
+from genseg_mm.functional.color_maps import stretch_colors
 from genseg_mm.functional.instance_coloring import instance_coloring_loss
 from genseg_mm.models.coloring_head import InstanceColoringHead
 
@@ -48,6 +50,16 @@ def test_levels_are_resized_to_the_finest_and_added():
     head([fine, torch.zeros(1, 9, 1, 1), coarse])
     assert seen[0][0, 0].tolist() == [[7.0, 8.0], [9.0, 10.0]]  # fine + second channel of coarse
     assert seen[0][0, 1].tolist() == [[50.0, 50.0], [50.0, 50.0]]
+
+
+@pytest.mark.parametrize('align_corners', [False, True])
+def test_every_resize_aligns_corners_or_not(align_corners: bool):
+    head = pass_through_head(normalize='none', align_corners=align_corners)
+    colors = torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    meta = dict(img_shape=(8, 12), ori_shape=(8, 12))
+    (found,) = head.predict([colors], [meta])
+    resized = F.interpolate(head([colors]), (8, 12), mode='bilinear', align_corners=align_corners)
+    torch.testing.assert_close(found, stretch_colors(resized[0]))
 
 
 @pytest.mark.parametrize('scale', ['sigmoid', 'batch'])

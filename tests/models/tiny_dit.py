@@ -10,8 +10,10 @@ from genseg_mm.models.prompt_encoders import PromptEmbeddings
 def tiny_backbone(family, transformer=None, seed=0, **arguments) -> DiTBackbone:
     """A random backbone whose output layer is not zero."""
     torch.manual_seed(seed)
-    arguments = dict(zero_init_output=False, **arguments)
-    return DiTBackbone(family, {**TRANSFORMERS[family], **(transformer or {})}, **arguments).eval()
+    backbone = DiTBackbone(family, {**TRANSFORMERS[family], **(transformer or {})}, **arguments).eval()
+    if not backbone.has_source:
+        torch.nn.init.normal_(backbone.output_layer.weight, std=0.2)
+    return backbone
 
 
 def dit_inputs(backbone, num=3, length=6):

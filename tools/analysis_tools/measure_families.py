@@ -68,7 +68,7 @@ def parse_args() -> argparse.Namespace:
 def build(family: str, transformer: dict, device: str, **options: Any) -> DiTBackbone:
     """A random backbone in training mode; on the meta device it has no weights."""
     with torch.device(device):
-        return DiTBackbone(family=family, transformer=transformer, zero_init_output=False, **options).train()
+        return DiTBackbone(family=family, transformer=transformer, **options).train()
 
 
 def inputs(backbone: DiTBackbone, device: str, batch: int, size: int, text_length: int) -> tuple[tuple, Tensor]:

@@ -327,8 +327,7 @@ def _color(colorer: nn.Module, cfg: dict, images: torch.Tensor, meter: PhaseMete
             colorer(images)
         return
     latents = _encode(colorer.codec, images, meter)
-    full = cfg.get('parity') == 'training'
-    length = cfg.get('num_text_tokens') or (77 if full else 2)
+    length = 77 if cfg.get('parity') == 'training' else 2
     text = torch.zeros(1, length, colorer.unet.config.cross_attention_dim, device='meta')
     with meter.phase('denoise'):
         colorer.unet(latents, torch.zeros(1, device='meta'), encoder_hidden_states=text)

@@ -21,6 +21,8 @@ model = dict(
             dtype='bfloat16',
         ),
         processor=qwen,
+        hidden_layer=-1,  # ours; so are the system prompt and that the image's states are kept
+        keep='all',
         max_length=512,  # an image of 512 x 512 takes 324 tokens
         padding='max_length',  # Wan has no text mask
     ),
@@ -39,8 +41,10 @@ model = dict(
         type='genseg_mm.GenerativeMaskHead',
         timesteps=dict(
             type='genseg_mm.JointTimesteps',
-            mask=dict(type='genseg_mm.LongTailTimesteps', a=0.05),
-            image=dict(type='genseg_mm.LogitNormalTimesteps'),
+            mask=dict(type='genseg_mm.LongTailTimesteps', a=0.05, overflow='resample'),
+            image=dict(type='genseg_mm.LogitNormalTimesteps', loc=0.0, scale=1.0),
         ),
+        num_steps=1,
     ),
+    image_prompt_drop_prob=0.1,  # ours; for guidance of pictures, which the paper trains for
 )

@@ -59,8 +59,6 @@ class SDColorer(BaseModule):
         parity: ``'released'`` for the inference graph of the released weights, ``'training'`` for
             the one they were trained with, or None for training in train mode and released in eval
             mode, as in the public code.
-        step_from: ``'image'`` or ``'zero'``, in place of the parity's.
-        num_text_tokens: Length of the padded empty prompt, in place of the parity's.
         prediction_type: ``'v_prediction'``, ``'epsilon'`` or ``'sample'``, in place of the
             scheduler's.
         timestep: The fixed timestep; by default the last, ``num_train_timesteps - 1``.
@@ -77,8 +75,6 @@ class SDColorer(BaseModule):
         pretrained: str | None = None,
         config: dict[str, Any] | None = None,
         parity: str | None = None,
-        step_from: str | None = None,
-        num_text_tokens: int | None = None,
         prediction_type: str | None = None,
         timestep: int | None = None,
         gradient_checkpointing: bool = False,
@@ -90,8 +86,7 @@ class SDColorer(BaseModule):
                 f'(folder or hub id), but got {"both" if config is not None else "neither"}'
             )
         _check_choice('parity', parity, PARITIES)
-        _check_choice('step_from', step_from, ('image', 'zero'))
-        self.parity, self.step_from, self.num_text_tokens = parity, step_from, num_text_tokens
+        self.parity = parity
         self.source = None if pretrained is None else find_pipeline(pretrained)
         if self.source is not None:
             self.unet, self.codec, text, scheduler = _pretrained_parts(self.source)
@@ -133,7 +128,7 @@ class SDColorer(BaseModule):
         """Latent that the step starts from (``'image'``, ``'zero'``) and tokens of the prompt, as set now."""
         parity = self.parity or ('training' if self.training else 'released')
         step_from, num_text_tokens = PARITIES[parity]
-        return (self.step_from or step_from, self.num_text_tokens or num_text_tokens or self.text.shape[1])
+        return step_from, num_text_tokens or self.text.shape[1]
 
     def forward(self, images: Tensor) -> Tensor:
         """Colours images.
@@ -189,8 +184,6 @@ class SDColorer(BaseModule):
                 f'the UNet takes prompts of width {unet.cross_attention_dim}, but the text encoder '
                 f'gives {text.shape[-1]}'
             )
-        if self.num_text_tokens is not None and not 1 <= self.num_text_tokens <= text.shape[1]:
-            raise ValueError(f'num_text_tokens must be 1 ... {text.shape[1]}, but got {self.num_text_tokens}')
 
 
 def clean_latents(output: Tensor, start: Tensor, alpha_bar: float, prediction_type: str) -> Tensor:

@@ -11,13 +11,15 @@ from genseg_mm.models.base import check_patches
 from genseg_mm.network_sizes import NATIVE, resize_to
 from genseg_mm.registry import MODELS
 
+TIMESTEP = 999  # the last of Stable Diffusion's
+
 
 @MODELS.register_module()
 class UNetColorer(BaseModule):
     """diffusers' conditional UNet as a one-step colorer on a fixed invertible latent.
 
     The graph is that of gen2seg's Stable Diffusion colorer (image latent alone as input, fixed last
-    timestep, a constant prompt, one step) with ``pixel_unshuffle`` / ``pixel_shuffle`` in place of
+    timestep, a constant prompt of one zero token, one step) with ``pixel_unshuffle`` / ``pixel_shuffle`` in place of
     the VAE: nothing is lost on the way and nothing has to be downloaded, so that it trains from
     scratch.
 
@@ -25,8 +27,6 @@ class UNetColorer(BaseModule):
         config: Keyword arguments of ``diffusers.UNet2DConditionModel``, less ``in_channels`` and
             ``out_channels``, which follow from the patch size.
         patch_size: Side of the patches that become latent channels; 1 works on pixels.
-        timestep: The fixed timestep (T - 1 of Stable Diffusion).
-        num_text_tokens: Length of the constant prompt, whose embedding is zero.
         gradient_checkpointing: Recompute activations in the backward pass instead of keeping them.
 
     Raises:
@@ -37,8 +37,6 @@ class UNetColorer(BaseModule):
         self,
         config: dict[str, Any],
         patch_size: int = 2,
-        timestep: int = 999,
-        num_text_tokens: int = 1,
         gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
@@ -55,9 +53,8 @@ class UNetColorer(BaseModule):
         if gradient_checkpointing:
             self.unet.enable_gradient_checkpointing()
         self.patch_size = patch_size
-        self.timestep = timestep
         text_dim = self.unet.config.cross_attention_dim
-        self.register_buffer('text', torch.zeros(1, num_text_tokens, text_dim), persistent=False)
+        self.register_buffer('text', torch.zeros(1, 1, text_dim), persistent=False)
 
     def init_weights(self) -> None:
         """Does nothing: diffusers has initialised the UNet."""
@@ -96,7 +93,7 @@ class UNetColorer(BaseModule):
         """
         check_patches(images, self.patch_size, type(self).__name__)
         latents = F.pixel_unshuffle(images, self.patch_size)  # (N, 3 p^2, H/p, W/p)
-        timesteps = torch.full((len(latents),), self.timestep, device=latents.device)
+        timesteps = torch.full((len(latents),), TIMESTEP, device=latents.device)
         text = self.text.to(latents.dtype).expand(len(latents), -1, -1)  # (N, L, D)
         output = self.unet(latents, timesteps, encoder_hidden_states=text).sample
         return F.pixel_shuffle(output, self.patch_size)  # (N, 3, H, W)

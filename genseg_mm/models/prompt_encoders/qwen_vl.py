@@ -50,8 +50,6 @@ class QwenVLPromptEncoder(FrozenPartsMixin, BaseModule):
         min_pixels: Smaller images are enlarged to this area. Default: the image processor's.
         max_pixels: Larger images are shrunk to this area, which bounds the image's tokens. Default: the processor's.
         trainable: Trains the model jointly. Default: frozen if pretrained, trained if built from scratch.
-        tokenizer_kwargs: Of the tokenizer's ``from_pretrained``, e.g. ``dict(subfolder='tokenizer')``.
-        image_processor_kwargs: Of the image processor's, e.g. ``dict(subfolder='processor')``.
 
     Raises:
         ValueError: If an argument is wrong, or model, tokenizer and image processor do not belong together.
@@ -70,8 +68,6 @@ class QwenVLPromptEncoder(FrozenPartsMixin, BaseModule):
         min_pixels: int | None = None,
         max_pixels: int | None = None,
         trainable: bool | None = None,
-        tokenizer_kwargs: dict | None = None,
-        image_processor_kwargs: dict | None = None,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -87,12 +83,10 @@ class QwenVLPromptEncoder(FrozenPartsMixin, BaseModule):
             self.encoder = self.encoder.model
         self.hidden_layer = self._drop_layers_after(hidden_layer)
         config = self.encoder.config
-        self.chat = QwenVLChat(processor, config, system_prompt, **(tokenizer_kwargs or {}))
+        self.chat = QwenVLChat(processor, config, system_prompt)
         self.images = None
         if looks_at_images:
-            self.images = QwenVLImages(
-                processor, config.vision_config, min_pixels, max_pixels, **(image_processor_kwargs or {})
-            )
+            self.images = QwenVLImages(processor, config.vision_config, min_pixels, max_pixels)
         else:
             self.encoder.visual.requires_grad_(False)
         self.trainable = not pretrained if trainable is None else trainable
@@ -272,7 +266,6 @@ class QwenVLChat:
         tokenizer: Folder / hub id of a tokenizer with a chat template.
         config: The model's config, whose special token ids are used.
         system_prompt: System message; None leaves it to the template.
-        **kwargs: Of the tokenizer's ``from_pretrained``, e.g. ``subfolder='tokenizer'``.
 
     Attributes:
         prefix: Ids before the user's message: system message and the user's header.
@@ -283,10 +276,10 @@ class QwenVLChat:
         ValueError: If there is no chat template, or the tokenizer is another model's.
     """
 
-    def __init__(self, tokenizer: str, config: object, system_prompt: str | None = None, **kwargs) -> None:
+    def __init__(self, tokenizer: str, config: object, system_prompt: str | None = None) -> None:
         from transformers import AutoTokenizer
 
-        self.tokenizer = AutoTokenizer.from_pretrained(tokenizer, **kwargs)
+        self.tokenizer = AutoTokenizer.from_pretrained(tokenizer)
         if self.tokenizer.chat_template is None:
             raise ValueError(
                 f'the tokenizer of {tokenizer!r} has no chat template: expected that of a Qwen-VL Instruct model'
@@ -349,7 +342,6 @@ class QwenVLImages:
         vision_config: The model's, to check that both belong together.
         min_pixels: Smaller images are enlarged to this area. Default: the processor's.
         max_pixels: Larger images are shrunk to this area. Default: the processor's.
-        **kwargs: Of the processor's ``from_pretrained``, e.g. ``subfolder='processor'``.
 
     Raises:
         ValueError: If patches or bounds do not fit.
@@ -361,11 +353,10 @@ class QwenVLImages:
         vision_config: object,
         min_pixels: int | None = None,
         max_pixels: int | None = None,
-        **kwargs,
     ) -> None:
         from transformers import Qwen2VLImageProcessorPil
 
-        loaded = Qwen2VLImageProcessorPil.from_pretrained(processor, **kwargs)
+        loaded = Qwen2VLImageProcessorPil.from_pretrained(processor)
         own = (loaded.patch_size, loaded.merge_size, loaded.temporal_patch_size)
         model = (vision_config.patch_size, vision_config.spatial_merge_size, vision_config.temporal_patch_size)
         if own != model:
