@@ -1,16 +1,13 @@
 """Reading of training logs by hand-written ones: resumed runs, times, tables, curves."""
 
 import json
-import runpy
-import sys
+from functools import partial
 from pathlib import Path
 
 import analyze_logs
 import numpy as np
 import pytest
 from PIL import Image
-
-ROOT = Path(__file__).parents[2]
 
 
 def train(step, loss, time=0.5, **more):
@@ -109,18 +106,13 @@ def test_table_of_last_and_best_values(resumed, tmp_path):
     assert rows[3] == '| other | 20 | 10 | 10 (20) |'
 
 
-def run(monkeypatch, capsys, *arguments):
-    monkeypatch.setattr(sys, 'argv', ['analyze_logs.py', *map(str, arguments)])
-    code = 0
-    try:
-        runpy.run_path(str(ROOT / 'tools/analysis_tools/analyze_logs.py'), run_name='__main__')
-    except SystemExit as end:
-        code = end.code or 0
-    return code, *capsys.readouterr()
+@pytest.fixture
+def run(run_tool):
+    return partial(run_tool, 'analysis_tools/analyze_logs.py')
 
 
-def test_curves_go_to_the_work_dir(resumed, monkeypatch, capsys):
-    code, text, errors = run(monkeypatch, capsys, 'plot_curve', resumed, '--keys', 'loss', 'oIoU', '--smooth', '0.5')
+def test_curves_go_to_the_work_dir(resumed, run):
+    code, text, errors = run('plot_curve', resumed, '--keys', 'loss', 'oIoU', '--smooth', '0.5')
     assert (code, text) == (0, f'written: {resumed / "curves.png"}\n')
     assert 'note: mine: 20260102_000000.json goes on from iteration 30' in errors
     picture = np.asarray(Image.open(resumed / 'curves.png').convert('RGB')).astype(int)
@@ -130,17 +122,17 @@ def test_curves_go_to_the_work_dir(resumed, monkeypatch, capsys):
     assert orange[480:].sum() > 100 > orange[:480].sum()
 
 
-def test_wrong_input_is_told(resumed, tmp_path, monkeypatch, capsys):
-    code, _, errors = run(monkeypatch, capsys, 'plot_curve', resumed, '--keys', 'los')
+def test_wrong_input_is_told(resumed, tmp_path, run):
+    code, _, errors = run('plot_curve', resumed, '--keys', 'los')
     assert code == 2
     assert "mine has no 'los' (did you mean 'loss'?), but loss, time, data_time, oIoU" in errors
-    code, _, errors = run(monkeypatch, capsys, 'table', resumed, '--keys', 'mIoU')
+    code, _, errors = run('table', resumed, '--keys', 'mIoU')
     assert code == 2 and "mine has no 'mIoU'" in errors
-    code, _, errors = run(monkeypatch, capsys, 'cal_train_time', tmp_path / 'none')
+    code, _, errors = run('cal_train_time', tmp_path / 'none')
     assert code == 2 and 'expected a log of MMEngine' in errors
     (tmp_path / 'bad.json').write_text('[1]\n{"a": 2}\n')
-    code, _, errors = run(monkeypatch, capsys, 'cal_train_time', tmp_path / 'bad.json')
+    code, _, errors = run('cal_train_time', tmp_path / 'bad.json')
     assert code == 2 and 'expected lines of MMEngine such as' in errors
     legend = ('--keys', 'loss', 'oIoU', '--legend', 'one')
-    code, _, errors = run(monkeypatch, capsys, 'plot_curve', resumed, *legend)
+    code, _, errors = run('plot_curve', resumed, *legend)
     assert code == 2 and '--legend must have one name per log and key, 2, but got 1' in errors

@@ -1,9 +1,5 @@
 """browse_dataset.py and verify_dataset.py on suites; boundaries, boxes and a metric's annotations drawn."""
 
-import runpy
-import sys
-from pathlib import Path
-
 import browse_dataset
 import numpy as np
 import pytest
@@ -13,8 +9,6 @@ from PIL import Image
 from genseg_mm.benchmarking.suite import is_suite, read_dataset_config
 from genseg_mm.launch.dataset_parts import dataset_parts
 
-ROOT = Path(__file__).parents[2]
-BROWSE = ROOT / 'tools/analysis_tools/browse_dataset.py'
 SHAPES = """
 _points = dict(type='genseg_mm.ShapesDataset', num_scenes=2, image_size=(32, 48), task='instance', split='test',
                test_mode=True, pipeline=[dict(type='model_resize'), dict(type='genseg_mm.PackGenSegInputs')])
@@ -34,16 +28,6 @@ def suite(tmp_path):
         'benchmarks = dict(renamed=_base_.own, two=_base_.two)\n'
     )
     return path
-
-
-def run(monkeypatch, capsys, tool, *arguments):
-    monkeypatch.setattr(sys, 'argv', [str(tool), *map(str, arguments)])
-    code = 0
-    try:
-        runpy.run_path(str(tool), run_name='__main__')
-    except SystemExit as end:
-        code = end.code or 0
-    return code, *capsys.readouterr()
 
 
 def test_a_suite_gives_the_datasets_of_its_benchmarks_alone(suite, tmp_path):
@@ -69,14 +53,14 @@ def test_options_reach_a_suite_and_missing_data_are_told(suite):
         read_dataset_config(str(suite), options)
 
 
-def test_the_tools_take_a_suite(suite, tmp_path, monkeypatch, capsys):
+def test_the_tools_take_a_suite(suite, tmp_path, run_tool):
     options = ('--benchmark', 'renamed', '--out-dir', tmp_path / 'out', '--panel-size', 48)
-    code, text, _ = run(monkeypatch, capsys, BROWSE, suite, *options)
+    code, text, _ = run_tool('analysis_tools/browse_dataset.py', suite, *options)
     assert (code, text) == (0, f'renamed: 1 pictures: {tmp_path}/out/renamed_0001.png\n')
     # Two rows of 32 pixels; three panels of 48 and the gaps of 4 around them.
     with Image.open(tmp_path / 'out/renamed_0001.png') as picture:
         assert picture.width == 3 * 48 + 4 * 4
-    code, _, errors = run(monkeypatch, capsys, BROWSE, suite, '--benchmark', 'none')
+    code, _, errors = run_tool('analysis_tools/browse_dataset.py', suite, '--benchmark', 'none')
     assert code == 2 and "has no benchmark 'none', but renamed, two" in errors
 
 

@@ -1,9 +1,8 @@
 """Costs of models: hand-worked operations and parameters, shapes against real passes, the tool."""
 
 import json
-import runpy
 import statistics
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -199,21 +198,16 @@ def test_size_of_the_input():
         input_size({})
 
 
-def run(monkeypatch, capsys, *arguments):
-    monkeypatch.setattr(sys, 'argv', ['get_flops.py', *map(str, arguments)])
-    code = 0
-    try:
-        runpy.run_path(str(ROOT / 'tools/analysis_tools/get_flops.py'), run_name='__main__')
-    except SystemExit as end:
-        code = end.code or 0
-    return code, *capsys.readouterr()
+@pytest.fixture
+def run(run_tool):
+    return partial(run_tool, 'analysis_tools/get_flops.py')
 
 
-def test_the_tool_on_a_tiny_config(tmp_path, monkeypatch, capsys):
+def test_the_tool_on_a_tiny_config(tmp_path, run):
     out = tmp_path / 'cost.json'
     config = CONFIGS / 'gen2seg/gen2seg_unet_shapes_tiny.py'
     options = ('--latency', '--repeats', 3, '--warmup', 1, '--json', out)
-    code, text, _ = run(monkeypatch, capsys, config, *options)
+    code, text, _ = run(config, *options)
     assert code == 0
     found = json.loads(out.read_text())
     assert found['shape'] == [64, 64]
@@ -229,16 +223,16 @@ def test_the_tool_on_a_tiny_config(tmp_path, monkeypatch, capsys):
     assert 'cpu, float32, ' in text and 'not compiled' in text
 
 
-def test_the_tool_tells_what_is_missing(monkeypatch, capsys):
+def test_the_tool_tells_what_is_missing(run):
     config = CONFIGS / 'genmask/refcoco.py'
-    code, _, errors = run(monkeypatch, capsys, config)
+    code, _, errors = run(config)
     assert code == 2
     assert 'needs Wan-AI/Wan2.1-T2V-1.3B-Diffusers/vae; model.prompt_encoder.encoder' in errors
     assert 'or count without weights: --meta' in errors
-    code, _, errors = run(monkeypatch, capsys, config, '--shape', 8, 8, 8)
+    code, _, errors = run(config, '--shape', 8, 8, 8)
     assert code == 2 and '--shape takes height and width, but got [8, 8, 8]' in errors
     base = CONFIGS / '_base_/schedules/adamw_cosine_tiny.py'
-    code, _, errors = run(monkeypatch, capsys, base)
+    code, _, errors = run(base)
     assert code == 2 and 'adamw_cosine_tiny.py has no model' in errors
 
 

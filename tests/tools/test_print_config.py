@@ -1,14 +1,9 @@
 """tools/analysis_tools/print_config.py, run as a user runs it."""
 
-import runpy
-import sys
-from pathlib import Path
+from functools import partial
 
 import pytest
 from mmengine.config import Config
-
-ROOT = Path(__file__).parents[2]
-TOOL = ROOT / 'tools/analysis_tools/print_config.py'
 
 
 @pytest.fixture
@@ -22,20 +17,14 @@ def config(tmp_path):
     return path
 
 
-def run(monkeypatch, capsys, *arguments):
-    """Exit code, output and errors."""
-    monkeypatch.setattr(sys, 'argv', [str(TOOL), *map(str, arguments)])
-    code = 0
-    try:
-        runpy.run_path(str(TOOL), run_name='__main__')
-    except SystemExit as end:
-        code = end.code or 0
-    return code, *capsys.readouterr()
+@pytest.fixture
+def run(run_tool):
+    return partial(run_tool, 'analysis_tools/print_config.py')
 
 
-def test_the_whole_config_with_bases_and_options_is_printed_and_saved(config, tmp_path, monkeypatch, capsys):
+def test_the_whole_config_with_bases_and_options_is_printed_and_saved(config, tmp_path, run):
     out = tmp_path / 'new' / 'whole.py'
-    code, text, _ = run(monkeypatch, capsys, config, '--cfg-options', 'model.width=7', '--save-path', out)
+    code, text, _ = run(config, '--cfg-options', 'model.width=7', '--save-path', out)
     assert code == 0
     assert Config.fromstring(text, '.py').to_dict() == Config.fromfile(out).to_dict()
     saved = Config.fromfile(out)
@@ -44,14 +33,14 @@ def test_the_whole_config_with_bases_and_options_is_printed_and_saved(config, tm
     assert '_base_' not in text
 
 
-def test_parts_by_their_path(config, monkeypatch, capsys):
-    assert run(monkeypatch, capsys, config, '--get', 'model.width')[:2] == (0, '5\n')
-    _, text, _ = run(monkeypatch, capsys, config, '--get', 'test_dataloader.dataset.pipeline.1')
+def test_parts_by_their_path(config, run):
+    assert run(config, '--get', 'model.width')[:2] == (0, '5\n')
+    _, text, _ = run(config, '--get', 'test_dataloader.dataset.pipeline.1')
     assert Config.fromstring(text, '.py').to_dict() == dict(type='Resize', scale=(64, 48))
-    assert run(monkeypatch, capsys, config, '--get', 'lrs')[1].split() == [
+    assert run(config, '--get', 'lrs')[1].split() == [
         'lrs', '=', '[', '0.1,', '0.2,', ']',
     ]  # fmt: skip
-    _, text, _ = run(monkeypatch, capsys, config, '--get', 'test_dataloader.dataset.pipeline.1.scale.0')
+    _, text, _ = run(config, '--get', 'test_dataloader.dataset.pipeline.1.scale.0')
     assert text == '64\n'
 
 
@@ -66,16 +55,16 @@ def test_parts_by_their_path(config, monkeypatch, capsys):
         (['--get', 'lrs', '--save-path', 'x.py'], '--save-path takes a dict, but --get lrs is'),
     ],
 )
-def test_wrong_keys_are_told(config, monkeypatch, capsys, arguments, message):
-    code, text, errors = run(monkeypatch, capsys, config, *arguments)
+def test_wrong_keys_are_told(config, arguments, message, run):
+    code, text, errors = run(config, *arguments)
     assert (code, text) == (2, '')
     assert message in errors
 
 
-def test_no_such_file(tmp_path, monkeypatch, capsys):
-    code, _, errors = run(monkeypatch, capsys, tmp_path / 'none.py')
+def test_no_such_file(tmp_path, run):
+    code, _, errors = run(tmp_path / 'none.py')
     assert code == 2
     assert 'none.py does not exist' in errors
-    code, _, errors = run(monkeypatch, capsys, tmp_path / 'none.py', '--save-path', 'x.txt')
+    code, _, errors = run(tmp_path / 'none.py', '--save-path', 'x.txt')
     assert code == 2
     assert '--save-path must end in one of .py, .json, .yml, .yaml: x.txt' in errors

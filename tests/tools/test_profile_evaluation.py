@@ -1,11 +1,9 @@
 """Profiles of evaluations: hand-worked medians and shares, a counted run, the tool on tiny data."""
 
 import json
-import runpy
-import sys
+from functools import partial
 from pathlib import Path
 
-import profile_evaluation
 import pytest
 import torch
 from costs import PhaseMeter, watched
@@ -122,21 +120,16 @@ def _collated(ticks, items):
     return {key: [item[key] for item in items] for key in items[0]}
 
 
-def run(monkeypatch, capsys, *arguments):
-    monkeypatch.setattr(sys, 'argv', ['profile_evaluation.py', *map(str, arguments)])
-    code = 0
-    try:
-        runpy.run_path(profile_evaluation.__file__, run_name='__main__')
-    except SystemExit as end:
-        code = end.code or 0
-    return code, *capsys.readouterr()
+@pytest.fixture
+def run(run_tool):
+    return partial(run_tool, 'analysis_tools/profile_evaluation.py')
 
 
-def test_the_tool_on_a_tiny_config(tmp_path, monkeypatch, capsys):
+def test_the_tool_on_a_tiny_config(tmp_path, run):
     out = tmp_path / 'profile.json'
     config = CONFIGS / 'genmask/genmask_sana_shapes_tiny.py'
     code, text, _ = run(
-        monkeypatch, capsys, config, '--num-items', 4, '--warmup', 1, '--json', out,
+        config, '--num-items', 4, '--warmup', 1, '--json', out,
         '--cfg-options', 'test_dataloader.dataset.num_scenes=3',
     )  # fmt: skip
     assert code == 0
@@ -156,7 +149,7 @@ def test_the_tool_on_a_tiny_config(tmp_path, monkeypatch, capsys):
     assert f'outside of the model: {found["outside_model"]:.1%}' in text
 
 
-def test_a_benchmark_of_a_suite(tmp_path, monkeypatch, capsys):
+def test_a_benchmark_of_a_suite(tmp_path, run):
     suite, out = tmp_path / 'suite.py', tmp_path / 'profile.json'
     suite.write_text(
         "dataset = dict(type='genseg_mm.ShapesDataset', num_scenes=2, image_size=(32, 48), task='instance',\n"
@@ -169,7 +162,7 @@ def test_a_benchmark_of_a_suite(tmp_path, monkeypatch, capsys):
     )
     config = CONFIGS / 'benchmarks/control_position.py'
     code, text, _ = run(
-        monkeypatch, capsys, config, '--suite', suite, '--benchmark', 'own', '--json', out,
+        config, '--suite', suite, '--benchmark', 'own', '--json', out,
         '--suite-options', 'benchmarks.own.dataset.num_scenes=3',
     )  # fmt: skip
     assert code == 0
@@ -179,17 +172,17 @@ def test_a_benchmark_of_a_suite(tmp_path, monkeypatch, capsys):
     assert f'{config} on own: 3 of 3 items, pictures of 32 x 48' in text
 
 
-def test_wrong_input_is_told(tmp_path, monkeypatch, capsys):
+def test_wrong_input_is_told(tmp_path, run):
     config = CONFIGS / 'genmask/genmask_sana_shapes_tiny.py'
-    code, _, errors = run(monkeypatch, capsys, config, '--image-size', 32, 32)
+    code, _, errors = run(config, '--image-size', 32, 32)
     assert code == 2 and 'no Resize with a scale in the test pipeline' in errors
-    code, _, errors = run(monkeypatch, capsys, config, '--benchmark', 'dram')
+    code, _, errors = run(config, '--benchmark', 'dram')
     assert code == 2 and '--suite and --benchmark go together' in errors
     suite = tmp_path / 'suite.py'
     suite.write_text('suite = dict(name="mine")\nbenchmarks = dict()\n')
-    code, _, errors = run(monkeypatch, capsys, config, '--suite', suite, '--benchmark', 'dran')
+    code, _, errors = run(config, '--suite', suite, '--benchmark', 'dran')
     assert code == 2 and "suite.py has no benchmark 'dran', but none" in errors
     base = tmp_path / 'base.py'
     base.write_text('model = dict(type="genseg_mm.Gen2Seg")\n')
-    code, _, errors = run(monkeypatch, capsys, base)
+    code, _, errors = run(base)
     assert code == 2 and 'base.py has no test_dataloader, which an evaluation needs' in errors

@@ -1,8 +1,6 @@
 """Published weights: the model's tensors alone, read back by the loaders of checkpoints."""
 
-import runpy
-import sys
-from pathlib import Path
+from functools import partial
 
 import pytest
 import torch
@@ -10,22 +8,10 @@ from safetensors import safe_open
 
 from genseg_mm.checkpoint import load_weights_only
 
-TOOL = Path(__file__).parents[2] / 'tools/model_converters/publish_model.py'
-
 
 @pytest.fixture
-def publish(monkeypatch, capsys):
-    """Runs the tool in this process; returns its exit code and what it wrote to stderr."""
-
-    def run(*arguments: object) -> tuple[int, str]:
-        monkeypatch.setattr(sys, 'argv', [str(TOOL), *map(str, arguments)])
-        try:
-            runpy.run_path(str(TOOL), run_name='__main__')
-        except SystemExit as end:
-            return end.code or 0, capsys.readouterr().err
-        return 0, capsys.readouterr().err
-
-    return run
+def publish(run_tool):
+    return partial(run_tool, 'model_converters/publish_model.py')
 
 
 @pytest.fixture
@@ -58,15 +44,15 @@ def test_wrong_input_is_refused_in_one_line(publish, checkpoint, tmp_path):
         ((checkpoint, tmp_path / 'out.pth'), 'must end in .safetensors'),
         ((tmp_path / 'no.pth', tmp_path / 'b.safetensors'), 'does not exist'),
     ):
-        code, error = publish(*arguments)
+        code, _, error = publish(*arguments)
         assert code != 0 and message in error.splitlines()[0]
     assert out.read_bytes() == b'mine'
     alone, worse = tmp_path / 'alone.pth', tmp_path / 'worse.pth'
     torch.save(dict(weight=torch.ones(2)), alone)
     torch.save(dict(state_dict=dict(weight='text')), worse)
-    assert 'alone.pth must be a checkpoint of a training' in publish(alone, out, '--force')[1]
-    assert 'worse.pth holds no weights' in publish(worse, out, '--force')[1]
+    assert 'alone.pth must be a checkpoint of a training' in publish(alone, out, '--force')[2]
+    assert 'worse.pth holds no weights' in publish(worse, out, '--force')[2]
     assert out.read_bytes() == b'mine'
     big = tmp_path / 'big.pth'
     torch.save(dict(state_dict=dict(weight=torch.tensor([1e6]))), big)
-    assert 'does not fit into float16' in publish(big, out, '--half', '--force')[1]
+    assert 'does not fit into float16' in publish(big, out, '--half', '--force')[2]

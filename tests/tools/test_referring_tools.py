@@ -81,18 +81,9 @@ def config(made, tmp_path) -> Path:
     return path
 
 
-def run(monkeypatch, tool: str, *arguments) -> int:
-    monkeypatch.setattr(sys, 'argv', [tool, *map(str, arguments)])
-    try:
-        runpy.run_path(str(TOOLS / tool), run_name='__main__')
-    except SystemExit as end:
-        return end.code or 0
-    return 0
-
-
-def test_verify(config, tmp_path, monkeypatch):
+def test_verify(config, tmp_path, run_tool):
     out = tmp_path / 'report.json'
-    assert run(monkeypatch, 'dataset_tools/verify_dataset.py', config, '--json', out) == 0
+    assert run_tool('dataset_tools/verify_dataset.py', config, '--json', out)[0] == 0
     reports = {own['dataset']: own for own in json.loads(out.read_text())['datasets']}
     assert [own['items'] for own in reports.values()] == [5, 6, 9, 6, 3, 6, 2]
     assert [own['no_instance'] for own in reports.values()] == [0, 0, 0, 1, 0, 2, 1]
@@ -113,7 +104,7 @@ def test_verify(config, tmp_path, monkeypatch):
     assert notes[6] == ['777 pictures fewer than the 779 of the complete dataset']
 
 
-def test_verify_says_what_captions_are_left_out(tmp_path, monkeypatch, capsys):
+def test_verify_says_what_captions_are_left_out(tmp_path, run_tool):
     maker = runpy.run_path(str(TOOLS / 'dataset_tools' / 'make_tiny_captions.py'))
     root = maker['make_tiny_captions'](tmp_path / 'data') / 'coco'
     path = root / 'annotations' / 'captions_val2017.json'
@@ -125,25 +116,25 @@ def test_verify_says_what_captions_are_left_out(tmp_path, monkeypatch, capsys):
         f"val_dataloader = dict(dataset=dict(type='genseg_mm.CocoCaptionsDataset', data_root='{root}', test_mode=True,"
         " ann_file='annotations/captions_val2017.json', data_prefix=dict(img_path='val2017')))"
     )
-    assert run(monkeypatch, 'dataset_tools/verify_dataset.py', config) == 0
-    printed = capsys.readouterr().out
+    code, printed, _ = run_tool('dataset_tools/verify_dataset.py', config)
+    assert code == 0
     assert 'val: 1 left out: empty texts' in printed
     assert 'val: 1 left out: pictures without a caption' in printed
 
 
-def test_verify_names_bad_files(config, tmp_path, monkeypatch, capsys):
+def test_verify_names_bad_files(config, tmp_path, run_tool):
     picture = tmp_path / 'data' / 'ReasonSeg' / 'test' / '3001.jpg'
     picture.write_bytes(picture.read_bytes()[:300])
     tool = 'dataset_tools/verify_dataset.py'
-    assert run(monkeypatch, tool, config, '--split', 'test') == 1
-    assert f'test: unreadable: {picture}: image {picture} is cut short' in capsys.readouterr().out
+    code, printed, _ = run_tool(tool, config, '--split', 'test')
+    assert code == 1 and f'test: unreadable: {picture}: image {picture} is cut short' in printed
 
 
 @pytest.mark.parametrize('stage', ['pipeline', 'raw'])
-def test_browse_draws_all(config, tmp_path, monkeypatch, stage):
+def test_browse_draws_all(config, tmp_path, stage, run_tool):
     out = tmp_path / stage
     tool = 'analysis_tools/browse_dataset.py'
-    assert run(monkeypatch, tool, config, '--out-dir', out, '--stage', stage, '--panel-size', 96) == 0
+    assert run_tool(tool, config, '--out-dir', out, '--stage', stage, '--panel-size', 96)[0] == 0
     sizes = {path.stem: Image.open(path).size for path in out.glob('*.png')}
     train = [f'train_{part}_0001' for part in range(1, 6)] + ['train_3_0002']  # 8 items a page
     assert sorted(sizes) == ['test_0001', *sorted(train), 'val_0001']
