@@ -148,6 +148,7 @@ def test_a_folder_below_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
         (dict(points=[[30, 5]]), r'width 30 and height 20, but got \(30.0, 5.0\) in prompt 0'),
         (dict(points=[[5, 5], [5, -0.6]]), r'but got \(5.0, -0.6\) in prompt 1'),
         (dict(points=[5, 6]), r'but got \(2,\); a single point is \[\[x, y\]\]'),
+        (dict(points=[5, 6], point_labels=[1, 1]), r'but got \(2,\); a single point is \[\[x, y\]\]'),
         (dict(points=[[1, 2, 3]]), r'points: expected \(K, 2\) or \(K, P, 2\) .* as \(x, y\), but got'),
         (dict(points=[[[1, 2]], [[1, 2], [30, 4]]]), r'but got \(30.0, 4.0\) in prompt 1'),
         (dict(points=[[1, 2], [1, 2, 3]]), r'expected \(P, 2\) in each prompt, .* but got \(2,\)'),
@@ -162,7 +163,7 @@ def test_a_folder_below_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
         (dict(points=POINTS, point_labels=[1]), r'expected \(2, 1\), one per point, but got \(1, 1\)'),
         (
             dict(points=POINTS, point_labels=[1, 2]),
-            r'expected 1 \(positive\), 0 \(negative\) or -1 .* but got \[1, 2\]',
+            r'expected 1 \(positive\), 0 \(negative\) or -1 .* but got \[1.0, 2.0\]',
         ),
         (dict(points=POINTS, point_labels=[1, 0]), 'the image: .*prompt 1'),
         (dict(boxes=[1, 2, 3, 4]), r'but got \(4,\); a single box is'),

@@ -126,11 +126,11 @@ def _read(name: str, points: Any, point_labels: Any, boxes: Any, texts: Any) -> 
             points = points[:, None]
     if point_labels is not None:
         point_labels = _numbers(point_labels, f'{name}: point_labels', '(K, P)')
-        is_flat = point_labels.size == 0 or point_labels.ndim == 1 and points is not None and points.shape[1] == 1
-        if is_flat and points is not None and points.ndim == 3:
-            point_labels = point_labels.reshape(-1, points.shape[1])
-        whole = point_labels.astype(np.int64)
-        point_labels = whole if (whole == point_labels).all() else point_labels
+        num_points = points.shape[1] if points is not None and points.ndim == 3 else None
+        if num_points is not None and point_labels.size == 0 or num_points == point_labels.ndim == 1:
+            point_labels = point_labels.reshape(-1, num_points)
+        if np.isin(point_labels, (-1, 0, 1)).all():
+            point_labels = point_labels.astype(np.int64)
     if boxes is not None:
         boxes = _numbers(boxes, f'{name}: boxes', '(K, 4), as (x0, y0, x1, y1)')
         boxes = boxes.reshape(0, 4) if boxes.size == 0 else boxes
