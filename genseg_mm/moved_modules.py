@@ -136,7 +136,7 @@ MOVED = {
     'genseg_mm.benchmarking.effective_config': 'genseg_mm.benchmarking.jobs',
     'genseg_mm.benchmarking.model_list': 'genseg_mm.benchmarking.suite',
     'genseg_mm.benchmarking.predict_items': 'genseg_mm.benchmarking.examples',
-    'genseg_mm.benchmarking.progress': 'genseg_mm.benchmarking.command_line',
+    'genseg_mm.benchmarking.progress': 'genseg_mm.benchmarking.run_suite',
     'genseg_mm.benchmarking.runner': 'genseg_mm.benchmarking.loop',
     'genseg_mm.leaderboard.page': 'genseg_mm.leaderboard.html_page',
     'genseg_mm.leaderboard.record_schema': 'genseg_mm.leaderboard.record',
@@ -161,6 +161,7 @@ MOVED = {
     'genseg_mm.launch.evaluator_checks': 'genseg_mm.launch.runner',
     'genseg_mm.launch.seeded_dataloader': 'genseg_mm.launch.runner',
     'genseg_mm.launch.latent_data': 'genseg_mm.launch.dataset_parts',
+    'genseg_mm.benchmarking.command_line': 'genseg_mm.benchmarking.run_suite',
 }
 
 

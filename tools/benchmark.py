@@ -56,20 +56,20 @@ def main() -> None:
     args = parse_args()
     suite = read_suite(args.suite, args.cfg_options)
     # Imports the models: not before the suite is known to be right.
-    from genseg_mm.benchmarking import command_line
+    from genseg_mm.benchmarking import run_suite
     from genseg_mm.launch import processes
 
     try:
-        command_line.refuse_wrong_words(suite, args)
-        command_line.connect(args.launcher)
-        processes.on_main_process(lambda: command_line.lock_out(suite, args))
+        run_suite.refuse_wrong_words(suite, args)
+        run_suite.connect(args.launcher)
+        processes.on_main_process(lambda: run_suite.lock_out(suite, args))
         processes.on_main_process(lambda: make_data(suite, args.only))
-        code = command_line.run(suite, args)
+        code = run_suite.run(suite, args)
     except KeyboardInterrupt:
         print('stopped; the same command continues with what is not finished', flush=True)
         code = 130
     if code:
-        command_line.leave(code)
+        run_suite.leave(code)
 
 
 if __name__ == '__main__':

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from mmengine.config import Config
 
-from genseg_mm.benchmarking import command_line
+from genseg_mm.benchmarking import run_suite
 from genseg_mm.benchmarking.suite import folders_read, make_data, read_suite
 from genseg_mm.evaluation.sample_results import SampleResults
 
@@ -51,7 +51,7 @@ def run(suite_file: str, out: Path, *models: str, **changes: object) -> int:
         models=list(models), out=str(out), only=None, tasks=None, check=None, fast=False, threads=1,
         seed=0, list=False, rerun=False, no_examples=False, launcher='none',
     )  # fmt: skip
-    return command_line.run(read_suite(suite_file), argparse.Namespace(**{**args, **changes}))
+    return run_suite.run(read_suite(suite_file), argparse.Namespace(**{**args, **changes}))
 
 
 def result(out: Path, model: str = 'rgb', benchmark: str = 'points') -> dict:
@@ -223,7 +223,7 @@ def test_wrong_words_are_told_first(tmp_path, monkeypatch, changes, error, messa
     suite.write_text(suite.read_text().replace(*changes.get('text', ('', ''))))
     args = argparse.Namespace(**{**dict(models=[], only=None, tasks=None, out='out', list=False), **changes})
     with pytest.raises(error, match=message):
-        command_line.refuse_wrong_words(read_suite(str(suite)), args)
+        run_suite.refuse_wrong_words(read_suite(str(suite)), args)
 
 
 def test_other_code_is_said_and_measured_again_for_a_check(tmp_path, capsys):

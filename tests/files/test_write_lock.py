@@ -13,7 +13,7 @@ import pytest
 from mmengine.config import Config
 from toy_parts import CONFIG
 
-from genseg_mm.benchmarking import command_line
+from genseg_mm.benchmarking import run_suite
 from genseg_mm.benchmarking.suite import Suite
 from genseg_mm.datasets.encoding_cache import EncodingCacheWriter
 from genseg_mm.files.write_lock import WriteLock
@@ -126,7 +126,7 @@ def encode(folder: Path) -> None:
 
 def measure(folder: Path) -> None:
     words = type('Words', (), dict(list=False, out=str(folder)))
-    command_line.lock_out(Suite.__new__(Suite), words)
+    run_suite.lock_out(Suite.__new__(Suite), words)
 
 
 @pytest.mark.parametrize('use', [train, encode, measure], ids=lambda use: use.__name__)
@@ -148,7 +148,7 @@ def test_all_tools_that_write_for_long_take_the_lock():
     parts = dict(
         train='genseg_mm/launch/runner.py',
         test='genseg_mm/launch/runner.py',
-        benchmark='genseg_mm/benchmarking/command_line.py',
+        benchmark='genseg_mm/benchmarking/run_suite.py',
         cache_encodings='genseg_mm/datasets/encoding_cache.py',
         write_descriptions='tools/dataset_tools/write_descriptions.py',
         quickstart='tools/quickstart.py',
