@@ -1,5 +1,7 @@
 """How tests run a tool: by its command line, in this process."""
 
+import json
+import os
 import runpy
 import sys
 from collections.abc import Callable
@@ -23,5 +25,17 @@ def run_tool(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> 
         except SystemExit as end:
             code = end.code or 0
         return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def verify(run_tool: Callable) -> Callable[..., tuple[int, dict[str, dict], str]]:
+    """Runs verify_dataset on a config; exit code, the reports by name of dataset, and output."""
+
+    def run(config: object, *arguments: object) -> tuple[int, dict[str, dict], str]:
+        out = Path(os.environ['GENSEG_DATA']) / 'report.json'
+        code, text, _ = run_tool('dataset_tools/verify_dataset.py', config, '--json', out, *arguments)
+        return code, {own['dataset']: own for own in json.loads(out.read_text())['datasets']}, text
 
     return run

@@ -1,7 +1,6 @@
 """Tools that verify, draw and make datasets, run as a user runs them."""
 
 import json
-import os
 import runpy
 import shutil
 import subprocess
@@ -61,34 +60,22 @@ def clevrtex(tmp_path):
     return path
 
 
-def run(monkeypatch, tool, *arguments):
-    """Runs a tool in this process; returns its exit code."""
-    path = TOOLS / tool
-    monkeypatch.setattr(sys, 'argv', [str(path), *map(str, arguments)])
-    try:
-        runpy.run_path(str(path), run_name='__main__')
-    except SystemExit as end:
-        return end.code or 0
-    return 0
+@pytest.fixture
+def browse(run_tool):
+    """Runs browse_dataset; exit code, the pictures by the names of their files, output and errors together."""
 
+    def run(config, out, *arguments):
+        code, *said = run_tool('analysis_tools/browse_dataset.py', config, '--out-dir', out, *arguments)
+        return code, {path.stem: np.asarray(Image.open(path)) for path in Path(out).glob('*.png')}, ''.join(said)
 
-def verify(monkeypatch, config, *arguments):
-    """Exit code and, by name of dataset, the reports of verify_dataset."""
-    out = Path(os.environ['GENSEG_DATA']) / 'report.json'
-    code = run(monkeypatch, 'dataset_tools/verify_dataset.py', config, '--json', out, *arguments)
-    return code, {own['dataset']: own for own in json.loads(out.read_text())['datasets']}
-
-
-def browse(monkeypatch, config, out, *arguments):
-    code = run(monkeypatch, 'analysis_tools/browse_dataset.py', config, '--out-dir', out, *arguments)
-    return code, {path.stem: np.asarray(Image.open(path)) for path in Path(out).glob('*.png')}
+    return run
 
 
 # ---- verify
 
 
-def test_whole_datasets_are_counted(data, coco, clevrtex, monkeypatch, capsys):
-    code, reports = verify(monkeypatch, coco)
+def test_whole_datasets_are_counted(data, coco, clevrtex, verify):
+    code, reports, text = verify(coco)
     assert code == 0
     assert list(reports) == ['train', 'val', 'test']
     train = reports['train']
@@ -96,16 +83,15 @@ def test_whole_datasets_are_counted(data, coco, clevrtex, monkeypatch, capsys):
     assert train['expected'] == 118_287 and train['max_id'] == 3
     assert train['notes'] == ['2 left out: without an instance']
     assert reports['val']['notes'][1] == '3 annotations dropped: other class'
-    text = capsys.readouterr().out
     assert 'train    4      118287    0        0           0            1 / 2.5 / 3' in text
     assert text.endswith('all files read\n')
-    code, reports = verify(monkeypatch, clevrtex)
+    code, reports, text = verify(clevrtex)
     assert code == 0
     assert [own['items'] for own in reports.values()] == [16, 2, 2]
     assert reports['val']['instances'] == [3, 4, 5]
 
 
-def test_it_goes_on_after_bad_files_and_names_them_all(data, monkeypatch, capsys):
+def test_it_goes_on_after_bad_files_and_names_them_all(data, verify):
     pictures = sorted((data / 'coco' / 'train2017').glob('*.jpg'))
     pictures[0].unlink()
     pictures[1].write_bytes(pictures[1].read_bytes()[:900])
@@ -114,7 +100,7 @@ def test_it_goes_on_after_bad_files_and_names_them_all(data, monkeypatch, capsys
     content = json.loads(path.read_text())
     content['annotations'][-1]['segmentation'] = dict(size=[160, 120], counts=[5])
     path.write_text(json.dumps(content))
-    code, reports = verify(monkeypatch, CONFIGS / 'coco_instance_sd.py', '--split', 'train', '--workers', '1')
+    code, reports, text = verify(CONFIGS / 'coco_instance_sd.py', '--split', 'train', '--workers', '1')
     report = reports['train']
     assert code == 1
     assert list(report['missing']) == [str(pictures[0])]
@@ -123,18 +109,17 @@ def test_it_goes_on_after_bad_files_and_names_them_all(data, monkeypatch, capsys
     assert '160x120 as annotated, but got 5x7' in report['unreadable'][str(pictures[2])]
     # The config asks for invalid='skip': counted, and the picture has no instance left.
     assert (report['invalid'], report['no_instance'], report['instances']) == (1, 1, [0, 0, 0])
-    text = capsys.readouterr().out
     assert f'train: missing: {pictures[0]}' in text and text.endswith('not in order: train\n')
 
 
-def test_missing_pairs_and_wrong_maps_of_an_instance_map_dataset(data, clevrtex, monkeypatch):
+def test_missing_pairs_and_wrong_maps_of_an_instance_map_dataset(data, clevrtex, verify):
     flat = sorted((data / 'clevrtex').rglob('*_flat.png'))
     flat[0].unlink()
     Image.new('P', (8, 6)).save(flat[2])
     ids = np.full((240, 320), 300, np.uint16)
     Image.fromarray(ids).save(flat[3])
     (data / 'clevrtex' / 'clevrtex_full' / '1' / 'CLEVRTEX_full_000007.png').write_bytes(b'no')
-    code, reports = verify(monkeypatch, clevrtex, '--first', '0')
+    code, reports, _ = verify(clevrtex, '--first', '0')
     assert code == 1
     assert [(own['items'], len(own['missing']), len(own['unreadable'])) for own in reports.values()] == [
         (16, 0, 1), (2, 0, 1), (1, 1, 0),
@@ -147,11 +132,11 @@ def test_missing_pairs_and_wrong_maps_of_an_instance_map_dataset(data, clevrtex,
     assert 'cannot be decoded (2 bytes' in message
     with Image.open(flat[2]) as image:
         image.convert('RGB').save(flat[3])
-    _, reports = verify(monkeypatch, clevrtex, '--split', 'val')
+    _, reports, _ = verify(clevrtex, '--split', 'val')
     assert 'but got mode RGB, colours' in list(reports['val']['unreadable'].values())[1]
 
 
-def test_referring_and_procedural_datasets_are_verified(data, monkeypatch):
+def test_referring_and_procedural_datasets_are_verified(data, verify):
     made = data.parent / 'captions'
     runpy.run_path(str(TOOLS / 'dataset_tools/make_tiny_captions.py'))['make_tiny_captions'](made)
     captions = 'annotations/captions_train2014.json'
@@ -159,12 +144,12 @@ def test_referring_and_procedural_datasets_are_verified(data, monkeypatch):
     for picture in (made / 'coco/train2014').iterdir():  # RefCOCO's own pictures stay
         if not (data / 'coco/train2014' / picture.name).exists():
             shutil.copy(picture, data / 'coco/train2014')
-    code, reports = verify(monkeypatch, ROOT / 'configs/genmask/refcoco.py')
+    code, reports, _ = verify(ROOT / 'configs/genmask/refcoco.py')
     assert code == 0
     assert reports['train 1/2']['items'] == 7 and reports['train 2/2']['items'] == 2
     assert reports['val']['items'] == 3 and reports['val']['expected'] == 10_834
     assert reports['val']['same'] == ['test'] and reports['val']['max_id'] is None
-    code, reports = verify(monkeypatch, ROOT / 'configs/gen2seg/gen2seg_unet_shapes_tiny.py', '--max-items', '5')
+    code, reports, _ = verify(ROOT / 'configs/gen2seg/gen2seg_unet_shapes_tiny.py', '--max-items', '5')
     assert code == 0 and list(reports)[:2] == ['train', 'val 1/3']
     assert reports['train']['items'] == 10_000
     assert 'only 5 of 10000 items read (--max-items)' in reports['train']['notes']
@@ -193,17 +178,17 @@ train_dataloader = dict(
 """
 
 
-def test_configs_of_mmdet_work(data, tmp_path, monkeypatch):
+def test_configs_of_mmdet_work(data, tmp_path, verify, browse):
     config = tmp_path / 'theirs.py'
     config.write_text(MMDET.replace('{root}', str(data / 'coco')))
     (data / 'coco' / 'train2017' / '000000000139.jpg').unlink()
-    code, reports = verify(monkeypatch, config)
+    code, reports, _ = verify(config)
     assert code == 1 and reports['train']['items'] == 6
     assert [Path(path).name for path in reports['train']['missing']] == ['000000000139.jpg']
     # The lantern is not among mmdet's classes, and it keeps crowds apart.
     assert reports['train']['instances'] == [0, 1, 2] and reports['train']['crowd'] == 2
     for stage, width in (('pipeline', 64), ('raw', 120)):
-        code, drawn = browse(monkeypatch, config, tmp_path / stage, '--indices', 2, '--stage', stage)
+        code, drawn, _ = browse(config, tmp_path / stage, '--indices', 2, '--stage', stage)
         assert code == 0 and list(drawn) == ['train_0001']
         assert drawn['train_0001'].shape[1] > 3 * width
 
@@ -218,25 +203,26 @@ def test_configs_of_mmdet_work(data, tmp_path, monkeypatch):
     ],
 )
 @pytest.mark.parametrize('tool', ['dataset_tools/verify_dataset.py', 'analysis_tools/browse_dataset.py'])
-def test_wrong_input_is_told_in_one_line(tool, arguments, message, monkeypatch, capsys):
+def test_wrong_input_is_told_in_one_line(tool, arguments, message, monkeypatch, run_tool):
     monkeypatch.chdir(ROOT)
-    assert run(monkeypatch, tool, *arguments) == 2
-    assert message in capsys.readouterr().err
+    code, _, errors = run_tool(tool, *arguments)
+    assert code == 2
+    assert message in errors
 
 
-def test_a_dataset_that_cannot_be_built_does_not_hide_the_others(data, coco, monkeypatch, capsys):
+def test_a_dataset_that_cannot_be_built_does_not_hide_the_others(data, coco, verify):
     (data / 'coco' / 'annotations' / 'instances_train2017.json').unlink()
-    code, reports = verify(monkeypatch, coco)
+    code, reports, text = verify(coco)
     assert code == 1 and reports['val']['items'] == 2
     assert 'instances_train2017.json' in reports['train']['failed']
-    assert 'train: cannot be built: ' in capsys.readouterr().out
+    assert 'train: cannot be built: ' in text
 
 
 # ---- browse
 
 
-def test_pictures_show_image_ground_truth_and_instances(data, clevrtex, tmp_path, monkeypatch, capsys):
-    code, drawn = browse(monkeypatch, clevrtex, tmp_path / 'out', '--split', 'test', '--stage', 'raw')
+def test_pictures_show_image_ground_truth_and_instances(data, clevrtex, tmp_path, browse):
+    code, drawn, text = browse(clevrtex, tmp_path / 'out', '--split', 'test', '--stage', 'raw')
     assert code == 0 and list(drawn) == ['test_0001']
     picture = drawn['test_0001']
     height, gap, title, line = 192, 4, 19, 19  # 256 x 192 panels, two rows
@@ -247,29 +233,30 @@ def test_pictures_show_image_ground_truth_and_instances(data, clevrtex, tmp_path
     assert len(np.unique(instances.reshape(-1, 3), axis=0)) == len(np.unique(ids))
     background = (instances == 24).all(-1)
     assert np.mean(background == (ids == 0)) > 0.99
-    assert 'test: 1 pictures' in capsys.readouterr().out
+    assert 'test: 1 pictures' in text
 
 
-def test_one_by_one_and_the_same_each_time(data, tmp_path, monkeypatch):
+def test_one_by_one_and_the_same_each_time(data, tmp_path, browse):
     config = CONFIGS / 'coco_instance_224.py'
     options = ['--split', 'train', '--one-by-one', '--num', '2']
-    _, first = browse(monkeypatch, config, tmp_path / 'a', *options)
-    _, second = browse(monkeypatch, config, tmp_path / 'b', *options)
+    _, first, _ = browse(config, tmp_path / 'a', *options)
+    _, second, _ = browse(config, tmp_path / 'b', *options)
     assert sorted(first) == ['train_0001', 'train_0002']
     assert all((first[name] == second[name]).all() for name in first)
     with pytest.raises(AssertionError):
         np.testing.assert_array_equal(first['train_0001'], first['train_0002'])
 
 
-def test_an_unreadable_item_is_told_and_the_rest_drawn(data, tmp_path, monkeypatch, capsys):
+def test_an_unreadable_item_is_told_and_the_rest_drawn(data, tmp_path, browse, run_tool):
     path = data / 'coco' / 'val2017' / '000000001161.jpg'
     path.write_bytes(path.read_bytes()[:500])
     config = CONFIGS / 'coco_points_sd.py'
-    code, drawn = browse(monkeypatch, config, tmp_path / 'out', '--split', 'val')
+    code, drawn, text = browse(config, tmp_path / 'out', '--split', 'val')
     assert code == 1 and list(drawn) == ['val_0001']
-    assert 'val #0: image' in (error := capsys.readouterr().err) and 'cut short' in error
-    assert run(monkeypatch, 'analysis_tools/browse_dataset.py', config, '--indices', 9) == 2
-    assert '--indices must be 0 to' in capsys.readouterr().err
+    assert 'val #0: image' in text and 'cut short' in text
+    code, _, errors = run_tool('analysis_tools/browse_dataset.py', config, '--indices', 9)
+    assert code == 2
+    assert '--indices must be 0 to' in errors
 
 
 @pytest.mark.slow

@@ -4,7 +4,6 @@ import json
 import os
 import runpy
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -34,16 +33,6 @@ def data(made, tmp_path, monkeypatch):
     shutil.copytree(made, tmp_path / 'data', symlinks=True)
     monkeypatch.setenv('GENSEG_DATA', str(tmp_path / 'data'))
     return tmp_path / 'data'
-
-
-def verify(monkeypatch, config, *arguments):
-    """Exit code and, by name of dataset, the reports of verify_dataset."""
-    out = Path(os.environ['GENSEG_DATA']) / 'report.json'
-    tool = str(ROOT / 'tools/dataset_tools/verify_dataset.py')
-    monkeypatch.setattr(sys, 'argv', [tool, str(config), '--json', str(out), *arguments])
-    with pytest.raises(SystemExit) as end:
-        runpy.run_path(tool, run_name='__main__')
-    return end.value.code, {own['dataset']: own for own in json.loads(out.read_text())['datasets']}
 
 
 def test_all_folders_are_there_and_nothing_else_beside(made):
@@ -173,14 +162,14 @@ def test_names_are_those_of_benchmarks_and_parts_are_found(data):
     assert [len(part.build()) for part in parts] == [2, 2, 2]
 
 
-def test_verify_names_every_broken_file(data, monkeypatch):
+def test_verify_names_every_broken_file(data, verify):
     folder = data / 'DRAM_processed'
     name = 'realism/courbet/portrait'
     for path in (folder / 'test' / f'{name}.jpg', folder / 'labels' / f'{name}.png'):
         path.write_bytes(path.read_bytes()[:200])  # picture and labels of one item
     (folder / 'labels/impressionism/manet/portrait.png').write_bytes(b'no')
     (folder / 'test/expressionism/marc/cat.jpg').unlink()
-    code, reports = verify(monkeypatch, BENCHMARKS / 'dram.py', '--split', 'test')
+    code, reports, _ = verify(BENCHMARKS / 'dram.py', '--split', 'test')
     report = reports['dram']
     assert code == 1 and report['expected'] == 718
     assert list(report['missing']) == [str(folder / 'test/expressionism/marc/cat.jpg')]
@@ -200,20 +189,20 @@ def test_verify_names_every_broken_file(data, monkeypatch):
         ('pidray', 'pidray 2/3', 'pidray/hard/xray_hard00001.png'),
     ],
 )
-def test_verify_names_a_broken_file_of_each_dataset(name, part, file, data, monkeypatch):
+def test_verify_names_a_broken_file_of_each_dataset(name, part, file, data, verify):
     (data / file).write_bytes((data / file).read_bytes()[:100])
-    code, reports = verify(monkeypatch, BENCHMARKS / f'{name}.py')
+    code, reports, _ = verify(BENCHMARKS / f'{name}.py')
     assert code == 1
     bad = {own: list(report['unreadable']) for own, report in reports.items()}
     assert bad == {own: [str(data / file)] if own == part else [] for own in reports}
 
 
-def test_verify_counts_boundaries_and_names_their_broken_files(data, monkeypatch):
+def test_verify_counts_boundaries_and_names_their_broken_files(data, verify):
     truths = sorted((data / 'BSDS500/data/groundTruth/test').iterdir())
-    code, reports = verify(monkeypatch, BENCHMARKS / 'bsds500.py')
+    code, reports, _ = verify(BENCHMARKS / 'bsds500.py')
     assert code == 0 and reports['bsds500']['items'] == 4
     assert reports['bsds500']['instances'] == [4, 5.5, 6]
     assert reports['bsds500']['notes'] == ['196 pictures fewer than the 200 of the complete dataset']
     truths[1].write_bytes(truths[1].read_bytes()[:300])
-    code, reports = verify(monkeypatch, BENCHMARKS / 'bsds500.py')
+    code, reports, _ = verify(BENCHMARKS / 'bsds500.py')
     assert code == 1 and list(reports['bsds500']['unreadable']) == [str(truths[1])]
