@@ -1,6 +1,5 @@
-"""Colour scales, and the UNet colorer: sizes, saving and loading, memory switch."""
+"""The UNet colorer: sizes, saving and loading, memory switch."""
 
-import math
 from pathlib import Path
 
 import pytest
@@ -9,58 +8,9 @@ from tiny_models import UNET_COLORER
 from tiny_released import images
 from torch.testing import assert_close
 
-from genseg_mm.functional.color_maps import normalize_colors, stretch_colors
 from genseg_mm.models.colorers import UNetColorer
 
 UNET = dict(UNET_COLORER['config'], sample_size=16)
-
-
-# Colour scales
-
-
-def test_batch_scale_by_hand():
-    raw = torch.tensor([[-1.0, 0.0], [2.0, 3.0]]).view(2, 1, 1, 2).expand(2, 3, 1, 2)
-    colors = normalize_colors(raw, 'batch')  # (x + 1) / (3 + 1 + 1e-5) * 255
-    expected = torch.tensor([[0.0, 63.75], [191.25, 255.0]]).view(2, 1, 1, 2).expand(2, 3, 1, 2)
-    assert_close(colors, expected, rtol=0, atol=1e-3)
-
-
-def test_batch_scale_keeps_the_references_formula_where_all_values_are_positive():
-    raw = torch.tensor([1.0, 3.0]).view(1, 1, 1, 2).expand(1, 3, 1, 2)
-    colors = normalize_colors(raw, 'batch')  # (1 + |1|) / (3 + 1) and (3 + |1|) / (3 + 1)
-    assert_close(colors[0, 0, 0], torch.tensor([127.5, 255.0]), rtol=0, atol=1e-3)
-
-
-def test_image_scale_does_not_depend_on_the_batch_and_batch_scale_does():
-    raw = images(32, 32, 2) * torch.tensor([1.0, 5.0]).view(2, 1, 1, 1)
-    for scale, couples in (('image', False), ('sigmoid', False), ('none', False), ('batch', True)):
-        together, alone = normalize_colors(raw, scale)[:1], normalize_colors(raw[:1], scale)
-        assert torch.equal(together, alone) is not couples
-
-
-def test_sigmoid_scale_by_hand():
-    raw = torch.full((1, 3, 1, 1), 2 + math.log(3))
-    assert_close(normalize_colors(raw, 'sigmoid', bias=-2.0), torch.full_like(raw, 191.25))
-
-
-def test_none_scale_takes_raw_values_as_colors():
-    raw = images(32, 32)
-    assert torch.equal(normalize_colors(raw, 'none'), raw)
-
-
-def test_unknown_scale():
-    with pytest.raises(ValueError, match="normalize must be one of batch.*but got 'minmax'"):
-        normalize_colors(images(8, 8), 'minmax')
-
-
-def test_stretch_by_hand():
-    colors = torch.tensor([10.0, 20.0, 50.0]).view(3, 1, 1)
-    assert_close(stretch_colors(colors).flatten(), torch.tensor([0.0, 63.75, 255.0]))
-    assert_close(stretch_colors(colors, gamma=0.5).flatten(), torch.tensor([0.0, 127.5, 255.0]))
-    assert stretch_colors(torch.full((3, 2, 2), 7.0)).abs().max() == 0
-
-
-# The UNet
 
 
 def test_unet_on_an_invertible_latent():
