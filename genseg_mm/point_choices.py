@@ -1,6 +1,7 @@
 """Where an instance is prompted: points that depend on the instance alone, not on what else is loaded.
 
-Datasets draw prompts with these functions, and so does the metric: the same settings give the same points.
+Datasets draw prompts with these functions, and so does the metric: the same settings give the same points. Neither may
+import the other, so that the file stands beside both.
 """
 
 import hashlib

@@ -17,7 +17,7 @@ from genseg_mm.models import Gen2Seg
 from genseg_mm.network_sizes import network_resize_of
 from genseg_mm.registry import MODELS
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / 'configs/gen2seg').glob('*.py'))
 IMAGE = np.random.default_rng(0).integers(0, 256, (60, 90, 3)).astype(np.uint8)
 HEAD = dict(type='genseg_mm.InstanceColoringHead', in_channels=[8, 16], in_index=[0, 1], channels=8)

@@ -242,7 +242,7 @@ def test_description_writer_may_be_given_and_must_be_somewhere():
 
 # The demo
 
-_spec = importlib.util.spec_from_file_location('generation_demo', Path(__file__).parents[1] / 'tools' / 'image_demo.py')
+_spec = importlib.util.spec_from_file_location('generation_demo', Path(__file__).parents[2] / 'tools' / 'image_demo.py')
 image_demo = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(image_demo)
 

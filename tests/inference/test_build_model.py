@@ -19,7 +19,7 @@ from genseg_mm.inference import build_model
 from genseg_mm.inferencers import GenSegInferencer, inference_model, init_model
 from genseg_mm.models import GenMask
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 # Models
 
