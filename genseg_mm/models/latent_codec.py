@@ -149,6 +149,20 @@ class LatentCodec(FrozenPartsMixin, BaseModule):
         return images.reshape(clamped.shape)
 
 
+def find_weights(weights: str | Path, what: str, tool: str) -> Path:
+    """A file of weights; a bare name is looked up among the shipped ones.
+
+    Raises:
+        FileNotFoundError: If there is none; the message names ``what`` and the tool that makes it.
+    """
+    path = Path(weights)
+    if not path.is_file() and path.name == str(weights):
+        path = SHIPPED_WEIGHTS / weights
+    if not path.is_file():
+        raise FileNotFoundError(f'no {what} at {path}: make them with {tool}')
+    return path
+
+
 def _option(config: object, name: str) -> object:
     return getattr(config, name, None)
 
@@ -197,11 +211,7 @@ class PatchCodec(nn.Module):
 
     def __init__(self, weights: str = 'patch_codec_shapes.safetensors') -> None:
         super().__init__()
-        path = Path(weights)
-        if not path.is_file() and path.name == weights:
-            path = SHIPPED_WEIGHTS / weights
-        if not path.is_file():
-            raise FileNotFoundError(f'no codec weights at {path}; make them with tools/fit_patch_codec.py')
+        path = find_weights(weights, 'codec weights', 'tools/fit_patch_codec.py')
         state = load_weights_only(str(path))
         if set(state) != {'mean', 'basis', 'scaling_factor'}:
             raise ValueError(f"{path}: expected tensors 'mean', 'basis', 'scaling_factor', but got {sorted(state)}")

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from genseg_mm.functional.latent_statistics import METHODS, fit_linear_map
-from genseg_mm.models.latent_codec import SHIPPED_WEIGHTS, LatentCodec
+from genseg_mm.models.latent_codec import LatentCodec, find_weights
 from genseg_mm.registry import MODELS
 
 
@@ -43,7 +43,7 @@ class LatentProbe(BaseModule):
         self.method, self.fingerprint, self.source = 'logistic', None, None
         state = None
         if weights is not None:
-            self.source = _find(weights)
+            self.source = find_weights(weights, 'weights of a probe', 'tools/fit_latent_probe.py')
             state = self._read(latent_channels, cell_size)
             size, latent_channels = state['weight'].shape
             cell_size = round(size**0.5)
@@ -185,12 +185,3 @@ class LatentProbe(BaseModule):
             )
         self.method, self.fingerprint = meta['method'], meta['codec']
         return state
-
-
-def _find(weights: str) -> Path:
-    path = Path(weights)
-    if not path.is_file() and path.name == str(weights):
-        path = SHIPPED_WEIGHTS / weights
-    if not path.is_file():
-        raise FileNotFoundError(f'no probe at {path}; make it with tools/fit_latent_probe.py')
-    return path

@@ -80,7 +80,7 @@ def test_file_keeps_weights_method_and_codec(tmp_path):
 
 
 def test_wrong_files_and_shapes_say_what_came(tmp_path):
-    with pytest.raises(FileNotFoundError, match='no probe at .*nowhere.safetensors.*fit_latent_probe'):
+    with pytest.raises(FileNotFoundError, match='no weights of a probe at .*nowhere.safetensors.*fit_latent_probe'):
         LatentProbe(weights='nowhere.safetensors')
     with pytest.raises(ValueError, match='latent_channels must be a positive number.*but got None'):
         LatentProbe(cell_size=2)

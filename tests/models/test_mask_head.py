@@ -236,7 +236,11 @@ def test_without_image_condition_the_loss_does_not_see_the_picture(image_conditi
         (BCEMaskHead, dict(through='dice'), "through must be one of .*but got 'dice'"),
         (BCEMaskHead, dict(scale=0), 'scale must be positive, but got 0'),
         (BCEMaskHead, dict(loss_weight=-1), 'loss_weight must be positive, but got -1'),
-        (ProbeMaskHead, dict(weights='nowhere.safetensors'), 'no probe at .*nowhere.safetensors.*fit_latent_probe'),
+        (
+            ProbeMaskHead,
+            dict(weights='nowhere.safetensors'),
+            'no weights of a probe at .*nowhere.safetensors.*fit_latent_probe',
+        ),
     ],
 )
 def test_wrong_options_say_what_came(head, options, message):
