@@ -163,7 +163,7 @@ def test_visualizer_and_metric_of_mmseg_on_the_same_instances(tmp_path, coco_fol
         (
             dict(COCO, ann_file='{root}/instances.json'),
             {},
-            r"looks for the classes \('background', 'object'\) of the data set, but the file has cup, plate; leave",
+            r"looks for the classes \('background', 'object'\) of the dataset, but the file has cup, plate; leave",
         ),
         (
             IOU,

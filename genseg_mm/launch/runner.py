@@ -297,7 +297,7 @@ def check_evaluator(evaluator: Evaluator, dataset: Any, where: str) -> None:
         elif name == 'IoUMetric' and len(classes) < 2:
             raise ValueError(
                 f'{where}: IoUMetric needs the names of at least two classes, such as '
-                f"metainfo=dict(classes=('background', 'object')) in the data set, but got {classes}"
+                f"metainfo=dict(classes=('background', 'object')) in the dataset, but got {classes}"
             )
 
 
@@ -306,6 +306,6 @@ def _check_categories(coco: Any, classes: tuple[str, ...], where: str) -> None:
     if not set(names) & set(classes):
         shown = ', '.join(names[:5]) + (', ...' if len(names) > 5 else '')
         raise ValueError(
-            f'{where}: CocoMetric(ann_file=...) looks for the classes {classes} of the data set, but the file has '
-            f'{shown}; leave ann_file out: the data set gives its instances to the metric, as one class'
+            f'{where}: CocoMetric(ann_file=...) looks for the classes {classes} of the dataset, but the file has '
+            f'{shown}; leave ann_file out: the dataset gives its instances to the metric, as one class'
         )

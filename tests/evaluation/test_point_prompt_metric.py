@@ -379,3 +379,22 @@ def test_seg_logits_of_an_mmseg_segmentor_are_taken_as_colors():
     one.seg_logits = PixelData(data=flat_colors())
     del one.pred_color_map
     assert evaluate(PointPromptMetric(threshold=100.0), [one])['mIoU'] == 100.0
+
+
+def test_a_subclass_refuses_a_dataset_without_the_part_to_calibrate_on():
+    class Mine(PointPromptMetric):
+        pass
+
+    class Part:
+        def __init__(self, subset: str | None) -> None:
+            self.subset = subset
+
+    class Joined:
+        def __init__(self, *subsets: str | None) -> None:
+            self.datasets = [Part(own) for own in subsets]
+
+    with pytest.raises(ValueError, match=r"^val_evaluator: .* with subset='val', but got the subsets \['', 'seen'\]"):
+        Mine('calibrate').check_dataset(Joined('seen', None), 'val_evaluator')
+    Mine('calibrate').check_dataset(Joined('seen', 'val'), 'val_evaluator')
+    Mine('calibrate').check_dataset(object(), 'val_evaluator')  # only the samples can tell
+    Mine('reference').check_dataset(Joined('seen'), 'val_evaluator')
