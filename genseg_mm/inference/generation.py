@@ -72,21 +72,11 @@ class PictureGeneration:
             raise ValueError(
                 f"task='generate' needs GenMask, but got {type(self.model).__name__}, which makes no pictures"
             )
-        unknown = set(settings) - set(GENERATION_SETTINGS)
-        if unknown:
-            raise ValueError(f'generate knows {GENERATION_SETTINGS}, but got {sorted(unknown)}')
-        for name, value in (('num_images', num_images), ('batch_size', batch_size)):
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f'{name} must be a whole number of at least 1, but got {value!r}')
-        if not isinstance(seed, int) or seed < 0:
-            raise ValueError(f'seed must be a whole number of at least 0, but got {seed!r}')
+        _check_settings(settings, num_images, batch_size, seed)
         if show:
             check_display()
         if out_dir:
             out_dir = check_writable(out_dir, 'out_dir')
-        negative = settings.get('negative_text')
-        if negative is not None and not isinstance(negative, str):
-            raise ValueError(f'negative_text must be a text, but got {negative!r}')
         texts = checked_texts([texts] if isinstance(texts, str) else texts)
         for text in texts:
             check_not_empty(text, 'generation')
@@ -149,6 +139,18 @@ class PictureGeneration:
         if size is None:
             raise ValueError('the config states no size of pictures: expected image_size=(height, width), but got none')
         return _pair(size)
+
+
+def _check_settings(settings: dict, num_images: int, batch_size: int, seed: int) -> None:
+    unknown = set(settings) - set(GENERATION_SETTINGS)
+    if unknown:
+        raise ValueError(f'generate knows {GENERATION_SETTINGS}, but got {sorted(unknown)}')
+    for name, value, least in (('num_images', num_images, 1), ('batch_size', batch_size, 1), ('seed', seed, 0)):
+        if not isinstance(value, int) or value < least:
+            raise ValueError(f'{name} must be a whole number of at least {least}, but got {value!r}')
+    negative = settings.get('negative_text')
+    if negative is not None and not isinstance(negative, str):
+        raise ValueError(f'negative_text must be a text, but got {negative!r}')
 
 
 def caption_dataset(cfg: Config) -> dict:
