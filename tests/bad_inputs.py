@@ -27,7 +27,7 @@ import bad_input_cases as cases  # noqa: E402
 from genseg_mm.launch.command_line import (  # noqa: E402
     ToolParser,
     _parsers_of,
-    user_message,  # noqa: E402
+    user_message,
 )
 from genseg_mm.launch.config import CfgOptions  # noqa: E402
 

@@ -169,7 +169,7 @@ def test_the_folder_of_the_mae_decides(folders: dict[str, Path], tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    'file, change, message',
+    ('file', 'change', 'message'),
     [
         ('preprocessor_config.json', dict(image_mean=[1, 2]), r'image_mean must be three numbers, but got \[1, 2\]'),
         ('preprocessor_config.json', dict(image_std=[0, 1, 1]), 'image_std must be three numbers above 0'),

@@ -39,13 +39,13 @@ def test_mistakes_that_any_tool_can_get(tool: Path, folder: Path) -> None:
         assert outcome.is_one_line and expected in outcome.text, (arguments, expected, outcome)
 
 
-@pytest.mark.parametrize('tool, arguments, expected', cases.TOOL_CASES)
+@pytest.mark.parametrize(('tool', 'arguments', 'expected'), cases.TOOL_CASES)
 def test_bad_inputs_of_tools(tool: str, arguments: str, expected: str, folder: Path) -> None:
     words = [word.replace('{}', str(folder)) for word in arguments.split(' ')]
     assert_one_line(run_tool_with(ROOT / 'tools' / tool, words), expected)
 
 
-@pytest.mark.parametrize('code, expected', cases.PYTHON_CASES)
+@pytest.mark.parametrize(('code', 'expected'), cases.PYTHON_CASES)
 def test_bad_inputs_in_python(code: str, expected: str, folder: Path) -> None:
     assert_one_line(run_code(code, cases.names(folder)), expected)
 
@@ -72,7 +72,7 @@ def test_a_command_line_is_refused_before_torch_is_imported() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('tool, arguments, expected', [cases.TOOL_CASES[number] for number in range(0, 120, 40)])
+@pytest.mark.parametrize(('tool', 'arguments', 'expected'), [cases.TOOL_CASES[number] for number in range(0, 120, 40)])
 def test_the_same_in_processes_of_their_own(tool: str, arguments: str, expected: str, folder: Path) -> None:
     words = [word.replace('{}', str(folder)) for word in arguments.split(' ')]
     result = subprocess.run(

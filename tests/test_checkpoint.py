@@ -69,7 +69,7 @@ class TestLoadWeightsOnly:
         assert read['meta']['iter'] == 5
 
     @pytest.mark.parametrize(
-        'culprit, name',
+        ('culprit', 'name'),
         [
             (Runs(os.system, 'touch {}'), 'posix.system'),
             (Runs(eval, "open('{}', 'w')"), 'eval'),

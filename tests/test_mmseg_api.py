@@ -67,7 +67,7 @@ def test_pictures_of_every_tiny_config(path: Path, models: dict, scene: tuple) -
 
 
 @pytest.mark.parametrize(
-    'name, weights',
+    ('name', 'weights'),
     [
         ('genmask/genmask_sana_shapes_long_tiny', 'genmask_sana_shapes'),
         ('gen2seg/gen2seg_unet_shapes_long_tiny', 'gen2seg_unet_shapes'),

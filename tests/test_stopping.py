@@ -29,11 +29,11 @@ class Send(Hook):
     def __init__(self, number: int, iteration: int | None = None) -> None:
         self.number, self.iteration = number, iteration
 
-    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:  # noqa: ANN001
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
         if batch_idx == self.iteration:
             os.kill(os.getpid(), self.number)
 
-    def before_val_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:  # noqa: ANN001
+    def before_val_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
         if self.iteration is None and batch_idx == 1:
             os.kill(os.getpid(), self.number)
 
@@ -100,7 +100,7 @@ def test_workers_that_end_with_the_signal_do_not_spoil_the_checkpoint(tmp_path):
     runner = toy_runner(tmp_path, QUIET)
 
     class Lost(Hook):
-        def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:  # noqa: ANN001
+        def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
             if batch_idx == 7:
                 os.kill(os.getpid(), signal.SIGTERM)
                 raise RuntimeError('DataLoader worker (pid(s) 7) exited unexpectedly')

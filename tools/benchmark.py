@@ -1,4 +1,4 @@
-"""Measures models on all benchmarks of a suite and makes a leaderboard: python tools/benchmark.py SUITE [MODEL ...]
+"""Measures models on all benchmarks of a suite and makes a leaderboard.
 
     python tools/benchmark.py configs/benchmarks/tiny.py                                  # all models of the suite
     python tools/benchmark.py configs/benchmarks/tiny.py shipped_unet mine=CONFIG.py:iter_3200.pth

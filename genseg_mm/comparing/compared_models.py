@@ -107,7 +107,7 @@ class ComparedModel:
     def _check_size(self, dataset: Any) -> None:
         expected = None if self.record is None else self.record.dataset['items']
         if expected not in (None, len(dataset)):
-            raise ValueError(f'{self.name} was measured on {expected} items, but the data set has {len(dataset)} now')
+            raise ValueError(f'{self.name} was measured on {expected} items, but the dataset has {len(dataset)} now')
 
 
 def _benchmark(record: Record) -> str:

@@ -83,7 +83,6 @@ class GRefCOCODataset(RefCOCODataset):
 
     def published_items(self) -> None:
         """Not known: sentences are published for all splits together."""
-        return None
 
     def published_counts(self) -> Iterator[Count]:
         """See :class:`RefCOCODataset`."""

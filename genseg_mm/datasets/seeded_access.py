@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from reprlib import repr as short_repr
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -47,7 +47,7 @@ class Visit(int):
     visit: int
     seed: int | None
 
-    def __new__(cls, index: int, visit: int = 0, seed: int | None = None) -> 'Visit':
+    def __new__(cls, index: int, visit: int = 0, seed: int | None = None) -> Self:
         self = super().__new__(cls, index)
         self.visit, self.seed = visit, seed
         return self

@@ -170,14 +170,14 @@ class EdgeMetric(BaseMetric):
         """Adds the counts up.
 
         Args:
-            results: The entries of :meth:`process`, in the order of the data set.
+            results: The entries of :meth:`process`, in the order of the dataset.
 
         Raises:
             ValueError: If there is none.
             RuntimeError: If a worker failed.
         """
         if not results:
-            raise ValueError('EdgeMetric was given no prediction: the data set is empty')
+            raise ValueError('EdgeMetric was given no prediction: the dataset is empty')
         for entry in results:
             if isinstance(entry['counts'], str):
                 raise RuntimeError(f'EdgeMetric could not match the edges of {entry["picture"]}: {entry["counts"]}')

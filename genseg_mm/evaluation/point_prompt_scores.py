@@ -145,7 +145,7 @@ BOUNDS = (32**2, 96**2)  # COCO's; the bounds themselves are medium
 
 
 class PromptTable(NamedTuple):
-    """All instances of all pictures in the order of the data set, one row each."""
+    """All instances of all pictures in the order of the dataset, one row each."""
 
     index: np.ndarray  # (N,) number of the picture
     subset: np.ndarray  # (N,) text

@@ -70,10 +70,10 @@ class ReferringMetric(BaseMetric):
         breakdown: Keys of the data samples' metainfo, e.g. ``('kind', 'subset')``, or ``'words'``, which groups
             the texts by their length (1-2, 3-5, 6-8, 9+ words). Adds the IoUs of each of their values, e.g.
             ``oIoU/<kind>``. All samples must carry them, and two keys must not share a value. ``('length',)``
-            by default for ``'reasonseg'``, whose data sets say which texts are long questions.
+            by default for ``'reasonseg'``, whose datasets say which texts are long questions.
         min_pixels: Only for ``'grefcoco'``; 1 by default (an empty mask). Report it with the
             numbers.
-        sample_file: Where to write the :class:`SampleResults`, one row per sentence in the data set's order, if
+        sample_file: Where to write the :class:`SampleResults`, one row per sentence in the dataset's order, if
             anywhere. ``intersection`` and ``union`` are what the sentence adds to the sums; ``predicted`` and
             ``target`` count pixels; ``Pr@t``, ``has_target`` etc. are 0 or 1. Sentences are told apart by their
             picture and ``sent_id`` (else their words), which the data samples must carry.
@@ -129,19 +129,19 @@ class ReferringMetric(BaseMetric):
                 ``['gt_sem_seg']['data']``, 0, 1 or ``ignore_index``, both (1, H, W); and the keys of
                 ``breakdown``.
         """
-        # One entry per data item: MMEngine cuts the gathered list at the length of the data set.
+        # One entry per data item: MMEngine cuts the gathered list at the length of the dataset.
         self.results.extend(self._count(_as_dict(sample)) for sample in data_samples)
 
     def compute_metrics(self, results: list[_Counts | tuple]) -> dict[str, float]:
         """Turns the counts of all sentences into percentages."""
         if not results:
-            raise ValueError('ReferringMetric was given no prediction: the data set is empty')
+            raise ValueError('ReferringMetric was given no prediction: the dataset is empty')
         results = [_Counts(*result) for result in results]  # gathering makes them plain tuples
         samples = self._samples(results)
         metrics = {name: samples.metric(name) for name in samples.aggregates}
         metrics.update(self._broken_down(samples))
-        for name in metrics:
-            if name.startswith(('oIoU', 'cIoU')) and math.isnan(metrics[name]):
+        for name, value in metrics.items():
+            if name.startswith(('oIoU', 'cIoU')) and math.isnan(value):
                 metrics[name] = 0.0
         num_empty = sum(not counts.target for counts in results)
         limit = f', min_pixels {self.min_pixels}' if self.protocol == 'grefcoco' else ''
@@ -252,7 +252,7 @@ class ReferringMetric(BaseMetric):
                     f"breakdown={self.breakdown} needs a '{key}' in every data sample, but got "
                     f'{sample.get(key)!r} {name}: '
                     f"add '{'text' if key == 'words' else key}' to the packing transform's "
-                    'meta_keys, if the data set has it'
+                    'meta_keys, if the dataset has it'
                 )
         item = item_name(sample)
         if item is None and self.sample_file is not None:
@@ -305,7 +305,7 @@ _BANDS = ((2, '1-2 words'), (5, '3-5 words'), (8, '6-8 words'))
 def item_name(sample: Mapping[str, Any]) -> str | None:
     """``'<subset>/<picture>#<sentence>'``, e.g. ``'val/COCO_train2014_000000000009.jpg#sent 12'``.
 
-    It depends on the data set alone, not on the model, the machine or the place of the files. The subset is left out
+    It depends on the dataset alone, not on the model, the machine or the place of the files. The subset is left out
     where there is none; a picture without a file is called by its ``img_id``, a sentence without a ``sent_id`` by its
     words.
 
@@ -341,6 +341,6 @@ def word_band(text: str) -> str:
 
 
 def _expression(sample: Mapping[str, Any]) -> str:
-    """The data set's own words, without what ``UseDescriptions`` and ``TextPrompt`` make of them."""
+    """The dataset's own words, without what ``UseDescriptions`` and ``TextPrompt`` make of them."""
     texts = (sample.get(key) for key in ('question', 'expression', 'text'))
     return next((text for text in texts if isinstance(text, str) and text), '')

@@ -221,7 +221,7 @@ def _smallest(numbers: np.ndarray) -> np.ndarray:
 
 
 def told_apart(names: Sequence[str]) -> list[str]:
-    """Names in the data set's order, of which repeated ones get ' (2)', ' (3)' ... appended."""
+    """Names in the dataset's order, of which repeated ones get ' (2)', ' (3)' ... appended."""
     seen: Counter[str] = Counter()
     taken, unique = set(names), []
     for name in names:
@@ -241,7 +241,7 @@ def picture_names(entries: Sequence[Mapping[str, Any]]) -> list[str]:
     Pictures of one name (in several folders) are called by their ``img_id``.
 
     Args:
-        entries: In the data set's order; ``picture``, the name of the file, ``img_id`` and ``subset``.
+        entries: In the dataset's order; ``picture``, the name of the file, ``img_id`` and ``subset``.
     """
 
     def name(entry: Mapping[str, Any], own: Any) -> str:

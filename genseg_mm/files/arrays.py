@@ -256,7 +256,7 @@ def _read_array(archive: zipfile.ZipFile, part: zipfile.ZipInfo) -> np.ndarray:
             raise ValueError(f'{part.filename} claims {dtype} of {shape}, but has {part.file_size} bytes')
         data = bytearray(size)  # arrays of it can be written to, without a copy
         left = memoryview(data)
-        while len(left) and (count := file.readinto(left)):
+        while left and (count := file.readinto(left)):
             left = left[count:]
         if len(left) or file.read(1):
             raise ValueError(f'{part.filename}: expected {size} bytes, but got another number')

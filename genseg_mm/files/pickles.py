@@ -97,8 +97,7 @@ def _take(stack: list, opcode: pickletools.OpcodeInfo) -> list[tuple[int, int]]:
         while stack and (own := stack.pop()) is not None:
             taken.append(own)
         count = before.index(pickletools.markobject)
-    for _ in range(min(count, len(stack))):
-        taken.append(stack.pop() or _PLAIN)
+    taken += [stack.pop() or _PLAIN for _ in range(min(count, len(stack)))]
     return taken
 
 

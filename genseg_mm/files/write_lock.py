@@ -14,7 +14,7 @@ import sys
 import time
 import warnings
 from pathlib import Path
-from typing import TextIO
+from typing import Self, TextIO
 
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 _held: dict[str, 'WriteLock'] = {}
@@ -73,7 +73,7 @@ class WriteLock:
             self._file.close()
         self._file = None
 
-    def __enter__(self) -> 'WriteLock':
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -6,6 +6,7 @@ paper writes the opposite sign, x = eps + v.)
 """
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -124,7 +125,7 @@ def euler_solve(
     """
     sigmas = sigma_schedule(num_steps, shift).to(noise.device)
     latents = noise
-    for sigma, next_sigma in zip(sigmas[:-1], sigmas[1:], strict=True):
+    for sigma, next_sigma in pairwise(sigmas):
         velocity = velocity_fn(latents, sigma.expand(len(noise)))
         latents = latents - (sigma - next_sigma) * velocity
     return latents

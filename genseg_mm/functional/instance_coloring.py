@@ -4,7 +4,7 @@ Cost is instances x pixels, memory is not: the pairwise part runs in tiles that 
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -243,7 +243,7 @@ class PixelTerms(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx,
+        ctx: Any,
         values: Tensor,
         index: Tensor,
         size: Tensor,
@@ -272,7 +272,7 @@ class PixelTerms(torch.autograd.Function):
     @staticmethod
     @differentiable_once
     def backward(
-        ctx, variance: Tensor | None, separation: Tensor | None, means: Tensor | None
+        ctx: Any, variance: Tensor | None, separation: Tensor | None, means: Tensor | None
     ) -> tuple[Tensor | None, ...]:
         index, factors, *grads = ctx.saved_tensors
         terms = [

@@ -7,6 +7,7 @@ import functools
 import warnings
 from collections.abc import Callable
 from functools import wraps
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -34,7 +35,7 @@ def differentiable_once(backward: Callable) -> Callable:
     """
 
     @wraps(backward)
-    def checked(ctx, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+    def checked(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
             raise RuntimeError(
                 'the instance-coloring loss has first derivatives only: '
@@ -99,7 +100,7 @@ class InverseDistanceSum(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx,
+        ctx: Any,
         points: Tensor,
         centres: Tensor,
         own: Tensor,
@@ -115,7 +116,7 @@ class InverseDistanceSum(torch.autograd.Function):
 
     @staticmethod
     @differentiable_once
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         points_grad, centres_grad = ctx.saved_tensors
         return grad * points_grad, grad * centres_grad, None, None, None, None
 
@@ -195,8 +196,10 @@ def _sums_by_matmul(kernel: Tensor, vectors: Tensor, dim: int, scratch: Tensor) 
 
 
 def _sums_by_products(kernel: Tensor, vectors: Tensor, dim: int, scratch: Tensor) -> Tensor:
-    """The same where a matmul may round its operands to TF32 (GPUs) or bfloat16 (CPUs, if torch's
-    float32_matmul_precision allows it): the gradient is a difference of such sums and would lose most of its digits.
+    """The same where a matmul may round its operands.
+
+    TF32 on GPUs, or bfloat16 on CPUs, if torch's float32_matmul_precision allows it: the gradient is a difference of
+    such sums and would lose most of its digits.
     """
     columns = vectors.unsqueeze(2 - dim)
     return torch.stack([torch.mul(kernel, column, out=scratch).sum(dim) for column in columns])
@@ -263,8 +266,9 @@ def accumulate_fused(
     points_grad: Tensor | None,
     centres_grad: Tensor | None,
 ) -> Tensor:
-    """Value for points (C, P) and centres (n, C) float64 of one image, own (P,) from 0; fills the
-    gradients if given. ``sums`` comes from :func:`compiled_sums`.
+    """Value for points (C, P) and centres (n, C) float64 of one image, own (P,) from 0; fills the gradients if given.
+
+    ``sums`` comes from :func:`compiled_sums`.
     """
     (channels, num_points), num_centres = points.shape, len(centres)
     # A size of 1 would be compiled apart.

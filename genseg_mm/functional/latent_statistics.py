@@ -1,4 +1,4 @@
-"""Is a set of latents linearly separable, and how sharply are its values distributed? (GenMask, Sec. on mask latents)
+"""Whether latents are linearly separable, and how sharply their values lie (GenMask, Sec. on mask latents).
 
 Latents are taken cell by cell: (n, C) are n latent cells of C channels.
 """

@@ -191,7 +191,7 @@ def _worker_message(text: str) -> str | None:
     """The same for an error that torch carried over from a worker process as text."""
     *_, raised_in = re.findall(r'^ +File "(.+?)", line \d+', text, re.MULTILINE) or ['']
     # Below the last frame stands 'Kind: message', the message on one line or on several.
-    last = re.search(r'^(?:\w+\.)*(\w+): (.*)', text[text.rindex(raised_in) :], re.M | re.S)
+    last = re.search(r'^(?:\w+\.)*(\w+): (.*)', text[text.rindex(raised_in) :], re.MULTILINE | re.DOTALL)
     if last is None:
         return None
     kind, message = last.group(1), _one_line(last.group(2))

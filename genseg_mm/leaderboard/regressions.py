@@ -143,12 +143,16 @@ def _differences(new: Record, old: Record) -> tuple[str, ...]:
     if new.model['checkpoint_sha256'] != old.model['checkpoint_sha256']:
         found.append('checkpoint')
     now, before = new.run['packages'], old.run['packages']
-    for name in sorted(now.keys() | before.keys()):
-        if now.get(name) != before.get(name):
-            found.append(f'{name} {now.get(name, "none")}, was {before.get(name, "none")}')
-    for key in ('seed', 'threads', 'device'):
-        if new.run[key] != old.run[key]:
-            found.append(f'{key} {new.run[key]}, was {old.run[key]}')
+    found += [
+        f'{name} {now.get(name, "none")}, was {before.get(name, "none")}'
+        for name in sorted(now.keys() | before.keys())
+        if now.get(name) != before.get(name)
+    ]
+    found += [
+        f'{key} {new.run[key]}, was {old.run[key]}'
+        for key in ('seed', 'threads', 'device')
+        if new.run[key] != old.run[key]
+    ]
     return tuple(found)
 
 

@@ -93,7 +93,8 @@ def _read_latents(model: nn.Module, samples: Sequence[BaseDataElement], kind: st
     tensors = [sample.get(name) for sample in samples]
     shapes = {tuple(tensor.shape): sample for tensor, sample in zip(tensors, samples, strict=True)}
     if len(shapes) > 1 or tensors[0].dim() != 3:
-        (first, sample), (last, other) = list(shapes.items())[0], list(shapes.items())[-1]
+        shown = list(shapes.items())
+        (first, sample), (last, other) = shown[0], shown[-1]
         raise ValueError(
             f'{name} of a batch must have one shape (C, h, w), but got {first} ({_path(sample)}) and {last} '
             f'({_path(other)}): resize with keep_ratio=False, or use batch_size=1'

@@ -83,7 +83,7 @@ def runner(tmp_path, metric: Sum | None = None, num: int = 7, batch: int = 3, **
     return own
 
 
-@pytest.mark.parametrize('one_by_one, sizes', [(True, [1] * 7), (False, [3, 3, 1])])
+@pytest.mark.parametrize(('one_by_one', 'sizes'), [(True, [1] * 7), (False, [3, 3, 1])])
 def test_samples_one_by_one_or_in_batches(tmp_path, one_by_one, sizes):
     own = runner(tmp_path, one_by_one=one_by_one)
     assert own.test() == {'own/sum': 2 * (0 + 1 + 2 + 3 + 4 + 5 + 6), 'own/order': True}

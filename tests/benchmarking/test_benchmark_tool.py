@@ -208,7 +208,7 @@ def test_one_reason_of_several_jobs_is_summed_up_once(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    'changes, error, message',
+    ('changes', 'error', 'message'),
     [
         (dict(only=['pionts']), ValueError, "no benchmark 'pionts' .did you mean 'points'"),
         (dict(models=['rbg']), ValueError, "but got 'rbg'"),

@@ -111,7 +111,7 @@ class Model(nn.Module):
 
 
 @pytest.mark.parametrize(
-    'model, expected',
+    ('model', 'expected'),
     [
         (Model(size=(224, 224)), [dict(type='genseg_mm.NetworkResize', size=(224, 224))]),
         (Model(multiples=(8, 4)), [dict(type='genseg_mm.NetworkResize', multiples=(8, 4))]),
@@ -129,7 +129,7 @@ def test_without_a_resize_the_network_says_its_size(model, expected):
 
 
 @pytest.mark.parametrize(
-    'settings, shape, expected',
+    ('settings', 'shape', 'expected'),
     [
         (dict(size=(4, 6)), (10, 10), (4, 6)),
         (dict(multiples=(8, 8)), (12, 27), (16, 24)),  # 12 is half way, upwards; 27 is nearer to 24
@@ -161,7 +161,7 @@ def test_network_resize_takes_one_setting():
 
 
 @pytest.mark.parametrize(
-    'model, tasks',
+    ('model', 'tasks'),
     [
         (dict(type='genseg_mm.GenMask'), ('referring',)),
         (dict(type='genseg_mm.Gen2Seg'), ('points', 'edges', 'instances')),

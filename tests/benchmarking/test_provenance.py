@@ -131,7 +131,7 @@ def test_weights_that_a_config_names_are_part_of_the_model(tmp_path, monkeypatch
 
 def test_facts_of_the_machine():
     versions = provenance.packages()
-    assert list(versions)[0] == 'genseg_mm'
+    assert next(iter(versions)) == 'genseg_mm'
     assert 'torch' in versions and any('mmengine' in name for name in versions)
     assert ' cores' in provenance.hardware() and 'GiB memory' in provenance.hardware()
 

@@ -63,7 +63,7 @@ def test_select_keeps_the_order_of_the_suite(tmp_path):
 
 
 @pytest.mark.parametrize(
-    'text, message',
+    ('text', 'message'),
     [
         ('a = 1', "is not a suite: expected dicts 'suite' and 'benchmarks'"),
         ("suite = dict()\nbenchmarks = dict(a=dict(task='points'))", 'title is missing'),
@@ -83,7 +83,7 @@ def suite(**models: dict) -> Suite:
 
 
 @pytest.mark.parametrize(
-    'text, name, config, checkpoint, released',
+    ('text', 'name', 'config', 'checkpoint', 'released'),
     [
         ('mine=a/b.py:c/d.pth', 'mine', 'a/b.py', 'c/d.pth', False),
         ('a/b.py:c/iter_10.pth', 'b__iter_10', 'a/b.py', 'c/iter_10.pth', False),
@@ -156,7 +156,7 @@ def test_all_models_of_the_suite_without_names_and_chosen_ones_with():
 
 
 @pytest.mark.parametrize(
-    'texts, message',
+    ('texts', 'message'),
     [
         (['a=c.py'], 'the suite has a model a of its own'),
         (['x=c.py', 'x=d.py'], 'two models are called x'),

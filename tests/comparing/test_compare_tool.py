@@ -137,7 +137,7 @@ def test_files_of_samples_with_models_named(runs, run_tool, tmp_path):
     for name in ('shipped', 'noisy'):
         files.append(tmp_path / f'{name}.npz')
         SampleResults.load(runs / name / 'samples.npz').save(files[-1])
-    code, out, err = run_tool(*files, '--resamples', 20, '--out', tmp_path / 'a')
+    code, _out, err = run_tool(*files, '--resamples', 20, '--out', tmp_path / 'a')
     assert code == 0 and 'name a model and its data: give CONFIG:CHECKPOINT' in err
     assert 'has no example pictures' in (tmp_path / 'a' / 'report.md').read_text()
     config = runs / 'shipped' / 'config.py'

@@ -276,7 +276,7 @@ SPARSE = {'GNU.sparse.major': '0', 'GNU.sparse.minor': '1', 'GNU.sparse.map': '0
 
 
 @pytest.mark.parametrize(
-    'headers, reason, kept',
+    ('headers', 'reason', 'kept'),
     [
         ({**SPARSE, 'GNU.sparse.size': '9000000'}, 'members of other kinds', ['a', 'c']),
         ({**SPARSE, 'GNU.sparse.size': '20'}, 'members of other kinds', ['a', 'c']),

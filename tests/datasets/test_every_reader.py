@@ -209,7 +209,7 @@ def test_every_dataset_has_a_row():
     assert known == set(DATASETS_OF)
 
 
-@pytest.mark.parametrize('name, folder, kwargs', CASES)
+@pytest.mark.parametrize(('name', 'folder', 'kwargs'), CASES)
 def test_damage_gives_the_right_items_or_one_line(root, name, folder, kwargs):
     folder = root / folder
     expected = items_of(build(name, folder, kwargs))
@@ -237,7 +237,7 @@ def test_damage_gives_the_right_items_or_one_line(root, name, folder, kwargs):
     assert items_of(build(name, folder, kwargs)) == expected
 
 
-@pytest.mark.parametrize('name, folder, kwargs', CASES)
+@pytest.mark.parametrize(('name', 'folder', 'kwargs'), CASES)
 def test_marks_change_nothing(root, name, folder, kwargs):
     folder = root / folder
     expected = items_of(build(name, folder, kwargs))

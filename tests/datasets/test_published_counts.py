@@ -153,7 +153,7 @@ def test_shortage_is_short_and_forgives_a_tenth_of_unconfirmed_counts(made, monk
 
 
 @pytest.mark.parametrize(
-    'found, published, confirmed, against',
+    ('found', 'published', 'confirmed', 'against'),
     [(99, 100, True, True), (100, 100, True, False), (90, 100, False, False), (89, 100, False, True)],
 )
 def test_which_counts_speak_against_a_copy(found, published, confirmed, against):

@@ -105,7 +105,7 @@ def test_ratio_is_met_and_zero_leaves_a_source_out() -> None:
     assert visits == list(range(len(visits)))
 
 
-@pytest.mark.parametrize('ratio, group', [(None, 1), ((3, 1), 1), ((3, 1), 4), ((1, 2), 5)])
+@pytest.mark.parametrize(('ratio', 'group'), [(None, 1), ((3, 1), 1), ((3, 1), 4), ((1, 2), 5)])
 @pytest.mark.parametrize('taken', [0, 1, 23, 4096, 20_011])
 @pytest.mark.parametrize('world_size', [1, 2])
 def test_skip_arrives_where_walking_does(monkeypatch, ratio, group, taken, world_size) -> None:
@@ -132,7 +132,7 @@ def test_skip_of_ten_million_samples_takes_a_moment() -> None:
 
 
 @pytest.mark.parametrize(
-    'ratio, group, message',
+    ('ratio', 'group', 'message'),
     [
         ((1, 2, 3), 1, 'one number for each of the 2 parts'),
         ((1, -1), 1, 'non-negative'),

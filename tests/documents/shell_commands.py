@@ -72,7 +72,7 @@ def commands_of(line: str, place: Path, environment: Mapping[str, str]) -> tuple
     done = subprocess.run(['/bin/bash', '-u', '-c', script], cwd=place, env=variables, capture_output=True, text=True)
     assert done.returncode == 0, f'{line}\n{done.stderr}'
     exported = dict(pair.split('=', 1) for pair in after.read_text().split('\0') if '=' in pair)
-    kept = {key: value for key, value in exported.items() if key in ('GENSEG_DATA',)}
+    kept = {key: value for key, value in exported.items() if key == 'GENSEG_DATA'}
     calls = [call.split('\037')[:-1] for call in record.read_text().split('\036')[:-1]]
     return [_command(root, words) for root, *words in calls], kept
 

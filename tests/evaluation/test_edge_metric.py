@@ -239,5 +239,5 @@ def test_bad_samples_and_arguments():
         EdgeMetric(sigma=-1)
     with pytest.raises(ValueError, match='num_thresholds must be positive, but got 0'):
         EdgeMetric(num_thresholds=0)
-    with pytest.raises(ValueError, match='the data set is empty'):
+    with pytest.raises(ValueError, match='the dataset is empty'):
         EdgeMetric().compute_metrics([])

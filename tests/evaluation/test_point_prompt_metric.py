@@ -123,9 +123,8 @@ def test_position_map_by_hand():
 
 
 def test_perfect_map_and_controls_by_hand():
-    """Radius 100. The grey image takes all 16 pixels: 8 / 16. The position disk around a corner
-    of a 4x4 map (steps of 85) holds it and its two neighbours, all of the right half: 3 / 8.
-    """
+    # Radius 100. The grey image takes all 16 pixels: 8 / 16. The position disk around a corner of a 4x4 map (steps of
+    # 85) holds it and its two neighbours, all of the right half: 3 / 8.
     result = evaluate(PointPromptMetric(threshold=100.0), [sample(flat_colors())])
     assert result == {
         'mIoU': pytest.approx(100.0),

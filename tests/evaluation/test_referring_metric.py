@@ -175,9 +175,9 @@ def test_reasonseg_long_and_short():
         'mIoU': 100 * (1 + 1 / 2 + 1 / 3 + 1) / 4,
         'gIoU': 100 * (1 + 1 / 2 + 1 / 3 + 1) / 4,
         'Pr@0.5': 75.0,
-        **{'oIoU/long': 50.0, 'cIoU/long': 50.0, 'mIoU/long': 75.0, 'gIoU/long': 75.0},
-        **{'oIoU/short': 50.0, 'cIoU/short': 50.0},
-        **{'mIoU/short': 100 * 2 / 3, 'gIoU/short': 100 * 2 / 3},
+        'oIoU/long': 50.0, 'cIoU/long': 50.0, 'mIoU/long': 75.0, 'gIoU/long': 75.0,
+        'oIoU/short': 50.0, 'cIoU/short': 50.0,
+        'mIoU/short': 100 * 2 / 3, 'gIoU/short': 100 * 2 / 3,
     })  # fmt: skip
     with pytest.raises(ValueError, match=r"breakdown=\('length',\) needs a 'length' in every"):
         evaluate(FOUR, protocol='reasonseg')

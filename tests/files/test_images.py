@@ -177,8 +177,8 @@ def test_depths_and_channels_as_documented(backend):
     coarse = decode_picture(b'P6 2 1 15 ' + bytes([0, 1, 2, 15, 5, 6]), 'a')
     assert np.array_equal(coarse[..., ::-1], [[[0, 17, 34], [255, 85, 102]]])
     alpha = np.dstack([PICTURE, np.full(grey.shape, 7, np.uint8)])
-    for kind in EXACT:
-        data = saved(alpha, kind, **EXACT[kind], **(dict(exact=True) if kind == 'WEBP' else {}))
+    for kind, options in EXACT.items():
+        data = saved(alpha, kind, **options, **(dict(exact=True) if kind == 'WEBP' else {}))
         assert np.array_equal(decode_picture(data, 'a')[..., ::-1], PICTURE), kind
         if kind != 'WEBP':
             grey_alpha = saved(np.dstack([grey, grey // 2]), kind)

@@ -106,7 +106,7 @@ def doubling(start: bytes, join: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(
-    'content, reason',
+    ('content', 'reason'),
     [
         (b'\x80\x02' + doubling(b')', b'h?h?\x86') + b'}h\x2dK\x01s.', 'a tuple or frozenset at byte 2'),
         (b'\x80\x02]' + doubling(b']', b'(h?h?l') + b'.', 'written out has no end'),

@@ -50,7 +50,7 @@ def test_every_marked_encoding_is_the_same_text(tmp_path, encoding):
 
 
 @pytest.mark.parametrize(
-    'data, message',
+    ('data', 'message'),
     [
         ('a\nb\ncaf\xe9'.encode('latin-1'), r'a\.txt(, line 3)?: expected UTF-8, but got the byte 0xe9'),
         (b'\xff\xfea', r'a\.txt: expected UTF-16, but got the byte 0x61'),
@@ -73,7 +73,7 @@ def test_lines_end_where_lines_end(tmp_path):
 
 
 @pytest.mark.parametrize(
-    'text, message',
+    ('text', 'message'),
     [
         ('[' * 100_000 + ']' * 100_000, 'nested deeper than 100'),
         ('{"a":' * 100_000, 'nested deeper than 100'),
@@ -131,7 +131,7 @@ def test_tables_have_the_lines_they_have(tmp_path):
 
 
 @pytest.mark.parametrize(
-    'name, table, message',
+    ('name', 'table', 'message'),
     [
         ('a.csv', 'a,b\n1,2\n1,"big" dog\n', 'line 3: .*a quotation mark within a cell is doubled'),
         ('a.csv', 'a,b\n\n1,"2\n3\n', 'line 3: unexpected end of data'),

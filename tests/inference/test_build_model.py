@@ -124,8 +124,8 @@ def test_wrong_models(tmp_path):
 
 
 def test_name_in_a_metafile_means_trained_weights():
-    root, models = build_model._metafile_models()
-    configs = [path for path in (ROOT / 'configs').glob('gen*/*.py')]
+    _root, models = build_model._metafile_models()
+    configs = list((ROOT / 'configs').glob('gen*/*.py'))
     assert sorted(models) == sorted(path.stem.lower() for path in configs)
     trained = []
     for name, one in models.items():
@@ -231,7 +231,7 @@ def test_genmask_of_a_text_is_the_same_alone_and_among_others():
 
 
 @pytest.mark.parametrize(
-    'prompts, message',
+    ('prompts', 'message'),
     [
         ({}, 'GenMask needs texts'),
         (dict(points=[[1, 1]]), 'GenMask takes texts, but got points'),

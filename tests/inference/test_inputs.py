@@ -55,7 +55,7 @@ def test_exif_turns_files_and_pil_images(tmp_path):
 
 
 @pytest.mark.parametrize(
-    'image, message',
+    ('image', 'message'),
     [
         (SCENE / 255.0, r'must be uint8 in \[0, 255\], but got float64 with values from 0 to 1:'),
         (SCENE.astype(np.float32), 'but got float32 with values from 0 to 255:'),
@@ -143,7 +143,7 @@ def test_a_folder_below_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    'prompts, message',
+    ('prompts', 'message'),
     [
         (dict(points=[[30, 5]]), r'width 30 and height 20, but got \(30.0, 5.0\) in prompt 0'),
         (dict(points=[[5, 5], [5, -0.6]]), r'but got \(5.0, -0.6\) in prompt 1'),

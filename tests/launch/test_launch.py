@@ -47,7 +47,7 @@ class TestLoadConfig:
         assert cfg.work_dir == os.path.expanduser('~/b')
 
     @pytest.mark.parametrize(
-        'name, content, message',
+        ('name', 'content', 'message'),
         [
             ('a.py', 'model = dict(', r'a\.py is not a valid config: line 1: .*never closed'),
             ('a.sh', 'echo', r'a\.sh is not a config \(\.py, \.yml, \.yaml or \.json\)'),
@@ -73,7 +73,7 @@ class TestLoadConfig:
             launch.load_config(args, 'train')
 
     @pytest.mark.parametrize(
-        'option, message',
+        ('option', 'message'),
         [
             ('trian_cfg.max_iters=3', "no 'trian_cfg'; did you mean 'train_cfg'?"),
             ('zzz=3', "the config has no 'zzz'$"),
@@ -87,7 +87,7 @@ class TestLoadConfig:
             launch.load_config(parse('--cfg-options', option), 'train')
 
     @pytest.mark.parametrize(
-        'option, message',
+        ('option', 'message'),
         [
             ('train_cfg.max_iter=3', "nothing reads 'max_iter' in train_cfg .*'max_iters'"),
             ('model.chanels=3', "nothing reads 'chanels' in model .ToyModel.; did you mean 'channels'"),
@@ -108,7 +108,7 @@ class TestLoadConfig:
             launch.load_config(parse('--cfg-options', option), 'train')
 
     @pytest.mark.parametrize(
-        'option, path, value',
+        ('option', 'path', 'value'),
         [
             ('compile=True', 'compile', True),
             ("compile={'mode': 'default'}", 'compile.mode', 'default'),
@@ -173,7 +173,7 @@ class TestSwitches:
         return Config.fromfile(CONFIG)
 
     @pytest.mark.parametrize(
-        'gpu, before, after',
+        ('gpu', 'before', 'after'),
         [
             (False, 'OptimWrapper', 'genseg_mm.AutocastOptimWrapper'),
             (True, 'OptimWrapper', 'AmpOptimWrapper'),
@@ -359,12 +359,12 @@ class Broken(torch.utils.data.Dataset):
 
 class TestErrors:
     def caught(self, function: object, *args: object) -> Exception:
-        with pytest.raises(Exception) as caught:  # noqa: PT011
+        with pytest.raises(Exception) as caught:
             function(*args)
         return caught.value
 
     @pytest.mark.parametrize(
-        'how, message',
+        ('how', 'message'),
         [
             ('ours', '--out writes a .pkl file, but got item 0'),
             ('file', "[Errno 2] No such file or directory: '/nowhere/picture.png'"),
@@ -385,7 +385,7 @@ class TestErrors:
         assert user_message(self.caught(lambda: {}['x'])) is None
 
     @pytest.mark.parametrize(
-        'option, message',
+        ('option', 'message'),
         [
             ({'model.type': 'ToyMode'}, 'in the config: ToyMode is not in the mmengine::model'),
             ({'model.size': 3}, 'in the config: ToyModel.__init__() got an unexpected keyword'),

@@ -57,7 +57,7 @@ def test_times_are_utc():
 
 
 @pytest.mark.parametrize(
-    'section, key, value, message',
+    ('section', 'key', 'value', 'message'),
     [
         ('model', 'kind', 'oracle', r"model.kind as one of .*, but got 'oracle'"),
         ('model', 'name', '../up', r"model.name as the name of a folder, but got '../up'"),

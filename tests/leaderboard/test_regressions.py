@@ -13,7 +13,7 @@ def kinds(new, old, tolerance=0.05):
 
 
 @pytest.mark.parametrize(
-    'before, now, moved',
+    ('before', 'now', 'moved'),
     [
         (50.0, 50.0, False),
         (50.0, 50.05, False),

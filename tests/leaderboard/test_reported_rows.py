@@ -59,7 +59,7 @@ SPOTS = [
 ]
 
 
-@pytest.mark.parametrize('table, method, column, expected', SPOTS)
+@pytest.mark.parametrize(('table', 'method', 'column', 'expected'), SPOTS)
 def test_spot_values(table, method, column, expected):
     assert value(table, method, column) == expected
 
@@ -113,7 +113,7 @@ def test_an_unknown_table_is_named():
 
 
 @pytest.mark.parametrize(
-    'lines, message',
+    ('lines', 'message'),
     [
         (['method,value'], 'expected the header method,column'),
         ([HEADER, 'A,c,1,p,reported,s'], 't.csv, line 2: expected 7 fields'),

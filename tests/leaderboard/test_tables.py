@@ -32,7 +32,7 @@ def records_of(values, **changes):
 
 
 @pytest.mark.parametrize(
-    'values, expected',
+    ('values', 'expected'),
     [
         ([80.0, None, 90.0, 80.0], [2.5, math.nan, 1.0, 2.5]),
         ([1.0, 1.0, 1.0], [2.0, 2.0, 2.0]),
@@ -211,7 +211,7 @@ def test_columns_of_which_lower_is_better_or_nothing_is():
 
 
 @pytest.mark.parametrize(
-    'change, message',
+    ('change', 'message'),
     [
         (dict(columns=[]), r'columns with names of their own, but got \[\]'),
         (dict(rank_by='DRAM '), r"rank_by as one of \['DRAM', 'iShape'\] or None, but got 'DRAM '"),

@@ -136,9 +136,10 @@ def test_the_encoders_are_not_run_and_gradients_are_the_same(coco, tmp_path, mon
 def test_masks_predicted_from_the_cache_are_those_without(coco, tmp_path):
     make_cache(write_config(tmp_path / 'c.py', coco, 'sana'), tmp_path / 'cache')
     model = build('sana', prompt_encoder=encoder('sana'))
-    results = []
-    for data in (data_config(coco), data_config(coco, tmp_path / 'cache')):
-        results.append(model(**model.data_preprocessor(batch(data, (0, 3))), mode='predict'))
+    results = [
+        model(**model.data_preprocessor(batch(data, (0, 3))), mode='predict')
+        for data in (data_config(coco), data_config(coco, tmp_path / 'cache'))
+    ]
     for plain, cached in zip(*results, strict=True):
         logits = cached.seg_logits.data
         assert logits.shape[-2:] == plain.ori_shape == cached.ori_shape
@@ -199,7 +200,7 @@ def test_a_killed_run_is_continued_and_changed_pictures_alone_are_done_again(coc
     plain = losses(model, batch(data_config(coco)))
     assert losses(model, batch(data_config(coco, out))) == pytest.approx(plain, rel=1e-5)
 
-    picture = sorted((coco / 'train2014').iterdir())[0]
+    picture = min((coco / 'train2014').iterdir())
     data, state = picture.read_bytes(), os.stat(picture)
     try:
         os.utime(picture)  # touched, with the same pixels: looked at, not encoded

@@ -4,6 +4,7 @@ What a pipeline does between its noise and its latents (packing, ids, timestep s
 what an adapter has to know, so equality here fixes all of it by value.
 """
 
+import itertools
 from types import SimpleNamespace
 
 import pytest
@@ -83,7 +84,7 @@ class Case:
         sigmas = self.pipeline.scheduler.sigmas
         assert sigmas[0] == 1 and 0.3 < sigmas[1] < 0.7 and sigmas[-1] == 0
         latents = self.noise
-        for sigma, next_sigma in zip(sigmas[:-1], sigmas[1:], strict=True):
+        for sigma, next_sigma in itertools.pairwise(sigmas):
             with torch.no_grad():
                 velocity = backbone(latents, sigma.expand(2), prompt, self.image if with_image else None)
             latents = latents + (next_sigma - sigma) * velocity

@@ -219,7 +219,7 @@ class Oracle:
         return torch.cat([nonsense, velocity], 2) if hidden_states.shape[2] == 2 else velocity
 
     def FluxFamily(self, hidden_states, **_):
-        num, channels, height, width = self.noisy.shape
+        _num, channels, height, width = self.noisy.shape
         tokens = height * width // 4
         rows = [(y, x) for y in range(0, height, 2) for x in range(0, width, 2)]
         cells = [(dy, dx) for dy in range(2) for dx in range(2)]

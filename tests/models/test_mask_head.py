@@ -152,7 +152,7 @@ def test_linear_layer_is_read_at_inference_as_a_probability(tmp_path):
 
 
 @pytest.mark.parametrize('head', HEADS)
-@pytest.mark.parametrize('family', ('sana', 'wan'))
+@pytest.mark.parametrize('family', ['sana', 'wan'])
 def test_keys_and_gradients_of_the_whole_model(family, head):
     model = build(family, mask_head=HEADS[head])
     for tasks in (['mask', 'image'], ['image', 'image']):

@@ -108,7 +108,7 @@ def test_words_alone_are_encoded_as_in_the_qwen_image_pipeline(released):
     torch.testing.assert_close(prompt.states, states)
 
 
-@pytest.mark.parametrize('layer, same', [(-1, 3), (-2, 2), (2, 2), (3, 3)])
+@pytest.mark.parametrize(('layer', 'same'), [(-1, 3), (-2, 2), (2, 2), (3, 3)])
 def test_hidden_layer_is_the_librarys(released, layer, same):
     encoder = build(released, hidden_layer=layer)
     states, ids = reference(released, TEXTS[0], images(1)[0])
@@ -244,7 +244,7 @@ def test_from_scratch_it_trains(released):
 
 
 @pytest.mark.parametrize(
-    'settings, message',
+    ('settings', 'message'),
     [
         (dict(padding='left'), "padding must be 'longest' or 'max_length', but got 'left'"),
         (dict(keep='image'), "keep must be 'all' or 'text', but got 'image'"),
@@ -325,7 +325,7 @@ def test_patches_are_the_processors_where_nothing_is_resized(tmp_path, mean):
 
 
 @pytest.mark.parametrize(
-    'size, resized', [((20, 27), (16, 24)), ((64, 64), (32, 32)), ((40, 80), (16, 40)), ((6, 6), (8, 8))]
+    ('size', 'resized'), [((20, 27), (16, 24)), ((64, 64), (32, 32)), ((40, 80), (16, 40)), ((6, 6), (8, 8))]
 )
 def test_resized_patches_are_the_processors_to_one_level(tmp_path, size, resized):
     images, processor = images_of(tmp_path)
@@ -365,7 +365,7 @@ HALF = dict(image_mean=[0.5] * 3, image_std=[0.5] * 3)
 
 
 @pytest.mark.parametrize(
-    'patch, bounds, statistics, kind, grid',
+    ('patch', 'bounds', 'statistics', 'kind', 'grid'),
     [
         # Qwen2.5-VL: 28 pixels per token, 512 -> 504; Qwen3-VL: 32 pixels per token.
         (14, dict(min_pixels=3136, max_pixels=12845056), CLIP, 'Qwen2VLImageProcessor', 36),

@@ -86,9 +86,9 @@ def test_the_two_graphs_differ_by_the_latent_and_the_padding(folder: Path, pipe,
     for parity, graph in (('released', ('image', 2)), ('training', ('zero', 77))):
         expected = decoded_by_hand(pipe, batch, 'v_prediction', parity)
         assert_close(maps[graph], expected, rtol=1e-4, atol=1e-5)
-    for one in maps:
-        for other in maps:
-            difference = (maps[one] - maps[other]).abs().max()
+    for one, first in maps.items():
+        for other, second in maps.items():
+            difference = (first - second).abs().max()
             assert (difference > 1e-3) == (one != other), (one, other)
 
 

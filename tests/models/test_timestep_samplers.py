@@ -67,7 +67,7 @@ def test_the_law_is_its_inverse_transform():
 
 
 @pytest.mark.parametrize(
-    'sampler, cdf',
+    ('sampler', 'cdf'),
     [
         (UniformTimesteps(), lambda x: x),
         (UniformTimesteps(0.2, 0.7), lambda x: (x - 0.2) / 0.5),

@@ -101,7 +101,7 @@ def test_points_of_the_command_line():
 
 
 @pytest.mark.parametrize(
-    'inputs, model, options, message',
+    ('inputs', 'model', 'options', 'message'),
     [
         ('images', 'config.py', ['--points', '5'], "--points: expected X,Y or X,Y,LABEL, in pixels, but got '5'"),
         ('images', 'config.py', ['--points', 'a,b'], "but got 'a,b'"),

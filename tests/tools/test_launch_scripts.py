@@ -15,7 +15,7 @@ def run(*command: object, **environment: str) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.parametrize(
-    'script, arguments',
+    ('script', 'arguments'),
     [
         ('dist_train.sh', ['a.py']),
         ('dist_train.sh', ['a.py', 'two']),

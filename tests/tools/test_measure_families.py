@@ -156,7 +156,7 @@ def test_a_tiny_family_is_measured():
 
 
 @pytest.mark.parametrize(
-    'name, parameters, buffers',
+    ('name', 'parameters', 'buffers'),
     # Golden numbers, diffusers 0.42.1. Wan is called 1.3B; SD3.5 medium's table is of 384^2 positions of 1536 numbers.
     [
         ('Wan2.1 1.3B', 1_418_996_800, 0),
@@ -205,7 +205,7 @@ def test_state_bytes():
 
 
 @pytest.mark.parametrize(
-    'states, gathered, activations, frozen, expected',
+    ('states', 'gathered', 'activations', 'frozen', 'expected'),
     [
         (50, 4, {1: 1, 8: 8}, 20, '1 card, batch 8'),
         (50, 4, {1: 1, 8: 20}, 20, '1 card, batch 1'),

@@ -93,7 +93,7 @@ def test_every_sentence_is_described_once_and_used(config, tmp_path, monkeypatch
     items = [dataset[index] for index in range(len(dataset))]
     assert {item['question'] for item in items} == {text for _, text in sentences(tmp_path, 'val')}
     writer = MODELS.build(cfg.description_writer)
-    picture, text = sorted(expected)[0]
+    picture, text = min(expected)
     item = dict(img_path=str(tmp_path / 'coco' / picture), text=text)
     description = writer([LoadImage()(dict(item))['img']], [text])[0]
     assert UseDescriptions(str(out))(item)['text'] == description
