@@ -15,6 +15,7 @@ from mmseg.structures import SegDataSample
 from rich.progress import track
 from torch import Tensor, nn
 
+from genseg_mm.datasets.transforms import NetworkPipeline
 from genseg_mm.devices import checked_device
 from genseg_mm.files import check_writable
 from genseg_mm.finite import check_finite
@@ -22,7 +23,6 @@ from genseg_mm.inference.build_model import build_description_writer, build_mode
 from genseg_mm.inference.generation import PictureGeneration
 from genseg_mm.inference.images import (
     Job,
-    NetworkPipeline,
     is_folder,
     list_sources,
     read_image,

@@ -116,7 +116,7 @@ NAMES = {
     'TRANSFORMS': 'CachedEncodings TextPrompt PointPrompt LoadInstanceMap LoadReferringMask LoadImage PackGenSegInputs '
     'LoadBoundaries '
     'KeepClasses RandomInstanceCrop RandomScenePermute UseDescriptions RandomReferringFlip NetworkResize '
-    'AntialiasedResize',
+    'AntialiasedResize NetworkPipeline',
     'METRICS': 'ReferringMetric EdgeMetric PointPromptMetric ClassAgnosticCocoMetric',
     'LOG_PROCESSORS': 'TaskLogProcessor',
     'LOOPS': 'BenchmarkLoop',

@@ -15,6 +15,8 @@ from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement, PixelData
 from torch import Generator, Tensor
 
+from genseg_mm.registry import TRANSFORMS
+
 IGNORED = 255  # label that metrics and visualisers of mmseg and mmdet leave out
 
 
@@ -101,10 +103,9 @@ class GenSegModel(BaseModel):
         self.__dict__['_given_cfg'] = cfg
 
     def _picture_transform(self) -> Callable[[dict], dict]:
-        from genseg_mm.inference.images import NetworkPipeline
-
         cfg = self.__dict__['_given_cfg']
-        prepare = NetworkPipeline(self, cfg, cfg.get('default_scope') or 'genseg_mm')
+        scope = cfg.get('default_scope') or 'genseg_mm'
+        prepare = TRANSFORMS.build(dict(type='genseg_mm.NetworkPipeline', model=self, cfg=cfg, scope=scope))
 
         def transform(results: dict) -> dict:
             text = self.text if self.takes_texts else None

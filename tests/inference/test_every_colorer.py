@@ -11,7 +11,7 @@ from PIL import Image
 from tiny_released import make_mae_folder, make_sd_folder
 
 from genseg_mm.datasets import ShapesDataset
-from genseg_mm.inference.images import pipeline_of
+from genseg_mm.datasets.transforms.network_pipeline import pipeline_of
 from genseg_mm.inferencers import GenSegInferencer
 from genseg_mm.models import Gen2Seg
 from genseg_mm.network_sizes import network_resize_of

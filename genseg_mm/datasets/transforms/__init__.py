@@ -2,6 +2,7 @@
 
 from genseg_mm.datasets.transforms.images import AntialiasedResize, LoadImage, NetworkResize, PackGenSegInputs
 from genseg_mm.datasets.transforms.instances import KeepClasses, LoadInstanceMap, RandomInstanceCrop, RandomScenePermute
+from genseg_mm.datasets.transforms.network_pipeline import NetworkPipeline
 from genseg_mm.datasets.transforms.points import PointPrompt
 from genseg_mm.datasets.transforms.referring import LoadReferringMask, RandomReferringFlip, TextPrompt, UseDescriptions
 
@@ -11,6 +12,7 @@ __all__ = [
     'LoadImage',
     'LoadInstanceMap',
     'LoadReferringMask',
+    'NetworkPipeline',
     'NetworkResize',
     'PackGenSegInputs',
     'PointPrompt',
