@@ -12,9 +12,9 @@ from mmengine.structures import BaseDataElement
 from PIL import Image
 from torch import Tensor, nn
 
+from genseg_mm import pictures
 from genseg_mm.evaluation.sample_results import SampleResults
-from genseg_mm.functional.edge_maps import edge_strength
-from genseg_mm.hooks import pictures
+from genseg_mm.functional.color_maps import edge_strength
 from genseg_mm.hooks.prediction_grid_hook import caption, draw_sample
 
 _MAX_BYTES = 25_000

@@ -12,6 +12,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import METRICS
 from torch import nn
 
+from genseg_mm import __version__
 from genseg_mm.benchmarking import provenance
 from genseg_mm.benchmarking.suite import TASKS, Suite, is_released
 from genseg_mm.checkpoint import weights_sha256
@@ -19,7 +20,6 @@ from genseg_mm.dataset_configs import MODEL_PLACES, fill_network_resize, replace
 from genseg_mm.inference.build_model import chosen_weights, read_config
 from genseg_mm.leaderboard.record import Record
 from genseg_mm.registry import MODELS, class_name
-from genseg_mm.version import __version__
 
 _NETWORK_RESIZE = dict(type='genseg_mm.NetworkResize')  # until the model is built, and its size known
 _KEPT = ('default_scope', 'custom_imports', 'model_wrapper_cfg')

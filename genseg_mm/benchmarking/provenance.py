@@ -20,10 +20,10 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope, init_default_scope
 
 import genseg_mm
+from genseg_mm import __version__
 from genseg_mm.checkpoint import weights_sha256
 from genseg_mm.dataset_configs import parts_of
 from genseg_mm.datasets.published_counts import difference, expected_items, shortage
-from genseg_mm.version import __version__
 
 ROOT = Path(genseg_mm.__file__).resolve().parents[1]
 PACKAGES = (

@@ -19,8 +19,8 @@ from mmengine.registry import init_default_scope
 
 import genseg_mm
 from genseg_mm.config_file import read_config_file
+from genseg_mm.files.write_lock import WriteLock
 from genseg_mm.launch.config import override_config
-from genseg_mm.write_lock import WriteLock
 
 TASKS = ('referring', 'points', 'instances', 'edges')
 KINDS = ('model', 'control')
