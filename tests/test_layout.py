@@ -1,6 +1,7 @@
 """Guards of the house: who imports whom, names resolvable by string, a light package."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,41 +11,73 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / 'genseg_mm'
 
-# room -> packages and rooms that it may not import (at any depth of its files)
+# Packages of others that no room, or a room, may import at any depth of its files; who imports whom of ours stands in
+# CONTRIBUTING.md. The mathematics are torch's alone.
+EVERYWHERE = ('mmdet.models', 'mmseg.models', 'torchvision', 'configs')
+HEAVY = ('diffusers', 'transformers')
 FORBIDDEN = {
-    'functional': (
-        'genseg_mm.models',
-        'genseg_mm.datasets',
-        'genseg_mm.evaluation',
-        'genseg_mm.registry',
-        'mmengine',
-        'mmcv',
-        'mmdet',
-        'mmseg',
-        'numpy',
-        'scipy',
-        'cv2',
-    ),
-    'models': ('genseg_mm.datasets', 'genseg_mm.evaluation', 'genseg_mm.hooks', 'genseg_mm.launch'),
-    'datasets': ('genseg_mm.models', 'genseg_mm.evaluation', 'diffusers', 'transformers'),
-    'evaluation': ('genseg_mm.models', 'genseg_mm.datasets', 'diffusers', 'transformers'),
-    'leaderboard': (
-        'genseg_mm.models',
-        'genseg_mm.datasets',
-        'genseg_mm.launch',
-        'genseg_mm.benchmarking',
-        'genseg_mm.registry',
-        'mmengine',
-        'torch',
-        'cv2',
-    ),
-    'hooks': ('genseg_mm.models', 'genseg_mm.datasets', 'diffusers', 'transformers'),
-    'inference': ('genseg_mm.launch', 'genseg_mm.evaluation', 'genseg_mm.inferencers', 'diffusers', 'transformers'),
-    'inferencers.py': ('genseg_mm.launch', 'genseg_mm.evaluation', 'diffusers', 'transformers'),
+    'functional': ('mmengine', 'mmcv', 'mmdet', 'mmseg', 'numpy', 'scipy', 'cv2'),
+    'leaderboard': ('mmengine', 'torch', 'cv2'),
+    **dict.fromkeys(('datasets', 'evaluation', 'hooks', 'inference', 'inferencers.py'), HEAVY),
 }
 # file -> what it may import although its room may not, and why
 EXCEPTIONS = {'functional/color_grouping.py': ('scipy',)}  # labels connected components five times as fast as torch
-EVERYWHERE = ('mmdet.models', 'mmseg.models', 'torchvision', 'configs')
+
+
+def table_of(heading: str) -> list[list[str]]:
+    """Cells of the rows of the table below a heading of CONTRIBUTING.md."""
+    section = (ROOT / 'CONTRIBUTING.md').read_text().split(f'## {heading}\n')[1].split('\n## ')[0]
+    rows = [line for line in section.splitlines() if line.startswith('|')]
+    return [[cell.strip() for cell in row.strip('|').split('|')] for row in rows[2:]]
+
+
+def quoted(cell: str) -> list[str]:
+    """What stands in backticks, several names of one folder in braces written out."""
+    return [
+        before + name + after
+        for before, names, after in re.findall(r'`([^`{]*)\{?([^`{}]*)\}?([^`{}]*)`', cell)
+        for name in names.split(',')
+    ]
+
+
+def our_imports(path: Path) -> set[str]:
+    """Rooms of the package that a file imports."""
+    names = [name.split('.')[1] for name in imports_of(path) if name.startswith('genseg_mm.') and '__' not in name]
+    return {f'{name}/' if (PACKAGE / name).is_dir() else f'{name}.py' for name in names}
+
+
+def files_of(room: str) -> list[Path]:
+    place = PACKAGE / room
+    return sorted(place.rglob('*.py')) if place.is_dir() else [place]
+
+
+def test_the_map_of_contributing_is_that_of_the_tree():
+    """Every room, every file of it, and what it imports of ours: only rooms that stand above it."""
+    rows = {quoted(room)[0]: (what, imports) for room, what, imports in table_of('Rooms of `genseg_mm/`')}
+    places = [path for path in PACKAGE.iterdir() if path.suffix == '.py' or any(path.glob('*.py'))]
+    names = {f'{path.name}/' if path.is_dir() else path.name for path in places if path.name != '__init__.py'}
+    assert set(rows) == names
+    drawn, found = {}, {}
+    for room, (what, imports) in rows.items():
+        own = [path.relative_to(PACKAGE / room) for path in files_of(room)] if room.endswith('/') else []
+        found[room] = (
+            sorted(str(path.with_suffix('')) for path in own if path.name != '__init__.py'),
+            sorted({other for path in files_of(room) for other in our_imports(path)} - {room}),
+        )
+        drawn[room] = sorted(quoted(what)) if own else [], sorted(quoted(imports))
+    assert drawn == found
+    order = list(rows)
+    assert [(room, other) for room in order for other in found[room][1] if order.index(other) > order.index(room)] == []
+
+
+def test_the_places_of_contributing_exist():
+    cells = [
+        cell for heading in ('Where a new thing goes', 'How to run what') for row in table_of(heading) for cell in row
+    ]
+    words = [word for cell in cells for text in quoted(cell) for word in text.split()]
+    paths = [word for word in words if re.fullmatch(r'[\w./-]+/[\w./-]*|\w+\.(py|sh|md)', word) and '...' not in word]
+    assert len(paths) > 20
+    assert [path for path in paths if not (ROOT / path.partition('::')[0]).exists()] == []
 
 
 def imports_of(path: Path) -> list[str]:
@@ -59,7 +92,7 @@ def imports_of(path: Path) -> list[str]:
     return names
 
 
-def test_rooms_import_only_what_they_may():
+def test_rooms_import_only_what_they_may_of_others():
     offences = []
     for path in PACKAGE.rglob('*.py'):
         room = path.relative_to(PACKAGE).parts[0]
