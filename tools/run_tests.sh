@@ -43,7 +43,7 @@ echo 'lint: ruff check . and ruff format --check .'
 export HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 # Arguments that name tests mean a few of them: starting workers would take longer than they do.
 if [ ${#pytest[@]} -eq 0 ]; then
-    cores=$(nproc 2>/dev/null || echo 1)
+    cores=$(env -u OMP_NUM_THREADS nproc 2>/dev/null || echo 1)  # nproc takes OMP_NUM_THREADS for the number of cores
     pytest=(-n "$((cores < 8 ? cores : 8))" --dist worksteal)
 fi
 echo "tests: pytest -m '$select' ${pytest[*]}"
