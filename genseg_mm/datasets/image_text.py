@@ -62,9 +62,8 @@ class ImageTextDataset(CaptionDataset):
       to folders are followed, hidden files (``._*`` of macOS) are no data;
     - a list: ``.jsonl`` (a dict in each line), ``.csv`` or ``.tsv`` (columns with names; a tsv has no quoting) with the
       path of a picture and its text; several lines of one picture are its captions;
-    - tar shards of WebDataset's layout, uncompressed (see above): their index is built once, and members
-      are read at their offset, in any order and by any number of workers. ``img_path`` is an address that
-      ``LoadImage`` takes.
+    - tar shards of WebDataset's layout, uncompressed (see the module): their index is built once, and members are read
+      at their offset, in any order and by any number of workers. ``img_path`` is an address that ``LoadImage`` takes.
 
     A ``.txt`` is one caption; a ``.json`` and a list may also hold several. What is no whole sample (a picture without
     a text, an empty or unreadable text, a shard that was cut short, ...) is left out, counted in a warning and named in

@@ -118,7 +118,7 @@ class InstanceMapDataset(SeededAccess, BaseDataset):
                 self.skip(path, reason)
             if not absent:
                 item = dict(pair, ignore_background=self.ignore_background)
-                if hasattr(self, 'subset'):
+                if getattr(self, 'subset', None) is not None:
                     item['subset'] = self.subset
                 items.append({'img_id': len(items), **item})
         self._check(items)

@@ -132,6 +132,9 @@ class ShapesDataset(CountedVisits):
         test_mode: bool = False,
         **kwargs: Any,
     ) -> None:
+        if 'exclude_images' in kwargs:
+            own = kwargs['exclude_images']
+            raise ValueError(f'ShapesDataset: exclude_images is for pictures of COCO, but got {own!r}: leave it out')
         self.num_scenes = _whole('num_scenes', num_scenes, 1)
         self.image_size = self._checked_size(image_size)
         self.task = _one_of('task', task, tuple(SCENE_FAMILY))

@@ -70,6 +70,7 @@ class DRAMDataset(InstanceMapDataset):
             ``LoadInstanceMap`` reads it).
     """
 
+    subset: str | None = None  # the items have none of their own
     # Pictures by list, none of them confirmed: the paper's supplement has 135 unseen pictures, other readers 718 in
     # all; the movements' own numbers are not published.
     PUBLISHED = dict(dram=583, unseen=135, dram_with_unseen=718)
@@ -160,6 +161,7 @@ class EgoHOSDataset(InstanceMapDataset):
             it).
     """
 
+    subset: str | None = None  # the items have none of their own
     # Pictures: 11,243 in the paper, which is train + val + test_indomain; the splits, and the 500 of test_outdomain,
     # are not confirmed.
     PUBLISHED = dict(train=8_993, val=1_124, test_indomain=1_126, test_outdomain=500)

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 
 MAX_JSON_BYTES = 4 * 2**30  # Objects365, the largest COCO-format file that we know of, has a quarter
 MAX_LINE_BYTES = 64 * 2**20
-MAX_DEPTH = 100  # of brackets; COCO's files have 5
+MAX_DEPTH = 100  # of brackets, in pickles of tuples; COCO's files have 5
 EMPTY_TEXT, BROKEN_TEXT = 'empty texts', 'texts with half a character (a lone surrogate)'
 
 # The four bytes of UTF-32 begin with the two of UTF-16.

@@ -218,6 +218,7 @@ def test_points_lie_in_their_instances():
         (dict(image_size='64'), "image_size must be .*but got '64'"),
         (dict(num_scenes=0), 'num_scenes must be a whole number of at least 1, but got 0'),
         (dict(seed=-1), 'seed must be a whole number of at least 0, but got -1'),
+        (dict(exclude_images='all'), "exclude_images is for pictures of COCO, but got 'all'"),
         (dict(max_items=0), 'max_items must be a whole number of at least 1, but got 0'),
     ],
 )

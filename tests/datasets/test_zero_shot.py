@@ -13,6 +13,7 @@ from tiny_datasets import maker
 
 from genseg_mm.datasets import DRAMDataset, EgoHOSDataset, IShapeDataset, LoadImage, LoadInstanceMap, PIDRayDataset
 from genseg_mm.datasets.zero_shot import DRAM_CLASSES
+from genseg_mm.evaluation import PointPromptMetric
 
 make_tiny_dram, make_tiny_egohos, make_tiny_ishape, make_tiny_pidray = map(
     maker, ('dram', 'egohos', 'ishape', 'pidray')
@@ -83,6 +84,14 @@ def test_lists_and_names(dram_root):
     assert Path(item['img_path']) == dram_root / 'test/unseen/ukiyo_e/hokusai/portrait.jpg'
     assert Path(item['instance_map_path']) == dram_root / 'labels/unseen/ukiyo_e/hokusai/portrait.png'
     assert 'subset' not in build_dram(dram_root)[0]
+
+
+def test_there_is_nothing_to_calibrate_on_where_items_have_no_subset(dram_root, egohos_root):
+    parts = [build_dram(dram_root), build_egohos(egohos_root, split='val')]
+    with pytest.raises(ValueError, match=r"subset='val', but got the subsets \[''\]"):
+        PointPromptMetric('calibrate').check_dataset(ConcatDataset(parts), 'val_evaluator')
+    parts.append(build_egohos(egohos_root, split='val', subset='val'))
+    PointPromptMetric('calibrate').check_dataset(ConcatDataset(parts), 'val_evaluator')
 
 
 def test_components_of_evaluated_classes_with_a_smallest_area(dram_root):

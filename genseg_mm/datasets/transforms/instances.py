@@ -24,9 +24,8 @@ class LoadInstanceMap(BaseTransform):
     Sources, in this order: gt_instance_map already in the results; instance_map_path, a PNG (palette indices,
     8- or 16-bit grey, or RGB-coded ids as r * 65536 + g * 256 + b, unless ids_are_indices in the results refuses
     colours) or Hypersim's HDF5, whose values label_rule in the results makes instances of, where they are classes
-    (see ``genseg_mm/datasets/segmentations.py``); instances in mmdet's form
-    (mask: polygons, or RLE with counts as a list, str or bytes; ignore_flag), as ``genseg_mm.CocoInstanceDataset``
-    and ``mmdet.CocoDataset`` give them.
+    (see ``genseg_mm/datasets/segmentations.py``); instances in mmdet's form (mask: polygons, or RLE with counts as a
+    list, str or bytes; ignore_flag), as ``genseg_mm.CocoInstanceDataset`` and ``mmdet.CocoDataset`` give them.
 
     Added: gt_instance_map (H, W) int32, 0 = background, seg_fields. Palette files are read as indices, not
     colours, and ids above 255 are kept. Of instances, the n-th that takes part has id n, and instance_counts says
@@ -34,8 +33,8 @@ class LoadInstanceMap(BaseTransform):
     others lie over them, or they cover no pixel centre). Regions of many (iscrowd, ignore_flag) are background: they
     hold several objects. Of two overlapping instances the one of fewer pixels (of equals the later) gets the pixel, so
     that the cup on the table stays: polygons of COCO have no depth, and those of large objects often run over what
-    stands before them. Where they have ``ann_id`` and ``area``, map_ann_ids (M,)
-    int64 and map_areas (M,) float64 hold those of id n at n - 1.
+    stands before them. Where they have ``ann_id`` and ``area``, map_ann_ids (M,) int64 and map_areas (M,) float64 hold
+    those of id n at n - 1.
 
     Put it before Resize in training, after it in test. Resize with
     ``genseg_mm.AntialiasedResize``: mmcv's own passes gt_instance_map by, and mmseg's is half a pixel off.
@@ -159,7 +158,7 @@ class KeepClasses(BaseTransform):
 
     Args:
         classes: Semantic ids or NYU40 names to keep, or ``'hypersim_10'`` or ``'hypersim_5'``, the lists of
-            ``genseg_mm/datasets/coco_instances.py``.
+            ``genseg_mm/datasets/class_subsets.py``.
 
     Raises:
         ValueError: If a class is unknown, no semantic map is given, or it is not of the instance map's size.

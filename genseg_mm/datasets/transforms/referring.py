@@ -177,7 +177,7 @@ class RandomReferringFlip(BaseTransform):
         seed: See above.
 
     Raises:
-        ValueError: If prob is none, a key is missing, or the sample holds something that this cannot mirror.
+        ValueError: If prob is no probability, a key is missing, or the sample holds something that this cannot mirror.
     """
 
     def __init__(self, prob: float = 0.5, seed: int = 0) -> None:
