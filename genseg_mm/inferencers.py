@@ -21,14 +21,7 @@ from genseg_mm.files import check_writable
 from genseg_mm.finite import check_finite
 from genseg_mm.inference.build_model import build_description_writer, build_model, chosen_weights, read_config
 from genseg_mm.inference.generation import PictureGeneration
-from genseg_mm.inference.images import (
-    Job,
-    is_folder,
-    list_sources,
-    read_image,
-    read_jobs,
-    run_in_order,
-)
+from genseg_mm.inference.images import Job, is_folder, list_sources, read_image, read_jobs, run_in_order
 from genseg_mm.inference.prompts import Prompts, check_options, is_set, split_prompts
 from genseg_mm.inference.results import (
     ColorMap,
@@ -250,6 +243,58 @@ class GenSegInferencer(PictureGeneration, BaseInferencer):
             picture = self.visualize(job, out_dir=out_dir, **visualize)
             yield self.postprocess(job, picture, out_dir=out_dir, **postprocess), picture
 
+    def set_image(self, image: Any, image_size: int | Sequence[int] | None = None) -> np.ndarray:
+        """Computes the colour map of one image, for :meth:`prompt`.
+
+        Args:
+            image: As ``inputs`` of a call.
+            image_size: (height, width) of the network.
+
+        Returns:
+            The colour map, (H, W, 3) float32 RGB in [0, 255].
+        """
+        self._current = None
+        sources, is_single = list_sources(image)
+        if not is_single or self.takes_texts:
+            what = 'GenMask, which has no colour map' if is_single else 'a list or folder'
+            raise ValueError(f'set_image takes one image and a Gen2Seg model, but got {what}')
+        job = Job(sources[0], Prompts(), read_image(sources[0]))
+        sample = self._predict(list(self.preprocess(job, image_size)))[0]
+        colors = sample.pred_color_map.data
+        self._current = job, colors, sample.pred_network_map.data
+        return color_array(colors).view(ColorMap)
+
+    def prompt(
+        self,
+        points: Any = None,
+        point_labels: Any = None,
+        boxes: Any = None,
+        automatic: bool | dict | None = None,
+        **prompting: Any,
+    ) -> dict[str, np.ndarray]:
+        """Masks of the image of :meth:`set_image`; the network does not run again.
+
+        Args:
+            points: (K, 2) or (K, P, 2).
+            point_labels: (K,) or (K, P).
+            boxes: (K, 4).
+            automatic: True, or settings: instances without prompts.
+            **prompting: Settings of ``masks_from_points`` over those of the model.
+
+        Returns:
+            ``masks`` (K, H, W) bool, ``scores`` (K,), ``bboxes`` (K, 4).
+        """
+        if self._current is None:
+            raise ValueError('prompt needs an image: call set_image before')
+        job, colors, network_map = self._current
+        prompts = split_prompts([job.source.name], True, points, point_labels, boxes)[0]
+        if prompts.has_geometry == is_set(automatic):
+            raise ValueError('prompt needs either points or boxes, or automatic=True')
+        check_options([prompts], False, automatic, prompting)
+        prompts.check(job.source.name, job.image.shape[:2])
+        found = instances_of(self.model, colors, network_map, prompts, job.source.name, automatic, prompting)
+        return arrays_of(found)
+
     def preprocess(
         self, job: Job, image_size: int | Sequence[int] | None = None, describe: bool = False
     ) -> Iterator[dict]:
@@ -338,58 +383,6 @@ class GenSegInferencer(PictureGeneration, BaseInferencer):
     def _check_generates(self, *others: Any) -> None:
         if any(is_set(option) for option in others):
             raise ValueError("task='generate' takes texts, but got inputs, prompts or options of task 'segment'")
-
-    def set_image(self, image: Any, image_size: int | Sequence[int] | None = None) -> np.ndarray:
-        """Computes the colour map of one image, for :meth:`prompt`.
-
-        Args:
-            image: As ``inputs`` of a call.
-            image_size: (height, width) of the network.
-
-        Returns:
-            The colour map, (H, W, 3) float32 RGB in [0, 255].
-        """
-        self._current = None
-        sources, is_single = list_sources(image)
-        if not is_single or self.takes_texts:
-            what = 'GenMask, which has no colour map' if is_single else 'a list or folder'
-            raise ValueError(f'set_image takes one image and a Gen2Seg model, but got {what}')
-        job = Job(sources[0], Prompts(), read_image(sources[0]))
-        sample = self._predict(list(self.preprocess(job, image_size)))[0]
-        colors = sample.pred_color_map.data
-        self._current = job, colors, sample.pred_network_map.data
-        return color_array(colors).view(ColorMap)
-
-    def prompt(
-        self,
-        points: Any = None,
-        point_labels: Any = None,
-        boxes: Any = None,
-        automatic: bool | dict | None = None,
-        **prompting: Any,
-    ) -> dict[str, np.ndarray]:
-        """Masks of the image of :meth:`set_image`; the network does not run again.
-
-        Args:
-            points: (K, 2) or (K, P, 2).
-            point_labels: (K,) or (K, P).
-            boxes: (K, 4).
-            automatic: True, or settings: instances without prompts.
-            **prompting: Settings of ``masks_from_points`` over those of the model.
-
-        Returns:
-            ``masks`` (K, H, W) bool, ``scores`` (K,), ``bboxes`` (K, 4).
-        """
-        if self._current is None:
-            raise ValueError('prompt needs an image: call set_image before')
-        job, colors, network_map = self._current
-        prompts = split_prompts([job.source.name], True, points, point_labels, boxes)[0]
-        if prompts.has_geometry == is_set(automatic):
-            raise ValueError('prompt needs either points or boxes, or automatic=True')
-        check_options([prompts], False, automatic, prompting)
-        prompts.check(job.source.name, job.image.shape[:2])
-        found = instances_of(self.model, colors, network_map, prompts, job.source.name, automatic, prompting)
-        return arrays_of(found)
 
 
 def init_model(

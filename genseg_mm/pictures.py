@@ -211,11 +211,11 @@ def compose(titles: Sequence[str], rows: Sequence[dict], captions: Sequence[str]
     for left, title in zip(lefts, titles, strict=True):
         draw.text((left, 2), title, INK, font)
     top = _LINE
-    for row, caption, row_height in zip(rows, captions, heights, strict=True):
+    for row, line, row_height in zip(rows, captions, heights, strict=True):
         for left, title in zip(lefts, titles, strict=True):
             if title in row:
                 table.paste(Image.fromarray(row[title]), (left, top))
-        draw.text((_GAP, top + row_height + 2), _cut(caption, font, width - 2 * _GAP), INK, font)
+        draw.text((_GAP, top + row_height + 2), _cut(line, font, width - 2 * _GAP), INK, font)
         top += row_height + _LINE + _GAP
     return np.asarray(table)
 

@@ -1,1 +1,1 @@
-"""The mathematics of both papers: tensors in, tensors out; torch only."""
+"""The mathematics of both papers: tensors in, tensors out; torch alone, but for SciPy's connected components."""

@@ -8,10 +8,6 @@ from torch.nn import functional as F
 
 COLOR_SCALES = ('batch', 'image', 'sigmoid', 'none')
 STRETCHES = ('image', 'padded', 'batch')
-FULL_STEP = 255  # the whole range of one channel
-# Normals of edges are turned to one side of this direction. It lies between those of straight and diagonal edges, so
-# that rounding errors turn none of them.
-_SIDE = (math.cos(math.pi / 8), math.sin(math.pi / 8))
 
 
 def normalize_colors(raw: Tensor, normalize: str, bias: float = 0.0) -> Tensor:
@@ -111,6 +107,11 @@ def raw_image(image: Tensor, img_shape: tuple[int, int], size: tuple[int, int]) 
 
 
 # Edges: our own protocol, since gen2seg reports Edge AP on BSDS500 but not how its edges were made.
+
+FULL_STEP = 255  # the whole range of one channel
+# Normals of edges are turned to one side of this direction. It lies between those of straight and diagonal edges, so
+# that rounding errors turn none of them.
+_SIDE = (math.cos(math.pi / 8), math.sin(math.pi / 8))
 
 
 def edge_strength(color_map: Tensor, sigma: float = 1.0) -> Tensor:

@@ -15,9 +15,6 @@ from genseg_mm.functional.inverse_distance import InverseDistanceSum, differenti
 REFERENCE_MAX_INSTANCES = 1251
 # The public code weights the separation of an instance by 10 / sqrt(pixels), the paper by 1 / sqrt.
 REFERENCE_SEPARATION_FACTOR = 10.0
-# A segment has this many partial sums, for neighbouring pixels to add to different addresses:
-# a core need not wait for its last addition, nor a GPU's lanes for each other.
-PARTIAL_SUMS = {'cpu': 8, 'cuda': 32}
 
 
 class InstanceColoringTerms(NamedTuple):
@@ -224,6 +221,10 @@ def _mean_repulsion(means: Tensor, segments: _Segments, weight: Tensor, tile_siz
 
 
 # What reads every pixel is one autograd function, so that the colours get one gradient and not the sum of three.
+
+# A segment has this many partial sums, for neighbouring pixels to add to different addresses:
+# a core need not wait for its last addition, nor a GPU's lanes for each other.
+PARTIAL_SUMS = {'cpu': 8, 'cuda': 32}
 
 
 class PixelTerms(torch.autograd.Function):

@@ -3,10 +3,9 @@
 The instance-coloring loss calls it for means against pixels and for means against means.
 """
 
-import functools
 import warnings
 from collections.abc import Callable
-from functools import wraps
+from functools import cache, wraps
 from typing import Any
 
 import torch
@@ -15,17 +14,6 @@ from torch import Tensor
 
 # Most centres of a tile: many share the work per point, and rows of points stay long.
 TILE_ROWS = 256
-# Points that are added up in the points' type; sums of such rows go on in float64.
-ROW = 4096
-# Padding of rows: so far away that every term with it is zero (1e50 overflows float32: 1 / inf).
-FAR = 1e25
-# The compiler would store what many sums read, here all pairs. With these limits it does not.
-OPTIONS = {
-    'realize_reads_threshold': 1000,
-    'realize_opcount_threshold': 10000,
-    'realize_acc_reads_threshold': 1000,
-    'compile_threads': 1,  # two small loops are not worth a pool of compiler processes per rank
-}
 
 
 def differentiable_once(backward: Callable) -> Callable:
@@ -209,6 +197,18 @@ def _sums_by_products(kernel: Tensor, vectors: Tensor, dim: int, scratch: Tensor
 # one for each side's gradient, which keep the pairs in registers and compute them anew. It costs seconds once per
 # process (and a C++ compiler on a CPU), so it is for training, by the caller's choice.
 
+# Points that are added up in the points' type; sums of such rows go on in float64.
+ROW = 4096
+# Padding of rows: so far away that every term with it is zero (1e50 overflows float32: 1 / inf).
+FAR = 1e25
+# The compiler would store what many sums read, here all pairs. With these limits it does not.
+OPTIONS = {
+    'realize_reads_threshold': 1000,
+    'realize_opcount_threshold': 10000,
+    'realize_acc_reads_threshold': 1000,
+    'compile_threads': 1,  # two small loops are not worth a pool of compiler processes per rank
+}
+
 
 def _sums(points: Tensor, own: Tensor, centres: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Sums over the pairs of points (C, R, ROW) and centres (n, C); own is (R, ROW) int32.
@@ -232,7 +232,7 @@ def _sums(points: Tensor, own: Tensor, centres: Tensor, weight: Tensor) -> tuple
     )
 
 
-@functools.cache
+@cache
 def compiled_sums(device_type: str, dtype: torch.dtype) -> Callable | None:
     """The compiled sums for a type of device and of points; None, with a warning, if that fails.
 

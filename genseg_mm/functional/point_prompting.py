@@ -19,9 +19,6 @@ from genseg_mm.functional.similarity_masks import (
 )
 
 BOX_TOLERANCE = 30.0  # distance of colours; the median radius of the public code's masks
-INSIDE = 24  # samples across a box
-FRAME = 6  # samples across the frame on either side of it
-STEP = 2  # every second sample, across and down, is a candidate
 SETTINGS = ('rule', 'threshold', 'radius', 'sigma', 'smooth', 'component')  # of masks_from_points
 
 
@@ -411,6 +408,11 @@ def pixel_ranges(boxes: Tensor) -> Tensor:
     (right and bottom exclusive, as in COCO) holds just its pixels.
     """
     return torch.ceil(boxes - 0.5).long()
+
+
+INSIDE = 24  # samples across a box
+FRAME = 6  # samples across the frame on either side of it
+STEP = 2  # every second sample, across and down, is a candidate
 
 
 def box_queries(color_map: Tensor, ranges: Tensor, tolerance: float = BOX_TOLERANCE) -> Tensor:

@@ -19,10 +19,6 @@ from genseg_mm.hooks.safe_checkpoint_hook import ends_update
 from genseg_mm.registry import HOOKS, LOG_PROCESSORS
 from genseg_mm.stopping import StoppedBySignal, StopRequest, name_of, resume_command
 
-_NOTE = 'last_validation'
-_STREAM = 3  # of the seeds; keeps these draws apart from those of the samples, which start from the same seed
-_COUNT = 'num_samples_'
-
 
 @HOOKS.register_module()
 class StopOnSignalHook(Hook):
@@ -131,6 +127,9 @@ def _is_saved(hook: CheckpointHook, step: int) -> bool:
     return hook.last_ckpt is not None and os.path.basename(hook.last_ckpt) == hook.filename_tmpl.format(step)
 
 
+_NOTE = 'last_validation'
+
+
 @HOOKS.register_module()
 class MissedValidationHook(Hook):
     """Notes the iteration of each finished validation in ``last_validation`` of the work dir.
@@ -204,6 +203,9 @@ class FiniteLossHook(Hook):
         )
 
 
+_STREAM = 3  # of the seeds; keeps these draws apart from those of the samples, which start from the same seed
+
+
 @HOOKS.register_module()
 class IterationSeedHook(Hook):
     """Sets the global random states from (seed, iteration, rank) before each training iteration.
@@ -221,6 +223,9 @@ class IterationSeedHook(Hook):
         torch.manual_seed(int(words[0]) << 31 | int(words[1]) >> 1)
         np.random.seed(words)
         random.seed(words.tobytes())
+
+
+_COUNT = 'num_samples_'
 
 
 @LOG_PROCESSORS.register_module()

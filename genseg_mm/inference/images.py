@@ -1,4 +1,4 @@
-"""Images on their way in: what a user may give, reading, batches of one size, and what a network takes."""
+"""Images on their way in: what a user may give, how it is read, and batches of one size for the network."""
 
 import logging
 import os

@@ -1,4 +1,4 @@
-"""What the models of both papers share: logs that are true for all ranks, mmseg's functions, noise, semantic maps."""
+"""What the models of both papers share: logs of all ranks, mmseg's functions, seeded noise, semantic maps, patches."""
 
 import copy
 import warnings
@@ -64,6 +64,8 @@ class GenSegModel(BaseModel):
     def parse_losses(self, losses: dict[str, Tensor | list[Tensor]]) -> tuple[Tensor, dict[str, Tensor]]:
         """Sums the losses for the backward pass and averages their logged values over ranks.
 
+        MMEngine logs those of rank 0 alone.
+
         Args:
             losses: Scalars or lists of scalars by name; names with 'loss' in them are summed. Every rank must give the
                 same names. With ``num_samples_<task>``, the samples of each task in the batch of this rank, the
@@ -118,6 +120,9 @@ class GenSegModel(BaseModel):
             return prepare(results['img'], results.get('img_path') or '', text, None)
 
         return transform
+
+
+# Randomness from (seed, iteration, position in the batch of all ranks) alone, so that a resumed run repeats it.
 
 
 def seeded_generator(*key: int) -> Generator:

@@ -43,6 +43,7 @@ class BCEMaskHead(GenerativeMaskHead):
             if not value > 0:
                 raise ValueError(f'{name} must be positive, but got {value}')
         self.through, self.scale, self.loss_weight = through, scale, loss_weight
+        self.probe: LatentProbe | None = None  # the linear layer needs the codec's sizes, see attach_codec
 
     def attach_codec(self, codec: LatentCodec) -> None:
         """Also makes the linear layer, for the latents of this codec."""
@@ -75,12 +76,17 @@ class BCEMaskHead(GenerativeMaskHead):
 
     def _logits(self, latents: Tensor) -> Tensor:
         if self.through == 'linear':
-            return self.probe(latents)[:, 0]
+            return self._layer()(latents)[:, 0]
         return self.scale * self.decode(latents, clamp=False).mean(1)
 
     def latents_to_grey(self, latents: Tensor) -> Tensor:
         """As the velocity's head; with the linear layer 2 p - 1, p the probability."""
-        return self.probe.grey(latents) if self.through == 'linear' else super().latents_to_grey(latents)
+        return self._layer().grey(latents) if self.through == 'linear' else super().latents_to_grey(latents)
+
+    def _layer(self) -> LatentProbe:
+        if self.probe is None:
+            raise ValueError(f'{type(self).__name__} has no linear layer: call attach_codec first, as GenMask does')
+        return self.probe
 
 
 @MODELS.register_module()

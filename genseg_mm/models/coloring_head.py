@@ -1,4 +1,4 @@
-"""The instance-coloring loss behind any mmseg backbone: a decode head with three output colours."""
+"""The instance-coloring loss as a module, and a decode head that puts it behind any mmseg backbone."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

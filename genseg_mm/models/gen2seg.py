@@ -57,7 +57,7 @@ class Gen2Seg(MapPrompting, GenSegModel):
         output: ``'float'`` (default): the map is resized to the image bilinearly. ``'picture'``: it is cut to 8 bits,
             and that picture resized by PIL's Lanczos, as the public scripts do.
         preset: ``'as_published'``: what is not given of ``normalize``, ``gamma``, ``stretch`` and ``output`` is as the
-            public code has it for this colorer, see :mod:`genseg_mm.models.gen2seg`.
+            public code has it for this colorer, see ``AS_PUBLISHED``.
         processing_size: Size that pictures are brought to for the network, by everything that feeds it: the longer
             side, (height, width), or 0 for their own; None: as the colorer asks (:meth:`network_resize`).
         init_cfg: MMEngine's.
@@ -283,7 +283,8 @@ def resize_map(colors: Tensor, size: tuple[int, int]) -> Tensor:
 
 # How the public code runs the released weights, by colorer. Both scripts write an 8-bit picture of the map, cut, not
 # rounded, and resize that by PIL's Lanczos. The Stable Diffusion pipeline stretches the decoded map with its padding;
-# the MAE's stretches each map, then takes it to the power of 0.7. The sizes are the colorers' own.
+# the MAE's stretches each map, then takes it to the power of 0.7. The sizes are the colorers' own
+# (``network_resize``).
 AS_PUBLISHED = dict(
     SDColorer=dict(normalize='batch', gamma=1.0, stretch='padded', output='picture'),
     MAEColorer=dict(normalize='batch', gamma=0.7, stretch='image', output='picture'),
@@ -330,7 +331,7 @@ def load_released(source: str, device: str = 'cpu', **overrides: Any) -> Gen2Seg
     Args:
         source: Folder or hub id.
         device: Device of the model.
-        overrides: Arguments of :class:`~genseg_mm.models.gen2seg.Gen2Seg` in place of the preset's, such as
+        overrides: Arguments of :class:`Gen2Seg` in place of the preset's, such as
             ``processing_size=0`` (the own size of a picture) and ``output='float'`` (no 8 bits); ``colorer`` is a dict
             that adds to the colorer's arguments, such as ``dict(parity='training')``.
 

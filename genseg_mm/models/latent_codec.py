@@ -1,4 +1,4 @@
-"""Images <-> standardised latents, for every diffusers autoencoder."""
+"""Images <-> standardised latents: for every diffusers autoencoder, and for the closed-form one of the tiny models."""
 
 import hashlib
 from pathlib import Path
@@ -145,7 +145,7 @@ class LatentCodec(FrozenPartsMixin, BaseModule):
         if patch_size > 1:
             # Wan2.2 orders a pixel's place in a patch as (column, row).
             images = images.unflatten(1, (-1, patch_size, patch_size)).transpose(2, 3)
-            images = nn.functional.pixel_shuffle(images.flatten(1, 3), patch_size)
+            images = F.pixel_shuffle(images.flatten(1, 3), patch_size)
         return images.reshape(clamped.shape)
 
 

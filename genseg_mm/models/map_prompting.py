@@ -17,8 +17,7 @@ class MapPrompting:
 
     Attributes:
         prompting: Settings of :func:`genseg_mm.functional.point_prompting.masks_from_points`.
-        automatic: Settings of :func:`genseg_mm.models.map_prompting.automatic_instances`; None: samples without
-            prompts get no instances.
+        automatic: Settings of :func:`automatic_instances`; None: samples without prompts get no instances.
     """
 
     prompting: dict[str, Any]
@@ -67,8 +66,7 @@ class MapPrompting:
             colors: Colours in [0, 255], (3, h, w); best as the network gave them, because ``min_area`` and edges are
                 measured in pixels of this map.
             size: (H, W) that the masks are brought to; None: the map's own.
-            settings: Of :func:`genseg_mm.models.map_prompting.automatic_instances`; they
-                replace those of the model.
+            settings: Of the function :func:`automatic_instances`; they replace those of the model.
 
         Returns:
             ``masks`` (K, H, W) bool, ``scores`` (K,) in [0, 1), descending, ``labels`` (K,) zeros,

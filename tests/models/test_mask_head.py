@@ -254,6 +254,11 @@ def test_a_head_without_codec_says_what_to_do():
         GenerativeMaskHead().latents_to_grey(noisy.latents)
     with pytest.raises(ValueError, match='BCEMaskHead has no codec: call attach_codec first'):
         BCEMaskHead().loss(noisy.velocity, noisy, torch.tensor([True]), MASK[None])
+    linear = BCEMaskHead('linear')
+    with pytest.raises(ValueError, match='BCEMaskHead has no linear layer: call attach_codec first'):
+        linear.latents_to_grey(noisy.latents)
+    with pytest.raises(ValueError, match='BCEMaskHead has no linear layer: call attach_codec first'):
+        linear.loss(noisy.velocity, noisy, torch.tensor([True]), MASK[None])
 
 
 def test_a_copy_of_the_model_reads_masks_by_its_own_codec():

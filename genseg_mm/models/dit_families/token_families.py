@@ -259,16 +259,16 @@ class ZImageFamily(TokenFamily):
         noisy, sigma, prompt, image, _ = inputs
         frames = list(noisy[:, :, None])  # N of (C, 1, H, W)
         texts = _real_tokens(prompt)
-        inputs = dict(x=frames, cap_feats=texts)
+        arguments = dict(x=frames, cap_feats=texts)
         if image is not None:
-            inputs = dict(
+            arguments = dict(
                 x=[list(pair) for pair in zip(image[:, :, None], frames, strict=True)],
                 cap_feats=[[text[:0], text] for text in texts],
                 image_noise_mask=[[0, 1]] * len(noisy),
                 siglip_feats=[None] * len(noisy),
             )
         backward = transformer(
-            t=1 - sigma, patch_size=self.patch_size(transformer)[0], f_patch_size=1, return_dict=False, **inputs
+            t=1 - sigma, patch_size=self.patch_size(transformer)[0], f_patch_size=1, return_dict=False, **arguments
         )[0]
         return -torch.stack(backward)[:, :, 0]
 

@@ -20,9 +20,6 @@ SYSTEM_PROMPT = (
 )
 
 
-_TEXT_MARK = 'THE-TEXT-GOES-HERE'
-
-
 @MODELS.register_module()
 class QwenVLPromptEncoder(FrozenPartsMixin, BaseModule):
     """Qwen2.5-VL or Qwen3-VL, which encodes image and instruction (GenMask's prompt encoder).
@@ -254,6 +251,9 @@ class ChatBatch(NamedTuple):
     input_ids: Tensor
     attention_mask: Tensor
     mm_token_type_ids: Tensor
+
+
+_TEXT_MARK = 'THE-TEXT-GOES-HERE'
 
 
 class QwenVLChat:
