@@ -67,7 +67,7 @@ MOVED = {
     'genseg_mm.models.dit_families.z_image': 'genseg_mm.models.dit_families.token_families',
     'genseg_mm.models.dit_families.text_inputs': 'genseg_mm.models.dit_families.family',
     'genseg_mm.inference.jobs': 'genseg_mm.inference.images',
-    'genseg_mm.inference.network_pipeline': 'genseg_mm.inference.images',
+    'genseg_mm.inference.network_pipeline': 'genseg_mm.datasets.transforms.network_pipeline',
     'genseg_mm.inference.predictions': 'genseg_mm.inference.results',
     'genseg_mm.boundary_files': 'genseg_mm.files.arrays',
     'genseg_mm.models.network_size': 'genseg_mm.network_sizes',

@@ -1,4 +1,4 @@
-"""Optimizers and optimizer wrappers."""
+"""Muon beside AdamW, which parameters it gets, and bfloat16 autocast on any device."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence

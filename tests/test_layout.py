@@ -1,4 +1,4 @@
-"""Guards of the house: who imports whom, names resolvable by string, a light package."""
+"""Guards of the house: the map of CONTRIBUTING.md, who imports whom, names resolvable by string, a light package."""
 
 import ast
 import re

@@ -1,4 +1,4 @@
-"""bfloat16 training on any device."""
+"""bfloat16 training on any device; Muon: what it steps, beside torch's own, resumed."""
 
 from copy import deepcopy
 

@@ -1,4 +1,4 @@
-"""Endless sampling that resumes exactly and does not depend on the number of processes."""
+"""Endless sampling that resumes exactly and does not depend on the number of processes, also of several datasets."""
 
 import itertools
 import logging

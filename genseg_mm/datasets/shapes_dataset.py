@@ -82,7 +82,7 @@ class ShapesDataset(CountedVisits):
         shapes: 'seen' or 'unseen': two disjoint sets of shape types. In the referring task seen and
             unseen scenes of one index share ground, sizes, places and colours of the objects.
         seed: Seed of everything.
-        kinds: Kinds of expressions to use (task='referring'), see ``shape_expressions.KINDS``;
+        kinds: Kinds of expressions to use (task='referring'), one or several of ``KINDS``;
             'size' stands for both kinds with a size. Scenes without any such expression are drawn
             anew, so that each scene has one.
         kind_weights: How much likelier than others (1) a kind is drawn where the expression of a scene is random, e.g.

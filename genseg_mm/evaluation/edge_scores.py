@@ -1,4 +1,4 @@
-"""From counts of boundary pixels to ODS, OIS and AP (Arbelaez et al., PAMI 2011)."""
+"""From counts of boundary pixels to ODS, OIS and AP (Arbelaez et al., PAMI 2011); scores of a folder of edge maps."""
 
 from collections.abc import Sequence
 from pathlib import Path

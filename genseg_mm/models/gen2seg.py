@@ -1,4 +1,4 @@
-"""gen2seg (arXiv 2505.15263): a generative model made an instance colorer, prompted or not."""
+"""gen2seg (arXiv 2505.15263): a generative model made an instance colorer, prompted or not; released weights."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""The config of one measurement."""
+"""The config of one measurement, its size for the network, and what a model can do."""
 
 import os
 

@@ -213,7 +213,7 @@ def test_items_that_nothing_identifies_are_refused(tmp_path):
 
 
 class TestItemsToEncode:
-    def test_all_sentences_of_a_drawing_data_set(self, coco):
+    def test_all_sentences_of_a_drawing_dataset(self, coco):
         cfg = dict(
             type='genseg_mm.RefCOCODataset',
             data_root=str(coco),

@@ -1,4 +1,4 @@
-"""Lists of classes, and KeepClasses by hand-worked values."""
+"""Lists of classes: what is in them, and how a config names them."""
 
 import pytest
 

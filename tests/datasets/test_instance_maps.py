@@ -1,4 +1,4 @@
-"""Listing of pairs, missing files and samples without any instance."""
+"""Pairs of picture and map: listing, missing files, samples without any instance; maps in PNG and HDF5."""
 
 import logging
 import zlib

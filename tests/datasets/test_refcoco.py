@@ -192,7 +192,7 @@ def test_exclude_images(tiny_root, tmp_path):
     assert len(build(tiny_root, exclude_images=REFS)) == 7  # its splits share no picture
 
 
-def test_exclude_images_of_another_data_set(own_root):
+def test_exclude_images_of_another_dataset(own_root):
     other = pickle.loads((own_root / REFS).read_bytes())
     other[0]['split'] = 'val'  # picture 101, training here
     (own_root / 'others.p').write_bytes(pickle.dumps(other, protocol=2))
