@@ -29,7 +29,7 @@ class TexturedShape(NamedTuple):
     """How a shape is drawn.
 
     Attributes:
-        outline: Draws the outline (see ``outlines``), one unit from the centre to the border.
+        outline: Draws the outline (see ``shape_scenes``), one unit from the centre to the border.
         scale: Times the drawn radius.
         least_aspect: Height / width is drawn log-uniformly from [0.3, 1] and not below this.
         keep_area: Whether a flat object becomes longer in turn.
