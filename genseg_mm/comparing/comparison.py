@@ -260,7 +260,8 @@ def _bounds(sums: np.ndarray, values: np.ndarray, confidence: float, interval: s
     if interval == 'bca':
         drawn = SimpleNamespace(bootstrap_distribution=values)
         found = _scipy_bootstrap(sums, n_resamples=0, bootstrap_result=drawn, confidence_level=confidence, method='BCa')
-        if not np.isnan(found.confidence_interval).any():  # else nothing can be corrected, mostly as nothing varies
+        # nan where nothing varies, or where a model has no number without one of the units: the percentiles stay
+        if not np.isnan(found.confidence_interval).any():
             low, high = found.confidence_interval
     return float(low), float(high)
 

@@ -268,8 +268,7 @@ def _renumber(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.flatnonzero(there), (np.cumsum(there) - 1)[numbers]
 
 
-# Thinning of binary maps to lines one pixel wide, as MATLAB's ``bwmorph(map, 'thin', inf)``.
-
+# ---- thinning of binary maps to lines one pixel wide, as MATLAB's ``bwmorph(map, 'thin', inf)``
 
 # Neighbours x1 ... x8 of Guo and Hall (row, column): east, then counterclockwise.
 _NEIGHBOURS = ((0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1), (1, 0), (1, 1))

@@ -13,7 +13,7 @@ from genseg_mm.finite import check_finite
 from genseg_mm.functional.point_prompting import color_distances, query_colors
 from genseg_mm.point_choices import as_points, deepest_pixel, picture_name, random_pixels, spread_pixels
 
-# What a point-prompt metric reads from a data sample, with the errors that say what is missing.
+# ---- what a point-prompt metric reads from a data sample, with the errors that say what is missing
 
 
 class PointSample(NamedTuple):
@@ -273,7 +273,7 @@ def _item_names(entries: Sequence[dict], table: PromptTable, rows: np.ndarray) -
     return [f'{names[own]}#id {number}' for own, number in zip(place.tolist(), ids, strict=True)]
 
 
-# IoU of masks with the instances that were prompted, by counting as few pixels as possible.
+# ---- IoU of masks with the instances that were prompted, by counting as few pixels as possible
 
 
 def mask_ious(masks: Tensor, truth: list[Tensor], allowed: Tensor | None = None) -> np.ndarray:
@@ -375,8 +375,7 @@ def _iou(area: int, overlap: int, true_area: int) -> float:
     return overlap / max(area + true_area - overlap, 1)
 
 
-# The points that a metric prompts with: the pipeline's, or those it draws itself.
-
+# ---- the points that a metric prompts with: the pipeline's, or those it draws itself
 
 CHOICES = ('given', 'random', 'deepest', 'all')
 

@@ -295,8 +295,7 @@ def _pixel_map(sample: dict, key: str, name: str) -> Tensor:
     return data
 
 
-# What a sentence is called in sample results, and the groups that it belongs to.
-
+# ---- what a sentence is called in sample results, and the groups that it belongs to
 
 GROUPS = ('kind', 'length', 'subset', 'words')
 _BANDS = ((2, '1-2 words'), (5, '3-5 words'), (8, '6-8 words'))

@@ -217,7 +217,7 @@ def _smallest(numbers: np.ndarray) -> np.ndarray:
     return numbers.astype(next(fitting, np.int64))
 
 
-# Names of items and pictures in sample results: the same for every model, machine and batch size.
+# ---- names of items and pictures in sample results: the same for every model, machine and batch size
 
 
 def told_apart(names: Sequence[str]) -> list[str]:

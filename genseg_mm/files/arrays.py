@@ -217,7 +217,8 @@ def _unpacked(data: memoryview, most: int, is_start: bool = False) -> memoryview
     return memoryview(unpacked)
 
 
-# ``.npz``: arrays no larger than they say and than is sensible.
+# ---- ``.npz``: arrays no larger than they say and than is sensible
+
 MAX_NPZ_BYTES = 2**30  # of all arrays of a file
 _DAMAGED_HEADER = (SyntaxError, TypeError, AttributeError, IndexError, OverflowError, tokenize.TokenError)
 
@@ -263,7 +264,7 @@ def _read_array(archive: zipfile.ZipFile, part: zipfile.ZipInfo) -> np.ndarray:
     return np.frombuffer(data, dtype).reshape(shape, order='F' if is_fortran else 'C')
 
 
-# BSDS500's ground truth, which datasets and metrics read.
+# ---- BSDS500's ground truth, which datasets and metrics read
 
 
 def read_boundaries(path: str | os.PathLike) -> np.ndarray:

@@ -101,7 +101,8 @@ def _take(stack: list, opcode: pickletools.OpcodeInfo) -> list[tuple[int, int]]:
     return taken
 
 
-# Plain data: stricter than what torch's checkpoints need, no class, function or tuple at all.
+# ---- plain data: stricter than what torch's checkpoints need, no class, function or tuple at all
+
 MAX_PICKLE_BYTES = 256 * 2**20
 MAX_OPCODES = 40_000_000
 _ASKS_OPCODES = frozenset(('GLOBAL', 'STACK_GLOBAL', 'INST', 'EXT1', 'EXT2', 'EXT4', 'PERSID', 'BINPERSID'))

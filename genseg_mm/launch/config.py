@@ -102,7 +102,7 @@ def override_config(cfg: Config, options: dict) -> None:
         raise ValueError(f'--cfg-options {", ".join(options)}: does not fit the config: {message}') from error
 
 
-# What the single options of tools/train.py and tools/test.py change in a config.
+# ---- what the single options of tools/train.py and tools/test.py change in a config
 
 
 def set_resume(cfg: Config, resume: str | None) -> None:

@@ -64,7 +64,7 @@ def _used_keys(cfg: Config, stage: str) -> list[str]:
     return [key for key in used if cfg.get(key) is not None]
 
 
-# ---- values ----
+# ---- values
 
 
 def check_values(cfg: Config, used: list[str]) -> None:
@@ -285,7 +285,7 @@ def _check_scope(scope: Any) -> None:
         raise ValueError(f'default_scope: expected the name of an installed package, but got {scope!r}')
 
 
-# ---- types ----
+# ---- types
 
 
 def check_types(cfg: Config, used: list[str]) -> None:

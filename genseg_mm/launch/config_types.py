@@ -250,8 +250,9 @@ _KINDS: dict[Any, tuple[str, Callable[[Any], bool]]] = {
 }
 
 
-# ``--cfg-options``: keys that nothing reads are refused, with the keys that were meant.
-# These tools and runners read at the top, although no config has to have them.
+# ---- ``--cfg-options``: keys that nothing reads are refused, with the keys that were meant
+
+# Top-level keys that tools and runners read although no config has to have them.
 _READ = {
     'activation_checkpointing', 'compile', 'custom_imports', 'efficient_conv_bn_eval', 'find_unused_parameters',
     'model_wrapper_cfg', 'runner_type', 'strategy', 'sync_bn', 'tta_model', 'tta_pipeline', 'description_writer',
