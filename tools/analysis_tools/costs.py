@@ -1,6 +1,6 @@
 """What a model costs: parameters, FLOPs, time and memory of one pass on made-up input, booked to its parts.
 
-For get_flops.py, profile_evaluation.py, benchmark_training_step.py and measure_families.py.
+For get_flops.py, profile_evaluation.py, benchmark_training_step.py, measure_families.py and models_without_weights.py.
 """
 
 import itertools
