@@ -117,7 +117,7 @@ class GenSegModel(BaseModel):
                     stacklevel=2,
                 )
                 text = ''
-            return prepare(results['img'], results.get('img_path') or '', text, None)
+            return prepare(dict(img=results['img'], img_path=results.get('img_path'), text=text))
 
         return transform
 

@@ -38,6 +38,8 @@ class DescriptionWriter(FrozenPartsMixin, BaseModule):
         batch_size: Most pictures that go through the model at once.
         min_pixels: Smaller pictures are enlarged to this area. Default: the image processor's.
         max_pixels: Larger pictures are shrunk to this area. Default: the image processor's.
+        tokenizer_kwargs: Of the tokenizer's ``from_pretrained``, e.g. ``dict(subfolder='tokenizer')``.
+        image_processor_kwargs: Of the image processor's, e.g. ``dict(subfolder='processor')``.
 
     Raises:
         ValueError: If an argument is wrong, or model, tokenizer and image processor do not belong together.
@@ -56,6 +58,8 @@ class DescriptionWriter(FrozenPartsMixin, BaseModule):
         batch_size: int = 8,
         min_pixels: int | None = None,
         max_pixels: int | None = None,
+        tokenizer_kwargs: dict | None = None,
+        image_processor_kwargs: dict | None = None,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -72,8 +76,10 @@ class DescriptionWriter(FrozenPartsMixin, BaseModule):
                 f'{type(self.model).__name__}'
             )
         config = self.model.config
-        self.chat = QwenVLChat(processor, config, system_prompt)
-        self.images = QwenVLImages(processor, config.vision_config, min_pixels, max_pixels)
+        self.chat = QwenVLChat(processor, config, system_prompt, **(tokenizer_kwargs or {}))
+        self.images = QwenVLImages(
+            processor, config.vision_config, min_pixels, max_pixels, **(image_processor_kwargs or {})
+        )
         self.template, self.system_prompt = template, system_prompt
         self.batch_size, self.num_empty = batch_size, 0
         self.generation = dict(max_new_tokens=max_new_tokens, do_sample=False, **(generation or {}))

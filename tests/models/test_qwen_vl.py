@@ -1,6 +1,8 @@
 """Qwen-VL prompt encoders against transformers' own run of the same conversation; patches against its processor."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -226,6 +228,29 @@ def test_bfloat16(released):
     assert torch.equal(got.mask, expected.mask)
     error = (got.states.float() - expected.states)[got.mask]
     assert error.pow(2).mean() < 0.01 * expected.states[got.mask].pow(2).mean()
+
+
+def test_a_pipeline_with_its_parts_in_subfolders(released, tmp_path):
+    """As diffusers lays them out: text_encoder, tokenizer, processor."""
+    folder, kind = released
+    moves = {
+        'tokenizer*': 'tokenizer',
+        'chat_template*': 'tokenizer',
+        'preprocessor_config.json': 'processor',
+        '*': 'text_encoder',
+    }
+    left = set(Path(folder).iterdir())
+    for pattern, part in moves.items():
+        (tmp_path / part).mkdir(exist_ok=True)
+        for file in sorted(left & set(Path(folder).glob(pattern))):
+            shutil.copy(file, tmp_path / part)
+            left.remove(file)
+    parts = dict(tokenizer_kwargs=dict(subfolder='tokenizer'), image_processor_kwargs=dict(subfolder='processor'))
+    own = build((str(tmp_path), kind), model=dict(subfolder='text_encoder'), **parts)
+    expected, found = build(released)(TEXTS, images()), own(TEXTS, images())
+    assert torch.equal(found.states, expected.states) and torch.equal(found.mask, expected.mask)
+    writer = dict(type='genseg_mm.DescriptionWriter', model=pretrained(str(tmp_path), kind, subfolder='text_encoder'))
+    assert MODELS.build(dict(writer, processor=str(tmp_path), **parts)).chat.prefix
 
 
 def test_words_alone_need_no_image_processor(released):

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -35,6 +35,8 @@ class QwenVLPromptEncoder(FrozenPartsMixin, BaseModule):
             scratch: keyword arguments of the transformers config, with ``model_type`` 'qwen2_5_vl' or 'qwen3_vl'.
         processor: Folder / hub id with the tokenizer and ``preprocessor_config.json``; for released models that of the
             model.
+        tokenizer_kwargs: Of the tokenizer's ``from_pretrained``, e.g. ``dict(subfolder='tokenizer')``.
+        image_processor_kwargs: Of the image processor's, e.g. ``dict(subfolder='processor')``.
         hidden_layer: Which hidden state: -1 the last, after the final norm (the paper does not say; Qwen-Image's
             choice); k > 0 the output of layer k, counted from 1; -2 that of the last layer but one. Layers
             after it are dropped.
@@ -65,6 +67,8 @@ class QwenVLPromptEncoder(FrozenPartsMixin, BaseModule):
         min_pixels: int | None = None,
         max_pixels: int | None = None,
         trainable: bool | None = None,
+        tokenizer_kwargs: dict | None = None,
+        image_processor_kwargs: dict | None = None,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -80,10 +84,12 @@ class QwenVLPromptEncoder(FrozenPartsMixin, BaseModule):
             self.encoder = self.encoder.model
         self.hidden_layer = self._drop_layers_after(hidden_layer)
         config = self.encoder.config
-        self.chat = QwenVLChat(processor, config, system_prompt)
+        self.chat = QwenVLChat(processor, config, system_prompt, **(tokenizer_kwargs or {}))
         self.images = None
         if looks_at_images:
-            self.images = QwenVLImages(processor, config.vision_config, min_pixels, max_pixels)
+            self.images = QwenVLImages(
+                processor, config.vision_config, min_pixels, max_pixels, **(image_processor_kwargs or {})
+            )
         else:
             self.encoder.visual.requires_grad_(False)
         self.trainable = not pretrained if trainable is None else trainable
@@ -266,6 +272,7 @@ class QwenVLChat:
         tokenizer: Folder / hub id of a tokenizer with a chat template.
         config: The model's config, whose special token ids are used.
         system_prompt: System message; None leaves it to the template.
+        **kwargs: Of the tokenizer's ``from_pretrained``.
 
     Attributes:
         prefix: Ids before the user's message: system message and the user's header.
@@ -276,10 +283,10 @@ class QwenVLChat:
         ValueError: If there is no chat template, or the tokenizer is another model's.
     """
 
-    def __init__(self, tokenizer: str, config: object, system_prompt: str | None = None) -> None:
+    def __init__(self, tokenizer: str, config: object, system_prompt: str | None = None, **kwargs: Any) -> None:
         from transformers import AutoTokenizer
 
-        self.tokenizer = AutoTokenizer.from_pretrained(tokenizer)
+        self.tokenizer = AutoTokenizer.from_pretrained(tokenizer, **kwargs)
         if self.tokenizer.chat_template is None:
             raise ValueError(
                 f'the tokenizer of {tokenizer!r} has no chat template: expected that of a Qwen-VL Instruct model'
@@ -342,6 +349,7 @@ class QwenVLImages:
         vision_config: The model's, to check that both belong together.
         min_pixels: Smaller images are enlarged to this area. Default: the processor's.
         max_pixels: Larger images are shrunk to this area. Default: the processor's.
+        **kwargs: Of the processor's ``from_pretrained``.
 
     Raises:
         ValueError: If patches or bounds do not fit.
@@ -353,10 +361,11 @@ class QwenVLImages:
         vision_config: object,
         min_pixels: int | None = None,
         max_pixels: int | None = None,
+        **kwargs: Any,
     ) -> None:
         from transformers import Qwen2VLImageProcessorPil
 
-        loaded = Qwen2VLImageProcessorPil.from_pretrained(processor)
+        loaded = Qwen2VLImageProcessorPil.from_pretrained(processor, **kwargs)
         own = (loaded.patch_size, loaded.merge_size, loaded.temporal_patch_size)
         model = (vision_config.patch_size, vision_config.spatial_merge_size, vision_config.temporal_patch_size)
         if own != model:
