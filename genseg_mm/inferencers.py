@@ -305,7 +305,7 @@ class GenSegInferencer(PictureGeneration, BaseInferencer):
         if describe:
             texts = job.descriptions = self._describe(job.image, texts)
         for text in texts:
-            data = self.pipeline(job.image, job.source.path, text, image_size)
+            data = self.pipeline(dict(img=job.image, img_path=job.source.path, text=text, image_size=image_size))
             # The name is for messages; instances come of the colour map afterwards.
             data['data_samples'].set_metainfo(dict(picture_name=job.source.name, automatic=False))
             yield data

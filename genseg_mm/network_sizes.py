@@ -73,9 +73,17 @@ def network_resize_of(model: Any) -> dict[str, Any] | None:
 
     Returns:
         Keyword arguments, or None for a model that takes pictures as they are (controls, any module).
+
+    Raises:
+        ValueError: If it has only ``preferred_size``, which nothing asks.
     """
     if hasattr(model, 'network_resize'):
         return model.network_resize()
+    if hasattr(model, 'preferred_size'):  # what colorers had to have before
+        raise ValueError(
+            f'{type(model).__name__}: preferred_size(height, width) is not asked any more; expected a method '
+            'network_resize(size=None) that gives the keyword arguments of NetworkResize'
+        )
     size = getattr(getattr(model, 'backbone', None), 'img_size', None)
     if size is not None:
         return dict(size=(size, size) if isinstance(size, int) else tuple(map(int, size)))

@@ -1,5 +1,7 @@
 """Sizes of networks by hand, and the transform that asks the model for them."""
 
+from types import SimpleNamespace
+
 import pytest
 from mmengine.config import ConfigDict
 from torch import nn
@@ -56,3 +58,9 @@ def test_models_of_others_say_their_size_by_backbone_or_preprocessor():
     assert network_resize_of(model) == dict(size=(224, 224))
     model.backbone.img_size = [96, 128]
     assert network_resize_of(model) == dict(size=(96, 128))
+
+
+def test_the_former_name_of_the_method_is_told():
+    colorer = SimpleNamespace(preferred_size=lambda height, width: (height, width))
+    with pytest.raises(ValueError, match=r'preferred_size.* is not asked any more; expected .*network_resize'):
+        network_resize_of(colorer)

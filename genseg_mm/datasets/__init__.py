@@ -14,10 +14,13 @@ from genseg_mm.datasets.samplers import MixedDataset, RatioInfiniteSampler, Visi
 from genseg_mm.datasets.seeded_access import SeededAccess, SeededDataset, Visit
 from genseg_mm.datasets.shapes_dataset import ShapesDataset
 from genseg_mm.datasets.transforms import (
+    AntialiasedResize,
     KeepClasses,
     LoadImage,
     LoadInstanceMap,
     LoadReferringMask,
+    NetworkPipeline,
+    NetworkResize,
     PackGenSegInputs,
     PointPrompt,
     RandomInstanceCrop,
@@ -30,6 +33,7 @@ from genseg_mm.datasets.virtual_kitti2 import VirtualKITTI2Dataset
 from genseg_mm.datasets.zero_shot import DRAMDataset, EgoHOSDataset, IShapeDataset, PIDRayDataset
 
 __all__ = [
+    'AntialiasedResize',
     'BSDS500Dataset',
     'CachedEncodings',
     'ClevrTexDataset',
@@ -47,6 +51,8 @@ __all__ = [
     'LoadInstanceMap',
     'LoadReferringMask',
     'MixedDataset',
+    'NetworkPipeline',
+    'NetworkResize',
     'PIDRayDataset',
     'PackGenSegInputs',
     'PointPrompt',

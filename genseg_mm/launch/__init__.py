@@ -32,6 +32,6 @@ __all__ = list(_PLACES)
 def __getattr__(name: str) -> Any:
     if name in _PLACES:
         return getattr(import_module(f'{__name__}.{_PLACES[name]}'), name)
-    if name in (*_PLACES.values(), 'dataset_parts', 'expected_items'):
+    if name in (*_PLACES.values(), 'dataset_parts'):
         return import_module(f'{__name__}.{name}')
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -1,8 +1,8 @@
 """What brings one picture to a network: the test pipeline of a config without what loads files and annotations."""
 
 from collections.abc import Sequence
+from typing import Any
 
-import numpy as np
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from torch import nn
@@ -41,20 +41,20 @@ class NetworkPipeline:
             )
         self.size_by_hand = False
 
-    def __call__(self, image: np.ndarray, path: str, text: str | None, image_size: int | Sequence[int] | None) -> dict:
-        """Packs one image.
+    def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Packs one picture.
 
         Args:
-            image: BGR, uint8, (H, W, 3).
-            path: Of its file, or ''.
-            text: Of GenMask.
-            image_size: (height, width) or one number for both, before all other sizes.
+            results: ``img`` (H, W, 3) BGR uint8; and, where there is one, ``img_path``, ``text`` of GenMask, and
+                ``image_size`` before all other sizes: (height, width), or one number for both.
 
         Returns:
             ``inputs`` (3, h, w) uint8 and ``data_samples``.
         """
+        image, text, image_size = results['img'], results.get('text'), results.get('image_size')
         shape = image.shape[:2]
         # The noise of GenMask depends on sample_idx: an image and a text give one mask, wherever they stand in a list.
+        path = results.get('img_path') or ''
         results = dict(img=image, img_path=path, img_shape=shape, ori_shape=shape, sample_idx=0)
         if image_size is not None:
             resizes = [NetworkResize(size=_checked_size(image_size))]
