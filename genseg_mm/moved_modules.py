@@ -1,6 +1,7 @@
 """Old module paths, which go on working: an import of one is served by the module that holds its contents now."""
 
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
@@ -190,7 +191,10 @@ class MovedModules(MetaPathFinder):
     ) -> ModuleSpec | None:
         package, _, name = fullname.rpartition('.')
         new = MOVED.get(fullname) or (f'{MOVED[package]}.{name}' if package in MOVED else None)
-        return None if new is None else spec_from_loader(fullname, _Alias(new))
+        if new is None:
+            return None
+        warnings.warn(f'{fullname} is {new} now', DeprecationWarning, stacklevel=2)
+        return spec_from_loader(fullname, _Alias(new))
 
 
 def install() -> None:
