@@ -3,6 +3,10 @@
 ``noisy = (1 - sigma) * data + sigma * noise``: sigma 0 is clean data, sigma 1 is pure noise, as in diffusers. The
 velocity is d noisy / d sigma = ``noise - data``, so from pure noise one step gives ``data = noise - velocity``. (The
 paper writes the opposite sign, x = eps + v.)
+
+What stands at sigma 1 need not be noise. From the latents of an image to those of its mask (FlowRVS, arXiv 2510.06139;
+RLFSeg, arXiv 2605.04590) the equations are the same with the image's latents for ``noise``: velocity = image - mask,
+and one step from the image gives the mask without a random number.
 """
 
 from collections.abc import Callable
@@ -26,7 +30,7 @@ def noisy_latents(data: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
 
     Args:
         data: Clean latents, (N, C, H, W), standardised.
-        noise: Standard normal, same shape.
+        noise: Standard normal, or whatever else the path starts from, same shape.
         sigma: Noise level per sample, (N,), in [0, 1]; 0 is clean.
 
     Returns:
@@ -113,7 +117,7 @@ def euler_solve(
 
     Args:
         velocity_fn: ``(noisy (N, C, H, W), sigma (N,) float32) -> velocity (N, C, H, W)``.
-        noise: Standard normal, (N, C, H, W).
+        noise: Standard normal, or whatever else the path starts from, (N, C, H, W).
         num_steps: Number of steps, at least 1.
         shift: Of the noise levels, see :func:`sigma_schedule`; 1 makes equal steps.
 

@@ -17,6 +17,7 @@ from genseg_mm.models.prompt_encoders import PromptEmbeddings
 from genseg_mm.network_sizes import NATIVE, check_network_size, checked_processing_size, resize_to
 from genseg_mm.registry import MODELS
 
+STARTS = ('noise', 'image')
 GENERATION_SETTINGS = ('image_size', 'num_steps', 'guidance_scale', 'negative_text', 'shift')
 
 
@@ -34,7 +35,11 @@ class GenMask(GenSegModel):
         mask_head: Config of :class:`GenerativeMaskHead`, or of an ablation in its place.
         image_prompt_drop_prob: Share of 'image' samples whose prompt is emptied at training, for
             classifier-free guidance.
-        image_condition: False drops the input image's latents (the paper's ablation).
+        image_condition: False drops the input image's latents as a condition (the paper's ablation).
+        start: Where the path of masks starts (sigma 1): ``'noise'`` (the paper), or ``'image'``, the latents of the
+            input image, so that the velocity is image - mask and a prediction has no random number in it (FlowRVS,
+            arXiv 2510.06139, with ``image_condition``; RLFSeg, arXiv 2605.04590, without). Text-to-image starts from
+            noise.
         seed: Seeds the noise. Training noise is drawn per sample from (run seed, iteration, position in the
             batch of all ranks), so it is neither lost at a resume nor changed by the number of ranks; test
             noise from (seed, ``sample_idx``), so a result does not depend on batch size, rank or order.
@@ -64,6 +69,7 @@ class GenMask(GenSegModel):
         mask_head: dict | None = None,
         image_prompt_drop_prob: float = 0.1,
         image_condition: bool = True,
+        start: str = 'noise',
         seed: int = 0,
         generation: dict | None = None,
         processing_size: int | tuple[int, int] | None = None,
@@ -91,7 +97,9 @@ class GenMask(GenSegModel):
                 f'{self.backbone.prompt_dims}: set prompt_dims={width} in the backbone for a fresh text projection'
             )
         self.image_prompt_drop_prob = image_prompt_drop_prob
-        self.image_condition, self.seed = image_condition, seed
+        if start not in STARTS:
+            raise ValueError(f'start must be one of {", ".join(STARTS)}, but got {start!r}')
+        self.image_condition, self.start, self.seed = image_condition, start, seed
         self.generation = checked_settings(generation)
         self.processing_size = checked_processing_size(processing_size)
 
@@ -137,7 +145,8 @@ class GenMask(GenSegModel):
 
         image_latents, prompt = self._encode(inputs, data_samples, texts, is_mask)  # (N, C, h, w), (N, L, D)
         data, masks = self._data(inputs, data_samples, is_mask, image_latents)  # (N, C, h, w), (M, H, W)
-        noisy = self.mask_head.add_noise(data, tasks, generators)  # (N, C, h, w) at sigma (N,)
+        images = image_latents if self.start == 'image' else None
+        noisy = self.mask_head.add_noise(data, tasks, generators, images)  # (N, C, h, w) at sigma (N,)
         has_image = is_mask & self.image_condition  # (N,)
         velocity = self.backbone(noisy.latents, noisy.sigma, prompt, image_latents, has_image)  # (N, C, h, w)
         losses = self.mask_head.loss(velocity, noisy, is_mask, masks)
@@ -279,13 +288,15 @@ class GenMask(GenSegModel):
         has_image = torch.ones(len(inputs), dtype=torch.bool, device=inputs.device)
         texts = _texts(data_samples)
         image_latents, prompt = self._encode(inputs, data_samples, texts, has_image)  # (N, C, h, w), (N, L, D)
-        noise = draw_noise(image_latents.shape[1:], self._test_generators(data_samples)).to(image_latents)
+        start = image_latents
+        if self.start == 'noise':
+            start = draw_noise(image_latents.shape[1:], self._test_generators(data_samples)).to(image_latents)
         has_image = has_image & self.image_condition
 
         def velocity_fn(noisy: Tensor, sigma: Tensor) -> Tensor:
             return self.backbone(noisy, sigma, prompt, image_latents, has_image)
 
-        return self.mask_head.predict(velocity_fn, noise)  # (N, C, h, w)
+        return self.mask_head.predict(velocity_fn, start)  # (N, C, h, w)
 
 
 def _texts(data_samples: Sequence[BaseDataElement]) -> list[str]:

@@ -2,6 +2,7 @@
 
 Training:   noisy = (1 - sigma) data + sigma noise;  loss = mean (DiT(noisy, sigma, text, image) - (noise - data))^2
 Inference:  data = noise - DiT(noise, 1, text, image), one pass;  mask = decoded data, mean over RGB > threshold
+With ``start='image'`` of GenMask the image's latents stand in the place of the noise of masks, in all of these.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,7 +26,7 @@ class NoisyLatents(NamedTuple):
 
     Attributes:
         latents: (1 - sigma) data + sigma noise, (N, C, h, w).
-        sigma: Noise levels, (N,) float32; 1 is pure noise.
+        sigma: Noise levels, (N,) float32; 1 is pure noise, or the image where the path starts from it.
         velocity: noise - data, (N, C, h, w).
     """
 
@@ -72,16 +73,23 @@ class GenerativeMaskHead(BaseModule):
         """
         self._codec = (codec,)
 
-    def add_noise(self, data: Tensor, tasks: Sequence[str], generators: Sequence[Generator]) -> NoisyLatents:
+    def add_noise(
+        self, data: Tensor, tasks: Sequence[str], generators: Sequence[Generator], images: Tensor | None = None
+    ) -> NoisyLatents:
         """Clean latents moved to the noise levels that the law draws.
 
         Args:
             data: Clean latents of masks or images, (N, C, h, w).
             tasks: Task of each sample, 'mask' or 'image'.
             generators: One CPU generator per sample, for its noise level and its noise.
+            images: Latents of the input images, (N, C, h, w), in the place of the noise of samples of task 'mask';
+                None: all have noise.
         """
         sigma = self.sample_timesteps(tasks, generators).to(data.device)  # (N,)
         noise = draw_noise(data.shape[1:], generators).to(data)  # (N, C, h, w)
+        if images is not None:
+            is_mask = torch.tensor([task == 'mask' for task in tasks], device=data.device)
+            noise = torch.where(is_mask[:, None, None, None], images.to(data), noise)
         return NoisyLatents(noisy_latents(data, noise, sigma), sigma, velocity_target(data, noise))
 
     def loss(
@@ -106,7 +114,10 @@ class GenerativeMaskHead(BaseModule):
         return dict(loss_mask=(error * is_mask).sum() / len(error), loss_image=(error * ~is_mask).sum() / len(error))
 
     def predict(self, velocity_fn: VelocityFn, noise: Tensor) -> Tensor:
-        """Clean latents from pure noise, (N, C, h, w): noise - velocity, one forward pass by default."""
+        """Clean latents from pure noise (or from the image's latents), (N, C, h, w).
+
+        ``noise - velocity``, one forward pass by default.
+        """
         return euler_solve(velocity_fn, noise, self.num_steps)
 
     def latents_to_grey(self, latents: Tensor) -> Tensor:

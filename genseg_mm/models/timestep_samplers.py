@@ -24,16 +24,26 @@ class UniformTimesteps:
     Args:
         low: Smallest sigma, in [0, 1].
         high: Largest sigma, in [low, 1]; ``low=high=1`` trains on pure noise only.
+        high_prob: Share of draws that are ``high`` itself, where a prediction in one step starts; 0.5 is FlowRVS's law
+            (arXiv 2510.06139, boundary-biased sampling).
+
+    Raises:
+        ValueError: If an argument is out of range.
     """
 
-    def __init__(self, low: float = 0.0, high: float = 1.0) -> None:
+    def __init__(self, low: float = 0.0, high: float = 1.0, high_prob: float = 0.0) -> None:
         if not 0 <= low <= high <= 1:
             raise ValueError(f'expected 0 <= low <= high <= 1, but got low={low}, high={high}')
-        self.low, self.high = low, high
+        if not 0 <= high_prob <= 1:
+            raise ValueError(f'high_prob must lie in [0, 1], but got {high_prob}')
+        self.low, self.high, self.high_prob = low, high, high_prob
 
     def __call__(self, num: int, generator: Generator | None = None) -> Tensor:
         """Draws ``num`` noise levels, (num,) float32."""
-        return (self.low + (self.high - self.low) * _uniform(num, generator)).float()
+        sigma = (self.low + (self.high - self.low) * _uniform(num, generator)).float()
+        if self.high_prob:
+            sigma[_uniform(num, generator) < self.high_prob] = self.high
+        return sigma
 
 
 @TASK_UTILS.register_module()

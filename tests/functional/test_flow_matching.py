@@ -107,3 +107,16 @@ def test_guidance_by_hand():
     conditional, unconditional = torch.tensor([2.0, -1.0]), torch.tensor([1.0, 1.0])
     guided = [guided_velocity(conditional, unconditional, scale).tolist() for scale in (0, 1, 5)]
     assert guided == [[1.0, 1.0], [2.0, -1.0], [6.0, -9.0]]
+
+
+def test_a_path_from_an_image_is_the_same_path_without_chance():
+    """Image in the place of noise: the ends, the velocity image - mask, and one step or several to the mask."""
+    mask, image = torch.full((1, 2, 4, 4), -1.0, dtype=torch.float64), torch.rand(1, 2, 4, 4, dtype=torch.float64)
+    sigma = torch.tensor([1.0], dtype=torch.float64)
+    assert torch.equal(noisy_latents(mask, image, sigma), image) and torch.equal(
+        noisy_latents(mask, image, 0 * sigma), mask
+    )
+    assert torch.equal(velocity_target(mask, image), image - mask)
+    for num_steps in (1, 4):
+        solved = euler_solve(lambda noisy, sigma: image - mask, image, num_steps)
+        torch.testing.assert_close(solved, mask, rtol=0, atol=1e-12)

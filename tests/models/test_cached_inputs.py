@@ -113,6 +113,8 @@ def test_losses_from_the_cache_are_those_without(family, coco, tmp_path):
             first = losses(model, batch(plain, visit=visit))
             second = losses(model, batch(cached, visit=visit))
             assert second == pytest.approx(first, rel=1e-5) and min(first.values()) > 0
+    from_image = build(family, prompt_encoder=encoder(family), start='image')
+    assert losses(from_image, batch(cached)) == pytest.approx(losses(from_image, batch(plain)), rel=1e-5)
     parts = losses(model, batch(data_config(coco, tmp_path / 'cache', ('image', 'mask'))))
     assert parts == pytest.approx(losses(model, batch(plain)), rel=1e-5)
     only = losses(model, batch(data_config(coco, tmp_path / 'cache', 'prompt'), ORDER[::2]))

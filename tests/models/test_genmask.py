@@ -1,5 +1,6 @@
 """GenMask: losses, one-step masks, seeded noise, frozen parts, learning."""
 
+import numpy as np
 import pytest
 import torch
 from mmengine.logging import MessageHub
@@ -7,6 +8,7 @@ from mmengine.optim import OptimWrapper
 from tiny_models import batch, build, genmask_config
 
 from genseg_mm.functional.flow_matching import noisy_latents
+from genseg_mm.inferencers import GenSegInferencer
 from genseg_mm.models.base import draw_noise, training_generators
 from genseg_mm.models.mask_head import GenerativeMaskHead
 
@@ -54,8 +56,9 @@ class TestLoss:
         torch.testing.assert_close(result['loss_mask'], (error[0] + error[2]) / 3)
         torch.testing.assert_close(result['loss_image'], error[1] / 3)
 
-    def test_keys_and_graph_are_the_same_for_any_mix(self, family):
-        model = build(family)
+    @pytest.mark.parametrize('start', ['noise', 'image'])
+    def test_keys_and_graph_are_the_same_for_any_mix(self, family, start):
+        model = build(family, start=start)
         for tasks in (['mask'] * 2, ['image'] * 2, ['mask', 'image']):
             result = losses(model, tasks)
             assert list(result) == ['loss_mask', 'loss_image', 'num_samples_mask', 'num_samples_image']
@@ -67,8 +70,9 @@ class TestLoss:
             sum(result.values()).backward()
             assert [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
 
-    def test_does_not_depend_on_how_ranks_share_the_batch(self, family, monkeypatch):
-        model = build(family)
+    @pytest.mark.parametrize('start', ['noise', 'image'])
+    def test_does_not_depend_on_how_ranks_share_the_batch(self, family, start, monkeypatch):
+        model = build(family, start=start)
         whole = losses(model, ['mask'] * 4)
         full = batch(['mask'] * 4)
         parts = []
@@ -129,6 +133,85 @@ class TestPredict:
         result = model(**model.data_preprocessor(batch(['mask'], ori_size=50)), mode='predict')
         assert result[0].pred_sem_seg.data.shape == (1, 50, 50)
         assert set(result[0].pred_sem_seg.data.unique().tolist()) <= {0, 1}
+
+
+@pytest.mark.parametrize('family', FAMILIES)
+@pytest.mark.parametrize('condition', [True, False])
+class TestStartFromTheImage:
+    def test_masks_are_on_the_path_from_their_image_and_pictures_on_that_from_noise(
+        self, family, condition, monkeypatch
+    ):
+        tasks = ['mask', 'image', 'mask']
+        seen = {}
+
+        def spy(noisy, sigma, prompt, image, has_image):
+            seen.update(noisy=noisy, sigma=sigma, image=image, has_image=has_image)
+            return torch.zeros_like(noisy)
+
+        found = []
+        for start in ('noise', 'image'):
+            model = build(family, start=start, image_condition=condition, image_prompt_drop_prob=0.0)
+            monkeypatch.setattr(model.backbone, 'forward', spy)
+            found.append((losses(model, tasks), dict(seen)))
+        (from_noise, first), (from_image, second) = found
+        assert torch.equal(first['sigma'], second['sigma'])  # the same draws
+        assert torch.equal(first['noisy'][1], second['noisy'][1])  # text-to-image goes on from noise
+        assert from_noise['loss_image'] == from_image['loss_image']
+        assert second['has_image'].tolist() == [condition, False, condition]
+        data = model.data_preprocessor(batch(tasks), True)
+        masks = torch.stack([sample.gt_sem_seg.data[0] for sample in data['data_samples']])[[0, 2]]
+        clean = model.codec.encode(model.mask_head.masks_to_images(masks))
+        images = model.codec.encode(data['inputs'])[[0, 2]]
+        sigma = second['sigma'][[0, 2]].reshape(2, 1, 1, 1)
+        torch.testing.assert_close(second['noisy'][[0, 2]], (1 - sigma) * clean + sigma * images)
+        expected = (images - clean).square().mean((1, 2, 3)).sum() / 3  # of a velocity of zero
+        torch.testing.assert_close(from_image['loss_mask'], expected)
+
+    def test_a_perfect_velocity_gives_the_mask_and_nothing_is_drawn(self, family, condition, monkeypatch):
+        model = build(family, start='image', image_condition=condition)
+        data = model.data_preprocessor(batch(['mask'] * 2))
+        images = model.codec.encode(data['inputs'])
+        masks = torch.stack([sample.gt_sem_seg.data[0] for sample in data['data_samples']])
+        clean = model.codec.encode(model.mask_head.masks_to_images(masks))
+        monkeypatch.setattr('genseg_mm.models.genmask.draw_noise', lambda *_: pytest.fail('noise was drawn'))
+        with torch.no_grad():
+            first = model(**data, mode='tensor')
+            model.seed = 7
+            for sample in data['data_samples']:
+                sample.set_metainfo(dict(sample_idx=99))
+            assert torch.equal(model(**data, mode='tensor'), first)  # neither the seed nor the sample's number matters
+        seen = []
+
+        def oracle(noisy, *_):
+            seen.append(noisy)
+            return images - clean
+
+        monkeypatch.setattr(model.backbone, 'forward', oracle)
+        for num_steps in (1, 3):
+            model.mask_head.num_steps = num_steps
+            decoded = model(**data, mode='tensor')
+            torch.testing.assert_close(decoded, model.codec.decode(clean), rtol=1e-4, atol=1e-4)
+        assert torch.equal(seen[0], images) and len(seen) == 4
+
+
+def test_the_image_reaches_the_model_by_the_start_alone():
+    first, other = (
+        build('sana', image_condition=False, start='image')(
+            **build('sana').data_preprocessor(batch(['mask'], seed=seed)), mode='tensor'
+        )
+        for seed in (0, 9)
+    )
+    assert (first - other).abs().max() > 0.01
+    picture = batch(['mask'])['inputs'][0].permute(1, 2, 0).numpy()
+    masks = []
+    for seed in (0, 5):
+        model = build('sana', start='image')
+        model.seed = seed
+        infer = GenSegInferencer(model, show_progress=False)
+        masks.append(infer(picture, texts='the red circle')['predictions'][0]['masks'])
+    assert masks[0].any() and np.array_equal(*masks)
+    with pytest.raises(ValueError, match="start must be one of noise, image, but got 'mask'"):
+        build('sana', start='mask')
 
 
 def test_ignored_pixels_are_drawn_black_and_threshold_moves_the_logits():

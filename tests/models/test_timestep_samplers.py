@@ -178,3 +178,15 @@ def test_wrong_input_says_what_came():
         JointTimesteps()(1, tasks=['video'])
     with pytest.raises(ValueError, match='expected 2 tasks'):
         JointTimesteps()(2, tasks=['mask'])
+
+
+def test_share_of_draws_at_the_upper_end():
+    """FlowRVS's law: half of the draws at the start of the path, the others uniform."""
+    sigma = draw(UniformTimesteps(high_prob=0.5))
+    at_start = sigma == 1
+    assert abs(at_start.double().mean().item() - 0.5) < 4 * math.sqrt(0.25 / NUM)
+    assert_law(sigma[~at_start], lambda x: x)
+    assert draw(UniformTimesteps(low=0.2, high=0.6, high_prob=1), 5).tolist() == [pytest.approx(0.6)] * 5
+    assert torch.equal(draw(UniformTimesteps()), draw(UniformTimesteps(high_prob=0.0)))
+    with pytest.raises(ValueError, match=r'high_prob must lie in \[0, 1\], but got 1.5'):
+        UniformTimesteps(high_prob=1.5)
