@@ -16,6 +16,7 @@ from tiny_qwen_vl import (
     tiny_tokenizer,
 )
 
+from genseg_mm.models.cached_inputs import encoder_manifest
 from genseg_mm.models.prompt_encoders import QwenVLPromptEncoder
 from genseg_mm.models.prompt_encoders.qwen_vl import QwenVLImages
 from genseg_mm.registry import MODELS
@@ -108,6 +109,29 @@ def test_words_alone_are_encoded_as_in_the_qwen_image_pipeline(released):
     prompt = encoder(TEXTS)
     assert torch.equal(prompt.mask, mask.bool())
     torch.testing.assert_close(prompt.states, states)
+
+
+def test_each_task_has_its_template(released):
+    """Captions are not asked what they refer to in an image; a cache of other templates is another one."""
+    encoder = build(released, system_prompt=dict(mask=SYSTEM))
+    by_default = build(released, system_prompt=None)  # as the tokenizer's template has it
+    ids = reference(released, TEXTS[0], images(1)[0])[1]
+    assert ids[: prefix_length(ids)].tolist() == encoder.chat.prefix != encoder.text_chat.prefix
+    shown = torch.tensor([True, False])
+    mixed = encoder(TEXTS, images(2), has_image=shown)
+    caption = by_default(TEXTS[1:])
+    torch.testing.assert_close(mixed.states[0][: mixed.mask[0].sum()], encoder(TEXTS[:1], images(2)[:1]).states[0])
+    torch.testing.assert_close(mixed.states[1][: mixed.mask[1].sum()], caption.states[0])
+    torch.testing.assert_close(encoder(TEXTS).states, by_default(TEXTS).states)
+    assert (build(released)(TEXTS).states - encoder(TEXTS).states).abs().max() > 1e-2
+
+    def fingerprint(own: QwenVLPromptEncoder) -> str:
+        model = torch.nn.Module()
+        model.prompt_encoder, model.data_preprocessor = own, torch.nn.Identity()
+        return encoder_manifest(model, 'prompt')['fingerprint']
+
+    assert fingerprint(encoder) == fingerprint(build(released, system_prompt=dict(mask=SYSTEM, image=None)))
+    assert len({fingerprint(own) for own in (encoder, by_default, build(released))}) == 3
 
 
 @pytest.mark.parametrize(('layer', 'same'), [(-1, 3), (-2, 2), (2, 2), (3, 3)])
@@ -275,6 +299,7 @@ def test_from_scratch_it_trains(released):
         (dict(keep='image'), "keep must be 'all' or 'text', but got 'image'"),
         (dict(hidden_layer=0), r'hidden_layer must be in 1\.\.3 or -3\.\.-1, but got 0'),
         (dict(hidden_layer=4), 'but got 4'),
+        (dict(system_prompt=dict(caption='x')), r"for mask and image, but got \['caption'\]"),
         (dict(encoder=dict(hidden_size=3)), "expected a config with 'type' or 'model_type'"),
     ],
 )

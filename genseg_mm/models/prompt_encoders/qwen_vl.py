@@ -1,7 +1,9 @@
 """Qwen-VL as prompt encoder: (image, instruction) -> hidden states of its language model."""
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -18,6 +20,7 @@ SYSTEM_PROMPT = (
     'Describe what the text refers to in the image: its color, shape, size, texture, position and '
     'its relations to other objects.'
 )
+SYSTEM_PROMPTS = MappingProxyType(dict(mask=SYSTEM_PROMPT, image=None))  # by task
 
 
 @MODELS.register_module()
@@ -40,7 +43,10 @@ class QwenVLPromptEncoder(FrozenPartsMixin, BaseModule):
         hidden_layer: Which hidden state: -1 the last, after the final norm (the paper does not say; Qwen-Image's
             choice); k > 0 the output of layer k, counted from 1; -2 that of the last layer but one. Layers
             after it are dropped.
-        system_prompt: System message. None leaves it to the template.
+        system_prompt: System message, or one per task: ``dict(mask=..., image=...)``; what is left out is the default.
+            What selects it is whether a sample shows its picture: one that does is of task 'mask', words alone
+            (captions, prompts to generate from, everything with ``looks_at_images=False``) are of task 'image'. None
+            leaves it to the template, as captions do by default: they refer to nothing in an image.
         max_length: Most tokens that are kept, image and the template's end included; longer instructions are cut.
         padding: 'longest' pads to the longest prompt of the batch, 'max_length' to a fixed length, which families
             without a text mask (Wan) need.
@@ -59,7 +65,7 @@ class QwenVLPromptEncoder(FrozenPartsMixin, BaseModule):
         encoder: dict,
         processor: str,
         hidden_layer: int = -1,
-        system_prompt: str | None = SYSTEM_PROMPT,
+        system_prompt: str | Mapping[str, str | None] | None = SYSTEM_PROMPTS,
         max_length: int = 512,
         padding: str = 'longest',
         keep: str = 'all',
@@ -84,7 +90,9 @@ class QwenVLPromptEncoder(FrozenPartsMixin, BaseModule):
             self.encoder = self.encoder.model
         self.hidden_layer = self._drop_layers_after(hidden_layer)
         config = self.encoder.config
-        self.chat = QwenVLChat(processor, config, system_prompt, **(tokenizer_kwargs or {}))
+        prompts = _by_task(system_prompt)
+        self.chat = QwenVLChat(processor, config, prompts['mask'], **(tokenizer_kwargs or {}))
+        self.text_chat = self.chat.with_system_prompt(prompts['image'])  # of prompts without a picture
         self.images = None
         if looks_at_images:
             self.images = QwenVLImages(
@@ -172,7 +180,7 @@ class QwenVLPromptEncoder(FrozenPartsMixin, BaseModule):
 
     def _sequence(self, text: str, num_image_tokens: int | None, images: Tensor | None) -> tuple[list[int], list[bool]]:
         """Tokens of one prompt, and which of their states are kept."""
-        chat = self.chat
+        chat = self.text_chat if num_image_tokens is None else self.chat
         image = [] if num_image_tokens is None else chat.image(num_image_tokens)
         image_kept = [self.keep == 'all'] * len(image)
         room = self.max_length - sum(image_kept) - len(chat.suffix)
@@ -209,6 +217,18 @@ class QwenVLPromptEncoder(FrozenPartsMixin, BaseModule):
             language_model.layers = language_model.layers[:layer]
             language_model.norm = nn.Identity()  # it belongs to the last layer's output
         return layer
+
+
+def _by_task(system_prompt: str | Mapping[str, str | None] | None) -> dict[str, str | None]:
+    if not isinstance(system_prompt, Mapping):
+        return dict.fromkeys(SYSTEM_PROMPTS, system_prompt)
+    unknown = set(system_prompt) - set(SYSTEM_PROMPTS)
+    if unknown:
+        raise ValueError(
+            f'system_prompt: expected a text, None, or texts for {" and ".join(SYSTEM_PROMPTS)}, but got '
+            f'{sorted(unknown)}'
+        )
+    return {**SYSTEM_PROMPTS, **system_prompt}
 
 
 def build_qwen_vl(config: dict) -> nn.Module:
@@ -302,16 +322,26 @@ class QwenVLChat:
         self.padding = self.tokenizer.pad_token_id
         if self.padding is None:
             self.padding = config.vision_end_token_id
+        self._source = tokenizer
+        self.prefix, self.suffix = self._around_words(system_prompt)
+
+    def with_system_prompt(self, system_prompt: str | None) -> 'QwenVLChat':
+        """The same conversation under another system message; tokenizer and ids are shared."""
+        other = copy.copy(self)
+        other.prefix, other.suffix = self._around_words(system_prompt)
+        return other
+
+    def _around_words(self, system_prompt: str | None) -> tuple[list[int], list[int]]:
         messages = [dict(role='user', content=_TEXT_MARK)]
         if system_prompt is not None:
             messages.insert(0, dict(role='system', content=system_prompt))
         rendered = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         if rendered.count(_TEXT_MARK) != 1:
             raise ValueError(
-                f"the chat template of {tokenizer!r} must show the user's words once, but got {rendered!r}"
+                f"the chat template of {self._source!r} must show the user's words once, but got {rendered!r}"
             )
         before, after = rendered.split(_TEXT_MARK)
-        self.prefix, self.suffix = self._ids(before), self._ids(after)
+        return self._ids(before), self._ids(after)
 
     def _ids(self, text: str, **kwargs) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False, **kwargs).input_ids
