@@ -5,6 +5,7 @@ The sizes come from the ``config.json`` of a local folder or of the hub's cache,
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -101,10 +102,19 @@ def check_weights(model: dict) -> None:
 
 
 def build_on_meta(model: dict) -> nn.Module:
-    """The parts of a GenMask or Gen2Seg config as a module on the meta device, under their names.
+    """The parts of a GenMask or Gen2Seg config on the meta device for evaluation, see :func:`build_parts`."""
+    return build_parts(model, 'meta').eval()
 
-    Of a prompt encoder only the network is built (its tokenizer has no parameters); codec, backbone and colorer are
-    this package's own classes.
+
+def build_parts(model: dict, device: str) -> nn.Module:
+    """The parts of a GenMask or Gen2Seg config as a module, under their names, with random weights.
+
+    Of a prompt encoder only the network is built (its tokenizer has no parameters), in the dtype of its config; codec,
+    backbone and colorer are this package's own classes.
+
+    Args:
+        model: Of a config.
+        device: 'meta', where nothing has values, or a real one.
 
     Raises:
         ValueError: If the model is another, or the sizes of a part are not known here.
@@ -112,10 +122,11 @@ def build_on_meta(model: dict) -> nn.Module:
     kind = class_name(model.get('type'))
     holder = nn.Module()
     model = ConfigDict(model).to_dict()
-    with torch.device('meta'):
+    with torch.device(device):
         if kind == 'GenMask':
             holder.codec = MODELS.build(_replaced(model['codec'], 'model.codec'))
-            holder.prompt_encoder = _prompt_network(model['prompt_encoder'])
+            with _default_dtype(model['prompt_encoder']['encoder']):
+                holder.prompt_encoder = _prompt_network(model['prompt_encoder'])
             holder.backbone = MODELS.build(_replaced(model['backbone'], 'model.backbone'))
         elif kind == 'Gen2Seg':
             colorer = _replaced(model['colorer'], 'model.colorer')
@@ -123,7 +134,18 @@ def build_on_meta(model: dict) -> nn.Module:
             holder.colorer = _diffusion(colorer) if diffusion else MODELS.build(colorer)
         else:
             raise ValueError(f'--meta knows GenMask and Gen2Seg, but got {model.get("type")!r}')
-    return holder.eval()
+    return holder
+
+
+@contextmanager
+def _default_dtype(cfg: dict) -> Iterator[None]:
+    """Floating-point tensors are made in the dtype that a part's config asks for."""
+    name, before = str(cfg.get('dtype') or cfg.get('torch_dtype') or 'float32'), torch.get_default_dtype()
+    torch.set_default_dtype(getattr(torch, name.removeprefix('torch.')))
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def _diffusion(cfg: dict) -> nn.Module:
@@ -351,7 +373,7 @@ def _generate(parts: nn.Module, model: dict, images: torch.Tensor, meter: PhaseM
     latents = _encode(parts.codec, images, meter)
     length = model['prompt_encoder'].get('max_length', 512)
     with meter.phase('prompt'):
-        _encode_prompt(parts.prompt_encoder, length, tuple(images.shape[-2:]))
+        encode_prompt(parts.prompt_encoder, length, tuple(images.shape[-2:]))
     states = torch.zeros(1, length, parts.backbone.prompt_dims, device='meta')
     there = torch.ones(1, length, dtype=torch.bool, device='cpu')
     prompt = PromptEmbeddings(states, there)
@@ -366,16 +388,58 @@ def _generate(parts: nn.Module, model: dict, images: torch.Tensor, meter: PhaseM
     return []
 
 
-def _encode_prompt(encoder: nn.Module, length: int, size: tuple[int, int]) -> None:
-    """Runs a text encoder on as many tokens; a Qwen-VL sees the picture too, whose tokens are among them."""
+def encode_prompt(encoder: nn.Module, length: int, size: tuple[int, int], batch: int = 1) -> None:
+    """Runs a text encoder on as many tokens; a Qwen-VL sees the pictures too, whose tokens are among them.
+
+    Args:
+        encoder: Network of a prompt encoder, on any device.
+        length: Tokens of a prompt.
+        size: Height and width of a picture.
+        batch: Number of prompts.
+    """
+    tensor = next(encoder.parameters())
+    device, dtype = tensor.device, tensor.dtype
     if not hasattr(encoder, 'language_model'):
-        encoder(input_ids=torch.zeros(1, length, dtype=torch.long, device='meta'))
+        encoder(input_ids=torch.zeros(batch, length, dtype=torch.long, device=device))
         return
     width = encoder.config.text_config.hidden_size
-    encoder.language_model(inputs_embeds=torch.zeros(1, length, width, device='meta'))
+    encoder.language_model(inputs_embeds=torch.zeros(batch, length, width, device=device, dtype=dtype))
     vision = encoder.config.vision_config
     rows, columns = (side // vision.patch_size for side in size)
     rows, columns = (n // vision.spatial_merge_size * vision.spatial_merge_size for n in (rows, columns))
     values = 3 * vision.temporal_patch_size * vision.patch_size**2
-    patches = torch.zeros(rows * columns, values, device='meta')
-    encoder.visual(patches, grid_thw=torch.tensor([[1, rows, columns]], device='cpu'))
+    patches = torch.zeros(batch * rows * columns, values, device=device, dtype=dtype)
+    grid_device = 'cpu' if device.type == 'meta' else device
+    encoder.visual(patches, grid_thw=torch.tensor([[1, rows, columns]] * batch, device=grid_device))
+
+
+def training_forward(
+    parts: nn.Module, batch: int, size: tuple[int, int], length: int, only_backbone: bool = False
+) -> Tensor:
+    """The loss of a GenMask batch of masks on random pictures and prompts: both encodings, then the backbone.
+
+    Args:
+        parts: From :func:`build_parts`.
+        batch: Number of pictures.
+        size: Their height and width.
+        length: Tokens of a prompt.
+        only_backbone: Leaves the codec out.
+    """
+    from genseg_mm.models.prompt_encoders import PromptEmbeddings
+
+    device = next(parts.backbone.parameters()).device
+    on_meta = device.type == 'meta'
+    rows, columns = (side // parts.codec.downsample for side in size)
+    image = data = torch.randn(batch, parts.backbone.latent_channels, rows, columns, device=device)
+    if not only_backbone:
+        # On the meta device not its encode(), which turns autocast off: there is none there.
+        encode = parts.codec._encode if on_meta else parts.codec.encode
+        with torch.no_grad():
+            image, data = (encode(torch.rand(batch, 3, *size, device=device) * 2 - 1) for _ in range(2))
+    noise = torch.randn_like(data)
+    there = torch.ones(batch, length, dtype=torch.bool, device='cpu' if on_meta else device)
+    prompt = PromptEmbeddings(torch.randn(batch, length, parts.backbone.prompt_dims, device=device), there)
+    sigma = torch.full((batch,), 0.9, device=device)
+    noisy = torch.lerp(data, noise, 0.9)
+    velocity = parts.backbone(noisy, sigma, prompt, image, there[:, 0])
+    return torch.nn.functional.mse_loss(velocity, noise - data)
