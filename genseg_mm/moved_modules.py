@@ -154,7 +154,7 @@ MOVED = {
     'genseg_mm.models.losses': 'genseg_mm.models.coloring_head',
     'genseg_mm.models.presets': 'genseg_mm.models.gen2seg',
     'genseg_mm.models.released_weights': 'genseg_mm.models.gen2seg',
-    'genseg_mm.models.prompt_encoders.prompt_embeddings': 'genseg_mm.models.prompt_encoders.t5',
+    'genseg_mm.models.prompt_encoders.prompt_embeddings': 'genseg_mm.models.prompt_encoders.prompt_encoder',
     'genseg_mm.models.prompt_encoders.qwen_vl_chat': 'genseg_mm.models.prompt_encoders.qwen_vl',
     'genseg_mm.models.prompt_encoders.qwen_vl_images': 'genseg_mm.models.prompt_encoders.qwen_vl',
     'genseg_mm.models.prompt_encoders.t5_prompt_encoder': 'genseg_mm.models.prompt_encoders.t5',

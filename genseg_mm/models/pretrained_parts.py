@@ -84,7 +84,7 @@ def load_part(loader: Callable, source: str | Path, **arguments: Any) -> nn.Modu
         FileNotFoundError: If a local folder has no weights.
         ValueError: If something is damaged, missing, left over or of another shape; with the place and the key.
     """
-    place = Path(source).expanduser() / (arguments.get('subfolder') or '')
+    place = check_subfolder(source, arguments.get('subfolder'))
     name = str(place) if place.is_dir() else '/'.join(filter(None, (str(source), arguments.get('subfolder'))))
     if place.is_dir():
         _check_settings(place, loader.__self__)
@@ -98,6 +98,20 @@ def load_part(loader: Callable, source: str | Path, **arguments: Any) -> nn.Modu
         module, report = loader(str(source), output_loading_info=True, **arguments)
     _check_report(name, report)
     return _on_device(module, name)
+
+
+def check_subfolder(source: str | Path, subfolder: str | None) -> Path:
+    """The place of a part in a local folder; in a folder that is there its subfolder has to be there, too.
+
+    Raises:
+        FileNotFoundError: If it is not, with what the folder has.
+    """
+    folder = Path(source).expanduser()
+    place = folder / (subfolder or '')
+    if folder.is_dir() and not place.is_dir():
+        names = sorted(path.name for path in folder.iterdir())
+        raise FileNotFoundError(f'{folder}: expected a subfolder {subfolder!r}, but got {names[:12]}')
+    return place
 
 
 @contextmanager

@@ -161,21 +161,13 @@ def _diffusion(cfg: dict) -> nn.Module:
 
 
 def _prompt_network(cfg: dict) -> nn.Module:
-    from genseg_mm.models.prompt_encoders import qwen_vl, t5
+    from genseg_mm.models.prompt_encoders.prompt_encoder import keep_layers
 
     encoder = _replaced(cfg['encoder'], 'model.prompt_encoder.encoder')
     pretrained = 'type' in cfg['encoder']
-    if str(cfg['type']).endswith('QwenVLPromptEncoder'):
-        network = qwen_vl.build_qwen_vl(encoder)
-        network = network.model if hasattr(network, 'lm_head') else network
-        if cfg.get('hidden_layer', -1) != -1:
-            raise ValueError(
-                f'--meta counts a Qwen-VL with all layers: expected hidden_layer=-1, but got {cfg["hidden_layer"]}'
-            )
-    elif pretrained:
-        network = MODELS.build(encoder)
-    else:
-        network = t5._t5_from_scratch(encoder)
+    network = MODELS.get(cfg['type']).build(encoder)
+    if 'hidden_layer' in cfg:
+        keep_layers(getattr(network, 'language_model', network), cfg['hidden_layer'])
     trainable = cfg.get('trainable')
     trained = not pretrained if trainable is None else trainable
     return network.requires_grad_(trained)

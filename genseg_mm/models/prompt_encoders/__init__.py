@@ -1,6 +1,7 @@
 """Prompt encoders: (texts, images) -> token embeddings and their mask."""
 
+from genseg_mm.models.prompt_encoders.prompt_encoder import PromptEmbeddings, PromptEncoder
 from genseg_mm.models.prompt_encoders.qwen_vl import QwenVLPromptEncoder
-from genseg_mm.models.prompt_encoders.t5 import PromptEmbeddings, T5PromptEncoder
+from genseg_mm.models.prompt_encoders.t5 import T5PromptEncoder
 
-__all__ = ['PromptEmbeddings', 'QwenVLPromptEncoder', 'T5PromptEncoder']
+__all__ = ['PromptEmbeddings', 'PromptEncoder', 'QwenVLPromptEncoder', 'T5PromptEncoder']

@@ -2,18 +2,16 @@
 
 import copy
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from genseg_mm.files import check_texts
-from genseg_mm.models.pretrained_parts import FrozenPartsMixin, build_part, freeze, frozen_pass, is_pretrained_config
-from genseg_mm.models.prompt_encoders.t5 import PromptEmbeddings
+from genseg_mm.models.pretrained_parts import build_part
+from genseg_mm.models.prompt_encoders.prompt_encoder import PromptEmbeddings, PromptEncoder, keep_layers, load_tokenizer
 from genseg_mm.registry import MODELS
 
 SYSTEM_PROMPT = (
@@ -24,7 +22,7 @@ SYSTEM_PROMPTS = MappingProxyType(dict(mask=SYSTEM_PROMPT, image=None))  # by ta
 
 
 @MODELS.register_module()
-class QwenVLPromptEncoder(FrozenPartsMixin, BaseModule):
+class QwenVLPromptEncoder(PromptEncoder):
     """Qwen2.5-VL or Qwen3-VL, which encodes image and instruction (GenMask's prompt encoder).
 
     Image and words are the user's message in the model's chat template. The hidden states of the language model are the
@@ -77,18 +75,11 @@ class QwenVLPromptEncoder(FrozenPartsMixin, BaseModule):
         image_processor_kwargs: dict | None = None,
         init_cfg: dict | None = None,
     ) -> None:
-        super().__init__(init_cfg)
-        if padding not in ('longest', 'max_length'):
-            raise ValueError(f"padding must be 'longest' or 'max_length', but got {padding!r}")
         if keep not in ('all', 'text'):
             raise ValueError(f"keep must be 'all' or 'text', but got {keep!r}")
-        self.max_length, self.padding, self.keep = max_length, padding, keep
-        self.looks_at_images = looks_at_images
-        pretrained = 'type' in encoder and is_pretrained_config(encoder)
-        self.encoder = build_qwen_vl(encoder)
-        if hasattr(self.encoder, 'lm_head'):
-            self.encoder = self.encoder.model
-        self.hidden_layer = self._drop_layers_after(hidden_layer)
+        super().__init__(encoder, None, max_length, padding, trainable, init_cfg=init_cfg)
+        self.keep, self.looks_at_images = keep, looks_at_images
+        self.hidden_layer = keep_layers(self.encoder.language_model, hidden_layer)
         config = self.encoder.config
         prompts = _by_task(system_prompt)
         self.chat = QwenVLChat(processor, config, prompts['mask'], **(tokenizer_kwargs or {}))
@@ -100,19 +91,12 @@ class QwenVLPromptEncoder(FrozenPartsMixin, BaseModule):
             )
         else:
             self.encoder.visual.requires_grad_(False)
-        self.trainable = not pretrained if trainable is None else trainable
-        if not self.trainable:
-            freeze(self.encoder, has_source=pretrained)
-            self.frozen_parts = ('encoder',)
 
-    @property
-    def embed_dims(self) -> int:
-        """Width D of the token embeddings."""
-        return self.encoder.config.text_config.hidden_size
-
-    def init_weights(self) -> None:
-        """Keeps the weights that transformers gave: its models have an ``init_weights`` of their own."""
-        self._is_init = True
+    @classmethod
+    def build(cls, encoder: dict) -> nn.Module:
+        """The model without its language model's head."""
+        model = build_qwen_vl(encoder)
+        return model.model if hasattr(model, 'lm_head') else model
 
     def forward(
         self, texts: Sequence[str], images: Tensor | None = None, has_image: Tensor | None = None
@@ -134,7 +118,7 @@ class QwenVLPromptEncoder(FrozenPartsMixin, BaseModule):
         """
         check_texts(texts, 'prompts')
         shown = self._shown(texts, images, has_image)
-        device = next(self.encoder.parameters()).device
+        device = self.device
         inputs, num_image_tokens = dict(use_cache=False), 0
         if any(shown):
             chosen = images[torch.tensor(shown, device=images.device)]
@@ -158,7 +142,7 @@ class QwenVLPromptEncoder(FrozenPartsMixin, BaseModule):
         )
         inputs.update(position_ids=positions, **batch._asdict())
         inputs = {key: _to(value, device) for key, value in inputs.items()}
-        with nullcontext() if self.trainable else frozen_pass(device):
+        with self.running():
             states = self.encoder(**inputs).last_hidden_state  # (N, L, D)
             if not any(shown) and torch.is_grad_enabled():
                 states = states + _zero_of(self.encoder.visual, states)
@@ -205,18 +189,6 @@ class QwenVLPromptEncoder(FrozenPartsMixin, BaseModule):
         output = states.new_zeros(len(states), length, states.shape[-1])
         output[mask] = states[taken.to(states.device)]
         return PromptEmbeddings(output, mask)
-
-    def _drop_layers_after(self, hidden_layer: int) -> int:
-        """The layer, counted from 1."""
-        language_model = self.encoder.language_model
-        num_layers = len(language_model.layers)
-        layer = hidden_layer + num_layers + 1 if hidden_layer < 0 else hidden_layer
-        if not 1 <= layer <= num_layers:
-            raise ValueError(f'hidden_layer must be in 1..{num_layers} or -{num_layers}..-1, but got {hidden_layer}')
-        if layer < num_layers:
-            language_model.layers = language_model.layers[:layer]
-            language_model.norm = nn.Identity()  # it belongs to the last layer's output
-        return layer
 
 
 def _by_task(system_prompt: str | Mapping[str, str | None] | None) -> dict[str, str | None]:
@@ -304,9 +276,7 @@ class QwenVLChat:
     """
 
     def __init__(self, tokenizer: str, config: object, system_prompt: str | None = None, **kwargs: Any) -> None:
-        from transformers import AutoTokenizer
-
-        self.tokenizer = AutoTokenizer.from_pretrained(tokenizer, **kwargs)
+        self.tokenizer = load_tokenizer(tokenizer, **kwargs)
         if self.tokenizer.chat_template is None:
             raise ValueError(
                 f'the tokenizer of {tokenizer!r} has no chat template: expected that of a Qwen-VL Instruct model'

@@ -1,40 +1,15 @@
-"""What every prompt encoder returns, and T5 text encoders: texts -> token embeddings."""
-
-from collections.abc import Sequence
-from contextlib import nullcontext
-from typing import NamedTuple
+"""T5 text encoders: texts -> token embeddings."""
 
 import torch
-from mmengine.model import BaseModule
-from torch import Tensor
+from torch import nn
 
-from genseg_mm.files import check_texts
-from genseg_mm.models.pretrained_parts import FrozenPartsMixin, build_part, freeze, frozen_pass, is_pretrained_config
+from genseg_mm.models.prompt_encoders.prompt_encoder import PromptEmbeddings, PromptEncoder
 from genseg_mm.registry import MODELS
 
 
-class PromptEmbeddings(NamedTuple):
-    """Encoded prompts.
-
-    Attributes:
-        states: Token embeddings, (N, L, D), zero at padding.
-        mask: True where a token is real, (N, L) bool.
-        pooled: One vector per prompt, (N, P), for families that want it (SD3, Flux); None where the encoder has none.
-    """
-
-    states: Tensor
-    mask: Tensor
-    pooled: Tensor | None = None
-
-    def select(self, chosen: Tensor) -> 'PromptEmbeddings':
-        """The prompts at ``chosen`` ((N,) bool)."""
-        pooled = None if self.pooled is None else self.pooled[chosen]
-        return PromptEmbeddings(self.states[chosen], self.mask[chosen], pooled)
-
-
 @MODELS.register_module()
-class T5PromptEncoder(FrozenPartsMixin, BaseModule):
-    """T5 family text encoder (T5, umT5, ByT5).
+class T5PromptEncoder(PromptEncoder):
+    """T5 family text encoder (T5, umT5, ByT5): PixArt's prompts, and in part SD3's and Flux's.
 
     Args:
         encoder: Config of the encoder. Pretrained: ``dict(type='transformers.UMT5EncoderModel.from_pretrained',
@@ -42,17 +17,14 @@ class T5PromptEncoder(FrozenPartsMixin, BaseModule):
             of ``transformers.T5Config`` without a type.
         tokenizer: 'byt5' for bytes (needs no files), or the folder / hub id of a tokenizer.
         max_length: Longest prompt in tokens, the end token included; longer ones are cut.
-        padding: 'longest' pads to the longest prompt of the batch, 'max_length' to a fixed length, which
-            families without a text mask (Wan) need.
-        trainable: Trains the encoder jointly. Default: frozen if pretrained, trained if built from scratch.
-        tokenizer_kwargs: Keyword arguments of the tokenizer's ``from_pretrained``, e.g.
-            ``dict(subfolder='tokenizer')``.
+        padding: See :class:`PromptEncoder`; as all arguments below.
+        reads_padding: Attends to the padding and keeps its states, with the fixed length that needs, as SD3 and Flux
+            were trained. The mask is True everywhere then.
+        lowercase: Prompts in small letters without space around them, as PixArt was trained.
 
     Raises:
-        ValueError: If padding is unknown, or the tokenizer has more tokens than the encoder.
+        ValueError: As :class:`PromptEncoder`, or if ``reads_padding`` comes without a fixed length.
     """
-
-    looks_at_images = False
 
     def __init__(
         self,
@@ -62,76 +34,42 @@ class T5PromptEncoder(FrozenPartsMixin, BaseModule):
         padding: str = 'longest',
         trainable: bool | None = None,
         tokenizer_kwargs: dict | None = None,
+        reads_padding: bool = False,
+        lowercase: bool = False,
         init_cfg: dict | None = None,
     ) -> None:
-        super().__init__(init_cfg)
-        from transformers import AutoTokenizer, ByT5Tokenizer
-
-        if padding not in ('longest', 'max_length'):
-            raise ValueError(f"padding must be 'longest' or 'max_length', but got {padding!r}")
-        pretrained = 'type' in encoder and is_pretrained_config(encoder)
-        self.encoder = build_part(encoder) if 'type' in encoder else _t5_from_scratch(encoder)
-        self.tokenizer = (
-            ByT5Tokenizer()
-            if tokenizer == 'byt5'
-            else AutoTokenizer.from_pretrained(tokenizer, **(tokenizer_kwargs or {}))
-        )
-        if len(self.tokenizer) > self.encoder.config.vocab_size:
+        if reads_padding and padding == 'longest':
             raise ValueError(
-                f'tokenizer {tokenizer!r} has {len(self.tokenizer)} tokens, but the encoder knows '
-                f'{self.encoder.config.vocab_size}: they do not belong together'
+                "reads_padding=True needs padding='max_length', or a prompt depends on its batch, but got 'longest'"
             )
-        self.max_length, self.padding = max_length, padding
-        self.trainable = not pretrained if trainable is None else trainable
-        if not self.trainable:
-            freeze(self.encoder, has_source=pretrained)
-            self.frozen_parts = ('encoder',)
+        super().__init__(encoder, tokenizer, max_length, padding, trainable, tokenizer_kwargs, init_cfg)
+        self.reads_padding, self.lowercase = reads_padding, lowercase
 
-    @property
-    def embed_dims(self) -> int:
-        """Width D of the token embeddings."""
-        return self.encoder.config.d_model
+    @staticmethod
+    def from_scratch(settings: dict) -> nn.Module:
+        """A T5 encoder of the ByT5 tokenizer's vocabulary."""
+        from transformers import T5Config, T5EncoderModel
 
-    def init_weights(self) -> None:
-        """Keeps the weights that transformers gave: its models have an ``init_weights`` of their own."""
-        self._is_init = True
-
-    def forward(
-        self, texts: Sequence[str], images: Tensor | None = None, has_image: Tensor | None = None
-    ) -> PromptEmbeddings:
-        """Encodes prompts.
-
-        Args:
-            texts: N prompts.
-            images: Unused; in the signature for encoders that also look at the image.
-            has_image: Unused, likewise.
-
-        Returns:
-            Embeddings (N, L, D), zero at padding, and their mask (N, L).
-
-        Raises:
-            ValueError: If a text holds half of a character, which no tokenizer takes.
-        """
-        check_texts(texts, 'prompts')
-        tokens = self.tokenizer(
-            list(texts), padding=self.padding, truncation=True, max_length=self.max_length, return_tensors='pt'
+        defaults = dict(
+            vocab_size=384,  # the ByT5 tokenizer's
+            dropout_rate=0.0,
+            feed_forward_proj='gated-gelu',
+            is_encoder_decoder=False,
+            use_cache=False,
         )
-        device = next(self.encoder.parameters()).device
+        return T5EncoderModel(T5Config(**{**defaults, **settings}))
+
+    def encode(self, texts: list[str], device: torch.device) -> PromptEmbeddings:
+        """See :meth:`PromptEncoder.encode`."""
+        if self.lowercase:
+            texts = [text.lower().strip() for text in texts]
+        tokens = self.tokenizer(
+            texts, padding=self.padding, truncation=True, max_length=self.max_length, return_tensors='pt'
+        )
         ids, mask = tokens.input_ids.to(device), tokens.attention_mask.to(device)
-        with nullcontext() if self.trainable else frozen_pass(device):
-            states = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state  # (N, L, D)
+        if self.reads_padding:
+            states = self.encoder(input_ids=ids).last_hidden_state  # (N, L, D)
+            return PromptEmbeddings(states, torch.ones_like(mask, dtype=torch.bool))
+        states = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state  # (N, L, D)
         mask = mask.bool()
         return PromptEmbeddings(states * mask[..., None].to(states.dtype), mask)
-
-
-def _t5_from_scratch(config: dict) -> torch.nn.Module:
-    from transformers import T5Config, T5EncoderModel
-
-    defaults = dict(
-        vocab_size=384,  # the ByT5 tokenizer's
-        dropout_rate=0.0,
-        feed_forward_proj='gated-gelu',
-        is_encoder_decoder=False,
-        use_cache=False,
-    )
-    return T5EncoderModel(T5Config(**{**defaults, **config}))
