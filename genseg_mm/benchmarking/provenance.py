@@ -299,6 +299,8 @@ class _Files:
         return self._known[path]
 
     def _name(self, path: str) -> str:
+        if not path:  # of a scene that is drawn, not read; an absolute path of it would be the working directory
+            return ''
         whole = os.path.abspath(path)
         root = next((own for own in self.roots if whole.startswith(own)), None)
         name = whole[len(root) :] if root else os.path.basename(whole)

@@ -227,13 +227,16 @@ def test_datasets_in_one_by_parts_and_order(made):
     assert joined == dataset_fingerprint(ConcatDataset([easy, hard]))
 
 
-def test_procedural_scenes_by_their_arrays():
+def test_procedural_scenes_by_their_arrays(tmp_path, monkeypatch):
     def shapes(**kwargs):
         settings = dict(num_scenes=4, image_size=32, split='test', task='instance', test_mode=True)
         return dataset_fingerprint(build_shapes(**{**settings, **kwargs}))
 
     assert shapes() == shapes(cache=False)
     assert len({shapes(), shapes(seed=1), shapes(shapes='unseen'), shapes(num_scenes=5)}) == 4
+    here = shapes()
+    monkeypatch.chdir(tmp_path)  # they have no file, so that no folder may be in it
+    assert shapes() == here
 
 
 SCRIPT = """
