@@ -10,6 +10,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from genseg_mm.checkpoint import load_weights_only
+from genseg_mm.models.picture_memory import PictureMemory
 from genseg_mm.models.pretrained_parts import FrozenPartsMixin, build_part, freeze, frozen_pass, is_pretrained_config
 from genseg_mm.registry import MODELS
 
@@ -49,6 +50,7 @@ class LatentCodec(FrozenPartsMixin, BaseModule):
             value = torch.as_tensor(value, dtype=torch.float32).reshape(1, -1, 1, 1)
             self.register_buffer(name, value, persistent=False)
         self.downsample = _spatial_factor(self.autoencoder)
+        self._memory = PictureMemory()
 
     def init_weights(self) -> None:
         """Keeps the autoencoder as it was built."""
@@ -75,7 +77,7 @@ class LatentCodec(FrozenPartsMixin, BaseModule):
         return digest.hexdigest()
 
     def encode(self, images: Tensor) -> Tensor:
-        """Encodes images.
+        """Encodes images; in eval mode each picture once, however often it comes in a batch or in the next one.
 
         Args:
             images: RGB in [-1, 1], (N, 3, H, W); H and W multiples of ``downsample``.
@@ -94,8 +96,13 @@ class LatentCodec(FrozenPartsMixin, BaseModule):
                 f'but got {(height, width)}; set another Resize scale or pad_size_divisor={self.downsample}'
             )
         with frozen_pass(images.device):
-            latents = [self._encode(part) for part in self._parts(images)]
-        return (torch.cat(latents).float() - self.latents_mean) / self.latents_std
+            if self.training or images.device.type == 'meta':
+                return self._encode_all(images)
+            return torch.stack(self._memory.encode(images, self._encode_all, self.autoencoder))
+
+    def _encode_all(self, images: Tensor) -> Tensor:
+        latents = torch.cat([self._encode(part) for part in self._parts(images)])
+        return (latents.float() - self.latents_mean) / self.latents_std
 
     def decode(self, latents: Tensor, clamp: bool = True) -> Tensor:
         """Decodes standardised latents to images; gradients flow to the latents.

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genseg_mm.files import check_texts
+from genseg_mm.models.picture_memory import PictureMemory, tower_sees_once
 from genseg_mm.models.pretrained_parts import build_part
 from genseg_mm.models.prompt_encoders.prompt_encoder import PromptEmbeddings, PromptEncoder, keep_layers, load_tokenizer
 from genseg_mm.registry import MODELS
@@ -91,6 +93,7 @@ class QwenVLPromptEncoder(PromptEncoder):
             )
         else:
             self.encoder.visual.requires_grad_(False)
+        self._memory = PictureMemory()
 
     @classmethod
     def build(cls, encoder: dict) -> nn.Module:
@@ -142,7 +145,10 @@ class QwenVLPromptEncoder(PromptEncoder):
         )
         inputs.update(position_ids=positions, **batch._asdict())
         inputs = {key: _to(value, device) for key, value in inputs.items()}
-        with self.running():
+        once = nullcontext()
+        if any(shown) and not self.training and not (self.trainable and torch.is_grad_enabled()):
+            once = tower_sees_once(self.encoder.visual, self._memory, chosen.to(device), self.images)
+        with once, self.running():
             states = self.encoder(**inputs).last_hidden_state  # (N, L, D)
             if not any(shown) and torch.is_grad_enabled():
                 states = states + _zero_of(self.encoder.visual, states)
