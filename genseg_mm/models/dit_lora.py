@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from genseg_mm.checkpoint import load_weights_only
 from genseg_mm.models.pretrained_parts import leave_out_of_checkpoints
 
-# The projections of every attention layer, in every family.
+# The projections of every attention layer, in every family; FLUX.2's single stream has them fused with its MLP's.
 ATTENTION_LAYERS = ('to_q', 'to_k', 'to_v', 'to_out.0')
+FUSED_LAYERS = ('attn.to_qkv_mlp_proj', 'attn.to_out')
 ADAPTERS, NEW_LAYERS = 'adapter_model.safetensors', 'new_layers.safetensors'
 PEFT_PREFIX = 'base_model.model.'
 
@@ -46,7 +47,13 @@ def add_lora(transformer: nn.Module, lora: dict, new_layers: Sequence[str], has_
         if any(f'{name}.'.startswith(f'{layer}.') for layer in new_layers)
         or {own.requires_grad for own in module.parameters()} == {False}
     ]
-    defaults = dict(r=rank, lora_alpha=rank, target_modules=list(ATTENTION_LAYERS), exclude_modules=excluded or None)
+    fused = [
+        name
+        for name, module in transformer.named_modules()
+        if isinstance(module, nn.Linear) and name.endswith(FUSED_LAYERS)
+    ]
+    targets = [*ATTENTION_LAYERS, *fused]
+    defaults = dict(r=rank, lora_alpha=rank, target_modules=targets, exclude_modules=excluded or None)
     _inject(transformer, peft.LoraConfig(**{**defaults, **lora}), new_layers, has_source)
 
 

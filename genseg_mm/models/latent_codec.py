@@ -41,8 +41,13 @@ class LatentCodec(FrozenPartsMixin, BaseModule):
         self.max_batch = max_batch
         self.is_video = any(isinstance(module, nn.Conv3d) for module in self.autoencoder.modules())
         config = self.autoencoder.config
+        self.packing = _packing(self.autoencoder)
         mean, std = _option(config, 'latents_mean'), _option(config, 'latents_std')
-        if mean is None or std is None:
+        if self.packing > 1:
+            statistics = self.autoencoder.bn
+            mean = statistics.running_mean
+            std = (statistics.running_var.float() + config.batch_norm_eps).sqrt()
+        elif mean is None or std is None:
             # Diffusers maps latents to (z - shift) * scaling.
             mean = [_option(config, 'shift_factor') or 0.0]
             std = [1 / (_option(config, 'scaling_factor') or 1.0)]
@@ -61,7 +66,7 @@ class LatentCodec(FrozenPartsMixin, BaseModule):
         """Channels C of the latents."""
         config = self.autoencoder.config
         channels = _option(config, 'latent_channels') or _option(config, 'z_dim')
-        return int(channels or self.latents_mean.shape[1])
+        return int(channels or self.latents_mean.shape[1]) * self.packing**2
 
     def fingerprint(self) -> str:
         """Hash of all that its latents depend on: class, weights, standardisation.
@@ -129,9 +134,11 @@ class LatentCodec(FrozenPartsMixin, BaseModule):
             latents = encoded.latent_dist.mode()
         else:
             latents = encoded.latents if hasattr(encoded, 'latents') else encoded.latent
-        return latents[:, :, 0] if self.is_video else latents
+        latents = latents[:, :, 0] if self.is_video else latents
+        return F.pixel_unshuffle(latents, self.packing)
 
     def _decode(self, latents: Tensor) -> Tensor:
+        latents = F.pixel_shuffle(latents, self.packing)
         if self.is_video:
             return self.autoencoder.decode(latents[:, :, None]).sample[:, :, 0]
         return self.autoencoder.decode(latents).sample
@@ -174,18 +181,27 @@ def _option(config: object, name: str) -> object:
     return getattr(config, name, None)
 
 
+def _packing(autoencoder: nn.Module) -> int:
+    """Side of the cells that become one, with a channel for each: 2 for FLUX.2, whose pipelines do it, else 1."""
+    patch_size = _option(autoencoder.config, 'patch_size') or 1
+    if isinstance(patch_size, int):
+        return 1
+    if patch_size[0] != patch_size[1] or not isinstance(_option(autoencoder, 'bn'), nn.BatchNorm2d):
+        raise ValueError(
+            f'{type(autoencoder).__name__} leaves patches and standardisation of its latents to the pipeline '
+            f'(patch_size {tuple(patch_size)}): expected square patches and running statistics, as FLUX.2 has them'
+        )
+    return patch_size[0]
+
+
 def _spatial_factor(autoencoder: nn.Module) -> int:
     """Pixels per latent cell along one side, from the number of stages.
 
     (The config's ``scale_factor_spatial`` does not follow them.)
     """
     config = autoencoder.config
-    patch_size = _option(config, 'patch_size') or 1
-    if not isinstance(patch_size, int):
-        raise ValueError(
-            f'{type(autoencoder).__name__} leaves patches and standardisation of its latents to the pipeline '
-            f'(patch_size {patch_size}), which LatentCodec does not know; expected an autoencoder whose config has both'
-        )
+    packing = _packing(autoencoder)
+    patch_size = packing if packing > 1 else _option(config, 'patch_size') or 1
     for name in ('block_out_channels', 'encoder_block_out_channels', 'dim_mult'):
         if stages := _option(config, name):
             return 2 ** (len(stages) - 1) * patch_size

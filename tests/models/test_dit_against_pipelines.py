@@ -9,7 +9,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tiny_models import LATENT_CHANNELS, TRANSFORMERS, WAN_VAE
+from PIL import Image
+from tiny_models import FLUX2_VAE, LATENT_CHANNELS, TRANSFORMERS, WAN_VAE
+from torch.nn.functional import pixel_unshuffle
 
 from genseg_mm.models.dit_backbone import DiTBackbone
 from genseg_mm.models.dit_families import FAMILIES
@@ -29,11 +31,12 @@ RELEASED = {
 class Case:
     """One family's noise, image, prompt, and the pipeline around its transformer."""
 
-    def __init__(self, family: str, pipeline: str, **parts) -> None:
+    def __init__(self, family: str, pipeline: str, transformer: dict | None = None, **parts) -> None:
         import diffusers
 
         torch.manual_seed(0)
-        transformer = getattr(diffusers, FAMILIES[family].transformer_class)(**RELEASED[family])
+        config = {**RELEASED[family], **(transformer or {})}
+        transformer = getattr(diffusers, FAMILIES[family].transformer_class)(**config)
         scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=1.0)
         parts = dict(parts, transformer=transformer.eval(), scheduler=scheduler)
         self.family, self.pipeline = family, getattr(diffusers, pipeline)(**parts)
@@ -60,6 +63,10 @@ class Case:
             return_dict=False,
         )
         latents = self.pipeline(**{**common, **arguments})[0]
+        if self.family == 'flux2' and latents.ndim == 3:  # dev leaves them packed
+            return latents.mT.unflatten(2, (8, 12))
+        if self.family == 'flux2':  # klein gives what its autoencoder takes, whose statistics are 0 and 1
+            return pixel_unshuffle(latents, 2) / (1 + self.pipeline.vae.config.batch_norm_eps) ** 0.5
         if latents.ndim == 5:
             return latents[:, :, -1]
         if latents.ndim == 3:
@@ -68,7 +75,7 @@ class Case:
             return FluxPipeline._unpack_latents(latents, 64, 96, 8)
         return latents
 
-    def of_backbone(self, tmp_path, with_image):
+    def of_backbone(self, tmp_path, with_image, **options):
         """Ours, from the saved transformer, at the noise levels that the pipeline took."""
         self.pipeline.transformer.save_pretrained(tmp_path / 'transformer')
         kind = FAMILIES[self.family].transformer_class
@@ -79,6 +86,7 @@ class Case:
                 pretrained_model_name_or_path=str(tmp_path),
                 subfolder='transformer',
             ),
+            **options,
         ).eval()
         prompt = PromptEmbeddings(self.states, self.mask, self.pooled)
         sigmas = self.pipeline.scheduler.sigmas
@@ -91,8 +99,14 @@ class Case:
         return latents
 
 
-def assert_same(case, latents, tmp_path, with_image=False):
-    ours = case.of_backbone(tmp_path, with_image)
+def flux2_parts():
+    from genseg_mm.registry import MODELS
+
+    return dict(NO_ENCODERS, vae=MODELS.build(FLUX2_VAE))
+
+
+def assert_same(case, latents, tmp_path, with_image=False, **options):
+    ours = case.of_backbone(tmp_path, with_image, **options)
     torch.testing.assert_close(ours, latents, rtol=1e-4, atol=1e-5)
     assert (ours - case.noise).abs().max() > 0.1
 
@@ -129,6 +143,15 @@ class TestTextToImage:
         )
         assert_same(case, latents, tmp_path)
 
+    def test_flux2_klein(self, tmp_path):
+        case = Case('flux2', 'Flux2KleinPipeline', **flux2_parts())
+        assert_same(case, case.of_pipeline(sigmas=SIGMAS, guidance_scale=1.0), tmp_path)
+
+    def test_flux2_dev_with_its_guidance_input(self, tmp_path):
+        case = Case('flux2', 'Flux2Pipeline', transformer=dict(guidance_embeds=True), **flux2_parts())
+        latents = case.of_pipeline(sigmas=SIGMAS, guidance_scale=3.5)
+        assert_same(case, latents, tmp_path, embedded_guidance=3.5)
+
     def test_qwen_image(self, tmp_path):
         case = Case('qwen_image', 'QwenImagePipeline', **NO_ENCODERS)
         latents = case.of_pipeline(
@@ -143,6 +166,17 @@ class TestTextToImage:
 
 
 class TestWithAnImage:
+    def test_flux2_klein(self, tmp_path, monkeypatch):
+        case = Case('flux2', 'Flux2KleinPipeline', **flux2_parts())
+        ids = case.pipeline._prepare_image_ids([case.image[:1]])
+        monkeypatch.setattr(
+            case.pipeline,
+            'prepare_image_latents',
+            lambda **_: (case.pipeline._pack_latents(case.image), ids.repeat(2, 1, 1)),
+        )
+        latents = case.of_pipeline(image=Image.new('RGB', (96, 64)), sigmas=SIGMAS, guidance_scale=1.0)
+        assert_same(case, latents, tmp_path, with_image=True)
+
     def test_flux_kontext(self, tmp_path):
         case = Case('flux_kontext', 'FluxKontextPipeline', **TWO_ENCODERS)
         case.pipeline.latent_channels = 4
@@ -160,7 +194,6 @@ class TestWithAnImage:
     @pytest.mark.parametrize('family', ['qwen_image', 'qwen_image_edit'])
     def test_qwen_image_edit_with_and_without_zero_cond_t(self, family, tmp_path, monkeypatch):
         from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit
-        from PIL import Image
 
         case = Case(family, 'QwenImageEditPipeline', **NO_ENCODERS, processor=None)
         case.pipeline.latent_channels = 4

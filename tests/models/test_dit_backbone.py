@@ -3,7 +3,7 @@
 import pytest
 import torch
 from tiny_dit import dit_inputs, saved, tiny_backbone
-from tiny_models import FLUX, LATENT_CHANNELS, PIXART, QWEN_IMAGE, SANA, TRANSFORMERS, WAN
+from tiny_models import FLUX, FLUX2, LATENT_CHANNELS, PIXART, QWEN_IMAGE, SANA, TRANSFORMERS, WAN
 
 from genseg_mm.functional.flow_matching import data_from_velocity, noisy_latents
 from genseg_mm.models.dit_backbone import DiTBackbone
@@ -183,16 +183,18 @@ class TestPrecision:
 
 
 class TestGuidanceInput:
-    def test_it_matters_where_a_model_was_distilled_for_it(self):
-        noisy, sigma, prompt, image = dit_inputs(tiny_backbone('flux_kontext'))
+    @pytest.mark.parametrize('family', ['flux_kontext', 'flux2'])
+    def test_it_matters_where_a_model_was_distilled_for_it(self, family):
+        distilled = dict(guidance_embeds=True)
+        noisy, sigma, prompt, image = dit_inputs(tiny_backbone(family))
         velocities = [
-            tiny_backbone('flux_kontext', embedded_guidance=guidance)(noisy, sigma, prompt, image)
+            tiny_backbone(family, distilled, embedded_guidance=guidance)(noisy, sigma, prompt, image)
             for guidance in (None, 1.0, 3.5)
         ]
         assert torch.equal(velocities[0], velocities[1])
         assert (velocities[0] - velocities[2]).abs().max() > 1e-3
 
-    @pytest.mark.parametrize('family', ['flux', 'wan'])
+    @pytest.mark.parametrize('family', ['flux', 'flux2', 'wan'])
     def test_it_is_refused_elsewhere(self, family):
         with pytest.raises(ValueError, match='embedded_guidance=3.5 needs a guidance-distilled'):
             tiny_backbone(family, embedded_guidance=3.5)
@@ -210,7 +212,7 @@ def test_prompts_without_a_pooled_vector_get_zeros(family):
         backbone(noisy, sigma, prompt._replace(pooled=torch.zeros(3, 5)), image)
 
 
-@pytest.mark.parametrize('family', ['sana', 'wan', 'flux', 'qwen_image'])
+@pytest.mark.parametrize('family', ['sana', 'wan', 'flux', 'flux2', 'qwen_image'])
 def test_training_brings_the_one_step_estimate_to_the_data(family):
     # One of two flat targets; only the image tells which, so the condition is learned together with the sign.
     config = dict(patch_size=1) if family == 'sana' else None
@@ -260,6 +262,7 @@ def test_unknown_family_and_foreign_transformer_are_refused():
         ('flux', dict(FLUX, in_channels=40, out_channels=16), 'in_channels=40, out_channels=16'),
         ('qwen_image', dict(QWEN_IMAGE, in_channels=64), 'in_channels=64, out_channels=4'),
         ('qwen_image', dict(QWEN_IMAGE, use_additional_t_cond=True), 'use_additional_t_cond=True'),
+        ('flux2', dict(FLUX2, out_channels=8), 'in_channels=16, out_channels=8'),
         ('sd3', dict(TRANSFORMERS['sd3'], in_channels=12), 'in_channels=12, out_channels=4'),
         ('z_image', dict(TRANSFORMERS['z_image'], all_f_patch_size=(2,)), 'one frame, but got'),
     ],

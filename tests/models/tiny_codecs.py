@@ -89,6 +89,17 @@ AUTOENCODERS = {
         latents_mean=[0.5, -0.5, 0.0, 1.0, 0.0, 0.25],
         latents_std=[2.0, 1.0, 0.5, 4.0, 1.0, 0.5],
     ),
+    'flux2': dict(
+        type='diffusers.AutoencoderKLFlux2',
+        block_out_channels=(8, 8),
+        decoder_block_out_channels=(4, 8),
+        down_block_types=('DownEncoderBlock2D',) * 2,
+        up_block_types=('UpDecoderBlock2D',) * 2,
+        layers_per_block=1,
+        norm_num_groups=4,
+        latent_channels=3,
+        batch_norm_eps=0.25,
+    ),
     'patch': dict(type='genseg_mm.PatchCodec'),
 }
 

@@ -59,6 +59,19 @@ FLUX = dict(
     axes_dims_rope=(4, 6, 6),
 )
 
+FLUX2 = dict(
+    patch_size=1,
+    in_channels=16,
+    num_layers=1,
+    num_single_layers=1,
+    attention_head_dim=16,
+    num_attention_heads=2,
+    joint_attention_dim=32,
+    timestep_guidance_channels=32,
+    axes_dims_rope=(4, 4, 4, 4),
+    guidance_embeds=False,
+)
+
 SD3 = dict(
     sample_size=16,
     patch_size=2,
@@ -106,11 +119,12 @@ TRANSFORMERS = dict(
     qwen_image_edit=dict(QWEN_IMAGE, zero_cond_t=True),
     flux=FLUX,
     flux_kontext=dict(FLUX, guidance_embeds=True),
+    flux2=FLUX2,
     sd3=SD3,
     pixart=PIXART,
     z_image=Z_IMAGE,
 )
-LATENT_CHANNELS = {family: 20 if family == 'sana' else 4 for family in TRANSFORMERS}
+LATENT_CHANNELS = {family: {'sana': 20, 'flux2': 16}.get(family, 4) for family in TRANSFORMERS}
 MASKED_TEXT = ('sana', 'qwen_image', 'qwen_image_edit', 'pixart', 'z_image')
 
 WAN_VAE = dict(
@@ -122,6 +136,16 @@ WAN_VAE = dict(
     temperal_downsample=[False, True],
     latents_mean=[0.0] * 4,
     latents_std=[1.0] * 4,
+)
+
+FLUX2_VAE = dict(
+    type='diffusers.AutoencoderKLFlux2',
+    block_out_channels=(8, 8, 8),
+    down_block_types=('DownEncoderBlock2D',) * 3,
+    up_block_types=('UpDecoderBlock2D',) * 3,
+    layers_per_block=1,
+    norm_num_groups=4,
+    latent_channels=4,
 )
 
 MAE_COLORER = dict(
@@ -156,7 +180,7 @@ UNET_COLORER = dict(
 
 def genmask_config(family: str, **overrides) -> dict:
     """Config of a tiny GenMask of one family."""
-    autoencoder = dict(type='genseg_mm.PatchCodec') if family == 'sana' else WAN_VAE
+    autoencoder = {'sana': dict(type='genseg_mm.PatchCodec'), 'flux2': FLUX2_VAE}.get(family, WAN_VAE)
     config = dict(
         type='genseg_mm.GenMask',
         codec=dict(type='genseg_mm.LatentCodec', autoencoder=autoencoder),

@@ -9,7 +9,7 @@ _ROPE = dict(attention_head_dim=16, num_attention_heads=2, joint_attention_dim=3
 _QWEN_TINY = dict(patch_size=2, in_channels=16, out_channels=4, num_layers=2, **_ROPE)
 _FLUX_TINY = dict(in_channels=16, num_layers=1, num_single_layers=1, pooled_projection_dim=24, **_ROPE)
 
-# family -> transformer for latents of 4 channels (Sana: 20) and text states of width 32
+# family -> transformer for latents of 4 channels (Sana: 20, FLUX.2: 16) and text states of width 32
 TINY = dict(
     wan=dict(
         num_attention_heads=2, attention_head_dim=16, in_channels=4, out_channels=4, text_dim=32, freq_dim=32,
@@ -19,6 +19,10 @@ TINY = dict(
     qwen_image_edit=dict(_QWEN_TINY, zero_cond_t=True),
     flux=_FLUX_TINY,
     flux_kontext=dict(_FLUX_TINY, guidance_embeds=True),
+    flux2=dict(
+        in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
+        joint_attention_dim=32, axes_dims_rope=(4, 4, 4, 4), guidance_embeds=False,
+    ),
     sd3=dict(
         sample_size=16, patch_size=2, in_channels=8, out_channels=4, num_layers=2, attention_head_dim=16,
         num_attention_heads=2, joint_attention_dim=32, caption_projection_dim=32, pooled_projection_dim=24,
@@ -89,6 +93,15 @@ FULL = {
         published=12, stride=8, vae='flux', encoders=['t5-xxl', 'clip-l'],
         source='black-forest-labs/FLUX.1-Kontext-dev',
     ),
+    'FLUX.2 klein 4B': dict(
+        family='flux2',
+        transformer=dict(
+            num_layers=5, num_single_layers=20, num_attention_heads=24, joint_attention_dim=7680,
+            guidance_embeds=False,
+        ),
+        published=4, stride=16, vae='flux2', encoders=['qwen3-4b'],
+        source='black-forest-labs/FLUX.2-klein-base-4B',
+    ),
     'SD3.5 medium': dict(
         family='sd3',
         transformer=dict(
@@ -148,6 +161,7 @@ FROZEN = {
         dict(_SD_VAE, latent_channels=16, use_quant_conv=False, use_post_quant_conv=False),
         0.084, 'black-forest-labs/FLUX.1-dev',
     ),
+    'flux2': ('diffusers.AutoencoderKLFlux2', {}, 0.084, 'black-forest-labs/FLUX.2-klein-base-4B'),
     'sdxl': (
         'diffusers.AutoencoderKL', dict(_SD_VAE, latent_channels=4),
         0.084, 'PixArt-alpha/PixArt-Sigma-XL-2-512-MS',

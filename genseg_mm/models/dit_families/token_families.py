@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genseg_mm.models.dit_families.family import DiTFamily, DiTInputs, pooled_or_zeros, register_family
@@ -213,6 +214,67 @@ def _token_ids(rows: int, columns: int) -> Tensor:
     return torch.stack([torch.zeros_like(row), row, column], -1).reshape(-1, 3).float()
 
 
+IMAGE_TIME = 10  # where FLUX.2's pipelines put their first reference image on the axis of time
+
+
+@register_family('flux2')
+class Flux2Family(TokenFamily):
+    """FLUX.2 klein and dev: the image's latents are tokens at time 10, as those of an edited image; no text mask.
+
+    A cell of the latents is a token: :class:`LatentCodec` packs its autoencoder's 32 channels 2 x 2, as the pipelines
+    do (128 channels, 16 pixels per cell). The released models read 512 prompt tokens with the states at padding, so
+    their prompt encoder masks nothing. The image's tokens have the noise level of the others. Dev is
+    guidance-distilled and takes a guidance scale as an input, ``embedded_guidance`` (1 for training and masks; pictures
+    want about 4); klein takes none.
+    """
+
+    transformer_class = 'Flux2Transformer2DModel'
+    needs_fixed_length_text = True
+    text_projection = ('context_embedder',)
+    text_width_key = 'joint_attention_dim'
+    embedded_guidance = 1.0
+
+    def prepare(self, transformer: nn.Module) -> list[str]:
+        """Checks the patches; the released model is used as it is."""
+        config = transformer.config
+        if config.patch_size != 1 or config.in_channels != transformer.out_channels:
+            raise ValueError(
+                'family flux2 expects one cell per token (patch_size=1, in_channels = out_channels), but got '
+                f'patch_size={config.patch_size}, in_channels={config.in_channels}, '
+                f'out_channels={transformer.out_channels}; use FLUX.2 klein or dev'
+            )
+        return []
+
+    def latent_channels(self, transformer: nn.Module) -> int:
+        """Channels C of the latents."""
+        return transformer.out_channels
+
+    def velocity_of_one_kind(self, transformer: nn.Module, inputs: DiTInputs) -> Tensor:
+        """See :meth:`TokenFamily.velocity_of_one_kind`."""
+        noisy, sigma, prompt, image, _ = inputs
+        height, width = noisy.shape[-2:]
+        ids = F.pad(_token_ids(height, width), (0, 1)).to(noisy.device)  # (L, 4): time, row, column, place in the text
+        images = [noisy] if image is None else [noisy, image]
+        tokens = torch.cat([latents.flatten(2).mT for latents in images], 1)  # (N, L or 2L, C)
+        offsets = ids.new_tensor([[0, 0, 0, 0], [IMAGE_TIME, 0, 0, 0]])[: len(images), None]
+        text_ids = F.pad(torch.arange(prompt.states.shape[1]).to(ids)[:, None], (3, 0))
+        guidance, embedded = None, [sigma * 1000]
+        if transformer.config.guidance_embeds:
+            guidance = torch.full_like(sigma, self.embedded_guidance)
+            embedded.append(guidance * 1000)
+        with float32_timestep(transformer.time_guidance_embed.time_proj, *embedded):
+            velocity = transformer(
+                hidden_states=tokens,
+                encoder_hidden_states=prompt.states,
+                timestep=sigma,
+                guidance=guidance,
+                img_ids=(ids + offsets).flatten(0, 1),
+                txt_ids=text_ids,
+                return_dict=False,
+            )[0]
+        return velocity[:, : len(ids)].mT.unflatten(2, (height, width))
+
+
 @register_family('z_image')
 class ZImageFamily(TokenFamily):
     """Z-Image (arXiv 2511.22699): its time runs from noise (0) to data (1) and its output is data - noise.
@@ -294,7 +356,7 @@ def unpack(tokens: Tensor, height: int, width: int) -> Tensor:
 
 
 @contextmanager
-def float32_timestep(embedder: nn.Module, timestep: Tensor) -> Iterator[None]:
+def float32_timestep(embedder: nn.Module, *values: Tensor) -> Iterator[None]:
     """Hands the timestep to its embedder in float32.
 
     Flux and Qwen-Image cast it to the dtype of their hidden states first, which in bfloat16 cannot tell 0.998 from
@@ -302,9 +364,10 @@ def float32_timestep(embedder: nn.Module, timestep: Tensor) -> Iterator[None]:
 
     Args:
         embedder: Module whose first argument is the timestep.
-        timestep: What it should get, float32.
+        values: What it should get, float32; one for each of its calls.
     """
-    handle = embedder.register_forward_pre_hook(lambda _, args: (timestep, *args[1:]))
+    calls = iter(values)
+    handle = embedder.register_forward_pre_hook(lambda _, args: (next(calls), *args[1:]), prepend=True)
     try:
         yield
     finally:
