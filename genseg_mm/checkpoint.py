@@ -15,7 +15,7 @@ import tarfile
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from pickle import UnpicklingError
@@ -29,11 +29,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from genseg_mm.checkpoint_folders import EXTRA, is_checkpoint_folder, read_tensors
 from genseg_mm.devices import checked_device
 from genseg_mm.files.pickles import check_pickle_bounds
+from genseg_mm.files.whole_folders import check_folder, check_sizes, recover_folders
 
 # What SafeCheckpointHook writes to; nothing that a user has made is called so.
 _STALE = re.compile(r'(?:best_.+_)?(?:iter|epoch)_\d+\.pth(?:\.stream)?\.tmp|last_(?:checkpoint|validation)\.tmp')
+_STALE_FOLDER = re.compile(r'(?:best_.+_)?(?:iter|epoch)_\d+(?:\.old)?\.tmp')
 _OLDER_FORMAT = bytes.fromhex('80028a0a6cfc9c46f9206aa85019')  # the pickled magic number
 # What zipfile raises on damaged bytes; EOFError and RuntimeError of parts that seem cut short, encrypted or packed in a
 # way that it does not know.
@@ -72,9 +75,13 @@ def load_from_local(filename: str, map_location: Any = 'cpu') -> dict:
 
 
 def check_is_file(path: str) -> None:
-    """Raises FileNotFoundError for a checkpoint that is not there, or a folder."""
+    """Raises FileNotFoundError for a checkpoint that is not there, or a folder that is none."""
     if os.path.isdir(path):
-        raise FileNotFoundError(f'checkpoint {path} is a folder, expected one of the files in it or elsewhere')
+        if is_checkpoint_folder(path):
+            return
+        raise FileNotFoundError(
+            f'checkpoint {path} is a folder, expected one of the files in it or elsewhere, or a sharded checkpoint'
+        )
     if not os.path.isfile(path):
         raise FileNotFoundError(f'checkpoint {path} does not exist')
 
@@ -84,12 +91,13 @@ def load_weights_only(path: str, map_location: Any = 'cpu', mmap: bool = False) 
 
     Args:
         path: A file written by ``torch.save``, an MMEngine runner among others, in its format of today or the older one
-            (``_use_new_zipfile_serialization=False``); or a ``.safetensors`` file.
+            (``_use_new_zipfile_serialization=False``); a ``.safetensors`` file; or the folder of a sharded checkpoint,
+            put together as a runner would have written it to one file.
         map_location: As for ``torch.load``.
         mmap: Map the tensors instead of reading them, where the format allows it.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If there is no such file or folder.
         ValueError: If the file is truncated, no checkpoint, or would run code on loading; or there is no such device.
     """
     path = os.path.expanduser(path)
@@ -97,6 +105,8 @@ def load_weights_only(path: str, map_location: Any = 'cpu', mmap: bool = False) 
     # Below, torch's complaint of the device could not be told from one of the file.
     if isinstance(map_location, (str, torch.device)) and str(map_location) not in ('cpu', 'meta'):
         checked_device(map_location)
+    if os.path.isdir(path):
+        return _load_folder(path, map_location)
     if path.endswith('.safetensors'):
         try:
             return load_file(path, device=str(map_location or 'cpu'))
@@ -132,6 +142,43 @@ def load_weights_only(path: str, map_location: Any = 'cpu', mmap: bool = False) 
         raise ValueError(_unreadable(path)) from error
 
 
+def _load_folder(path: str, map_location: Any) -> dict[str, Any]:
+    """A sharded checkpoint as one dict, with the parameters of the optimizer by number."""
+    checkpoint = load_without_tensors(path)
+    for place, tensor in read_tensors(path).items():
+        if isinstance(map_location, (str, torch.device)):
+            tensor = tensor.to(map_location)
+        own = checkpoint
+        for part in place[:-1]:
+            own = own.setdefault(part, {})
+        own[place[-1]] = tensor
+    groups = checkpoint.get('optimizer')
+    if groups is not None:
+        names = [str(name) for group in groups['param_groups'] for name in group['params']]
+        numbers, count = {name: number for number, name in enumerate(names)}, iter(range(len(names)))
+        state = {numbers[str(name)]: own for name, own in groups['state'].items()}
+        param_groups = [{**group, 'params': [next(count) for _ in group['params']]} for group in groups['param_groups']]
+        checkpoint['optimizer'] = dict(state=dict(sorted(state.items())), param_groups=param_groups)
+    return checkpoint
+
+
+def load_without_tensors(path: str) -> Any:
+    """A checkpoint without reading the weights: those of a file are mapped, those of a folder are left out.
+
+    Raises:
+        As :func:`load_weights_only`.
+    """
+    path = os.path.expanduser(path)
+    check_is_file(path)
+    if not os.path.isdir(path):
+        return load_weights_only(path, mmap=True)
+    check_sizes(path)
+    extra = load_weights_only(os.path.join(path, EXTRA))
+    if not isinstance(extra, dict):
+        raise ValueError(f'{os.path.join(path, EXTRA)} must hold a dict, but got {type(extra).__name__}')
+    return extra
+
+
 def model_weights(checkpoint: Any, source: str) -> dict[str, Tensor]:
     """The model's tensors in a checkpoint, or in a dict of nothing else, by the names of the model.
 
@@ -160,7 +207,7 @@ def _unreadable(path: str, kind: str = 'of torch.save') -> str:
 
 
 def check_whole(path: str) -> None:
-    """Reads the whole file once and compares the checksums of all its parts.
+    """Reads the whole file, or all files of a folder, once and compares the checksums of all parts.
 
     Files without checksums (torch's older format, ``.safetensors``) are loaded instead, which shows whether a part is
     missing.
@@ -170,6 +217,9 @@ def check_whole(path: str) -> None:
         ValueError: If a part is missing or damaged.
     """
     check_is_file(path)
+    if os.path.isdir(path):
+        check_folder(path)
+        return
     if path.endswith('.safetensors') or _starts_with(path, _OLDER_FORMAT):
         load_weights_only(path)
         return
@@ -188,16 +238,17 @@ def find_resumable(work_dir: str) -> str | None:
     """The newest whole checkpoint of a training that was interrupted at any moment.
 
     Newest goes by the time written inside (then the iteration), so that copied folders and folders
-    that were trained in twice are understood. Leftovers of an interrupted save (``*.tmp``) are
-    deleted; broken checkpoints are named in a warning and left alone. ``best_*.pth`` hold weights
-    only and are not resumed from.
+    that were trained in twice are understood, files and folders side by side. Leftovers of an
+    interrupted save (``*.tmp``) are deleted, or published if they lack the name alone; broken
+    checkpoints are named in a warning and left alone. ``best_*`` hold weights only and are not
+    resumed from.
 
     Args:
         work_dir: Where the training ran; the folder that ``last_checkpoint`` points to is searched
             too.
 
     Returns:
-        The file, or ``None`` if there is no checkpoint at all.
+        The file or folder, or ``None`` if there is no checkpoint at all.
 
     Raises:
         ValueError: If there are checkpoints, but not one of them is whole.
@@ -207,10 +258,11 @@ def find_resumable(work_dir: str) -> str | None:
     for leftover in leftovers:
         print_log(f'Deleting {leftover}, left by an interrupted save.', 'current')
         leftover.unlink(missing_ok=True)
+    unnamed = [own for folder in folders for own in folder.glob('*.tmp') if _STALE_FOLDER.fullmatch(own.name)]
+    for line in recover_folders(unnamed):
+        print_log(line, 'current')
     ages, broken = {}, []
-    for path in (str(file) for folder in folders for file in folder.glob('*.pth')):
-        if os.path.basename(path).startswith('best_'):
-            continue
+    for path in _checkpoints(folders):
         try:
             age = _age(path)
         except ValueError as error:
@@ -233,6 +285,14 @@ def find_resumable(work_dir: str) -> str | None:
             'cannot be read; delete the folder or choose another --work-dir to start anew'
         )
     return None
+
+
+def _checkpoints(folders: list[Path]) -> Iterator[str]:
+    for place in (place for folder in folders for place in sorted(folder.iterdir())):
+        if place.name.startswith('best_') or place.name.endswith('.tmp'):
+            continue
+        if is_checkpoint_folder(place) if place.is_dir() else place.suffix == '.pth':
+            yield str(place)
 
 
 def _starts_with(path: str, start: bytes) -> bool:
@@ -286,7 +346,7 @@ def _checkpoint_folders(work_dir: Path) -> list[Path]:
 
 def _age(path: str) -> tuple | None:
     """(time, iteration) of a saved training state, or None if the file holds something else."""
-    checkpoint = load_weights_only(path, mmap=True)
+    checkpoint = load_without_tensors(path)
     if not isinstance(checkpoint, dict) or not {'meta', 'message_hub'} <= checkpoint.keys():
         return None
     meta = checkpoint['meta']

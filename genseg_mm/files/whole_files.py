@@ -127,12 +127,13 @@ def _size_limit() -> int | None:
 
 def publish(temporary: str | os.PathLike, path: str | os.PathLike) -> None:
     """Gives a finished file its name, with the contents on disk first, in case of a power cut."""
-    _sync(temporary)
+    sync(temporary)
     os.replace(temporary, path)
-    _sync(os.path.dirname(os.path.abspath(path)))
+    sync(os.path.dirname(os.path.abspath(path)))
 
 
-def _sync(path: str | os.PathLike) -> None:
+def sync(path: str | os.PathLike) -> None:
+    """Waits until a file, or the names in a folder, are on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -33,7 +33,7 @@ OWNERS = {
     'Image.open': ('image_headers.py',),
     'h5py.File': ('instance_maps.py',),
     'np.load': (),
-    'torch.load': ('checkpoint.py',),
+    'torch.load': ('checkpoint.py', 'checkpoint_folders.py'),
     'load_file': ('checkpoint.py',),
     'safe_open': ('encoding_cache.py', 'latent_probe.py', 'pretrained_parts.py'),
 }

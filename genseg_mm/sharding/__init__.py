@@ -1,0 +1,1 @@
+"""Models over several cards: FSDP2, its checkpoints."""
