@@ -2,7 +2,7 @@
 
 from genseg_mm.checkpoint import read_safetensors_anywhere
 from genseg_mm.models.bce_mask_head import BCEMaskHead, ProbeMaskHead
-from genseg_mm.models.colorers import MAEColorer, SDColorer, UNetColorer
+from genseg_mm.models.colorers import DiTColorer, MAEColorer, SDColorer, UNetColorer
 from genseg_mm.models.coloring_head import InstanceColoringHead, InstanceColoringLoss
 from genseg_mm.models.control_map import ControlMap
 from genseg_mm.models.data_preprocessor import GenSegDataPreprocessor
@@ -24,6 +24,7 @@ __all__ = [
     'ControlMap',
     'DescriptionWriter',
     'DiTBackbone',
+    'DiTColorer',
     'Gen2Seg',
     'GenMask',
     'GenSegDataPreprocessor',

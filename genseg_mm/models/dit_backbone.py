@@ -34,6 +34,8 @@ class DiTBackbone(BaseModule):
             ``dict(r=16, lora_alpha=16)``; default layers: the projections of every attention. Layers that are not
             the released ones any more (a widened input, a fresh text projection) are trained whole.
         embedded_guidance: Guidance scale that a guidance-distilled Flux takes as an input; default 1.
+        takes_images: False for a model that gets no image beside the noisy latents. Families that take it as extra
+            channels then keep their released input layer.
 
     Raises:
         ValueError: If the family is unknown, its transformer is of another class or kind, or it has no guidance input.
@@ -47,12 +49,14 @@ class DiTBackbone(BaseModule):
         prompt_dims: int | None = None,
         lora: dict | None = None,
         embedded_guidance: float | None = None,
+        takes_images: bool = True,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
         if family not in FAMILIES:
             raise ValueError(f'family must be one of {sorted(FAMILIES)}, but got {family!r}')
         self.family = FAMILIES[family]()
+        self.family.takes_images = takes_images
         expected = self.family.transformer_class
         transformer = _with_dtype({'type': f'diffusers.{expected}', **transformer})
         self.has_source = is_pretrained_config(transformer)
@@ -167,9 +171,12 @@ class DiTBackbone(BaseModule):
             Velocity, noise - data, (N, C, H, W), float32.
 
         Raises:
-            ValueError: If the latents' channels or size or the prompts' width do not fit the transformer.
+            ValueError: If the latents' channels or size or the prompts' width do not fit the transformer, or if there
+                are image latents and ``takes_images`` is False.
         """
         self._check(noisy, prompt)
+        if image_latents is not None and not self.family.takes_images:
+            raise ValueError('this DiTBackbone has takes_images=False: expected no image_latents, but got some')
         if image_latents is None:
             image_latents = torch.zeros_like(noisy)
             has_image = torch.zeros(len(noisy), dtype=torch.bool, device=noisy.device)

@@ -217,6 +217,8 @@ def _spatial_factor(autoencoder: nn.Module) -> int:
 class PatchCodec(nn.Module):
     """Closed-form autoencoder of the tiny models: non-overlapping patches onto their first principal components.
 
+    Or, with a ``patch_size``, the patches themselves: pixels moved to channels, and nothing lost on the way.
+
     It has diffusers' interface. The components are orthonormal, so that the mean squared error of latents is that of
     the pixels within their span, and one ``scaling_factor`` gives the latents of images unit variance. Encoding costs
     one strided convolution.
@@ -224,18 +226,19 @@ class PatchCodec(nn.Module):
     Args:
         weights: Safetensors file with ``mean`` (3 p p,), ``basis`` (C, 3 p p), ``scaling_factor`` (1,), as
             ``tools/fit_patch_codec.py`` writes it; a bare name is looked up among the shipped weights.
+        patch_size: Side p of patches that are kept whole, 3 p p channels, in place of weights.
 
     Raises:
         FileNotFoundError: If the file does not exist.
         ValueError: If a tensor is missing or has another shape.
     """
 
-    has_source = True  # always built from a file, so checkpoints need not hold it
+    has_source = True  # always built from a file or number, so checkpoints need not hold it
 
-    def __init__(self, weights: str = 'patch_codec_shapes.safetensors') -> None:
+    def __init__(self, weights: str = 'patch_codec_shapes.safetensors', patch_size: int | None = None) -> None:
         super().__init__()
-        path = find_weights(weights, 'codec weights', 'tools/fit_patch_codec.py')
-        state = load_weights_only(str(path))
+        path = find_weights(weights, 'codec weights', 'tools/fit_patch_codec.py') if patch_size is None else None
+        state = _whole_patches(patch_size) if path is None else load_weights_only(str(path))
         if set(state) != {'mean', 'basis', 'scaling_factor'}:
             raise ValueError(f"{path}: expected tensors 'mean', 'basis', 'scaling_factor', but got {sorted(state)}")
         if state['basis'].ndim != 2 or state['scaling_factor'].numel() != 1:
@@ -269,6 +272,13 @@ class PatchCodec(nn.Module):
         """Decodes latents (N, C, h, w); ``.sample`` is (N, 3, p h, p w)."""
         patches = torch.einsum('cd,nchw->ndhw', self.basis, latents) + self.mean[:, None, None]
         return SimpleNamespace(sample=F.pixel_shuffle(patches, self.config.patch_size))
+
+
+def _whole_patches(patch_size: int) -> dict[str, Tensor]:
+    if not isinstance(patch_size, int) or patch_size < 1:
+        raise ValueError(f'patch_size must be a whole number of at least 1, but got {patch_size!r}')
+    size = 3 * patch_size**2
+    return {'mean': torch.zeros(size), 'basis': torch.eye(size), 'scaling_factor': torch.ones(1)}
 
 
 def fit_patch_codec(images: Tensor, masks: Tensor, latent_channels: int = 20, patch_size: int = 8) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from PIL import Image
+from tiny_models import dit_colorer_config
 from tiny_released import make_mae_folder, make_sd_folder
 
 from genseg_mm.datasets import ShapesDataset
@@ -72,6 +73,9 @@ def test_every_config_of_gen2seg(path: Path, folders: dict[str, str], checked: s
     if colorer.get('pretrained'):
         colorer.pretrained = folders[colorer.type.rpartition('.')[2]]
         cfg.model.processing_size = 64  # of the tiny twin; 768 would take a minute
+    if 'from_pretrained' in colorer.get('backbone', {}).get('transformer', {}).get('type', ''):
+        cfg.model.colorer = dit_colorer_config(colorer.backbone.family)
+        cfg.model.processing_size = 64
     if cfg.model.get('backbone', {}).get('embed_dims', 0) > 500:
         cfg.model.backbone.update(embed_dims=24, num_layers=4, num_heads=2, out_indices=(0, 1, 2, 3))
         cfg.model.backbone.img_size = (64, 96)  # 512 x 512 of noise has very many instances

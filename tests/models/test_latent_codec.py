@@ -162,6 +162,12 @@ def test_patch_codec_with_all_components_is_exact(tmp_path):
     codec = LatentCodec(dict(type='genseg_mm.PatchCodec', weights=str(tmp_path / 'codec.safetensors')))
     torch.testing.assert_close(codec.decode(codec.encode(images)), images, rtol=0, atol=1e-5)
     assert abs(codec.encode(images).std().item() - 1) < 0.02
+    # Without weights, whole patches: nothing is lost at all.
+    whole = LatentCodec(dict(type='genseg_mm.PatchCodec', patch_size=4))
+    assert torch.equal(whole.encode(images), torch.nn.functional.pixel_unshuffle(images, 4))
+    assert torch.equal(whole.decode(whole.encode(images)), images) and whole.downsample == 4
+    with pytest.raises(ValueError, match='patch_size must be a whole number of at least 1, but got 0'):
+        LatentCodec(dict(type='genseg_mm.PatchCodec', patch_size=0))
 
 
 def test_shipped_codec_is_as_good_as_its_note_says():

@@ -195,6 +195,22 @@ def genmask_config(family: str, **overrides) -> dict:
     return {**config, **overrides}
 
 
+def dit_colorer_config(family: str, transformer: dict | None = None, **overrides) -> dict:
+    """Config of a tiny DiTColorer of one family, on the codec of the tiny GenMask.
+
+    Args:
+        family: Of the backbone.
+        transformer: In place of the tiny one from scratch.
+        overrides: Of the colorer.
+    """
+    fresh = TRANSFORMERS[family]
+    if 'out_channels' in fresh and fresh['in_channels'] == 2 * fresh['out_channels']:
+        fresh = dict(fresh, in_channels=fresh['out_channels'])  # no image beside the noisy latents
+    config = genmask_config(family)
+    backbone = dict(config['backbone'], transformer=transformer or fresh)
+    return dict(type='genseg_mm.DiTColorer', codec=config['codec'], backbone=backbone) | overrides
+
+
 def build(family: str, seed: int = 0, **overrides):
     """A tiny GenMask whose output layer is not zero, so that every part shows in the output."""
     torch.manual_seed(seed)

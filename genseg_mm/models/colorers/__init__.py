@@ -8,6 +8,7 @@ W)``. What the raw numbers mean as colours in [0, 255] is decided in one place,
 """
 
 from genseg_mm.models.base import check_patches
+from genseg_mm.models.colorers.dit_colorer import DiTColorer
 from genseg_mm.models.colorers.mae_colorer import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -21,6 +22,7 @@ from genseg_mm.models.colorers.unet_colorer import UNetColorer
 __all__ = [
     'IMAGENET_MEAN',
     'IMAGENET_STD',
+    'DiTColorer',
     'MAEColorer',
     'SDColorer',
     'UNetColorer',

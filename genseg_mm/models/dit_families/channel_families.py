@@ -6,8 +6,32 @@ from torch import Tensor, nn
 from genseg_mm.models.dit_families.family import DiTFamily, DiTInputs, pooled_or_zeros, register_family
 
 
+class ChannelFamily(DiTFamily):
+    """A family that takes the latents of the image as further channels of its input."""
+
+    def prepare_input(self, transformer: nn.Module, layer: str, family: str) -> list[str]:
+        """Widens the patch embedding, see :func:`widen_input`, unless there are no images (``takes_images``).
+
+        Raises:
+            ValueError: If the transformer's channels are not those of a released model.
+        """
+        if self.takes_images:
+            return widen_input(transformer, layer, family)
+        config = transformer.config
+        if config.in_channels != config.out_channels:
+            raise ValueError(
+                f'family {family} expects in_channels = out_channels where no image comes beside the noisy latents, '
+                f'but got in_channels={config.in_channels}, out_channels={config.out_channels}'
+            )
+        return []
+
+    def input_channels(self, inputs: DiTInputs) -> Tensor:
+        """The noisy latents, (N, C, H, W), and beside them those of the image, (N, 2C, H, W)."""
+        return with_image_channels(inputs) if self.takes_images else inputs.noisy
+
+
 @register_family('sana')
-class SanaFamily(DiTFamily):
+class SanaFamily(ChannelFamily):
     """Sana and Sana 1.5 (arXiv 2410.10629): image latents as extra input channels; text mask supported."""
 
     transformer_class = 'SanaTransformer2DModel'
@@ -21,12 +45,12 @@ class SanaFamily(DiTFamily):
                 'family sana expects a rectified-flow model, but got one with guidance_embeds=True (Sana Sprint, '
                 'distilled on another path); use a plain Sana'
             )
-        return widen_input(transformer, 'patch_embed.proj', 'sana')
+        return self.prepare_input(transformer, 'patch_embed.proj', 'sana')
 
     def velocity(self, transformer: nn.Module, inputs: DiTInputs) -> Tensor:
         """See :meth:`DiTFamily.velocity`."""
         return transformer(
-            hidden_states=with_image_channels(inputs),  # (N, 2C, H, W)
+            hidden_states=self.input_channels(inputs),  # (N, 2C, H, W), or (N, C, H, W)
             encoder_hidden_states=inputs.prompt.states,
             encoder_attention_mask=inputs.prompt.mask.long(),
             timestep=inputs.sigma * 1000 * transformer.config.timestep_scale,
@@ -35,7 +59,7 @@ class SanaFamily(DiTFamily):
 
 
 @register_family('sd3')
-class SD3Family(DiTFamily):
+class SD3Family(ChannelFamily):
     """Stable Diffusion 3 and 3.5 (arXiv 2403.03206): image latents as extra input channels; no text mask.
 
     Pooled prompt vectors are zeros where the encoder has none.
@@ -48,7 +72,7 @@ class SD3Family(DiTFamily):
 
     def prepare(self, transformer: nn.Module) -> list[str]:
         """Widens the patch embedding of a released model."""
-        return widen_input(transformer, 'pos_embed.proj', 'sd3')
+        return self.prepare_input(transformer, 'pos_embed.proj', 'sd3')
 
     def velocity(self, transformer: nn.Module, inputs: DiTInputs) -> Tensor:
         """See :meth:`DiTFamily.velocity`."""
@@ -61,7 +85,7 @@ class SD3Family(DiTFamily):
                 'size'
             )
         return transformer(
-            hidden_states=with_image_channels(inputs),  # (N, 2C, H, W)
+            hidden_states=self.input_channels(inputs),  # (N, 2C, H, W), or (N, C, H, W)
             encoder_hidden_states=inputs.prompt.states,
             pooled_projections=pooled_or_zeros(inputs.prompt, config.pooled_projection_dim),
             timestep=inputs.sigma * 1000,
@@ -73,7 +97,7 @@ PIXELS_PER_LATENT = 8  # of the autoencoder that PixArt's resolution embedding w
 
 
 @register_family('pixart')
-class PixArtFamily(DiTFamily):
+class PixArtFamily(ChannelFamily):
     """PixArt-alpha and -Sigma (arXiv 2310.00426, 2403.04692): image latents as extra channels; text mask supported.
 
     The released models predict noise and its variance on a DDPM path. The variance half of their output layer is cut
@@ -93,7 +117,7 @@ class PixArtFamily(DiTFamily):
         if config.out_channels == 2 * config.in_channels:
             _cut_variance(transformer)
             new.append('proj_out')
-        return new + widen_input(transformer, 'pos_embed.proj', 'pixart')
+        return new + self.prepare_input(transformer, 'pos_embed.proj', 'pixart')
 
     def velocity(self, transformer: nn.Module, inputs: DiTInputs) -> Tensor:
         """See :meth:`DiTFamily.velocity`."""
@@ -103,7 +127,7 @@ class PixArtFamily(DiTFamily):
             size = inputs.noisy.new_tensor([height, width]) * PIXELS_PER_LATENT
             conditions = dict(resolution=size.expand(num, 2), aspect_ratio=(size[0] / size[1]).expand(num, 1))
         return transformer(
-            hidden_states=with_image_channels(inputs),  # (N, 2C, H, W)
+            hidden_states=self.input_channels(inputs),  # (N, 2C, H, W), or (N, C, H, W)
             encoder_hidden_states=inputs.prompt.states,
             encoder_attention_mask=inputs.prompt.mask.long(),
             timestep=inputs.sigma * 1000,

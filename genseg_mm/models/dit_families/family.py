@@ -61,12 +61,14 @@ class DiTFamily:
         needs_fixed_length_text: The transformer has no text mask, so prompts are padded to one length, with zeros.
         text_projection: Layers that take the text states.
         text_width_key: The config's key of the states' width.
+        takes_images: Whether samples may have an image beside their noisy latents.
     """
 
     transformer_class: str
     needs_fixed_length_text = False
     text_projection: tuple[str, ...]
     text_width_key: str
+    takes_images = True
 
     def prepare(self, transformer: nn.Module) -> list[str]:
         """Checks a released model, widens its input where images come as channels, freezes what can get no gradient.

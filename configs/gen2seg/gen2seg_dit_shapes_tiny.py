@@ -1,0 +1,31 @@
+"""gen2seg with a tiny DiT (Sana) from scratch, instance-coloring loss only, on procedural scenes.
+
+Ours beside arXiv 2505.15263, whose SD rows take a UNet: the same mechanism (one step from the image's latents) with a
+rectified-flow DiT.
+Command: ``python tools/train.py configs/gen2seg/gen2seg_dit_shapes_tiny.py``
+Hardware: one CPU core.
+Expected: see configs/gen2seg/README.md, a DiT in place of the UNet.
+"""
+
+_base_ = [
+    '../_base_/default_runtime.py',
+    '../_base_/models/gen2seg_dit_tiny.py',
+    '../_base_/datasets/shapes_instance.py',
+]
+
+max_iters = 3200
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters)
+val_cfg = dict(type='ValLoop')
+test_cfg = dict(type='TestLoop')
+optim_wrapper = dict(
+    type='OptimWrapper',
+    constructor='genseg_mm.MuonOptimWrapperConstructor',
+    paramwise_cfg=dict(muon_keys=(r'transformer_blocks\.\d+\.',)),
+    optimizer=dict(type='genseg_mm.MuonAdamW', lr=2e-3, betas=(0.9, 0.98), weight_decay=0.01),
+    clip_grad=dict(max_norm=1.0),
+)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=60),
+    dict(type='CosineAnnealingLR', by_epoch=False, begin=60, end=max_iters),
+]
+auto_scale_lr = dict(enable=False, base_batch_size=8)
