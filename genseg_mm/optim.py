@@ -175,6 +175,23 @@ class MuonAdamW(torch.optim.Optimizer):
         return loss
 
 
+MUON_KEYS = (r'layers\.\d+\.',)
+
+
+def muon_matrices(model: nn.Module, keys: Sequence[str] | None = None) -> set[str]:
+    """Names of the trained matrices that Muon gets.
+
+    Args:
+        model: Model.
+        keys: Regular expressions, one of which is in the name; default: the weights inside transformer layers.
+    """
+    return {
+        name
+        for name, param in model.named_parameters()
+        if param.requires_grad and param.ndim == 2 and any(re.search(key, name) for key in keys or MUON_KEYS)
+    }
+
+
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class MuonOptimWrapperConstructor:
     """Builds an optimizer wrapper whose optimizer tells hidden matrices from other parameters.
@@ -188,11 +205,9 @@ class MuonOptimWrapperConstructor:
         ValueError: For unknown keys, or if no matrix matches.
     """
 
-    MUON_KEYS = (r'layers\.\d+\.',)
-
     def __init__(self, optim_wrapper_cfg: dict[str, Any], paramwise_cfg: dict[str, Any] | None = None) -> None:
         paramwise_cfg = dict(paramwise_cfg or {})
-        self.muon_keys: Sequence[str] = paramwise_cfg.pop('muon_keys', self.MUON_KEYS)
+        self.muon_keys: Sequence[str] = paramwise_cfg.pop('muon_keys', MUON_KEYS)
         if paramwise_cfg:
             raise ValueError(f'paramwise_cfg knows muon_keys only, but got {sorted(paramwise_cfg)}')
         self.wrapper_cfg = {'type': 'OptimWrapper', **optim_wrapper_cfg}
@@ -203,11 +218,7 @@ class MuonOptimWrapperConstructor:
         if is_model_wrapper(model):
             model = model.module
         trained = {name: param for name, param in model.named_parameters() if param.requires_grad}
-        matrices = {
-            name
-            for name, param in trained.items()
-            if param.ndim == 2 and any(re.search(key, name) for key in self.muon_keys)
-        }
+        matrices = muon_matrices(model, self.muon_keys)
         if not matrices:
             raise ValueError(
                 f'muon_keys {tuple(self.muon_keys)} match none of the {len(trained)} trained parameters, such as '

@@ -7,12 +7,11 @@ import measure_families
 import pytest
 import torch
 import torch.nn.functional as F
-from costs import SavedBytes, blocks, largest_block
-from models_without_weights import ShapesOnly
 from released_families import FROZEN, FULL, TINY
 from torch import nn
 
 from genseg_mm.models.dit_families import FAMILIES
+from genseg_mm.planning.kept_bytes import SavedBytes, ShapesOnly, blocks, largest_block
 
 ROOT = Path(__file__).parents[2]
 

@@ -7,14 +7,14 @@ import itertools
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any, Self
+from typing import Any
 
 import torch
 from mmengine.registry import DATASETS
 from mmengine.structures import PixelData
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from genseg_mm.dataset_configs import walk
@@ -339,67 +339,3 @@ def most_held(run: Callable[[], Any]) -> int:
     changes = [(one.start_ns(), one.nbytes()) for one in events if one.name() == '[memory]']
     held = itertools.accumulate(change for _, change in sorted(changes, key=lambda one: one[0]))
     return max(held, default=0)
-
-
-class SavedBytes:
-    """Counts every storage once that autograd keeps while this is active; parameters and buffers do not count.
-
-    A view keeps the whole of its storage, so whole storages are counted. What a backward pass itself needs on top
-    (gradients of a layer's output) is not.
-
-    Args:
-        model: Its parameters and buffers are left out.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        self._owned = {_key(tensor) for tensor in [*model.parameters(), *model.buffers()]}
-        self._kept: dict[int, torch.UntypedStorage] = {}
-        self._hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, lambda tensor: tensor)
-
-    def __enter__(self) -> Self:
-        self._hooks.__enter__()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._hooks.__exit__(*error)
-
-    @property
-    def total(self) -> int:
-        """Bytes so far."""
-        return sum(storage.nbytes() for storage in self._kept.values())
-
-    def _pack(self, tensor: Tensor) -> Tensor:
-        key = _key(tensor)
-        if key not in self._owned:
-            self._kept[key] = tensor.untyped_storage()  # held, so that no other storage gets its address
-        return tensor.detach()  # the tensor itself would refer to the graph that refers to it
-
-
-def _key(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata
-
-
-@contextmanager
-def largest_block(model: nn.Module, saved: SavedBytes) -> Iterator[dict[str, int]]:
-    """Sees how much each block of the model's lists of blocks adds to ``saved``: 'bytes' of the largest.
-
-    With gradient checkpointing that is what comes on top while a block is computed again in the backward pass.
-    """
-    largest, before, handles = dict(bytes=0), {}, []
-    for block in blocks(model):
-        enter = block.register_forward_pre_hook(lambda own, args: before.__setitem__(own, saved.total))
-        leave = block.register_forward_hook(
-            lambda own, args, output: largest.update(bytes=max(largest['bytes'], saved.total - before[own]))
-        )
-        handles += [enter, leave]
-    try:
-        yield largest
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def blocks(model: nn.Module) -> Iterable[nn.Module]:
-    """The members of the lists of modules that stand directly in a transformer."""
-    lists = [child for child in model.children() if isinstance(child, nn.ModuleList)]
-    return [block for modules in lists for block in modules]

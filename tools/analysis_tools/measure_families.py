@@ -21,8 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from costs import PhaseMeter, SavedBytes, blocks, clock, largest_block, most_held
-from models_without_weights import ShapesOnly
+from costs import PhaseMeter, clock, most_held
 from released_families import FROZEN, FULL, TINY
 from torch import Tensor, nn
 
@@ -30,6 +29,7 @@ from genseg_mm import launch
 from genseg_mm.models import DiTBackbone
 from genseg_mm.models.dit_families import FAMILIES
 from genseg_mm.models.prompt_encoders import PromptEmbeddings
+from genseg_mm.planning.kept_bytes import SavedBytes, ShapesOnly, blocks, largest_block
 
 GB = 1e9
 CARD = 80 * GB  # of the 85 that an '80 GB' card has: the rest is left to the context and to fragments

@@ -4,21 +4,19 @@ The sizes come from the ``config.json`` of a local folder or of the hub's cache,
 (released_families.py).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from costs import PhaseMeter, count_flops
 from mmengine.config import ConfigDict
 from released_families import FROZEN, FULL
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_flatten, tree_map
 
 from genseg_mm.files import read_json
+from genseg_mm.planning.kept_bytes import ShapesOnly
 from genseg_mm.registry import MODELS, class_name
 
 # hub id -> parts -> keyword arguments; unet/config.json, vae/config.json and config.json of these repositories
@@ -43,11 +41,6 @@ MAES = {
     ),
 }  # fmt: skip
 CONFIG_FILES = ('config.json', 'model_index.json')
-# What autocast runs in low precision, of what transformers are made of.
-PRODUCTS = {
-    F.linear, F.conv1d, F.conv2d, F.conv3d, torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.bmm, Tensor.bmm,
-    torch.baddbmm, F.scaled_dot_product_attention,
-}  # fmt: skip
 
 
 def pretrained_parts(cfg: Any, path: str = 'model') -> Iterator[tuple[str, dict]]:
@@ -243,82 +236,6 @@ def _unknown(path: str, cfg: dict) -> ValueError:
         f'{path} ({cfg["type"]}): the sizes of {"/".join(filter(None, source_of(cfg)))} are not known without its '
         'config.json: fetch that file into a folder or the cache (hf download), or add it to released_families.py'
     )
-
-
-class ShapesOnly(TorchFunctionMode):
-    """Runs a model on the meta device beside small real tensors, whose values its code may ask for.
-
-    - A real tensor that meets one without values loses its own: masks and positions stay real until then, so that
-      ``if has_image.all()`` has an answer.
-    - Attention takes the fused kernel, as it does on a real device; on the meta device torch would choose the plain
-      one, which keeps the attention weights.
-    - The meta device has no autocast, so it is imitated: products take bfloat16 copies of their float32 arguments; a
-      weight is copied once, as autocast does.
-
-    Args:
-        autocast: Whether to imitate bfloat16 autocast.
-    """
-
-    def __init__(self, autocast: bool = False) -> None:
-        super().__init__()
-        self._autocast = autocast
-        self._copies: dict[int, Tensor] = {}
-
-    def __torch_function__(self, func: Callable, types: tuple, args: tuple = (), kwargs: dict | None = None) -> Any:
-        kwargs = kwargs or {}
-        tensors = [one for one in tree_flatten((args, kwargs))[0] if isinstance(one, Tensor)]
-        if any(tensor.is_meta for tensor in tensors):
-            if not all(tensor.is_meta for tensor in tensors):
-                args, kwargs = _indices(func, args), tree_map(_without_values, kwargs)
-                args = tree_map(_without_values, args)
-            if self._autocast and func in PRODUCTS:
-                args, kwargs = tree_map(self._lowered, args), tree_map(self._lowered, kwargs)
-            if func is F.scaled_dot_product_attention:
-                return _fused_attention(*args, **kwargs)
-        return func(*args, **kwargs)
-
-    def _lowered(self, value: Any) -> Any:
-        if not isinstance(value, Tensor) or value.dtype != torch.float32:
-            return value
-        if not (value.is_leaf and value.requires_grad):
-            return value.bfloat16()
-        if id(value) not in self._copies:
-            self._copies[id(value)] = value.bfloat16()
-        return self._copies[id(value)]
-
-
-def _without_values(value: Any) -> Any:
-    return value.to('meta') if isinstance(value, Tensor) else value
-
-
-def _indices(func: Callable, args: tuple) -> tuple:
-    """The arguments of ``tensor[mask]`` with the positions in place of a real mask: how many there are is its value."""
-    if func not in (Tensor.__getitem__, Tensor.__setitem__):
-        return args
-    mask = args[1]
-    if isinstance(mask, Tensor) and mask.dtype == torch.bool and not mask.is_meta:
-        return (args[0], mask.nonzero(as_tuple=True), *args[2:])
-    return args
-
-
-def _fused_attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    scale: float | None = None,
-    enable_gqa: bool = False,
-) -> Tensor:
-    if enable_gqa:
-        groups = query.shape[-3] // key.shape[-3]
-        key, value = key.repeat_interleave(groups, -3), value.repeat_interleave(groups, -3)
-    if attn_mask is not None and attn_mask.dtype == torch.bool:
-        attn_mask = torch.zeros_like(attn_mask, dtype=query.dtype)
-    return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-        query, key, value, dropout_p, is_causal, attn_mask=attn_mask, scale=scale
-    )[0]
 
 
 def count_on_meta(parts: nn.Module, model: dict, size: tuple[int, int]) -> tuple[dict[str, int], list[str]]:

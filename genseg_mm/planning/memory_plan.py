@@ -1,0 +1,328 @@
+"""Memory of a training, term by term, from shapes alone: what a card, a machine and a checkpoint hold."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from genseg_mm.models.prompt_encoders import PromptEmbeddings
+from genseg_mm.optim import muon_matrices
+from genseg_mm.planning.kept_bytes import SavedBytes, ShapesOnly, blocks, largest_block
+from genseg_mm.registry import class_name
+
+GB = 1e9
+LOW = 2  # bytes of a bfloat16
+# Tensors of a parameter's size that an optimizer keeps for it.
+_MOMENTS = {'AdamW': 2, 'Adam': 2, 'Adagrad': 1, 'RMSprop': 1}
+
+
+class Sizes(NamedTuple):
+    """Bytes of a whole model, wherever they are.
+
+    Attributes:
+        trained: Trained parameters; their gradients take the same.
+        optimizer: States of the optimizer.
+        frozen: Frozen parameters and buffers by part (``codec``, ``prompt_encoder``, ``backbone``).
+        block: Largest block of the trained network, in the precision in which it computes.
+        block_gradients: Gradients of that block's trained parameters, in float32.
+        root: What of the trained network is in no block, in the precision in which it computes.
+        frozen_block: Largest block of the frozen parts.
+    """
+
+    trained: int
+    optimizer: int
+    frozen: dict[str, int]
+    block: int
+    block_gradients: int
+    root: int
+    frozen_block: int
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How a model is trained.
+
+    Attributes:
+        gpus: Cards in all.
+        gpus_per_node: Cards of a machine.
+        batch: Pictures per card and micro-batch.
+        accumulation: Micro-batches of an update.
+        sharded: FSDP2 in place of DDP.
+        reduce_each_micro_batch: Of ``FSDP2Strategy``.
+        offload: Shards and states in the memory of the host.
+        checkpointing: Gradient checkpointing.
+        ema: A moving average of the trained parameters is kept.
+        cached: Pictures and prompts come encoded from a cache, so that codec and prompt encoder are not loaded.
+    """
+
+    gpus: int = 1
+    gpus_per_node: int = 8
+    batch: int = 1
+    accumulation: int = 1
+    sharded: bool = False
+    reduce_each_micro_batch: bool = False
+    offload: bool = False
+    checkpointing: bool = True
+    ema: bool = False
+    cached: bool = False
+
+
+class Activations(NamedTuple):
+    """What a forward pass keeps for the backward pass, in bytes: ``fixed + batch * per_picture``."""
+
+    fixed: float
+    per_picture: float
+
+    def of(self, batch: int) -> int:
+        """Bytes of a batch."""
+        return round(self.fixed + batch * self.per_picture)
+
+
+def optimizer_bytes(optim_wrapper: Mapping[str, Any], model: nn.Module) -> int:
+    """States of an optimizer after its first step.
+
+    Args:
+        optim_wrapper: Of a config.
+        model: Whose trained parameters it gets.
+
+    Raises:
+        ValueError: If it is not known what this optimizer keeps.
+    """
+    config = optim_wrapper['optimizer']
+    kind = class_name(config.get('type', ''))
+    trained = {name: own.numel() * own.element_size() for name, own in model.named_parameters() if own.requires_grad}
+    whole = sum(trained.values())
+    if kind == 'SGD':
+        return whole if config.get('momentum') else 0
+    if kind == 'MuonAdamW':  # one momentum for matrices, two moments for the rest
+        keys = (optim_wrapper.get('paramwise_cfg') or {}).get('muon_keys')
+        return 2 * whole - sum(trained[name] for name in muon_matrices(model, keys))
+    if kind not in _MOMENTS:
+        known = ', '.join(sorted([*_MOMENTS, 'MuonAdamW', 'SGD']))
+        raise ValueError(
+            f'optim_wrapper.optimizer.type: expected one whose states are known ({known}), but got {kind!r}'
+        )
+    return whole * _MOMENTS[kind]
+
+
+def per_card(sizes: Sizes, setup: Setup, activations: Activations) -> dict[str, int]:
+    """Bytes on one card by term, the largest card's.
+
+    DDP holds everything on each card, and its gradients a second time in the buckets that it reduces. FSDP2 holds a
+    share of it, gathers two blocks at a time (the one that computes and the next), and, where gradients are reduced
+    once per update only, whole gradients in float32 until then.
+
+    Args:
+        sizes: Of the model.
+        setup: How it is trained.
+        activations: Of one card, with or without checkpointing as ``setup`` says.
+    """
+    shares = setup.gpus if setup.sharded else 1
+    left_out = ('codec', 'prompt_encoder') if setup.cached else ()
+    frozen = {name: own for name, own in sizes.frozen.items() if name not in left_out}
+    on_card = 0 if setup.offload else 1
+    terms = {
+        'weights': on_card * math.ceil(sizes.trained / shares),
+        'gradients': on_card * math.ceil(sizes.trained / shares),
+        'optimizer': on_card * math.ceil(sizes.optimizer / shares),
+        'EMA': on_card * math.ceil(sizes.trained / shares) * setup.ema,
+        **{f'frozen {name}': on_card * math.ceil(own / shares) for name, own in frozen.items()},
+        'DDP buckets': sizes.trained * (not setup.sharded and setup.gpus > 1),
+        'gathered': 0,
+        'unreduced gradients': 0,
+        'activations': activations.of(setup.batch),
+    }
+    if setup.sharded and setup.gpus > 1:
+        gathered = sizes.root + 2 * sizes.block + sizes.block_gradients
+        terms['gathered'] = max(gathered, 2 * sizes.frozen_block * (not setup.cached))
+        if setup.accumulation > 1 and not setup.reduce_each_micro_batch:
+            terms['unreduced gradients'] = sizes.trained
+    return {name: value for name, value in terms.items() if value}
+
+
+def host_bytes(sizes: Sizes, setup: Setup) -> int:
+    """Most memory of one machine's processes at the start, libraries and data workers not counted.
+
+    DDP's ranks read the weights on their own, each into the memory of the host before they go to its card. With FSDP2
+    rank 0 alone reads them; with offload the shards and states of the machine's cards stay there.
+    """
+    ranks = min(setup.gpus, setup.gpus_per_node)
+    whole = sizes.trained + sum(sizes.frozen.values())
+    if not setup.sharded:
+        return ranks * whole
+    kept = (2 * sizes.trained + sizes.optimizer + sum(sizes.frozen.values())) * ranks // setup.gpus
+    return max(whole, kept if setup.offload else 0)
+
+
+def checkpoint_bytes(sizes: Sizes, setup: Setup) -> int:
+    """Size of a checkpoint that can be resumed from: trained parameters, optimizer, EMA."""
+    return sizes.trained * (1 + setup.ema) + sizes.optimizer
+
+
+def fits(terms: Mapping[str, int], memory: float) -> bool:
+    """Whether the terms fit so many bytes."""
+    return sum(terms.values()) <= memory
+
+
+def knobs(setup: Setup) -> Iterator[tuple[str, Setup]]:
+    """What to turn, from the cheapest on, until a training fits; an update has as many pictures in each."""
+    if not setup.checkpointing:
+        setup = replace(setup, checkpointing=True)
+        yield 'gradient_checkpointing=True (a third more time)', setup
+    for batch in (4, 2, 1):
+        if batch < setup.batch:
+            yield f'train_dataloader.batch_size={batch}', _regrouped(setup, batch=batch)
+    if not setup.cached:
+        cached = _regrouped(setup, batch=1, cached=True)
+        yield 'encodings from a cache (tools/dataset_tools/cache_encodings.py), batch 1', cached
+    whole = _regrouped(setup, batch=1, sharded=True)
+    if setup.gpus > 1:
+        if not setup.sharded:
+            yield "FSDP2 (_base_ '../_base_/strategies/fsdp2.py'), batch 1", whole
+        whole = replace(whole, reduce_each_micro_batch=True)
+        yield 'FSDP2 with strategy.reduce_each_micro_batch=True, batch 1', whole
+        yield 'FSDP2 with strategy.offload=True, too (slow)', replace(whole, offload=True)
+    for gpus in (2, 4, 8, 16, 32, 64):
+        if gpus > setup.gpus and setup.batch * setup.accumulation * setup.gpus % gpus == 0:
+            yield f'FSDP2 on {gpus} cards, batch 1', _regrouped(replace(whole, reduce_each_micro_batch=True), gpus=gpus)
+
+
+def _regrouped(setup: Setup, **changes: Any) -> Setup:
+    """With these changes, and micro-batches so that an update has as many pictures as before."""
+    changed = replace(setup, **changes)
+    pictures = setup.gpus * setup.batch * setup.accumulation
+    return replace(changed, accumulation=max(1, pictures // (changed.gpus * changed.batch)))
+
+
+def measured_sizes(model: nn.Module, optim_wrapper: Mapping[str, Any]) -> Sizes:
+    """The sizes of a built model, whose parameters may be on the meta device.
+
+    Args:
+        model: GenMask, Gen2Seg, or any that trains some of its parts.
+        optim_wrapper: Of its config.
+    """
+    frozen: dict[str, int] = {}
+    for name, child in model.named_children():
+        tensors = [own for own in child.parameters() if not own.requires_grad] + list(child.buffers())
+        if bytes_ := sum(own.numel() * own.element_size() for own in _once(tensors)):
+            frozen[name] = bytes_
+    trained = _once([own for own in model.parameters() if own.requires_grad])
+    networks = [own for own in model.modules() if _is_network(own)]
+    trained_blocks = [own for network in networks for own in blocks(network) if _trains(own)]
+    frozen_blocks = [own for network in networks for own in blocks(network) if not _trains(own)]
+    width = LOW if computes_low(optim_wrapper) else 4
+    trained_networks = [own for own in networks if _trains(own)]
+    inside = {id(own) for block in trained_blocks for own in block.parameters()}
+    root = [own for network in trained_networks for own in network.parameters() if id(own) not in inside]
+    return Sizes(
+        trained=sum(own.numel() * own.element_size() for own in trained),
+        optimizer=optimizer_bytes(optim_wrapper, model),
+        frozen=frozen,
+        block=max((sum(width * own.numel() for own in block.parameters()) for block in trained_blocks), default=0),
+        block_gradients=max(
+            (sum(4 * own.numel() for own in block.parameters() if own.requires_grad) for block in trained_blocks),
+            default=0,
+        ),
+        root=width * sum(own.numel() for own in _once(root)),
+        frozen_block=max(
+            (sum(own.numel() * own.element_size() for own in block.parameters()) for block in frozen_blocks), default=0
+        ),
+    )
+
+
+def _once(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+    return list({id(own): own for own in tensors}.values())
+
+
+def _trains(module: nn.Module) -> bool:
+    return any(own.requires_grad for own in module.parameters())
+
+
+def _is_network(module: nn.Module) -> bool:
+    return type(module).__module__.startswith(('diffusers.', 'transformers.')) and bool(list(blocks(module)))
+
+
+def computes_low(optim_wrapper: Mapping[str, Any]) -> bool:
+    """Whether a training with this wrapper computes in 16 bits."""
+    return class_name(optim_wrapper.get('type', 'OptimWrapper')) in ('AutocastOptimWrapper', 'AmpOptimWrapper')
+
+
+def measure_activations(
+    model: nn.Module, size: tuple[int, int], text_length: int, checkpointing: bool, low: bool
+) -> Activations:
+    """What a training forward pass of a model keeps, from passes of one and of two pictures.
+
+    Frozen encoders keep nothing: they run without a graph. With checkpointing the largest block counts once more,
+    since it is computed again with all that it keeps.
+
+    Args:
+        model: GenMask or Gen2Seg in training mode, on the meta device or a real one.
+        size: Height and width of the pictures.
+        text_length: Tokens of a prompt.
+        checkpointing: Whether blocks are computed again in the backward pass.
+        low: Under bfloat16 autocast.
+    """
+    one, two = (_kept(model, batch, size, text_length, checkpointing, low) for batch in (1, 2))
+    return Activations(fixed=2 * one - two, per_picture=two - one)
+
+
+def _kept(model: nn.Module, batch: int, size: tuple[int, int], text_length: int, checkpointing: bool, low: bool) -> int:
+    network = trained_network(model)
+    switch_checkpointing(model, False)
+    total, block = _kept_once(model, network, batch, size, text_length, low)
+    if not checkpointing:
+        return total
+    switch_checkpointing(model, True)
+    return _kept_once(model, network, batch, size, text_length, low)[0] + block
+
+
+def _kept_once(
+    model: nn.Module, network: nn.Module, batch: int, size: tuple[int, int], text_length: int, low: bool
+) -> tuple[int, int]:
+    device = next(network.parameters()).device
+    saved = SavedBytes(model)
+    mode = ShapesOnly(low) if device.type == 'meta' else torch.autocast(device.type, torch.bfloat16, enabled=low)
+    with mode, saved, largest_block(network, saved) as largest:
+        forward(model, batch, size, text_length, device)
+    return saved.total, largest['bytes']
+
+
+def forward(model: nn.Module, batch: int, size: tuple[int, int], text_length: int, device: torch.device) -> Tensor:
+    """The trained part of a training's forward pass on random latents and prompts, or pictures; its loss.
+
+    Args:
+        model: GenMask or Gen2Seg.
+        batch: Number of pictures.
+        size: Height and width of the pictures.
+        text_length: Tokens of a prompt.
+        device: That the model is on.
+    """
+    if hasattr(model, 'colorer'):
+        return model.colorer(torch.rand(batch, 3, *size, device=device) * 2 - 1).square().mean()
+    rows, columns = (side // model.codec.downsample for side in size)
+    noisy, image, target = torch.randn(3, batch, model.backbone.latent_channels, rows, columns, device=device)
+    states = torch.randn(batch, text_length, model.backbone.prompt_dims, device=device)
+    width = getattr(model.backbone.transformer.config, 'pooled_projection_dim', None)
+    pooled = None if width is None else torch.randn(batch, width, device=device)
+    # On the meta device masks and levels stay real: code asks for their values.
+    there = torch.ones(batch, text_length, dtype=torch.bool, device='cpu' if device.type == 'meta' else device)
+    sigma = torch.full((batch,), 0.9, device=device)
+    velocity = model.backbone(noisy, sigma, PromptEmbeddings(states, there, pooled), image, there[:, 0])
+    return torch.nn.functional.mse_loss(velocity, target)
+
+
+def trained_network(model: nn.Module) -> nn.Module:
+    """The largest network of diffusers or transformers with trained parameters, else the model itself."""
+    networks = [own for own in model.modules() if _is_network(own) and _trains(own)]
+    return max(networks, key=lambda own: sum(one.numel() for one in own.parameters()), default=model)
+
+
+def switch_checkpointing(model: nn.Module, on: bool) -> None:
+    """Turns gradient checkpointing on or off wherever the libraries know it, in trained parts and what follows them."""
+    for own in model.modules():
+        name = 'enable_gradient_checkpointing' if on else 'disable_gradient_checkpointing'
+        if hasattr(own, name) and getattr(own, '_supports_gradient_checkpointing', False):
+            getattr(own, name)()
