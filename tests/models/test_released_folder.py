@@ -10,9 +10,11 @@ import huggingface_hub
 import pytest
 import torch
 from safetensors.torch import load_file
+from tiny_models import dit_colorer_config
 from tiny_released import images, make_mae_folder, make_sd_folder
 
 from genseg_mm.models import MAEColorer, SDColorer, load_released
+from genseg_mm.registry import MODELS
 
 TOOL = Path(__file__).parents[2] / 'tools/model_converters/gen2seg_to_pretrained.py'
 
@@ -314,4 +316,43 @@ def test_converter_refuses_wrong_input(
     assert 'must build a Gen2Seg, but got PatchCodec' in error_of(other, sd_checkpoint)
     colorer = dict(type='torch.nn.Identity')
     other.write_text(f"model = dict(type='genseg_mm.Gen2Seg', colorer={colorer})")
-    assert 'only SDColorer and MAEColorer have a released format' in error_of(other, sd_checkpoint)
+    assert 'only SDColorer, MAEColorer and DiTColorer have a released format' in error_of(other, sd_checkpoint)
+
+
+def test_a_dit_colorer_is_converted_to_what_its_config_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    source, out = tmp_path / 'release', tmp_path / 'out'
+    fresh = dit_colorer_config('sana')
+    MODELS.build(fresh).save_pretrained(source)
+    transformer = dict(
+        type='diffusers.SanaTransformer2DModel.from_pretrained',
+        pretrained_model_name_or_path=str(source),
+        subfolder='transformer',
+    )
+    prompt = dict(prompt_embedding=str(source / 'prompt.safetensors'))
+    for lora in (None, dict(r=2)):
+        colorer = dit_colorer_config('sana', transformer, **prompt)
+        colorer['backbone'] = dict(colorer['backbone'], lora=lora)
+        config, checkpoint = tmp_path / 'config.py', tmp_path / 'trained.pth'
+        config.write_text(f"model = dict(type='genseg_mm.Gen2Seg', colorer={colorer})")
+        model = MODELS.build(dict(type='genseg_mm.Gen2Seg', colorer=colorer))
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.requires_grad:
+                    parameter.add_(0.125)
+        state = {name: value.clone() for name, value in model.state_dict().items()}
+        torch.save(dict(state_dict=state, meta={}), checkpoint)
+        assert convert(monkeypatch, config, checkpoint, out, *(['--force'] if lora else [])) == 0
+        printed = capsys.readouterr().out
+        assert f'model.colorer.prompt_embedding={out}/prompt.safetensors' in printed
+        colorer['prompt_embedding'] = str(out / 'prompt.safetensors')
+        if lora is None:
+            assert f'transformer.pretrained_model_name_or_path={out} ' in printed
+            transformer_of_ours = dict(transformer, pretrained_model_name_or_path=str(out))
+            colorer['backbone'] = dict(colorer['backbone'], transformer=transformer_of_ours)
+        again = MODELS.build(dict(type='genseg_mm.Gen2Seg', colorer=colorer))
+        if lora is not None:
+            assert f"model.colorer.backbone.load_lora('{out}/lora')" in printed
+            again.colorer.backbone.load_lora(out / 'lora')
+        assert all(torch.equal(value, state[name]) for name, value in again.state_dict().items())

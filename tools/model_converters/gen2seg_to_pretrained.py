@@ -2,7 +2,9 @@
 
 A colorer that started from a Stable Diffusion pipeline becomes a pipeline folder, which diffusers'
 ``StableDiffusionPipeline.from_pretrained`` opens; a ViT-MAE becomes a folder for transformers'
-``ViTMAEForPreTraining.from_pretrained``. genseg_mm loads both with ``load_released(OUT)``.
+``ViTMAEForPreTraining.from_pretrained``. genseg_mm loads both with ``load_released(OUT)``. A DiT colorer becomes a
+folder with its diffusers ``transformer`` (with LoRA: ``lora``, the adapters for peft) and its embedded prompt, which a
+config names in place of the release.
 
     python tools/model_converters/gen2seg_to_pretrained.py CONFIG CHECKPOINT OUT
 """
@@ -19,7 +21,8 @@ from genseg_mm import launch
 from genseg_mm.config_file import read_config_file
 from genseg_mm.inference.build_model import load_weights
 from genseg_mm.launch.config import CfgOptions, override_config
-from genseg_mm.models import Gen2Seg, MAEColorer, SDColorer
+from genseg_mm.models import DiTColorer, Gen2Seg, MAEColorer, SDColorer
+from genseg_mm.models.colorers.dit_colorer import PROMPT_FILE
 from genseg_mm.models.colorers.released_folder import released_kind
 from genseg_mm.models.gen2seg import AS_PUBLISHED, settings_for
 from genseg_mm.registry import MODELS
@@ -49,7 +52,8 @@ def check_out(out: Path, force: bool) -> None:
         return
     if not force:
         raise ValueError(f'{out} is not empty; choose another folder, or replace it with --force')
-    released_kind(str(out))  # --force replaces a model, never some other folder
+    if not {PROMPT_FILE} <= {own.name for own in out.iterdir()} <= {PROMPT_FILE, 'transformer', 'lora'}:
+        released_kind(str(out))  # --force replaces a model, never some other folder
 
 
 def build_model(config: str, options: dict[str, Any] | None) -> tuple[Gen2Seg, ConfigDict]:
@@ -62,9 +66,10 @@ def build_model(config: str, options: dict[str, Any] | None) -> tuple[Gen2Seg, C
     model = MODELS.build(cfg.model)
     if not isinstance(model, Gen2Seg):
         raise ValueError(f'{config} must build a Gen2Seg, but got {type(model).__name__}')
-    if not isinstance(model.colorer, (SDColorer, MAEColorer)):
+    if not isinstance(model.colorer, (SDColorer, MAEColorer, DiTColorer)):
         raise ValueError(
-            f'{config}: only SDColorer and MAEColorer have a released format, but got {type(model.colorer).__name__}'
+            f'{config}: only SDColorer, MAEColorer and DiTColorer have a released format, but got '
+            f'{type(model.colorer).__name__}'
         )
     if isinstance(model.colorer, SDColorer) and model.colorer.source is None:
         raise ValueError(
@@ -75,7 +80,16 @@ def build_model(config: str, options: dict[str, Any] | None) -> tuple[Gen2Seg, C
 
 
 def loading_call(out: Path, config: ConfigDict) -> str:
-    """The call that gives the trained model back: the folder formats hold weights alone."""
+    """What gives the trained model back: the folder formats hold weights alone."""
+    if (out / PROMPT_FILE).is_file():
+        keys = dict(prompt_encoder=None, prompt_embedding=str(out / PROMPT_FILE))
+        if not (out / 'lora').is_dir():
+            keys['backbone.transformer.pretrained_model_name_or_path'] = str(out)
+            keys['backbone.transformer.subfolder'] = 'transformer'
+        text = '--cfg-options ' + ' '.join(f'model.colorer.{key}={value}' for key, value in keys.items())
+        if (out / 'lora').is_dir():
+            return f'its config with {text}, and then model.colorer.backbone.load_lora({str(out / "lora")!r})'
+        return f'its config with {text}'
     kind = released_kind(str(out))
     name = {'sd': 'SDColorer', 'mae': 'MAEColorer'}[kind]
     published = AS_PUBLISHED[name]
@@ -97,7 +111,7 @@ def loading_call(out: Path, config: ConfigDict) -> str:
     if colorer:
         arguments['colorer'] = colorer
     text = ''.join(f', {key}={_plain(value)!r}' for key, value in arguments.items())
-    return f'load_released({str(out)!r}{text})'
+    return f'genseg_mm.models.load_released({str(out)!r}{text})'
 
 
 def _plain(value: Any) -> Any:
@@ -118,7 +132,7 @@ def main() -> None:
         if args.out.exists():
             shutil.rmtree(args.out)
         folder.rename(args.out)
-    print(f'{args.out} written; genseg_mm.models.{loading_call(args.out, config)} loads it')
+    print(f'{args.out} written; {loading_call(args.out, config)} loads it')
 
 
 if __name__ == '__main__':
