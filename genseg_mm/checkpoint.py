@@ -15,7 +15,7 @@ import tarfile
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from pickle import UnpicklingError
@@ -194,6 +194,48 @@ def model_weights(checkpoint: Any, source: str) -> dict[str, Tensor]:
         raise ValueError(f'checkpoint {source} holds no weights: expected a dict of tensors, or one under state_dict')
     # The wrapper of a training in several processes adds to the names.
     return {name.removeprefix('module.'): value for name, value in state.items()}
+
+
+def check_fits(source: str, weights: Mapping[str, Tensor], own: Mapping[str, Tensor], strict: bool = True) -> list[str]:
+    """Compares a checkpoint with the model that it is loaded into.
+
+    Args:
+        source: Its file, for messages.
+        weights: Its tensors by name.
+        own: Those of the model.
+        strict: Whether the two have to be the same.
+
+    Returns:
+        What does not fit, a line each; nothing if ``strict``.
+
+    Raises:
+        ValueError: If they are not the same although ``strict``, or have nothing in common.
+    """
+    if not weights.keys() & own.keys():
+        raise ValueError(
+            f'{source} has nothing for this model: its first names are {some_of(sorted(weights))}, those of the model '
+            f'{some_of(sorted(own))}'
+        )
+    missing, foreign = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
+    lines = [f'{len(foreign)} unexpected keys in the file: {some_of(foreign)}'] if foreign else []
+    lines += [f'{len(missing)} missing keys in the file: {some_of(missing)}'] if missing else []
+    lines += [
+        f'{name} has shape {tuple(weights[name].shape)} in the file, {tuple(value.shape)} in the model'
+        for name, value in own.items()
+        if name in weights and weights[name].shape != value.shape
+    ]
+    if strict and lines:
+        raise ValueError(f'{source} does not fit the model: {"; ".join(lines)}')
+    return lines
+
+
+def check_resumable(checkpoint: Mapping[str, Any], source: str) -> None:
+    """Raises ValueError if a checkpoint holds no training state."""
+    if not {'meta', 'message_hub', 'optimizer'} <= checkpoint.keys():
+        raise ValueError(
+            f'{source} holds weights but no training state (best_*.pth and published files do not), so it cannot be '
+            'resumed from; to start from its weights: --cfg-options load_from=FILE'
+        )
 
 
 def some_of(names: list[str]) -> str:

@@ -9,8 +9,57 @@ import torch
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor, Replicate
 
 from genseg_mm.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS
+from genseg_mm.sharded_tensors import whole_of
+
+
+class ShardedOptimWrapperMixin:
+    """An optimizer wrapper over sharded parameters (FSDP2), see :func:`share_sharded`."""
+
+    reduce_each_micro_batch = False
+    _sharded: tuple[nn.Module, list[FSDPModule]] | None = None
+
+    @contextmanager
+    def optim_context(self, model: nn.Module) -> Iterator[None]:
+        """Has gradients reduced in the last micro-batch of an update alone.
+
+        MMEngine does so for models with ``no_sync`` (DDP), within the forward pass; sharded modules read a flag in the
+        backward pass, which comes after it.
+        """
+        if self._sharded is None or self._sharded[0] is not model:
+            self._sharded = model, [own for own in model.modules() if isinstance(own, FSDPModule)]
+        for module in self._sharded[1]:
+            module.set_requires_gradient_sync(self.reduce_each_micro_batch or self.should_sync(), recurse=False)
+        with super().optim_context(model):
+            yield
+
+    def _clip_grad(self) -> None:
+        clip = self.clip_func
+        self.clip_func = lambda *args, **kwargs: _whole_norm(clip(*args, **kwargs))
+        try:
+            super()._clip_grad()
+        finally:
+            self.clip_func = clip
+
+
+def _whole_norm(norm: Tensor | None) -> Tensor | None:
+    return None if norm is None else whole_of(norm)
+
+
+def share_sharded(wrapper: OptimWrapper, reduce_each_micro_batch: bool = False) -> None:
+    """Makes a wrapper of any class one over sharded parameters, in place, as ``fully_shard`` does with modules.
+
+    Args:
+        wrapper: Its optimizer has parameters of sharded modules.
+        reduce_each_micro_batch: Whether gradients are reduced in every micro-batch, not in the last of an update alone.
+    """
+    kind = type(wrapper)
+    if not isinstance(wrapper, ShardedOptimWrapperMixin):
+        wrapper.__class__ = type(f'Sharded{kind.__name__}', (ShardedOptimWrapperMixin, kind), {})
+    wrapper.reduce_each_micro_batch = reduce_each_micro_batch
 
 
 @OPTIM_WRAPPERS.register_module()
@@ -67,7 +116,7 @@ class Float32Muon(torch.optim.Muon):
                     state['momentum_buffer'] = torch.zeros_like(param.grad)
                 mean = state['momentum_buffer'].lerp_(param.grad, 1 - momentum)
                 update = param.grad.lerp(mean, momentum) if group['nesterov'] else mean
-                update = orthogonalized(update, group['ns_coefficients'], group['ns_steps'], group['eps'])
+                update = _on_whole(orthogonalized, update, group['ns_coefficients'], group['ns_steps'], group['eps'])
                 rows, columns = param.shape
                 if group['adjust_lr_fn'] == 'match_rms_adamw':
                     ratio = 0.2 * max(rows, columns) ** 0.5
@@ -75,6 +124,17 @@ class Float32Muon(torch.optim.Muon):
                     ratio = max(1, rows / columns) ** 0.5
                 param.mul_(1 - lr * group['weight_decay']).add_(update, alpha=-lr * ratio)
         return loss
+
+
+def _on_whole(function: Callable[..., Tensor], matrix: Tensor, *args: Any) -> Tensor:
+    """A function of a matrix that may be sharded, whose result is sharded likewise; every rank computes it whole."""
+    if not isinstance(matrix, DTensor):
+        return function(matrix, *args)
+    whole = function(matrix.full_tensor(), *args)
+    replicas = [Replicate()] * matrix.device_mesh.ndim
+    return DTensor.from_local(whole, matrix.device_mesh, replicas, run_check=False).redistribute(
+        placements=matrix.placements
+    )
 
 
 def orthogonalized(matrix: Tensor, coefficients: tuple[float, float, float], num_steps: int, eps: float) -> Tensor:
@@ -140,9 +200,11 @@ class MuonAdamW(torch.optim.Optimizer):
                 raise ValueError(f'Muon takes matrices only, but got shapes such as {wrong[0]}')
         self.parts: list[torch.optim.Optimizer] = []
         if matrices:
-            on_cpu = all(param.device.type == 'cpu' for own in matrices for param in own['params'])
+            params = [param for own in matrices for param in own['params']]
+            # torch's own orthogonalises each rank's shard by itself.
+            ours = all(own.device.type == 'cpu' for own in params) or any(isinstance(own, DTensor) for own in params)
             self.parts.append(
-                (Float32Muon if on_cpu else torch.optim.Muon)(
+                (Float32Muon if ours else torch.optim.Muon)(
                     matrices, lr=lr, momentum=momentum, weight_decay=weight_decay, adjust_lr_fn='match_rms_adamw'
                 )
             )

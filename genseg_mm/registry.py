@@ -35,7 +35,8 @@ OPTIM_WRAPPERS = _child('optim wrapper', 'OPTIM_WRAPPERS', 'optim')
 OPTIM_WRAPPER_CONSTRUCTORS = _child('optimizer wrapper constructor', 'OPTIM_WRAPPER_CONSTRUCTORS', 'optim')
 PARAM_SCHEDULERS = _child('parameter scheduler', 'PARAM_SCHEDULERS', 'optim')
 LOOPS = _child('loop', 'LOOPS', 'optim', 'benchmarking.loop')
-RUNNERS = _child('runner', 'RUNNERS', 'launch')
+STRATEGIES = _child('strategy', 'STRATEGIES', 'sharding')
+RUNNERS = _child('runner', 'RUNNERS', 'launch.runner')
 
 
 def class_name(kind: str | type | None) -> str:

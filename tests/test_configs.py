@@ -13,7 +13,7 @@ from short_runs import run_forked, small_data
 
 from genseg_mm.config_file import find_config
 from genseg_mm.launch import check_config
-from genseg_mm.launch.runner import seed_samples
+from genseg_mm.launch.runner_checks import seed_samples
 
 ROOT = Path(__file__).parents[1]
 LEAVES = sorted(path for path in (ROOT / 'configs').rglob('*.py') if '_base_' not in path.parts)

@@ -1,5 +1,6 @@
 """Hooks."""
 
+from genseg_mm.hooks.parameter_ema_hook import ParameterEMAHook
 from genseg_mm.hooks.prediction_grid_hook import PredictionGridHook
 from genseg_mm.hooks.safe_checkpoint_hook import SafeCheckpointHook
 from genseg_mm.hooks.training_hooks import (
@@ -14,6 +15,7 @@ __all__ = [
     'FiniteLossHook',
     'IterationSeedHook',
     'MissedValidationHook',
+    'ParameterEMAHook',
     'PredictionGridHook',
     'SafeCheckpointHook',
     'StopOnSignalHook',

@@ -22,6 +22,7 @@ _PLACES = dict(
     set_checkpoint='config',
     set_resume='config',
     connect_processes='processes',
+    SafeFlexibleRunner='runner',
     SafeRunner='runner',
     build_runner='runner',
 )

@@ -113,8 +113,9 @@ def set_resume(cfg: Config, resume: str | None) -> None:
     """
     if resume == 'auto':
         # Other runners know True only, and resume from load_from where it is set.
-        cfg.resume = True if 'runner_type' in cfg else 'auto'
-        cfg.load_from = None if 'runner_type' in cfg else cfg.get('load_from')
+        is_ours = class_name(cfg.get('runner_type', 'SafeRunner')) in ('SafeRunner', 'SafeFlexibleRunner')
+        cfg.resume = 'auto' if is_ours else True
+        cfg.load_from = cfg.get('load_from') if is_ours else None
     elif resume is not None:
         cfg.resume, cfg.load_from = True, resume
     _check_exists(cfg.get('load_from'))

@@ -24,6 +24,7 @@ _STAGES = dict(train=('train', 'val'), test=('test',))
 _OWN_NAMES = ('model', 'data_preprocessor', 'optim_wrapper', 'model_wrapper_cfg')
 _SHARED = (
     'model', 'data_preprocessor', 'default_hooks', 'custom_hooks', 'visualizer', 'log_processor', 'model_wrapper_cfg',
+    'strategy',
 )  # fmt: skip
 
 

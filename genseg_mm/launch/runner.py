@@ -1,29 +1,38 @@
 """The runner of tools/train.py and tools/test.py."""
 
+import copy
 import logging
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import torch
+from mmengine._strategy import BaseStrategy
 from mmengine.config import Config
-from mmengine.evaluator import Evaluator
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
-from mmengine.registry import DATA_SAMPLERS, DATASETS, RUNNERS, Registry
-from mmengine.runner import BaseLoop, LogProcessor, Runner
+from mmengine.runner import BaseLoop, FlexibleRunner, LogProcessor, Runner
 from torch import nn
-from torch.utils.data import IterableDataset
 
-from genseg_mm.checkpoint import check_whole, find_resumable, load_weights_only, some_of, use_safe_loading
+from genseg_mm.checkpoint import (
+    check_resumable,
+    check_whole,
+    find_resumable,
+    load_weights_only,
+    some_of,
+    use_safe_loading,
+)
 from genseg_mm.dataset_configs import fill_network_resize
-from genseg_mm.datasets import RatioInfiniteSampler, SeededAccess, SeededDataset, VisitSampler
 from genseg_mm.datasets.published_counts import warn_if_incomplete
 from genseg_mm.files.whole_files import WriteError, explained
 from genseg_mm.files.write_lock import WriteLock
 from genseg_mm.hooks.training_hooks import StopOnSignalHook
 from genseg_mm.launch.processes import connect_processes, on_main_process
+from genseg_mm.launch.runner_checks import check_evaluator, seed_samples
+from genseg_mm.registry import RUNNERS, class_name
 
 _MMENGINE_HOOKS = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')
 
@@ -50,8 +59,8 @@ def lock_work_dir(work_dir: str) -> None:
         WriteLock(work_dir, 'wait for it, end it, or choose another --work-dir', reentrant=True)
 
 
-class SafeRunner(Runner):
-    """MMEngine's ``Runner``, strict about checkpoints, whose trainings resume exactly.
+class StrictRunnerMixin:
+    """Makes a runner of MMEngine strict about checkpoints, and its trainings resume exactly.
 
     ``resume='auto'`` continues from the newest whole checkpoint of the work dir; where there is
     none at all it starts anew, from ``load_from`` if that is set. Resuming and testing need a
@@ -91,14 +100,6 @@ class SafeRunner(Runner):
             {name: hook for name, hook in hooks.items() if hook is not None or name in _MMENGINE_HOOKS}
         )
 
-    def build_logger(self, log_level: int | str = 'INFO', **kwargs: Any) -> MMLogger:
-        """MMEngine's logger, that says once, in one line, if its file cannot be written any more."""
-        logger = super().build_logger(log_level=log_level, **kwargs)
-        for handler in logger.handlers:
-            if hasattr(handler, 'baseFilename'):
-                handler.handleError = _LogFailure(handler.baseFilename)
-        return logger
-
     def train(self) -> nn.Module:
         """Trains; a resumed training has the seed of its first run, also where that was drawn at random.
 
@@ -113,7 +114,7 @@ class SafeRunner(Runner):
             seed = load_weights_only(self._load_from, mmap=True).get('meta', {}).get('seed')
             if seed is not None:
                 self._randomness_cfg.update(seed=seed)
-                self.set_randomness(**self._randomness_cfg)
+                self._set_seed()
         hooks = [hook for hook in self.hooks if isinstance(hook, StopOnSignalHook)]
         try:
             return super().train()
@@ -147,45 +148,6 @@ class SafeRunner(Runner):
         elif self._resume and '://' not in self._load_from:
             on_main_process(lambda: check_whole(self._load_from))
 
-    def load_checkpoint(
-        self, filename: str, map_location: str | Callable = 'cpu', strict: bool = False, **kwargs: Any
-    ) -> dict:
-        """Loads a checkpoint into the model.
-
-        Raises:
-            ValueError: If it does not fit the model; with the names of what is missing or left
-                over.
-        """
-        strict = strict or self._must_fit
-        try:
-            checkpoint = super().load_checkpoint(filename, map_location, strict, **kwargs)
-        except RuntimeError as error:
-            if 'do not match exactly' not in str(error):
-                raise
-            raise ValueError(_mismatch(filename, str(error))) from error
-        model = self.model.module if is_model_wrapper(self.model) else self.model
-        names = {name.removeprefix('module.') for name in checkpoint.get('state_dict', checkpoint)}
-        if not names & model.state_dict().keys():
-            raise ValueError(
-                f'{filename} has nothing for this model: its first names are '
-                f'{some_of(sorted(names))}, those of the model {some_of(sorted(model.state_dict()))}'
-            )
-        if self._resume and not {'meta', 'message_hub', 'optimizer'} <= checkpoint.keys():
-            raise ValueError(
-                f'{filename} holds weights but no training state (best_*.pth and published files '
-                'do not), so it cannot be resumed from; to start from its weights: '
-                '--cfg-options load_from=FILE'
-            )
-        return checkpoint
-
-    def scale_lr(self, optim_wrapper: Any, auto_scale_lr: dict | None = None) -> None:
-        """MMEngine's, with the total batch of an update: ``base_batch_size`` counts accumulated iterations, too."""
-        if auto_scale_lr and auto_scale_lr.get('enable'):
-            counts = getattr(optim_wrapper, '_accumulative_counts', 1)
-            base = auto_scale_lr['base_batch_size'] / counts
-            auto_scale_lr = dict(auto_scale_lr, base_batch_size=base)
-        super().scale_lr(optim_wrapper, auto_scale_lr)
-
     def build_val_loop(self, loop: Any) -> Any:
         """The loop, whose pictures have the size that the model asks for; its metrics have to fit its data."""
         self._val_dataloader = self._at_network_size(self._val_dataloader)
@@ -203,8 +165,10 @@ class SafeRunner(Runner):
     def _at_network_size(self, loader: Any) -> Any:
         if not isinstance(loader, dict):
             return loader
-        model = self.model.module if is_model_wrapper(self.model) else self.model
-        return fill_network_resize(loader, model)
+        return fill_network_resize(loader, self._plain_model())
+
+    def _plain_model(self) -> nn.Module:
+        return self.model.module if is_model_wrapper(self.model) else self.model
 
     def test(self) -> dict:
         """Tests the model, whose checkpoint has to fit; warns if an evaluation set is not complete."""
@@ -216,6 +180,141 @@ class SafeRunner(Runner):
         """Validates the model, whose checkpoint has to fit."""
         self._must_fit = True
         return super().val()
+
+
+@RUNNERS.register_module()
+class SafeRunner(StrictRunnerMixin, Runner):
+    """MMEngine's ``Runner``, strict about checkpoints, whose trainings resume exactly."""
+
+    def build_logger(self, log_level: int | str = 'INFO', **kwargs: Any) -> MMLogger:
+        """MMEngine's logger, that says once, in one line, if its file cannot be written any more."""
+        return _guarded(super().build_logger(log_level=log_level, **kwargs))
+
+    def _set_seed(self) -> None:
+        self.set_randomness(**self._randomness_cfg)
+
+    def load_checkpoint(
+        self, filename: str, map_location: str | Callable = 'cpu', strict: bool = False, **kwargs: Any
+    ) -> dict:
+        """Loads a checkpoint into the model.
+
+        Raises:
+            ValueError: If it does not fit the model; with the names of what is missing or left
+                over.
+        """
+        strict = strict or self._must_fit
+        try:
+            checkpoint = super().load_checkpoint(filename, map_location, strict, **kwargs)
+        except RuntimeError as error:
+            if 'do not match exactly' not in str(error):
+                raise
+            raise ValueError(_mismatch(filename, str(error))) from error
+        model = self._plain_model()
+        names = {name.removeprefix('module.') for name in checkpoint.get('state_dict', checkpoint)}
+        if not names & model.state_dict().keys():
+            raise ValueError(
+                f'{filename} has nothing for this model: its first names are '
+                f'{some_of(sorted(names))}, those of the model {some_of(sorted(model.state_dict()))}'
+            )
+        if self._resume:
+            check_resumable(checkpoint, filename)
+        return checkpoint
+
+    def scale_lr(self, optim_wrapper: Any, auto_scale_lr: dict | None = None) -> None:
+        """MMEngine's, with the total batch of an update: ``base_batch_size`` counts accumulated iterations, too."""
+        if auto_scale_lr and auto_scale_lr.get('enable'):
+            counts = getattr(optim_wrapper, '_accumulative_counts', 1)
+            base = auto_scale_lr['base_batch_size'] / counts
+            auto_scale_lr = dict(auto_scale_lr, base_batch_size=base)
+        super().scale_lr(optim_wrapper, auto_scale_lr)
+
+
+@RUNNERS.register_module()
+class SafeFlexibleRunner(StrictRunnerMixin, FlexibleRunner):
+    """MMEngine's ``FlexibleRunner`` (``strategy``), strict about checkpoints, whose trainings resume exactly.
+
+    Its checkpoints have the names of parameters that ``SafeRunner`` gives them, whatever wraps the model.
+    """
+
+    @classmethod
+    def from_cfg(cls, cfg: Config) -> 'SafeFlexibleRunner':
+        """The runner of a config."""
+        cfg = copy.deepcopy(cfg)
+        cfg.setdefault('env_cfg', dict(dist_cfg=dict(backend='nccl')))
+        runner = super().from_cfg(cfg)
+        runner._compile = cfg.get('compile') or False  # MMEngine leaves it out
+        _guarded(runner.logger)
+        return runner
+
+    def build_strategy(self, strategy: Any = None, launcher: str = 'none', **kwargs: Any) -> BaseStrategy:
+        """Builds the strategy; MMEngine's for DDP also without a GPU."""
+        kind = class_name(strategy['type']) if isinstance(strategy, dict) else ''
+        if launcher != 'none' and not torch.cuda.is_available() and (strategy is None or kind == 'DDPStrategy'):
+            wrapper = dict(type='MMDistributedDataParallel', broadcast_buffers=False, device_ids=None)
+            strategy = {'type': 'DDPStrategy', 'model_wrapper': wrapper, **(strategy or {})}
+        return super().build_strategy(strategy, launcher=launcher, **kwargs)
+
+    def _set_seed(self) -> None:
+        self.strategy._randomness = self._randomness_cfg
+        self.strategy._set_randomness(**self._randomness_cfg)
+
+    def _plain_model(self) -> nn.Module:
+        if isinstance(self.model, dict):  # of which a loop asks before the strategy builds it
+            self.model = self.strategy.build_model(self.model)
+        return super()._plain_model()
+
+    def load_checkpoint(
+        self, filename: str, map_location: str | Callable = 'cpu', strict: bool = False, **kwargs: Any
+    ) -> None:
+        """Loads a checkpoint into the model.
+
+        Raises:
+            ValueError: If it does not fit the model; with the names of what is missing or left over.
+        """
+        with self._strict_loading(filename):
+            super().load_checkpoint(filename, map_location, strict or self._must_fit, **kwargs)
+
+    def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
+        """Resumes a training.
+
+        Raises:
+            ValueError: If the checkpoint does not fit the model, or holds no training state.
+        """
+        with self._strict_loading(filename):
+            super().resume(filename, *args, **kwargs)
+
+    @contextmanager
+    def _strict_loading(self, filename: str) -> Iterator[None]:
+        """Within it, strategies of MMEngine, too, load what fits exactly, where it has to."""
+        load, must_fit = self.strategy.load_model_state_dict, self._must_fit
+        self.strategy.load_model_state_dict = lambda state, **options: load(
+            state, **{**options, 'strict': must_fit or options.get('strict', False)}
+        )
+        try:
+            yield
+        except RuntimeError as error:
+            if 'do not match exactly' not in str(error):
+                raise
+            raise ValueError(_mismatch(filename, str(error))) from error
+        finally:
+            del self.strategy.load_model_state_dict
+
+    def save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        """Saves a checkpoint, without a wrapper's prefix of names."""
+        own, strategy = self.strategy.model_state_dict, self.strategy
+        if is_model_wrapper(self.model):
+            strategy.model_state_dict = lambda: {name.removeprefix('module.'): v for name, v in own().items()}
+        try:
+            super().save_checkpoint(*args, **kwargs)
+        finally:
+            strategy.__dict__.pop('model_state_dict', None)
+
+
+def _guarded(logger: MMLogger) -> MMLogger:
+    for handler in logger.handlers:
+        if hasattr(handler, 'baseFilename'):
+            handler.handleError = _LogFailure(handler.baseFilename)
+    return logger
 
 
 class _LogFailure:
@@ -248,64 +347,3 @@ def _mismatch(filename: str, report: str) -> str:
         else:
             parts.append(re.sub(r'torch\.Size\((.*?)\)', r'\1', line))
     return f'{filename} does not fit the model: ' + '; '.join(parts)
-
-
-def seed_samples(dataloader: dict[str, Any]) -> dict[str, Any]:
-    """A dataloader config whose samples draw from (seed, index, visit), so that a resumed run repeats them.
-
-    Datasets and samplers of this package do so on their own; others are wrapped.
-
-    Args:
-        dataloader: Config, as MMEngine's ``Runner.build_dataloader`` takes it.
-    """
-    dataset, sampler = dataloader.get('dataset'), dataloader.get('sampler')
-    if not isinstance(dataset, dict) or not isinstance(sampler, dict):
-        return dataloader  # built by the caller, or wrong, of which MMEngine tells
-    if not issubclass(_class_of(dataset, DATASETS), (SeededAccess, IterableDataset)):
-        dataset = dict(type=SeededDataset, dataset=dataset)
-    if not issubclass(_class_of(sampler, DATA_SAMPLERS), RatioInfiniteSampler):
-        sampler = dict(type=VisitSampler, sampler=sampler)
-    return dict(dataloader, dataset=dataset, sampler=sampler)
-
-
-def _class_of(config: dict[str, Any], registry: Registry) -> type:
-    kind = config.get('type')
-    found = registry.get(kind) if isinstance(kind, str) else kind
-    return found if isinstance(found, type) else object  # a function, or unknown: MMEngine tells
-
-
-def check_evaluator(evaluator: Evaluator, dataset: Any, where: str) -> None:
-    """Refuses metrics that would fail, or silently mean nothing, at the end of the first validation.
-
-    A metric answers for itself by a method ``check_dataset(dataset, where)``; of mmdet's and mmseg's it is known here.
-
-    Args:
-        evaluator: Of a validation or test loop, built.
-        dataset: That it evaluates, built.
-        where: Key of the evaluator in the config, for messages.
-
-    Raises:
-        ValueError: If a metric needs a subset, classes or categories that are not there.
-    """
-    classes = tuple((getattr(dataset, 'metainfo', None) or {}).get('classes') or ())
-    for metric in evaluator.metrics:
-        name = type(metric).__name__
-        if hasattr(metric, 'check_dataset'):
-            metric.check_dataset(dataset, where)
-        elif name == 'CocoMetric' and getattr(metric, '_coco_api', None) is not None:
-            _check_categories(metric._coco_api, classes, where)
-        elif name == 'IoUMetric' and len(classes) < 2:
-            raise ValueError(
-                f'{where}: IoUMetric needs the names of at least two classes, such as '
-                f"metainfo=dict(classes=('background', 'object')) in the dataset, but got {classes}"
-            )
-
-
-def _check_categories(coco: Any, classes: tuple[str, ...], where: str) -> None:
-    names = [category['name'] for category in coco.dataset.get('categories', [])]
-    if not set(names) & set(classes):
-        shown = ', '.join(names[:5]) + (', ...' if len(names) > 5 else '')
-        raise ValueError(
-            f'{where}: CocoMetric(ann_file=...) looks for the classes {classes} of the dataset, but the file has '
-            f'{shown}; leave ann_file out: the dataset gives its instances to the metric, as one class'
-        )

@@ -8,6 +8,7 @@ import logging
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
@@ -91,6 +92,9 @@ def load_part(loader: Callable, source: str | Path, **arguments: Any) -> nn.Modu
         arguments['variant'] = _variant(place, arguments.get('variant'))
         source = str(Path(source).expanduser())
     arguments = {key: value for key, value in arguments.items() if (key, value) != ('variant', None)}
+    if _without_values.get():
+        with reading(name), _quiet():
+            return _untrained(loader.__self__, str(source), arguments)
     if loader.__self__.__module__.startswith('transformers'):
         # Told by key below; the library's own error leaves the keys to a table in the log.
         arguments['ignore_mismatched_sizes'] = True
@@ -237,12 +241,59 @@ def _keys(report: dict[str, Any], kind: str) -> list[str]:
 
 
 def _on_device(module: nn.Module, name: str) -> nn.Module:
-    if torch.empty(0).is_meta:  # under torch.device('meta'), where only shapes are asked for
+    if torch.empty(0).is_meta or _without_values.get():  # where only shapes are asked for
         return module
     empty = [key for key, value in module.state_dict().items() if value.is_meta]
     if empty:
         raise ValueError(f'{name} lacks weights of {len(empty)} keys such as {empty[0]}; is it whole?')
     return module
+
+
+# Parts without values
+
+_without_values: ContextVar[bool] = ContextVar('without_values', default=False)
+# What from_pretrained takes that says nothing of the architecture.
+_OF_LOADING = (
+    'torch_dtype', 'dtype', 'variant', 'use_safetensors', 'low_cpu_mem_usage', 'device_map', 'max_memory',
+    'offload_folder', 'weights_only', 'ignore_mismatched_sizes', 'output_loading_info', 'disable_mmap',
+)  # fmt: skip
+
+
+@contextmanager
+def without_values() -> Iterator[None]:
+    """What is built in here has its parameters on the meta device, and reads no weights from released folders.
+
+    For processes that get the values from another one. Buffers have their values.
+    """
+    register = nn.Module.register_parameter
+
+    def register_on_meta(module: nn.Module, name: str, param: nn.Parameter | None) -> None:
+        register(module, name, param)
+        if param is not None and not param.is_meta:
+            module._parameters[name] = nn.Parameter(param.data.to('meta'), requires_grad=param.requires_grad)
+
+    token = _without_values.set(True)
+    nn.Module.register_parameter = register_on_meta
+    try:
+        yield
+    finally:
+        nn.Module.register_parameter = register
+        _without_values.reset(token)
+
+
+def _untrained(owner: type, source: str, arguments: dict[str, Any]) -> nn.Module:
+    """The model of a released folder's config, as ``from_pretrained`` builds it before it reads weights."""
+    arguments = {key: value for key, value in arguments.items() if key not in _OF_LOADING}
+    if owner.__module__.startswith('diffusers'):
+        config, rest = owner.load_config(source, return_unused_kwargs=True, **arguments)
+        return owner.from_config(config, **rest).eval()
+    from transformers import AutoConfig
+
+    # AutoModel and its kin have no class of config.
+    configs = getattr(owner, 'config_class', None) or AutoConfig
+    config, rest = configs.from_pretrained(source, return_unused_kwargs=True, **arguments)
+    build = owner.from_config if hasattr(owner, 'from_config') else owner._from_config
+    return build(config, **rest).eval()
 
 
 # Frozen parts

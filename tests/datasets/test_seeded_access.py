@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Sampler
 from genseg_mm.datasets import RatioInfiniteSampler, SeededDataset, Visit, VisitSampler
 from genseg_mm.datasets import samplers as visit_sampler_file
 from genseg_mm.datasets.seeded_access import CountedVisits
-from genseg_mm.launch.runner import seed_samples
+from genseg_mm.launch.runner_checks import seed_samples
 
 
 @DATASETS.register_module()
