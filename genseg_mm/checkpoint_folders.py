@@ -14,8 +14,10 @@ import io
 import math
 import os
 import pickle
+import re
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -175,7 +177,8 @@ def _by_file(parts: list[tuple]) -> Iterator[tuple[str, list[tuple]]]:
 def _read_tensor(path: Path, stream: BinaryIO, offset: int, length: int, region: Tensor) -> Tensor:
     view = _Part(stream, offset, length)
     check_archive(path, view, length)
-    part = torch.load(view, map_location='cpu', weights_only=True)
+    with _refused(path):
+        part = torch.load(view, map_location='cpu', weights_only=True)
     if not isinstance(part, Tensor) or part.shape != region.shape or part.dtype != region.dtype:
         found = f'{tuple(part.shape)}, {part.dtype}' if isinstance(part, Tensor) else type(part).__name__
         raise ValueError(f'{path}: expected a tensor of {tuple(region.shape)}, {region.dtype}, but got {found}')
@@ -230,20 +233,45 @@ def check_archive(path: Path, view: BinaryIO, length: int) -> None:
     view.seek(0)
 
 
+@contextmanager
+def _refused(path: Any) -> Iterator[None]:
+    """Turns what torch says of a part that is no tensor into one line."""
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        if type(error) is ValueError:  # ours
+            raise
+        found = re.search(r'GLOBAL ([\w.]+)', str(error))
+        text = f'what asks to load {found[1]}' if found else ' '.join(str(error).split())[:200]
+        raise ValueError(f'{path} was refused: expected tensors of torch.save, but got {text}') from error
+
+
 def safe_reader(folder: str | os.PathLike) -> Any:
     """torch's reader of such a folder, that reads as this module does."""
     from torch.distributed.checkpoint import FileSystemReader
     from torch.distributed.checkpoint.metadata import StorageMeta
 
     class Reader(FileSystemReader):
+        _file = Path(folder)
+
+        def __str__(self) -> str:
+            return str(self._file)
+
+        def read_data(self, plan: Any, planner: Any) -> Any:
+            with _refused(self):
+                return super().read_data(plan, planner)
+
         def read_metadata(self, *args: Any, **kwargs: Any) -> Any:
             metadata = read_metadata(self.path)
             metadata.storage_meta = StorageMeta(load_id=self.load_id)
             return metadata
 
         def _slice_file(self, file: BinaryIO, place: Any) -> BinaryIO:
+            self._file = Path(self.path, place.relative_path)
             view = _Part(file, place.offset, place.length)
-            check_archive(Path(self.path, place.relative_path), view, place.length)
+            check_archive(self._file, view, place.length)
             return view
 
     return Reader(str(folder))

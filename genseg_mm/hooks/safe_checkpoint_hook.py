@@ -4,6 +4,7 @@ import os
 import re
 from collections import deque
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from mmengine.dist import is_main_process
@@ -12,7 +13,9 @@ from mmengine.hooks import CheckpointHook, Hook
 from mmengine.optim import OptimWrapperDict
 from mmengine.runner import Runner
 
+from genseg_mm.files.background import SAVES
 from genseg_mm.files.whole_files import explained, publish, whole_file
+from genseg_mm.files.whole_folders import remove_folder
 from genseg_mm.registry import HOOKS
 
 
@@ -28,6 +31,10 @@ class SafeCheckpointHook(CheckpointHook):
     old checkpoint as it is. Where gradients are accumulated, which no file holds, a checkpoint that
     falls between two updates waits for the end of the iterations that make up the next one.
 
+    A strategy that says ``saves_folders`` writes folders (``iter_8000``) that all processes fill, published in the same
+    way. It may write them beside the training: then ``last_checkpoint`` and the deletion of old ones wait for that, and
+    so do the next checkpoint, the end of the training and a signal; an error stops the training at its next iteration.
+
     The arguments are those of ``CheckpointHook``; ``save_best`` also knows that more is better for
     the metrics of this package. Remote storage (``backend_args``) is left to MMEngine.
     """
@@ -40,10 +47,19 @@ class SafeCheckpointHook(CheckpointHook):
     # Where `before_save_checkpoint` writes; set only while this hook saves.
     _stream: str | None = None
     _needed: int | None = None  # bytes of the tensors that are being saved
+    _saves_folders = False
 
     def before_train(self, runner: Runner) -> None:
         """Takes up a resumed training: its last checkpoint, and what a kill left behind."""
         super().before_train(runner)
+        self._saves_folders = getattr(getattr(runner, 'strategy', None), 'saves_folders', False)
+        if self._saves_folders:
+            if not isinstance(self.file_backend, LocalBackend):
+                raise ValueError(
+                    f'default_hooks.checkpoint.out_dir: expected a folder of a disk for sharded checkpoints, but got '
+                    f'{self.out_dir}'
+                )
+            self.filename_tmpl = self.filename_tmpl.removesuffix('.pth')
         last = runner.message_hub.runtime_info.get('last_ckpt')
         if not runner._resume or last is None or not isinstance(self.file_backend, LocalBackend):
             return
@@ -56,7 +72,7 @@ class SafeCheckpointHook(CheckpointHook):
             self.last_ckpt = os.path.join(self.out_dir, name)
         if is_main_process():
             if os.path.basename(str(runner._load_from)) == name:
-                self._point(runner)  # a kill may have come before that
+                self._point(runner, self.last_ckpt)  # a kill may have come before that
             leaked = sorted(self._leaked(runner))
             for name in leaked:
                 self._remove(os.path.join(self.out_dir, name))
@@ -77,7 +93,7 @@ class SafeCheckpointHook(CheckpointHook):
             if key != 'auto' and info.get(self._info_name('best_ckpt', key))
         }
         for name in os.listdir(self.out_dir):
-            whole = re.sub(r'(\.stream)?\.tmp$', '', name)
+            whole = re.sub(r'(\.stream|\.old)?\.tmp$', '', name)
             start = next((own for own in best if whole.startswith(own)), '')
             found = self._step_of(whole.removeprefix(start))
             if name == 'last_checkpoint.tmp' or (found is not None and name != whole):
@@ -87,11 +103,11 @@ class SafeCheckpointHook(CheckpointHook):
             elif best[start] != name if start else kept is not None and found not in kept:
                 yield name
 
-    def _point(self, runner: Runner) -> None:
+    def _point(self, runner: Runner, path: str) -> None:
         """Names the last checkpoint in ``last_checkpoint``."""
         pointer = os.path.join(runner.work_dir, 'last_checkpoint')
         with whole_file(pointer, f'{pointer}.tmp') as temporary:
-            temporary.write_text(self.last_ckpt)
+            temporary.write_text(path)
 
     def _step_of(self, name: str) -> int | None:
         numbers = map(int, re.findall(r'\d+', name))
@@ -102,6 +118,7 @@ class SafeCheckpointHook(CheckpointHook):
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:  # noqa: ANN001
         """Saves every ``interval`` iterations and after the last one, at the end of an update."""
+        SAVES.check()
         if self.by_epoch:
             return
         is_due = self.every_n_train_iters(runner, self.interval, self.save_begin)
@@ -111,6 +128,11 @@ class SafeCheckpointHook(CheckpointHook):
             self._is_due = False
             runner.logger.info(f'Saving checkpoint at {runner.iter + 1} iterations')
             self._save_checkpoint(runner)
+
+    def after_train(self, runner: Runner) -> None:
+        """Waits for the last checkpoint."""
+        SAVES.wait()
+        super().after_train(runner)
 
     def _ends_update(self, runner: Runner, done: int) -> bool:
         """``ends_update``, which says once, after ``done`` iterations, that checkpoints wait for it."""
@@ -151,10 +173,15 @@ class SafeCheckpointHook(CheckpointHook):
             **self.args,
         )
         if is_main_process():
-            self._point(runner)
-            for old in outdated:
-                name = self.filename_tmpl.format(old)
-                self._remove(self.file_backend.join_path(self.out_dir, name))
+            names = map(self.filename_tmpl.format, outdated)
+            paths = [self.file_backend.join_path(self.out_dir, own) for own in names]
+            SAVES.then(partial(self._finish, runner, self.last_ckpt, paths))
+
+    def _finish(self, runner: Runner, path: str, outdated: list[str]) -> None:
+        """After a checkpoint is in place."""
+        self._point(runner, path)
+        for old in outdated:
+            self._remove(old)
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
         if not self.save_best or self.file_backend is None:
@@ -182,7 +209,7 @@ class SafeCheckpointHook(CheckpointHook):
                 self._is_due = True
         if is_main_process():
             for path in filter(None, outdated):
-                self._remove(path)
+                SAVES.then(partial(self._remove, path))
 
     def _improves(self, runner: Runner, metrics: dict, key: str, rule: str) -> bool:
         if key not in metrics:
@@ -221,8 +248,11 @@ class SafeCheckpointHook(CheckpointHook):
         if self.file_client_args is not None or not isinstance(self.file_backend, LocalBackend):
             runner.save_checkpoint(self.out_dir, name, self.file_client_args, backend_args=self.backend_args, **options)
             return
+        if self._saves_folders:
+            runner.save_checkpoint(self.out_dir, name, **options)
+            return
         path = os.path.join(self.out_dir, name)
-        partial, stream = f'{path}.tmp', f'{path}.stream.tmp'
+        unfinished, stream = f'{path}.tmp', f'{path}.stream.tmp'
         self._stream = stream if self._writes_last(runner) else None
         self._needed = None
         try:
@@ -230,11 +260,11 @@ class SafeCheckpointHook(CheckpointHook):
                 os.makedirs(self.out_dir, exist_ok=True)
                 runner.save_checkpoint(self.out_dir, f'{name}.tmp', backend_args=self.backend_args, **options)
                 if is_main_process():
-                    publish(partial if self._stream is None else stream, path)
+                    publish(unfinished if self._stream is None else stream, path)
         finally:
             self._stream = None
             if is_main_process():
-                for leftover in (partial, stream):
+                for leftover in (unfinished, stream):
                     self._remove(leftover)
 
     def _writes_last(self, runner: Runner) -> bool:
@@ -251,7 +281,9 @@ class SafeCheckpointHook(CheckpointHook):
     def _remove(self, path: str) -> None:
         if self.file_backend.isfile(path):
             self.file_backend.remove(path)
-        elif self.file_backend.isdir(path):  # a sharded checkpoint
+        elif isinstance(self.file_backend, LocalBackend):  # a sharded checkpoint
+            remove_folder(path)
+        elif self.file_backend.isdir(path):
             self.file_backend.rmtree(path)
 
 

@@ -14,6 +14,7 @@ from mmengine.dist import broadcast_object_list, get_rank, is_distributed, is_ma
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import BaseLoop, IterBasedTrainLoop, LogProcessor, Runner
 
+from genseg_mm.files.background import SAVES
 from genseg_mm.files.whole_files import whole_file
 from genseg_mm.hooks.safe_checkpoint_hook import ends_update
 from genseg_mm.registry import HOOKS, LOG_PROCESSORS
@@ -100,6 +101,7 @@ class StopOnSignalHook(Hook):
         self._raise(runner, number, step)
 
     def _raise(self, runner: Runner, number: int, step: int) -> None:
+        SAVES.wait()
         raise StoppedBySignal(number, self._line(runner, number, step))
 
     def _line(self, runner: Runner, number: int, step: int) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from short_runs import free_port
 
 
 def on_ranks(world: int, function: Callable[..., Any], *arguments: Any, errors: bool = False) -> list[Any]:
@@ -33,7 +34,7 @@ def start_ranks(
     world: int, function: Callable[..., Any], *arguments: Any, folder: Path, errors: bool = False
 ) -> list[int]:
     """Process ids."""
-    children = []
+    children, port = [], free_port()
     for rank in range(world):
         child = os.fork()
         if not child:
@@ -41,7 +42,7 @@ def start_ranks(
             try:
                 torch.set_num_threads(1)
                 if world > 1:
-                    dist.init_process_group('gloo', f'file://{folder}/meet', rank=rank, world_size=world)
+                    dist.init_process_group('gloo', f'tcp://127.0.0.1:{port}', rank=rank, world_size=world)
                 try:
                     answer = function(*arguments)
                 except (ValueError, OSError) as error:

@@ -1,6 +1,10 @@
 """Sharded checkpoints: written by some processes and read by others, whole or not at all."""
 
+import pickle
+import re
+import resource
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +13,22 @@ import torch
 import torch.distributed as dist
 from rank_forks import on_ranks
 from torch import Tensor, nn
+from torch.distributed.checkpoint.filesystem import _StorageInfo
+from torch.distributed.checkpoint.metadata import (
+    BytesStorageMetadata,
+    Metadata,
+    MetadataIndex,
+    TensorProperties,
+    TensorStorageMetadata,
+)
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
-from genseg_mm.checkpoint import load_weights_only
+from genseg_mm.checkpoint import check_whole, find_resumable, load_weights_only
 from genseg_mm.files.background import SAVES
+from genseg_mm.files.whole_files import WriteError
+from genseg_mm.files.whole_folders import RECORD, crc32_of, write_record
 from genseg_mm.models.pretrained_parts import leave_out_of_checkpoints
 from genseg_mm.sharding.sharded_checkpoints import load_sharded, save_sharded
 
@@ -147,3 +161,140 @@ def test_one_file_and_one_folder_hold_the_same(tmp_path, checkpoint):
     assert not any(name.startswith('frozen') for name in read['state_dict'])
     shutil.copytree(checkpoint, tmp_path / 'copy')
     assert load_weights_only(str(tmp_path / 'copy'))['meta'] == dict(iter=2, time='2')
+
+
+def damaged(tmp_path: Path, checkpoint: Path) -> Path:
+    folder = tmp_path / checkpoint.name
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(checkpoint, folder)
+    return folder
+
+
+def record_again(folder: Path) -> None:
+    """Makes a folder whole in the eyes of its record, as somebody would who wants it to be opened."""
+    names = [own.name for own in folder.iterdir() if own.name != RECORD]
+    write_record(folder, {name: ((folder / name).stat().st_size, crc32_of(folder / name)) for name in names})
+
+
+class Runs:
+    def __reduce__(self) -> tuple:
+        return exec, ("raise SystemExit('it was run')",)
+
+
+def test_a_table_of_tensors_may_name_nothing_but_tensors(tmp_path, checkpoint):
+    """torch's own reader would run it."""
+    place = _StorageInfo('../outside', 0, 10)
+    tensor = TensorStorageMetadata(TensorProperties(), torch.Size([2**40]), [])
+    index = MetadataIndex('state_dict.x', torch.Size([0]))
+    cases = {
+        'it asks to load builtins.exec': Runs(),
+        'a dict': {},
+        'bytes 0 to 10 of': Metadata({}, {}, {index: place}),
+        r'state_dict.x of shape \(1099511627776,\), but 0 bytes of it': Metadata({'state_dict.x': tensor}, {}, {}),
+        'a BytesStorageMetadata of': Metadata({'state_dict.x': BytesStorageMetadata()}, {}, {}),
+        'its parts|bytes of tensors, more than': Metadata(
+            {}, {}, {MetadataIndex(f'{name}'): _StorageInfo('extra.pth', 0, 500) for name in range(10**4)}
+        ),
+    }
+    for message, content in cases.items():
+        folder = damaged(tmp_path, checkpoint)
+        (folder / '.metadata').write_bytes(pickle.dumps(content))
+        record_again(folder)
+        for read in (lambda: load_weights_only(str(folder)), lambda: load_sharded(folder, Net())):  # noqa: B023
+            with pytest.raises(ValueError, match=f'.metadata was refused.*{message}'):
+                read()
+    for name in ('extra.pth', '__1_0.distcp'):
+        folder = damaged(tmp_path, checkpoint)
+        parts = (folder / name).read_bytes()
+        torch.save(Runs(), folder / name)
+        (folder / name).write_bytes((folder / name).read_bytes().ljust(len(parts), b'\0'))
+        record_again(folder)
+        with pytest.raises(ValueError, match=name.replace('.', r'\.')):
+            load_sharded(folder, Net())
+
+
+def test_torn_and_missing_parts_are_named(tmp_path, checkpoint):
+    for name in ('__0_0.distcp', '__1_0.distcp', '.metadata', 'extra.pth'):
+        folder = damaged(tmp_path, checkpoint)
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes(content[:-1])
+        with pytest.raises(ValueError, match=f'{re.escape(name)} is truncated, expected') as error:
+            load_sharded(folder, Net())
+        assert '\n' not in str(error.value)
+        (folder / name).write_bytes(content[:-9] + bytes(9))
+        with pytest.raises(ValueError, match=f'wrong checksum of {re.escape(name)}'):
+            check_whole(str(folder))
+        (folder / name).unlink()
+        with pytest.raises(ValueError, match=f'expected {re.escape(name)} of .* bytes, but it is missing'):
+            check_whole(str(folder))
+
+
+def test_other_models_and_optimizers_are_told_by_name(checkpoint):
+    training = Training('plain')
+    training.model.layers[1] = nn.Linear(3, 8)
+    with pytest.raises(ValueError, match=r'layers.1.weight.*\(7, 3\).*\(8, 3\)'):
+        load_sharded(checkpoint, training.model)
+    training = Training('plain')
+    training.model.more = nn.Linear(1, 1)
+    with pytest.raises(ValueError, match='2 missing.*more.bias'):
+        load_sharded(checkpoint, training.model)
+    assert load_sharded(checkpoint, training.model, strict=False)['meta']['iter'] == 2
+    with pytest.raises(ValueError, match='has nothing for this model'):
+        load_sharded(checkpoint, nn.Sequential(nn.Linear(5, 3)), strict=False)
+    training = Training('plain')
+    with pytest.raises(ValueError, match='expected 1 groups of 10 parameters as the config makes them, but got 2 of 8'):
+        load_sharded(checkpoint, training.model, torch.optim.AdamW(training.model.parameters()))
+    with pytest.raises(FileNotFoundError, match='does not exist'):
+        load_sharded(checkpoint.with_name('iter_3'), training.model)
+
+
+def fails_to_write(path: Path, kind: str, asynchronous: bool) -> str:
+    training = Training(kind)
+    training.steps(1)
+    if dist.get_rank() == 1:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        save_sharded(path, training.model, training.optimizer, dict(meta={}), asynchronous=asynchronous)
+        training.steps(1)
+        SAVES.wait()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    return 'nothing was said'
+
+
+@pytest.mark.parametrize('asynchronous', [False, True])
+def test_a_full_disk_of_one_process_is_one_line_in_all_and_the_old_one_stays(tmp_path, checkpoint, asynchronous):
+    folder = damaged(tmp_path, checkpoint)
+    for error in on_ranks(2, fails_to_write, folder, 'fsdp', asynchronous, errors=True):
+        assert type(error) is WriteError and '\n' not in str(error)
+        assert f'{folder} could not be written: File too large' in str(error)
+        assert 'the old one is untouched' in str(error)
+    check_whole(str(folder))
+    assert [own.name for own in tmp_path.iterdir()] == [folder.name]
+
+
+def test_the_newest_whole_one_is_found_among_files_and_folders(tmp_path, checkpoint, caplog):
+    def state(number: int) -> dict:
+        return dict(meta=dict(iter=number, time=f'{number}'), message_hub={}, state_dict={}, optimizer={})
+
+    torch.save(state(1), tmp_path / 'iter_1.pth')
+    shutil.copytree(checkpoint, tmp_path / 'iter_2')
+    torch.save(state(3), tmp_path / 'iter_3.pth')
+    assert find_resumable(str(tmp_path)) == str(tmp_path / 'iter_3.pth')
+    (tmp_path / 'iter_3.pth').write_bytes((tmp_path / 'iter_3.pth').read_bytes()[:-30])
+    assert find_resumable(str(tmp_path)) == str(tmp_path / 'iter_2')
+    # Killed after the last byte, while it was written, and with the name but cut off when it was copied.
+    shutil.copytree(checkpoint, tmp_path / 'iter_4.tmp')
+    shutil.copytree(checkpoint, tmp_path / 'iter_5.tmp')
+    (tmp_path / 'iter_5.tmp' / RECORD).unlink()
+    shutil.copytree(checkpoint, tmp_path / 'iter_6')
+    (tmp_path / 'iter_6/__1_0.distcp').unlink()
+    (tmp_path / 'iter_7.tmp.mine').mkdir()
+    (tmp_path / 'vis_data').mkdir()
+    assert find_resumable(str(tmp_path)) in (str(tmp_path / 'iter_2'), str(tmp_path / 'iter_4'))
+    names = {own.name for own in tmp_path.iterdir()}
+    assert names == {'iter_1.pth', 'iter_2', 'iter_3.pth', 'iter_4', 'iter_6', 'iter_7.tmp.mine', 'vis_data'}
+    (tmp_path / 'iter_2/__0_0.distcp').write_bytes((tmp_path / 'iter_2/__0_0.distcp').read_bytes()[:-1] + b'x')
+    shutil.rmtree(tmp_path / 'iter_4')
+    assert find_resumable(str(tmp_path)) == str(tmp_path / 'iter_1.pth')
