@@ -39,6 +39,7 @@ from genseg_mm.inference.results import (
 from genseg_mm.models import GenMask
 from genseg_mm.models.coloring_segmentor import as_predictor
 from genseg_mm.network_sizes import checked_processing_size
+from genseg_mm.precision import evaluation_autocast
 
 
 class GenSegInferencer(PictureGeneration, BaseInferencer):
@@ -61,7 +62,8 @@ class GenSegInferencer(PictureGeneration, BaseInferencer):
     The network sees an image at ``image_size`` of the call; else at ``processing_size``; else as ``Resize`` of the
     config's test pipeline makes it; else as the model asks (``network_resize()``: the longer side of 768 for released
     Stable Diffusion weights, the square of the MAE, the size of its training for a tiny model), always with
-    antialiasing. Results have the size of the image.
+    antialiasing. Results have the size of the image. The network runs in the precision of its training, or in the
+    config's ``evaluation_dtype``.
 
     Args:
         model: Path of a config, name of a model in ``configs/*/metafile.yaml`` (trained, or an error), config, or a
@@ -326,7 +328,8 @@ class GenSegInferencer(PictureGeneration, BaseInferencer):
 
     @torch.no_grad()
     def _predict(self, batch: list[dict]) -> list[SegDataSample]:
-        return self.model.test_step(self.collate_fn(batch))
+        with evaluation_autocast(self.cfg, next(self.model.parameters()).device):
+            return self.model.test_step(self.collate_fn(batch))
 
     def _sample(self, job: Job) -> SegDataSample:
         return generated_sample(job, self.model.mask_head.threshold) if self.takes_texts else colored_sample(job)

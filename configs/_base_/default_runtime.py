@@ -28,6 +28,9 @@ visualizer = dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')]
 log_processor = dict(type='genseg_mm.TaskLogProcessor', by_epoch=False, window_size=20)
 log_level = 'INFO'
 
+# Precision of validation, test, benchmarks and inferencer: None is that of the training (optim_wrapper); 'float32',
+# 'bfloat16' or 'float16' says otherwise.
+evaluation_dtype = None
 load_from = None
 resume = False
 randomness = dict(seed=0)

@@ -19,6 +19,7 @@ from genseg_mm.checkpoint import weights_sha256
 from genseg_mm.dataset_configs import MODEL_PLACES, fill_network_resize, replace_transforms, walk
 from genseg_mm.inference.build_model import chosen_weights, read_config
 from genseg_mm.leaderboard.record import Record
+from genseg_mm.precision import evaluation_dtype
 from genseg_mm.registry import MODELS, class_name
 
 _NETWORK_RESIZE = dict(type='genseg_mm.NetworkResize')  # until the model is built, and its size known
@@ -206,9 +207,11 @@ def benchmark_sha256(benchmark: Mapping) -> str:
 
 
 def model_sha256(model_cfg: Config) -> str:
-    """Hash of what a model's config contributes to a measurement: the model and the transforms that are its own."""
+    """Hash of what a model's config contributes to a measurement: the model, its own transforms, its precision."""
     transforms = model_transforms(model_cfg)
     parts = dict(model=model_cfg.model, data_preprocessor=model_cfg.get('data_preprocessor'), transforms=transforms)
+    if dtype := evaluation_dtype(model_cfg):
+        parts['evaluation_dtype'] = str(dtype)
     return provenance.config_sha256([parts, provenance.named_files(parts)])
 
 
@@ -266,6 +269,8 @@ def effective_config(
     loader = model_cfg.get('test_dataloader') or {}
     cfg = ConfigDict({key: model_cfg[key] for key in _KEPT if key in model_cfg})
     cfg.setdefault('default_scope', 'genseg_mm')
+    if dtype := evaluation_dtype(model_cfg):
+        cfg.evaluation_dtype = str(dtype).removeprefix('torch.')
     cfg.model = copy.deepcopy(model_cfg.model)
     if model_cfg.get('data_preprocessor') is not None:  # as mmseg's configs have it
         cfg.model.setdefault('data_preprocessor', copy.deepcopy(model_cfg.data_preprocessor))
@@ -277,7 +282,7 @@ def effective_config(
         batch_size=loader.get('batch_size', 1),
         num_workers=min(loader.get('num_workers', 0), cores),
         persistent_workers=False,
-        sampler=dict(type='mmengine.DefaultSampler', shuffle=False),
+        sampler=dict(type='genseg_mm.PictureSampler'),
         dataset=dataset,
     )
     cfg.test_evaluator = _with_sample_file(copy.deepcopy(benchmark['evaluator']), sample_file)

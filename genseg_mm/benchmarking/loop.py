@@ -16,10 +16,9 @@ from mmengine.dist import all_gather_object, broadcast_object_list, get_rank
 from mmengine.evaluator import Evaluator
 from mmengine.logging import MMLogger, print_log
 from mmengine.model import revert_sync_batchnorm
-from mmengine.runner import TestLoop
-from mmengine.runner.amp import autocast
 from torch import Tensor, nn
 
+from genseg_mm.launch.evaluation_loops import PictureTestLoop, first_samples
 from genseg_mm.launch.runner import SafeRunner
 from genseg_mm.registry import LOOPS
 
@@ -28,8 +27,8 @@ _SECONDS_BETWEEN_LINES = 30.0
 
 
 @LOOPS.register_module()
-class BenchmarkLoop(TestLoop):
-    """MMEngine's ``TestLoop``, one sample at a time, timed, and safe against errors of single processes.
+class BenchmarkLoop(PictureTestLoop):
+    """``PictureTestLoop``, one sample at a time, timed, and safe against errors of single processes.
 
     The sum over a batch of another size is blocked and padded in another way, which changes the last bits of a
     prediction and with them, rarely, a pixel. Here the model is given the samples of a batch one by one: results are
@@ -42,7 +41,7 @@ class BenchmarkLoop(TestLoop):
         runner: The runner.
         dataloader: A dataloader or its config.
         evaluator: An evaluator or its config.
-        fp16: As in ``TestLoop``.
+        fp16: As in MMEngine's ``TestLoop``; by default the precision is that of the model's training.
         one_by_one: False gives the model whole batches, which is faster on a GPU.
         threads: Threads of torch on the CPU; None leaves them as they are. The blocking of a sum over several threads
             depends on their number.
@@ -85,8 +84,10 @@ class BenchmarkLoop(TestLoop):
         if self._asked_threads is not None:
             torch.set_num_threads(self._asked_threads)
         self.threads = torch.get_num_threads()
+        self._seen = 0
         try:
-            return self._run()
+            with self._in_dataset_order():
+                return self._run()
         finally:
             torch.set_num_threads(before)
 
@@ -128,15 +129,18 @@ class BenchmarkLoop(TestLoop):
         outputs: list = []
         for part in parts:
             start = _now()
-            with autocast(enabled=self.fp16):
+            with self.autocast():
                 predicted = self.runner.model.test_step(part)
             predicted = [sample for sample in predicted if sample.keys() != ['loss']]
             middle = _now()
-            self.evaluator.process(data_samples=predicted, data_batch=part)
+            num = self.count_own(len(predicted))
+            if num:
+                counted = first_samples(part, num, len(predicted))
+                self.evaluator.process(data_samples=predicted[:num], data_batch=counted)
             self._seconds['model'] += middle - start
             self._seconds['metric'] += _now() - middle
+            self._items += num
             outputs += predicted
-        self._items += len(outputs)
         self.runner.call_hook('after_test_iter', batch_idx=idx, data_batch=data_batch, outputs=outputs)
 
     def _evaluate(self) -> dict:

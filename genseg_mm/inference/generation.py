@@ -18,6 +18,7 @@ from genseg_mm.inference.prompts import check_not_empty
 from genseg_mm.inference.results import check_display, draw_picture, save_picture, show_picture
 from genseg_mm.models.base import seeded_generator
 from genseg_mm.models.genmask import GENERATION_SETTINGS, checked_texts, pictures_to_bytes
+from genseg_mm.precision import evaluation_autocast
 from genseg_mm.registry import DATASETS, class_name
 
 
@@ -123,11 +124,12 @@ class PictureGeneration:
             settings = {**settings, 'negative_text': prompt_of(settings['negative_text'])}
         for start in range(0, len(jobs), batch_size):
             part = jobs[start : start + batch_size]
-            pictures = self.model.generate(
-                [prompt_of(text) for text, _ in part],
-                generators=[seeded_generator(seed, number) for _, number in part],
-                **settings,
-            )
+            with evaluation_autocast(self.cfg, next(self.model.parameters()).device):
+                pictures = self.model.generate(
+                    [prompt_of(text) for text, _ in part],
+                    generators=[seeded_generator(seed, number) for _, number in part],
+                    **settings,
+                )
             arrays = pictures_to_bytes(pictures).permute(0, 2, 3, 1).cpu().numpy()
             for (text, number), image in zip(part, arrays, strict=True):
                 image = np.ascontiguousarray(image)

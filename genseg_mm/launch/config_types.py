@@ -256,7 +256,7 @@ _KINDS: dict[Any, tuple[str, Callable[[Any], bool]]] = {
 _READ = {
     'activation_checkpointing', 'compile', 'custom_imports', 'efficient_conv_bn_eval', 'find_unused_parameters',
     'model_wrapper_cfg', 'runner_type', 'strategy', 'sync_bn', 'tta_model', 'tta_pipeline', 'description_writer',
-    'codec', 'suite', 'benchmarks', 'models', 'tables', 'work_dir', 'env_cfg',
+    'codec', 'suite', 'benchmarks', 'models', 'tables', 'work_dir', 'env_cfg', 'evaluation_dtype',
 }  # fmt: skip
 _OF_A_BENCHMARK = ('task', 'dataset', 'evaluator')
 _NUM_PLACES = 4

@@ -30,6 +30,7 @@ from genseg_mm.datasets.published_counts import warn_if_incomplete
 from genseg_mm.files.whole_files import WriteError, explained
 from genseg_mm.files.write_lock import WriteLock
 from genseg_mm.hooks.training_hooks import StopOnSignalHook
+from genseg_mm.launch.evaluation_loops import check_loop, own_loop
 from genseg_mm.launch.processes import connect_processes, on_main_process
 from genseg_mm.launch.runner_checks import check_evaluator, seed_samples
 from genseg_mm.registry import RUNNERS, class_name
@@ -151,14 +152,16 @@ class StrictRunnerMixin:
     def build_val_loop(self, loop: Any) -> Any:
         """The loop, whose pictures have the size that the model asks for; its metrics have to fit its data."""
         self._val_dataloader = self._at_network_size(self._val_dataloader)
-        loop = super().build_val_loop(loop)
+        loop = super().build_val_loop(own_loop(loop, 'Val'))
+        check_loop(loop, 'val_cfg')
         check_evaluator(loop.evaluator, loop.dataloader.dataset, 'val_evaluator')
         return loop
 
     def build_test_loop(self, loop: Any) -> Any:
         """The loop, whose pictures have the size that the model asks for; its metrics have to fit its data."""
         self._test_dataloader = self._at_network_size(self._test_dataloader)
-        loop = super().build_test_loop(loop)
+        loop = super().build_test_loop(own_loop(loop, 'Test'))
+        check_loop(loop, 'test_cfg')
         check_evaluator(loop.evaluator, loop.dataloader.dataset, 'test_evaluator')
         return loop
 

@@ -1,6 +1,7 @@
 """Images <-> standardised latents: for every diffusers autoencoder, and for the closed-form one of the tiny models."""
 
 import hashlib
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -112,6 +113,8 @@ class LatentCodec(FrozenPartsMixin, BaseModule):
     def decode(self, latents: Tensor, clamp: bool = True) -> Tensor:
         """Decodes standardised latents to images; gradients flow to the latents.
 
+        Where none are asked for, it runs in the autoencoder's own precision, whatever autocast says.
+
         Args:
             latents: (N, C, h, w).
             clamp: Wan's and Qwen's autoencoders cut their output off at -1 and 1, where nothing is left of a gradient.
@@ -122,7 +125,8 @@ class LatentCodec(FrozenPartsMixin, BaseModule):
         """
         latents = latents.float() * self.latents_std + self.latents_mean
         decode = self._decode if clamp or not self.is_video else self._decode_unclamped
-        return torch.cat([decode(part) for part in self._parts(latents)]).float()
+        with nullcontext() if torch.is_grad_enabled() else frozen_pass(latents.device):
+            return torch.cat([decode(part) for part in self._parts(latents)]).float()
 
     def _parts(self, batch: Tensor) -> tuple[Tensor, ...]:
         dtype = next((p.dtype for p in self.autoencoder.parameters()), batch.dtype)

@@ -48,7 +48,7 @@ def test_the_models_size_words_and_loader_go_into_the_benchmark():
     assert pipeline_of(cfg) == [dict(type='genseg_mm.LoadImage'), RESIZE, words]
     assert cfg.model == dict(type='M', part=dict(a=1, b=3), automatic=True, data_preprocessor=dict(type='P'))
     assert cfg.test_dataloader.batch_size == 5
-    assert cfg.test_dataloader.sampler == dict(type='mmengine.DefaultSampler', shuffle=False)
+    assert cfg.test_dataloader.sampler == dict(type='genseg_mm.PictureSampler')
     assert cfg.test_cfg == dict(type='genseg_mm.BenchmarkLoop', one_by_one=True, threads=2)
     assert cfg.randomness == dict(seed=4)
     assert cfg.default_scope == 'genseg_mm'
