@@ -120,6 +120,7 @@ def main() -> None:
                 '**/*.safetensors',
                 'leaderboard/reported/*.csv',
                 'leaderboard/page.*',
+                'hub_layouts/released/*.json',
             ]
         },
         python_requires='>=3.11',

@@ -16,6 +16,7 @@ from reprlib import repr as short_repr
 from typing import Any
 
 import torch
+from huggingface_hub import is_offline_mode
 from mmengine.logging import print_log
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
@@ -98,6 +99,9 @@ def load_part(loader: Callable, source: str | Path, **arguments: Any) -> nn.Modu
     if loader.__self__.__module__.startswith('transformers'):
         # Told by key below; the library's own error leaves the keys to a table in the log.
         arguments['ignore_mismatched_sizes'] = True
+    if not place.is_dir() and is_offline_mode():
+        # diffusers asks the hub about sharded weights even so, although all of them are in the cache.
+        arguments['local_files_only'] = True
     with reading(name), _quiet():
         module, report = loader(str(source), output_loading_info=True, **arguments)
     _check_report(name, report)
@@ -223,6 +227,9 @@ def _check_report(name: str, report: dict[str, Any]) -> None:
     }
     problems = [f'{text} {len(own)} keys such as {own[0]}' for text, own in keys.items() if own]
     problems += [str(error) for error in report.get('error_msgs') or ()][:1]
+    left = sorted(map(str, set(report.get('unexpected_keys') or ()) - set(_keys(report, 'unexpected_keys'))))
+    if left:
+        print_log(f'{name}: {len(left)} tensors of the files are not used, such as {left[0]}', 'current')
     if problems:
         raise ValueError(f'{name} {" and ".join(" ".join(own.split()) for own in problems)}; is it whole?')
 
