@@ -34,7 +34,7 @@ OPTIMIZERS = _child('optimizer', 'OPTIMIZERS', 'optim')
 OPTIM_WRAPPERS = _child('optim wrapper', 'OPTIM_WRAPPERS', 'optim')
 OPTIM_WRAPPER_CONSTRUCTORS = _child('optimizer wrapper constructor', 'OPTIM_WRAPPER_CONSTRUCTORS', 'optim')
 PARAM_SCHEDULERS = _child('parameter scheduler', 'PARAM_SCHEDULERS', 'optim')
-LOOPS = _child('loop', 'LOOPS', 'optim', 'launch.evaluation_loops', 'benchmarking.loop')
+LOOPS = _child('loop', 'LOOPS', 'launch.evaluation_loops', 'launch.update_based_train_loop', 'benchmarking.loop')
 STRATEGIES = _child('strategy', 'STRATEGIES', 'sharding')
 RUNNERS = _child('runner', 'RUNNERS', 'launch.runner')
 

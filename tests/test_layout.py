@@ -152,7 +152,7 @@ NAMES = {
     'AntialiasedResize NetworkPipeline',
     'METRICS': 'ReferringMetric EdgeMetric PointPromptMetric ClassAgnosticCocoMetric',
     'LOG_PROCESSORS': 'TaskLogProcessor',
-    'LOOPS': 'BenchmarkLoop',
+    'LOOPS': 'BenchmarkLoop UpdateBasedTrainLoop',
     'HOOKS': 'IterationSeedHook ParameterEMAHook SafeCheckpointHook PredictionGridHook',
     'STRATEGIES': 'FSDP2Strategy',
     'RUNNERS': 'SafeFlexibleRunner SafeRunner',

@@ -18,7 +18,7 @@ colorer = dict(_base_.model.colorer, config=dict(_base_.model.colorer.config, no
 model = dict(
     _delete_=True, type='genseg_mm.GenerativePretraining', colorer=colorer, mask_ratio=0.75
 )
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters)
+train_cfg = dict(max_iters=max_iters)
 optim_wrapper = dict(
     type='OptimWrapper',
     constructor='genseg_mm.MuonOptimWrapperConstructor',

@@ -16,4 +16,4 @@ _base_ = [
 ]
 
 # 1,000 updates, about an hour of the paper's 29: full state is 10 GB with Stable Diffusion 2 (theirs: 10,000).
-default_hooks = dict(checkpoint=dict(interval=4000))
+default_hooks = dict(checkpoint=dict(interval=1000))

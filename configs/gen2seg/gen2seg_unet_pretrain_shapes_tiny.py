@@ -16,7 +16,7 @@ _base_ = [
 max_iters = 3000
 colorer = _base_.model.colorer
 model = dict(_delete_=True, type='genseg_mm.GenerativePretraining', colorer=colorer)
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters)
+train_cfg = dict(max_iters=max_iters)
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=2e-3, betas=(0.9, 0.98), weight_decay=0.01, fused=True),

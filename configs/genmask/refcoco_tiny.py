@@ -43,6 +43,7 @@ param_scheduler = [
 train_dataloader = dict(
     batch_size=8,
     num_workers=1,
+    sampler=dict(exact=False, group=8),  # drawn for each update, a single batch
     dataset=dict(
         datasets=[
             dict(_base_.refcoco, split='train', pipeline=train_pipeline),

@@ -12,4 +12,4 @@ _base_ = [
     '../_base_/schedules/genmask_8k.py',
 ]
 
-default_hooks = dict(checkpoint=dict(interval=8000, save_best='oIoU'))  # 500 updates
+default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=500, save_best='oIoU'))

@@ -48,6 +48,7 @@ def check_config(cfg: Config, path: str, stage: str) -> None:
         check_types(cfg, used)
         if stage == 'train':
             check_save_best(cfg)
+            check_global_batch_size(cfg)
     except ValueError as error:
         raise ValueError(f'{path}: {error}') from error
 
@@ -270,6 +271,7 @@ def _check_runtime(cfg: Config) -> None:
     level = cfg.get('log_level', 'INFO')
     if not (isinstance(level, int) or isinstance(level, str) and level.upper() in _LEVELS):
         raise ValueError(f'log_level: expected one of {", ".join(_LEVELS)}, but got {level!r}')
+    _apply(dict(global_batch_size=_or_none(_integer(1))), cfg._cfg_dict, '')
     texts = dict.fromkeys(('load_from', 'experiment_name', 'default_scope'), _or_none(_text))
     _apply(texts, cfg._cfg_dict, '')
     for name, hook in (cfg.get('default_hooks') or {}).items():
@@ -286,6 +288,42 @@ def _check_scope(scope: Any) -> None:
         return
     if not scope.isidentifier() or importlib.util.find_spec(scope) is None:
         raise ValueError(f'default_scope: expected the name of an installed package, but got {scope!r}')
+
+
+def check_global_batch_size(cfg: Config) -> None:
+    """Has the training loop and the sampler say now whether they can split an update as this run would.
+
+    Raises:
+        ValueError: If they cannot, or nothing reads ``global_batch_size``.
+    """
+    from genseg_mm.datasets.samplers import RatioInfiniteSampler, check_update
+    from genseg_mm.launch.processes import world_size_of
+    from genseg_mm.launch.update_based_train_loop import UpdateBasedTrainLoop, num_micro_batches
+
+    size, loop, loader = cfg.get('global_batch_size'), cfg.train_cfg, cfg.train_dataloader
+    kind = find_type(cfg, ('train_cfg',), loop) if 'type' in loop else None
+    counts_updates = isinstance(kind, type) and issubclass(kind, UpdateBasedTrainLoop)
+    if counts_updates and cfg.optim_wrapper.get('accumulative_counts', 1) != 1:
+        raise ValueError(
+            'optim_wrapper.accumulative_counts: expected none, since global_batch_size says how much is accumulated, '
+            f'but got {cfg.optim_wrapper.accumulative_counts}; set global_batch_size'
+        )
+    if size is None:
+        return
+    if not counts_updates:
+        raise ValueError(
+            "global_batch_size: expected train_cfg.type='genseg_mm.UpdateBasedTrainLoop', which alone reads it, but "
+            f'got {loop.get("type", loop)!r}'
+        )
+    processes, batch_size = world_size_of(cfg.get('launcher', 'none')), loader.get('batch_size')
+    if batch_size is None:
+        return  # a batch sampler's: the loop tells
+    num_micro_batches(size, batch_size, processes)
+    sampler = loader.get('sampler') or {}
+    found = find_type(cfg, ('train_dataloader', 'sampler'), sampler) if 'type' in sampler else None
+    if isinstance(found, type) and issubclass(found, RatioInfiniteSampler):
+        settings = (sampler.get(key) for key in ('ratio', 'exact', 'group'))
+        check_update(*settings, size, batch_size, processes)
 
 
 # ---- types

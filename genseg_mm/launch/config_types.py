@@ -257,7 +257,10 @@ _READ = {
     'activation_checkpointing', 'compile', 'custom_imports', 'efficient_conv_bn_eval', 'find_unused_parameters',
     'model_wrapper_cfg', 'runner_type', 'strategy', 'sync_bn', 'tta_model', 'tta_pipeline', 'description_writer',
     'codec', 'suite', 'benchmarks', 'models', 'tables', 'work_dir', 'env_cfg', 'evaluation_dtype',
+    'global_batch_size',
 }  # fmt: skip
+# Variables of earlier versions' configs, and what took their place.
+_FORMER = dict(accumulate='global_batch_size', accumulative_counts='global_batch_size')
 _OF_A_BENCHMARK = ('task', 'dataset', 'evaluator')
 _NUM_PLACES = 4
 
@@ -314,6 +317,8 @@ def _check(cfg: Config, merged: Config, option: str) -> None:
         if keys[0] in cfg:
             raise ValueError(_only_while_parsing(cfg, option, keys[0], read))
         near = did_you_mean(keys[0], {*(own for own in cfg if own in read), *read})
+        if keys[0] in _FORMER:
+            near = f'; set {_FORMER[keys[0]]}'
         raise ValueError(f'--cfg-options {option}: the config has no {keys[0]!r}{near}')
     old, new, seen = cfg._cfg_dict, merged._cfg_dict, []
     for key in keys:

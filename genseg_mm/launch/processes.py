@@ -17,6 +17,7 @@ from genseg_mm.stopping import end_with_parent
 
 _SLURM = dict(RANK='SLURM_PROCID', WORLD_SIZE='SLURM_NTASKS', LOCAL_RANK='SLURM_LOCALID')
 _MPI = dict(RANK='OMPI_COMM_WORLD_RANK', WORLD_SIZE='OMPI_COMM_WORLD_SIZE', LOCAL_RANK='OMPI_COMM_WORLD_LOCAL_RANK')
+_VARIABLES = dict(pytorch=dict(RANK='RANK', WORLD_SIZE='WORLD_SIZE'), slurm=_SLURM, mpi=_MPI)
 
 
 def connect_processes(cfg: Config) -> None:
@@ -73,9 +74,15 @@ def on_main_process(function: Callable[[], Any]) -> Any:
     return answer[0]
 
 
+def world_size_of(launcher: str) -> int:
+    """How many processes a launcher has started; known before they are connected."""
+    name = _VARIABLES[launcher]['WORLD_SIZE'] if launcher in _VARIABLES else ''
+    return int(os.environ.get(name, 1))
+
+
 def _set_rank_variables(launcher: str) -> None:
     """Sets the variables of torchrun from those of slurm or MPI."""
-    names = dict(pytorch=dict(RANK='RANK', WORLD_SIZE='WORLD_SIZE'), slurm=_SLURM, mpi=_MPI)[launcher]
+    names = _VARIABLES[launcher]
     missing = [source for source in names.values() if source not in os.environ]
     if missing:
         raise ValueError(

@@ -132,11 +132,18 @@ def seeded_generator(*key: int) -> Generator:
 
 
 def training_generators(num: int) -> list[Generator]:
-    """One generator per sample, keyed by its position in the batch of all ranks (samplers deal indices out in turn)."""
+    """One generator per sample of the batch, keyed by (run seed, iteration, its place among those of the iteration).
+
+    The loop says the places where an iteration has several batches (see ``UpdateBasedTrainLoop``). Else samplers deal
+    indices out to the ranks in turn, and it is the position in the batch of all ranks.
+    """
     hub = MessageHub.get_current_instance()
     seed, iteration = int(hub.get_info('seed', 0) or 0), int(hub.get_info('iter', 0))
-    rank, world_size = get_rank(), get_world_size()
-    return [seeded_generator(seed, iteration, index * world_size + rank) for index in range(num)]
+    places = hub.get_info('places_in_update')
+    if places is None:
+        rank, world_size = get_rank(), get_world_size()
+        places = [index * world_size + rank for index in range(num)]
+    return [seeded_generator(seed, iteration, place) for place in places[:num]]
 
 
 def draw_noise(shape: Sequence[int], generators: Sequence[Generator]) -> Tensor:

@@ -103,7 +103,7 @@ KINDS = {
     'gen2seg/gen2seg_unet_shapes_tiny': {
         **EMA,
         'train_dataloader.dataset.num_scenes': 40,
-        'optim_wrapper.accumulative_counts': 2,
+        'global_batch_size': 16,
     },
     'gen2seg/gen2seg_vit_shapes_tiny': {
         'train_dataloader.dataset.num_scenes': 40,

@@ -3,8 +3,6 @@
 # (default: data). Make the index once, it says which frames have no instances:
 #     python tools/dataset_tools/prepare_hypersim.py data/hypersim --out data/hypersim/index.csv --workers 8
 data_root = '{{$GENSEG_DATA:data}}/'
-batch_size = 2
-
 hypersim_pipeline = [
     dict(type='genseg_mm.LoadImage'),
     dict(type='genseg_mm.LoadInstanceMap'),
@@ -22,11 +20,11 @@ vkitti2_pipeline = [
 ]
 
 train_dataloader = dict(
-    batch_size=batch_size,
+    batch_size=2,
     num_workers=4,
     persistent_workers=True,
-    # A batch has one source, as in the reference, the same in all processes.
-    sampler=dict(type='genseg_mm.RatioInfiniteSampler', ratio=[9, 1], group=batch_size),
+    # The source is drawn for every 2 pictures, an iteration of the reference, on however many GPUs.
+    sampler=dict(type='genseg_mm.RatioInfiniteSampler', ratio=[9, 1], group=2),
     dataset=dict(
         type='genseg_mm.MixedDataset',
         seed=0,

@@ -47,8 +47,8 @@ train_dataloader = dict(
     batch_size=8,
     num_workers=4,
     persistent_workers=True,
-    # Batches of one task, the same on all ranks: mixed ones take two forwards of Wan. A global batch has both.
-    sampler=dict(type='genseg_mm.RatioInfiniteSampler', ratio=[1, 1], group=8),
+    # Exactly half of every update. A batch has one task, the same on all ranks: mixed ones take two forwards of Wan.
+    sampler=dict(type='genseg_mm.RatioInfiniteSampler', ratio=[1, 1], exact=True),
     dataset=dict(
         type='genseg_mm.MixedDataset',
         datasets=[dict(refcoco, split='train', pipeline=train_pipeline), captions],

@@ -11,8 +11,8 @@ reason_seg = dict(
     pipeline=_base_.train_pipeline,
 )
 train_dataloader = dict(
-    # About the number of expressions, half of all batches for the captions. The shares are ours.
-    sampler=dict(ratio=[12, 12, 8, 16, 2, 50]),
+    # Exactly half of every update for the captions; among the others about the number of expressions. Shares are ours.
+    sampler=dict(ratio=[[12, 12, 8, 16, 2], 50]),
     dataset=dict(
         datasets=[
             {**_base_.refcoco, **_train},
