@@ -85,7 +85,7 @@ def save_lora(transformer: nn.Module, folder: str | Path, new_layers: Sequence[s
         ValueError: If there are no adapters.
     """
     peft = _import_peft()
-    if not _has_lora(transformer):
+    if not has_lora(transformer):
         raise ValueError('there are no adapters to save: build DiTBackbone with lora=dict(...)')
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -116,7 +116,7 @@ def load_lora(transformer: nn.Module, folder: str | Path, new_layers: Sequence[s
         if not (folder / name).is_file():
             raise FileNotFoundError(f'{folder} has no {name}; expected a folder that DiTBackbone.save_lora wrote')
     saved = peft.LoraConfig.from_pretrained(str(folder))
-    if not _has_lora(transformer):
+    if not has_lora(transformer):
         _inject(transformer, saved, new_layers, has_source)
     own = transformer.peft_config['default']
     for key in ('lora_alpha', 'use_rslora'):  # what the shapes below do not tell
@@ -136,6 +136,25 @@ def load_lora(transformer: nn.Module, folder: str | Path, new_layers: Sequence[s
         transformer.load_state_dict(layers, strict=False)
 
 
+def merge_lora(transformer: nn.Module) -> None:
+    """Adds the adapters to the weights that they adapt, in place; the transformer is a plain one afterwards.
+
+    Raises:
+        ValueError: If there are no adapters, or they spoil a weight (NaN, infinity).
+    """
+    _import_peft()
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    if not has_lora(transformer):
+        raise ValueError('there are no adapters to merge: expected a DiTBackbone with lora=dict(...)')
+    for name, layer in list(transformer.named_modules()):
+        if isinstance(layer, BaseTunerLayer):
+            layer.merge(safe_merge=True)
+            owner, _, own = name.rpartition('.')
+            setattr(transformer.get_submodule(owner), own, layer.get_base_layer())
+    del transformer.peft_config
+
+
 def _import_peft() -> Any:
     try:
         import peft
@@ -144,7 +163,8 @@ def _import_peft() -> Any:
     return peft
 
 
-def _has_lora(transformer: nn.Module) -> bool:
+def has_lora(transformer: nn.Module) -> bool:
+    """Whether a transformer has adapters."""
     return 'default' in getattr(transformer, 'peft_config', {})
 
 

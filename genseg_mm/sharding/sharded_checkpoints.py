@@ -66,10 +66,7 @@ def save_sharded(
         WriteError: If it cannot be written; what was there before is untouched.
     """
     SAVES.wait()
-    extra = dict(extra)
-    tree: dict[str, Any] = {
-        name: dict(extra.pop(name)) for name in [name for name, own in extra.items() if _is_tensors(own)]
-    }
+    tree, extra = _split(extra)
     tree[_WEIGHTS] = get_model_state_dict(_unwrapped(model))
     others = [name for name, own in tree[_WEIGHTS].items() if not isinstance(own, Tensor)]
     if others:
@@ -78,14 +75,51 @@ def save_sharded(
         state, extra[_OPTIMIZER] = _optimizer_state(_unwrapped(model), optimizer)
         if state:
             tree[_OPTIMIZER] = dict(state=state)
+    if asynchronous:
+        tree = _copied(tree)
+    write = partial(_write, Path(path), tree, *_serialized(extra), _group())
+    SAVES.start(write) if asynchronous else write()
+
+
+def save_dict_sharded(path: str | os.PathLike, checkpoint: dict[str, Any]) -> None:
+    """Writes a checkpoint that a runner has written to one file as a folder; one process calls it.
+
+    Args:
+        path: The folder.
+        checkpoint: With ``state_dict``. The state of its optimizer keeps the numbers of the parameters, as there are
+            no names of them in it.
+
+    Raises:
+        WriteError: If it cannot be written.
+    """
+    tree, extra = _split(checkpoint)
+    optimizer = extra.get(_OPTIMIZER)
+    if optimizer is not None:
+        if not isinstance(optimizer, dict) or not {'state', 'param_groups'} <= optimizer.keys():
+            raise ValueError(f'expected the state of one optimizer, but got {type(optimizer).__name__}')
+        state, plain = {}, {}
+        for number, own in optimizer['state'].items():
+            for key, value in own.items():
+                kind, name = (state, str(number)) if isinstance(value, Tensor) else (plain, number)
+                kind.setdefault(name, {})[key] = value
+        extra[_OPTIMIZER] = {**optimizer, 'state': plain}
+        if state:
+            tree[_OPTIMIZER] = dict(state=state)
+    _write(Path(path), tree, *_serialized(extra), None)
+
+
+def _split(extra: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Entries that are tensors, and the others."""
+    tree = {name: dict(own) for name, own in extra.items() if _is_tensors(own)}
+    return tree, {name: own for name, own in extra.items() if name not in tree}
+
+
+def _serialized(extra: dict[str, Any]) -> tuple[bytes, dict[str, Any]]:
+    """What is small, now and not when it has changed, and what the record says of it."""
     stream = io.BytesIO()
     torch.save(extra, stream)
     meta = extra.get('meta') or {}
-    facts = dict(iter=meta.get('iter'), time=meta.get('time') or time.strftime('%Y%m%d_%H%M%S'))
-    if asynchronous:
-        tree = _copied(tree)
-    write = partial(_write, Path(path), tree, stream.getvalue(), facts, _group())
-    SAVES.start(write) if asynchronous else write()
+    return stream.getvalue(), dict(iter=meta.get('iter'), time=meta.get('time') or time.strftime('%Y%m%d_%H%M%S'))
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:
