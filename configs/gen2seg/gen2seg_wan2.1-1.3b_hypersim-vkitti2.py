@@ -50,4 +50,4 @@ model = dict(
     )
 )
 optim_wrapper = dict(type='genseg_mm.AutocastOptimWrapper')  # bfloat16; the decoder and the loss stay float32
-default_hooks = dict(checkpoint=dict(interval=4000))
+default_hooks = dict(checkpoint=dict(interval=1000))

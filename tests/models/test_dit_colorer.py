@@ -18,6 +18,7 @@ from genseg_mm.datasets.transforms import NetworkResize
 from genseg_mm.inferencers import GenSegInferencer
 from genseg_mm.models import DiTColorer, Gen2Seg
 from genseg_mm.models.dit_families import FAMILIES
+from genseg_mm.models.pretrained_parts import without_values
 from genseg_mm.models.prompt_encoders import PromptEmbeddings
 from genseg_mm.registry import MODELS
 
@@ -188,6 +189,13 @@ def test_the_prompt_is_embedded_once(family: str, tmp_path: Path):
     colorer.save_prompt(tmp_path / 'prompt.safetensors')
     stored = built(family, prompt_embedding=str(tmp_path / 'prompt.safetensors'))
     assert all(torch.equal(*pair) for pair in zip(stored.prompt[:2], colorer.prompt[:2], strict=True))
+    # The ranks of a sharded training that get their weights from the first read the file, too.
+    with without_values():
+        empty_handed = MODELS.build(dit_colorer_config(family, prompt_embedding=str(tmp_path / 'prompt.safetensors')))
+        with pytest.raises(ValueError, match='no weights here, as where FSDP2 shards .* prompt_embedding=FILE'):
+            MODELS.build(dit_colorer_config(family, prompt_encoder=encoder))
+    assert torch.equal(empty_handed.prompt.states, colorer.prompt.states)
+    assert all(one.is_meta for one in empty_handed.backbone.parameters())
     stored.load_state_dict(state, strict=True)
     batch = images(16, 16)
     with torch.no_grad():

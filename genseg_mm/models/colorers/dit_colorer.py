@@ -165,6 +165,11 @@ class DiTColorer(BaseModule):
         width = self.backbone.prompt_dims
         if encoder is not None:
             module = MODELS.build(encoder).eval()
+            if any(own.is_meta for own in module.parameters()):
+                raise ValueError(
+                    'prompt_encoder of DiTColorer has no weights here, as where FSDP2 shards a model: give '
+                    'prompt_embedding=FILE in its place, which DiTColorer.save_prompt writes'
+                )
             with frozen_pass(torch.device('cpu')):
                 prompt = module([text], None)
         elif file is not None:
