@@ -14,13 +14,21 @@ from genseg_mm.models.genmask import GenMask
 from genseg_mm.models.latent_codec import LatentCodec, PatchCodec
 from genseg_mm.models.latent_probe import LatentProbe
 from genseg_mm.models.mask_head import GenerativeMaskHead
-from genseg_mm.models.prompt_encoders import QwenVLPromptEncoder, T5PromptEncoder
+from genseg_mm.models.prompt_encoders import (
+    CLIPPromptEncoder,
+    CombinedPromptEncoder,
+    LanguageModelPromptEncoder,
+    QwenVLPromptEncoder,
+    T5PromptEncoder,
+)
 from genseg_mm.models.timestep_samplers import JointTimesteps, LogitNormalTimesteps, LongTailTimesteps, UniformTimesteps
 
 read_safetensors_anywhere()
 
 __all__ = [
     'BCEMaskHead',
+    'CLIPPromptEncoder',
+    'CombinedPromptEncoder',
     'ControlMap',
     'DescriptionWriter',
     'DiTBackbone',
@@ -33,6 +41,7 @@ __all__ = [
     'InstanceColoringHead',
     'InstanceColoringLoss',
     'JointTimesteps',
+    'LanguageModelPromptEncoder',
     'LatentCodec',
     'LatentProbe',
     'LogitNormalTimesteps',

@@ -224,9 +224,10 @@ class GenMask(GenSegModel):
             generators = [seeded_generator(seed, index) for index in range(len(texts))]
         if len(generators) != len(texts):
             raise ValueError(f'generators must be one per text, {len(texts)}, but got {len(generators)}')
-        # One call for both, so that all are padded to one length.
-        unguided = [negative_text] * len(texts) if guidance_scale != 1 else []
-        prompt = self.prompt_encoder(texts + unguided, None)
+        prompt = self.prompt_encoder(texts, None)
+        if guidance_scale != 1:
+            negative = negative_prompt(self.prompt_encoder, negative_text)
+            prompt = prompt.and_then(negative.select(torch.zeros(len(texts), dtype=torch.long)))
         noise = draw_noise((self.backbone.latent_channels, *size), generators)
         velocity_fn = guided_velocity_fn(self.backbone, prompt, guidance_scale)
         latents = euler_solve(velocity_fn, noise.to(prompt.states.device), num_steps, shift)
@@ -339,6 +340,11 @@ def _mask_targets(samples: Sequence[BaseDataElement], inputs: Tensor) -> Tensor:
 
 
 # Parts of ``GenMask.generate``
+
+
+def negative_prompt(encoder: nn.Module, text: str) -> PromptEmbeddings:
+    """One prompt to guide away from; an encoder with a template of its own for these has ``negative(texts)``."""
+    return encoder.negative([text]) if hasattr(encoder, 'negative') else encoder([text], None)
 
 
 def guided_velocity_fn(

@@ -118,8 +118,7 @@ def build_parts(model: dict, device: str) -> nn.Module:
     with torch.device(device):
         if kind == 'GenMask':
             holder.codec = MODELS.build(_replaced(model['codec'], 'model.codec'))
-            with _default_dtype(model['prompt_encoder']['encoder']):
-                holder.prompt_encoder = _prompt_network(model['prompt_encoder'])
+            holder.prompt_encoder = _prompt_network(model['prompt_encoder'])
             holder.backbone = MODELS.build(_replaced(model['backbone'], 'model.backbone'))
         elif kind == 'Gen2Seg':
             colorer = _replaced(model['colorer'], 'model.colorer')
@@ -156,9 +155,13 @@ def _diffusion(cfg: dict) -> nn.Module:
 def _prompt_network(cfg: dict) -> nn.Module:
     from genseg_mm.models.prompt_encoders.prompt_encoder import keep_layers
 
+    if 'parts' in cfg:
+        rows = [row if isinstance(row, (list, tuple)) else [row] for row in cfg['parts']]
+        return nn.ModuleList(_prompt_network(part) for row in rows for part in row)
     encoder = _replaced(cfg['encoder'], 'model.prompt_encoder.encoder')
     pretrained = 'type' in cfg['encoder']
-    network = MODELS.get(cfg['type']).build(encoder)
+    with _default_dtype(cfg['encoder']):
+        network = MODELS.get(cfg['type']).build(encoder)
     if 'hidden_layer' in cfg:
         keep_layers(getattr(network, 'language_model', network), cfg['hidden_layer'])
     trainable = cfg.get('trainable')
@@ -208,8 +211,9 @@ def _sizes(cfg: dict, path: str) -> dict:
             return dict(model['transformer'])
         if model['source'] == source and subfolder == 'vae':
             return dict(FROZEN[model['vae']][1])
-        if model['source'] == source and subfolder == 'text_encoder':
-            return dict(FROZEN[model['encoders'][0]][1])
+        if model['source'] == source and subfolder.startswith('text_encoder'):
+            number = int(subfolder.removeprefix('text_encoder').removeprefix('_') or 1)
+            return dict(FROZEN[model['encoders'][number - 1]][1])
     for _, sizes, _, released in FROZEN.values():
         if released == source:
             return dict(sizes)

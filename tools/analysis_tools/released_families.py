@@ -53,7 +53,8 @@ _FLUX = dict(
     joint_attention_dim=4096, pooled_projection_dim=768, guidance_embeds=True, axes_dims_rope=(16, 56, 56),
 )  # fmt: skip
 
-# name -> family, transformer, stride of its VAE, names of the frozen parts below, where it is from
+# name -> family, transformer, stride of its VAE, names of the frozen parts below (text encoders in the order of their
+# subfolders text_encoder, text_encoder_2, text_encoder_3), where it is from
 FULL = {
     'Wan2.1 1.3B': dict(
         family='wan',
@@ -85,12 +86,12 @@ FULL = {
     ),
     'FLUX.1-dev': dict(
         family='flux', transformer=_FLUX,
-        published=12, stride=8, vae='flux', encoders=['t5-xxl', 'clip-l'],
+        published=12, stride=8, vae='flux', encoders=['clip-l', 't5-xxl'],
         source='black-forest-labs/FLUX.1-dev',
     ),
     'FLUX.1-Kontext-dev': dict(
         family='flux_kontext', transformer=_FLUX,
-        published=12, stride=8, vae='flux', encoders=['t5-xxl', 'clip-l'],
+        published=12, stride=8, vae='flux', encoders=['clip-l', 't5-xxl'],
         source='black-forest-labs/FLUX.1-Kontext-dev',
     ),
     'FLUX.2 klein 4B': dict(
@@ -109,7 +110,7 @@ FULL = {
             pooled_projection_dim=2048, pos_embed_max_size=384, qk_norm='rms_norm',
             dual_attention_layers=tuple(range(13)),
         ),
-        published=2.5, stride=8, vae='flux', encoders=['t5-xxl', 'clip-l', 'clip-g'],
+        published=2.5, stride=8, vae='flux', encoders=['clip-l', 'clip-g', 't5-xxl'],
         source='stabilityai/stable-diffusion-3.5-medium',
     ),
     'SD3.5 large': dict(
@@ -118,7 +119,7 @@ FULL = {
             sample_size=128, num_layers=38, num_attention_heads=38, caption_projection_dim=2432,
             pooled_projection_dim=2048, pos_embed_max_size=192, qk_norm='rms_norm',
         ),
-        published=8.1, stride=8, vae='flux', encoders=['t5-xxl', 'clip-l', 'clip-g'],
+        published=8.1, stride=8, vae='flux', encoders=['clip-l', 'clip-g', 't5-xxl'],
         source='stabilityai/stable-diffusion-3.5-large',
     ),
     'PixArt-Sigma 0.6B': dict(

@@ -189,25 +189,26 @@ def load_tokenizer(source: str, **kwargs: Any) -> Any:
         return AutoTokenizer.from_pretrained(str(Path(source).expanduser()), **kwargs)
 
 
-def keep_layers(language_model: nn.Module, hidden_layer: int) -> int:
-    """Drops the layers of a decoder behind the one whose output is taken, and with them the norm of the last one.
+def keep_layers(language_model: nn.Module, hidden_layer: int | Sequence[int]) -> list[int]:
+    """Drops the layers of a decoder behind those whose outputs are taken, and with them the norm of the last one.
 
     Args:
         language_model: With ``layers`` and ``norm``, such as ``transformers.Qwen3Model``; changed in place.
         hidden_layer: -1 the last, after the final norm; k > 0 the output of layer k, counted from 1; -2 that of the
-            last layer but one.
+            last layer but one. One, or several.
 
     Returns:
-        The layer, counted from 1.
+        The layers, counted from 1.
 
     Raises:
         ValueError: If there is no such layer.
     """
     num_layers = len(language_model.layers)
-    layer = hidden_layer + num_layers + 1 if hidden_layer < 0 else hidden_layer
-    if not 1 <= layer <= num_layers:
+    asked = [hidden_layer] if isinstance(hidden_layer, int) else list(hidden_layer)
+    layers = [layer + num_layers + 1 if layer < 0 else layer for layer in asked]
+    if not layers or not all(1 <= layer <= num_layers for layer in layers):
         raise ValueError(f'hidden_layer must be in 1..{num_layers} or -{num_layers}..-1, but got {hidden_layer}')
-    if layer < num_layers:
-        language_model.layers = language_model.layers[:layer]
+    if max(layers) < num_layers:
+        language_model.layers = language_model.layers[: max(layers)]
         language_model.norm = nn.Identity()  # it belongs to the last layer's output
-    return layer
+    return layers

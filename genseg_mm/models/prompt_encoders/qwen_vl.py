@@ -81,7 +81,7 @@ class QwenVLPromptEncoder(PromptEncoder):
             raise ValueError(f"keep must be 'all' or 'text', but got {keep!r}")
         super().__init__(encoder, None, max_length, padding, trainable, init_cfg=init_cfg)
         self.keep, self.looks_at_images = keep, looks_at_images
-        self.hidden_layer = keep_layers(self.encoder.language_model, hidden_layer)
+        self.hidden_layer = keep_layers(self.encoder.language_model, hidden_layer)[0]
         config = self.encoder.config
         prompts = _by_task(system_prompt)
         self.chat = QwenVLChat(processor, config, prompts['mask'], **(tokenizer_kwargs or {}))
