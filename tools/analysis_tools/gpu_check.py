@@ -31,7 +31,7 @@ from benchmark_prompting import make_scene as prompting_scene
 from costs import clock, count_flops, made_up_batch
 from mmengine.config import Config
 from mmengine.runner import set_random_seed
-from models_without_weights import build_parts, encode_prompt, training_forward
+from models_without_weights import build_parts, encode_prompt, prompt_length, training_forward
 from torch import Tensor, nn
 
 from genseg_mm import launch
@@ -163,7 +163,7 @@ def genmask_step(args: argparse.Namespace) -> dict[str, Any]:
     full = args.device == 'cuda'
     cfg = Config.fromfile(ROOT / (FULL if full else TINY[1]))
     size, batch = ((512, 512), args.batch) if full else ((64, 64), 2)
-    length = cfg.model.prompt_encoder.max_length
+    length = prompt_length(cfg.model.prompt_encoder)
     set_random_seed(0)
     parts = build_parts(cfg.model, args.device).train()
     trained = [own for own in parts.backbone.parameters() if own.requires_grad]

@@ -152,12 +152,25 @@ def _diffusion(cfg: dict) -> nn.Module:
     return colorer
 
 
+def prompt_length(cfg: dict) -> int:
+    """Most tokens that a prompt encoder of this config gives to the transformer."""
+    if cfg.get('keep') == 'pooled':
+        return 0
+    if 'parts' not in cfg:
+        return cfg.get('max_length', 77 if str(cfg['type']).endswith('CLIPPromptEncoder') else 512)
+    first = [row[0] if isinstance(row, (list, tuple)) else row for row in cfg['parts']]
+    return cfg.get('length') or sum(map(prompt_length, first))
+
+
 def _prompt_network(cfg: dict) -> nn.Module:
     from genseg_mm.models.prompt_encoders.prompt_encoder import keep_layers
 
     if 'parts' in cfg:
         rows = [row if isinstance(row, (list, tuple)) else [row] for row in cfg['parts']]
-        return nn.ModuleList(_prompt_network(part) for row in rows for part in row)
+        networks = nn.ModuleList(_prompt_network(part) for row in rows for part in row)
+        for network, part in zip(networks, (part for row in rows for part in row), strict=True):
+            network.own_length = prompt_length(dict(part, keep='all'))
+        return networks
     encoder = _replaced(cfg['encoder'], 'model.prompt_encoder.encoder')
     pretrained = 'type' in cfg['encoder']
     with _default_dtype(cfg['encoder']):
@@ -284,7 +297,7 @@ def _generate(parts: nn.Module, model: dict, images: torch.Tensor, meter: PhaseM
     from genseg_mm.models.prompt_encoders import PromptEmbeddings
 
     latents = _encode(parts.codec, images, meter)
-    length = model['prompt_encoder'].get('max_length', 512)
+    length = prompt_length(model['prompt_encoder'])
     with meter.phase('prompt'):
         encode_prompt(parts.prompt_encoder, length, tuple(images.shape[-2:]))
     states = torch.zeros(1, length, parts.backbone.prompt_dims, device='meta')
@@ -310,6 +323,10 @@ def encode_prompt(encoder: nn.Module, length: int, size: tuple[int, int], batch:
         size: Height and width of a picture.
         batch: Number of prompts.
     """
+    if isinstance(encoder, nn.ModuleList):
+        for part in encoder:
+            encode_prompt(part, part.own_length, size, batch)
+        return
     tensor = next(encoder.parameters())
     device, dtype = tensor.device, tensor.dtype
     if not hasattr(encoder, 'language_model'):
