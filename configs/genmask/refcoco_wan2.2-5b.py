@@ -1,24 +1,17 @@
-"""GenMask on RefCOCO with Wan2.2 5B (16x autoencoder, 48 channels).
+"""GenMask on RefCOCO with Wan2.2 5B (16x autoencoder, 48 channels) and its own text encoder, umT5.
 
-Ours: the paper takes Wan2.1 1.3B; prompts are those of Qwen2.5-VL-7B, as there.
+Ours: the paper takes Wan2.1 1.3B and the prompts of Qwen2.5-VL-7B.
 Command: ``tools/dist_train.sh configs/genmask/refcoco_wan2.2-5b.py 8``
 Hardware: see the memory table of configs/genmask/README.md. Expected number: not reproduced yet.
 """
 
-_base_ = ['./refcoco.py']
+_base_ = ['./refcoco_wan2.1-1.3b_umt5.py']
 
 released = 'Wan-AI/Wan2.2-TI2V-5B-Diffusers'
 model = dict(
-    codec=dict(
-        autoencoder=dict(
-            type='diffusers.AutoencoderKLWan.from_pretrained',
-            pretrained_model_name_or_path=released,
-        )
+    codec=dict(autoencoder=dict(pretrained_model_name_or_path=released)),
+    prompt_encoder=dict(
+        encoder=dict(pretrained_model_name_or_path=released), tokenizer=released
     ),
-    backbone=dict(
-        transformer=dict(
-            type='diffusers.WanTransformer3DModel.from_pretrained',
-            pretrained_model_name_or_path=released,
-        ),
-    ),
+    backbone=dict(transformer=dict(pretrained_model_name_or_path=released)),
 )

@@ -10,7 +10,7 @@ from torch import Generator, Tensor, nn
 
 from genseg_mm.files import check_texts
 from genseg_mm.finite import check_finite, picture_of
-from genseg_mm.functional.flow_matching import euler_solve, guided_velocity
+from genseg_mm.functional.flow_matching import euler_solve
 from genseg_mm.models.base import GenSegModel, draw_noise, seeded_generator, semantic_map, training_generators
 from genseg_mm.models.cached_inputs import read_cached, read_cached_masks
 from genseg_mm.models.prompt_encoders import PromptEmbeddings
@@ -205,7 +205,7 @@ class GenMask(GenSegModel):
             texts: N prompts.
             image_size: Height and width in pixels, multiples of the codec's factor times the patch.
             num_steps: Euler steps.
-            guidance_scale: See :func:`guided_velocity`; 1 is no guidance, and halves the cost.
+            guidance_scale: See :meth:`DiTFamily.guided_velocity`; 1 is no guidance, and halves the cost.
             seed: The noise of text i is that of (seed, i).
             negative_text: Prompt to guide away from; the empty one is what training dropped prompts to.
             shift: Of the noise levels, see :func:`sigma_schedule`.
@@ -355,7 +355,7 @@ def guided_velocity_fn(
     Args:
         backbone: A ``DiTBackbone``.
         prompt: Of N texts; with guidance 2 N, their negative prompts after them.
-        guidance_scale: See :func:`guided_velocity`; at least 0. 1 is no guidance, and takes N prompts.
+        guidance_scale: See :meth:`DiTFamily.guided_velocity`; at least 0. 1 is no guidance, and takes N prompts.
 
     Returns:
         ``(noisy (N, C, h, w), sigma (N,)) -> velocity (N, C, h, w)``.
@@ -369,7 +369,7 @@ def guided_velocity_fn(
         if guidance_scale == 1:
             return backbone(noisy, sigma, prompt)
         both = backbone(noisy.repeat(2, 1, 1, 1), sigma.repeat(2), prompt)  # (2N, C, h, w)
-        return guided_velocity(*both.chunk(2), guidance_scale)
+        return backbone.family.guided_velocity(*both.chunk(2), guidance_scale)
 
     return velocity_fn
 

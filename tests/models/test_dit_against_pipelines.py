@@ -31,7 +31,9 @@ RELEASED = {
 class Case:
     """One family's noise, image, prompt, and the pipeline around its transformer."""
 
-    def __init__(self, family: str, pipeline: str, transformer: dict | None = None, **parts) -> None:
+    def __init__(
+        self, family: str, pipeline: str, transformer: dict | None = None, size: tuple[int, int] = (8, 12), **parts
+    ) -> None:
         import diffusers
 
         torch.manual_seed(0)
@@ -41,7 +43,8 @@ class Case:
         parts = dict(parts, transformer=transformer.eval(), scheduler=scheduler)
         self.family, self.pipeline = family, getattr(diffusers, pipeline)(**parts)
         self.pipeline.set_progress_bar_config(disable=True)
-        shape = (2, LATENT_CHANNELS[family], 8, 12)
+        self.size = size
+        shape = (2, LATENT_CHANNELS[family], *size)
         self.noise, self.image = torch.randn(shape), torch.randn(shape)
         self.states, self.pooled = torch.randn(2, 6, 32), torch.randn(2, 24)
         self.mask = torch.ones(2, 6, dtype=torch.bool)
@@ -57,14 +60,14 @@ class Case:
             prompt_embeds=self.states,
             latents=self.noise,
             num_inference_steps=2,
-            height=64,
-            width=96,
+            height=8 * self.size[0],
+            width=8 * self.size[1],
             output_type='latent',
             return_dict=False,
         )
         latents = self.pipeline(**{**common, **arguments})[0]
         if self.family == 'flux2' and latents.ndim == 3:  # dev leaves them packed
-            return latents.mT.unflatten(2, (8, 12))
+            return latents.mT.unflatten(2, self.size)
         if self.family == 'flux2':  # klein gives what its autoencoder takes, whose statistics are 0 and 1
             return pixel_unshuffle(latents, 2) / (1 + self.pipeline.vae.config.batch_norm_eps) ** 0.5
         if latents.ndim == 5:
@@ -143,8 +146,9 @@ class TestTextToImage:
         )
         assert_same(case, latents, tmp_path)
 
-    def test_flux2_klein(self, tmp_path):
-        case = Case('flux2', 'Flux2KleinPipeline', **flux2_parts())
+    @pytest.mark.parametrize('size', [(8, 12), (5, 9)])
+    def test_flux2_klein(self, size, tmp_path):
+        case = Case('flux2', 'Flux2KleinPipeline', size=size, **flux2_parts())
         assert_same(case, case.of_pipeline(sigmas=SIGMAS, guidance_scale=1.0), tmp_path)
 
     def test_flux2_dev_with_its_guidance_input(self, tmp_path):
@@ -159,15 +163,17 @@ class TestTextToImage:
         )
         assert_same(case, latents, tmp_path)
 
-    def test_z_image(self, tmp_path):
-        case = Case('z_image', 'ZImagePipeline', **NO_ENCODERS)
+    @pytest.mark.parametrize('size', [(8, 12), (10, 6)])  # 24 and 15 tokens of 2 x 2
+    def test_z_image(self, size, tmp_path):
+        case = Case('z_image', 'ZImagePipeline', size=size, **NO_ENCODERS)
         latents = case.of_pipeline(prompt_embeds=list(case.states), sigmas=SIGMAS, guidance_scale=0.0)
         assert_same(case, latents, tmp_path)
 
 
 class TestWithAnImage:
-    def test_flux2_klein(self, tmp_path, monkeypatch):
-        case = Case('flux2', 'Flux2KleinPipeline', **flux2_parts())
+    @pytest.mark.parametrize('size', [(8, 12), (9, 11)])
+    def test_flux2_klein(self, size, tmp_path, monkeypatch):
+        case = Case('flux2', 'Flux2KleinPipeline', size=size, **flux2_parts())
         ids = case.pipeline._prepare_image_ids([case.image[:1]])
         monkeypatch.setattr(
             case.pipeline,
@@ -225,8 +231,9 @@ class TestWithAnImage:
         )
         assert_same(case, latents, tmp_path, with_image=True)
 
-    def test_z_image_omni(self, tmp_path, monkeypatch):
-        case = Case('z_image', 'ZImageOmniPipeline', **NO_ENCODERS, siglip=None, siglip_processor=None)
+    @pytest.mark.parametrize('size', [(8, 12), (10, 6)])
+    def test_z_image_omni(self, size, tmp_path, monkeypatch):
+        case = Case('z_image', 'ZImageOmniPipeline', size=size, **NO_ENCODERS, siglip=None, siglip_processor=None)
         monkeypatch.setattr(
             case.pipeline, 'prepare_image_latents', lambda **_: [[image] for image in case.image[:, :, None]]
         )

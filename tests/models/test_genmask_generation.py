@@ -7,6 +7,7 @@ from tiny_models import TRANSFORMERS, batch, build, genmask_config
 
 from genseg_mm.functional.flow_matching import sigma_schedule
 from genseg_mm.models.base import draw_noise, seeded_generator
+from genseg_mm.models.dit_families import DiTFamily
 from genseg_mm.models.genmask import guided_velocity_fn, latent_size, pictures_to_bytes
 from genseg_mm.models.prompt_encoders import PromptEmbeddings
 from genseg_mm.registry import MODELS
@@ -24,6 +25,7 @@ def linear_backbone(calls):
         text = prompt.states.mean((1, 2)) + sigma
         return 3 * noisy + text[:, None, None, None]
 
+    forward.family = DiTFamily()
     return forward
 
 

@@ -11,6 +11,7 @@ from inspect import signature
 import numpy as np
 import pytest
 import torch
+from diffusers.pipelines.flux2.pipeline_flux2_klein import compute_empirical_mu
 from mmengine.config import Config
 from tiny_released_dits import PIPELINES, make_pipeline
 
@@ -24,6 +25,10 @@ CONFIGS = dict(
     flux_kontext='flux-kontext',
     pixart='pixart-sigma',
     z_image='z-image',
+    flux2='flux2-klein',
+    qwen_image='qwen-image',
+    qwen_image_edit='qwen-image-edit',
+    wan='wan2.1-1.3b_umt5',
 )
 # Of different lengths; large letters and space around them count, or do not.
 TEXTS = ['A cat', '  two Blue squares, beside the red circle of the left shape ', 'é']
@@ -58,21 +63,31 @@ def arguments(family: str, scale: float) -> dict:
         common['sigmas'] = np.linspace(1, 1 / STEPS, STEPS).tolist()
     if family == 'flux_kontext':
         common.update(_auto_resize=False, max_area=SIZE[0] * SIZE[1])
-    if family.startswith('flux'):  # guidance_scale is an input of the network
+    if family in ('flux', 'flux_kontext'):  # guidance_scale is an input of the network
         common.update(guidance_scale=1.0, true_cfg_scale=scale, negative_prompt=[NEGATIVE] * len(TEXTS))
+    elif family == 'qwen_image':
+        common.update(true_cfg_scale=scale, negative_prompt=[NEGATIVE] * len(TEXTS))
+    elif family == 'flux2':  # it guides away from the empty prompt
+        common.update(guidance_scale=scale)
     elif family == 'z_image':
         common.update(guidance_scale=scale - 1, negative_prompt=[NEGATIVE] * len(TEXTS))
     else:
         common.update(guidance_scale=scale, negative_prompt=[NEGATIVE] * len(TEXTS))
     if family in ('sana', 'pixart'):
         common.update(use_resolution_binning=False, clean_caption=False, negative_prompt=NEGATIVE)
+    if family == 'wan':
+        common.update(num_frames=1)
     if family == 'sana':
         common.update(complex_human_instruction=None, timesteps=None)
     return common
 
 
-def pipeline_noise(pipeline, noise):
-    return pipeline._pack_latents(noise, *noise.shape) if hasattr(pipeline, '_pack_latents') else noise
+def pipeline_noise(pipeline, family, noise):
+    if family == 'wan':
+        return noise[:, :, None]
+    if family == 'flux2' or not hasattr(pipeline, '_pack_latents'):
+        return noise
+    return pipeline._pack_latents(noise, *noise.shape)
 
 
 def largest_difference(pipeline, model, family, scale=1.0, shift=SHIFT, **changes):
@@ -83,8 +98,10 @@ def largest_difference(pipeline, model, family, scale=1.0, shift=SHIFT, **change
         (model.backbone.latent_channels, *(side // model.codec.downsample for side in size)), generators
     )
     given = {**arguments(family, scale), **changes}
-    theirs = pipeline(**given, latents=pipeline_noise(pipeline, latents))[0]
-    ours = model.generate(TEXTS, size, STEPS, scale, negative_text=NEGATIVE, shift=shift)
+    theirs = pipeline(**given, latents=pipeline_noise(pipeline, family, latents))[0]
+    theirs = theirs[:, 0] if theirs.ndim == 5 else theirs  # of one frame
+    negative = '' if family == 'flux2' else NEGATIVE
+    ours = model.generate(TEXTS, size, STEPS, scale, negative_text=negative, shift=shift)
     assert theirs.std() > 0.02 and (theirs[0] - theirs[2]).abs().max() > 0.02
     return ((ours + 1) / 2 - theirs).abs().max().item()
 
@@ -132,13 +149,15 @@ def test_guidance_that_flux_takes_as_an_input(released):
     assert largest_difference(pipeline, plain, family, guidance_scale=3.5) > 1e-3
 
 
-@pytest.mark.parametrize('released', ['flux'], indirect=True)
+@pytest.mark.parametrize('released', ['flux', 'flux2'], indirect=True)
 def test_shift_of_flux_by_the_number_of_its_tokens(released):
     family, pipeline, _, model = released
     static = pipeline.scheduler
     pipeline.scheduler = type(static).from_config(static.config, use_dynamic_shifting=True)
     tokens = SIZE[0] * SIZE[1] // 16**2
     shift = math.exp(0.5 + (tokens - 256) * (1.15 - 0.5) / (4096 - 256))
+    if family == 'flux2':
+        shift = math.exp(compute_empirical_mu(tokens, STEPS))
     difference = largest_difference(pipeline, model, family, shift=shift)
     pipeline.scheduler = static
     assert difference < 2e-5
@@ -185,6 +204,14 @@ def encoded(pipeline, family, texts):
     if family == 'sd3':
         found = pipeline.encode_prompt(texts, None, None, do_classifier_free_guidance=False)
         return found[0], found[2]
+    if family == 'flux2':
+        return pipeline.encode_prompt(texts)[0], None
+    if family == 'wan':
+        states = pipeline.encode_prompt(texts, do_classifier_free_guidance=False, max_sequence_length=512)[0]
+        return [own[own.any(-1)] for own in states], None
+    if family == 'qwen_image':
+        states, mask = pipeline.encode_prompt(texts)
+        return [own[real.bool()] for own, real in zip(states, mask, strict=True)], None
     if family.startswith('flux'):
         return pipeline.encode_prompt(texts)[:2]
     states, mask = pipeline.encode_prompt(texts, do_classifier_free_guidance=False)[:2]

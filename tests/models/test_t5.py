@@ -1,11 +1,13 @@
 """T5 prompt encoders: padding, truncation, pretrained folders of T5 and umT5."""
 
+import sys
+
 import pytest
 import torch
 from tiny_qwen_vl import tiny_tokenizer
 from transformers import T5Config, T5EncoderModel, UMT5Config, UMT5EncoderModel
 
-from genseg_mm.models.prompt_encoders import PromptEmbeddings, T5PromptEncoder
+from genseg_mm.models.prompt_encoders import PromptEmbeddings, T5PromptEncoder, t5
 from genseg_mm.registry import MODELS
 
 TINY = dict(d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4)
@@ -107,3 +109,23 @@ def test_frozen_prompts_are_those_of_a_cache_under_autocast_too(trainable):
     assert states.requires_grad == trainable
     assert torch.equal(states.float(), expected) == (not trainable)
     torch.testing.assert_close(states.float(), expected, rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize('installed', [True, False], ids=['with_ftfy', 'without'])
+def test_prompts_are_cleaned_as_by_the_pipeline_of_wan(installed, monkeypatch):
+    from diffusers.pipelines.wan import pipeline_wan
+
+    said = []
+    monkeypatch.setattr(t5, 'print_log', lambda text, *_: said.append(text))
+    if installed:
+        pytest.importorskip('ftfy')
+    else:
+        monkeypatch.setitem(sys.modules, 'ftfy', None)
+        monkeypatch.setattr(pipeline_wan, 'is_ftfy_available', lambda: False)
+    encoder, plain = build(max_length=60, clean=True), build(max_length=60)
+    texts = ['  a red\n circle ', 'cats &amp;amp; dogs', 'a â€œblueâ€\x9d one', '“the left”', '']
+    cleaned = [pipeline_wan.prompt_clean(text) for text in texts]
+    assert cleaned[:2] == ['a red circle', 'cats & dogs']
+    assert torch.equal(encoder(texts).states, plain(cleaned).states)
+    assert (cleaned[3] == '"the left"') == installed
+    assert [text.split(',')[0] for text in said] == ([] if installed else ['clean=True: ftfy is not installed'])

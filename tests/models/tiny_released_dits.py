@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from tiny_models import TRANSFORMERS
-from tiny_qwen_vl import tiny_tokenizer
+from tiny_qwen_vl import tiny_qwen_vl_settings, tiny_tokenizer
 from tiny_released import write_tokenizer
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
@@ -15,6 +16,7 @@ RELEASED = {
     'sana': {**TRANSFORMERS['sana'], 'in_channels': 20},
     'sd3': {**TRANSFORMERS['sd3'], 'in_channels': 4},
     'pixart': {**TRANSFORMERS['pixart'], 'in_channels': 4, 'out_channels': 8},
+    'flux2': {**TRANSFORMERS['flux2'], 'joint_attention_dim': 96},
 }
 PIPELINES = dict(
     sana='SanaPipeline',
@@ -23,6 +25,9 @@ PIPELINES = dict(
     flux_kontext='FluxKontextPipeline',
     pixart='PixArtSigmaPipeline',
     z_image='ZImagePipeline',
+    flux2='Flux2KleinPipeline',
+    qwen_image='QwenImagePipeline',
+    wan='WanPipeline',
 )
 # Of Qwen3: the thinking is closed before the answer where it is off.
 CHAT_TEMPLATE = (
@@ -53,6 +58,18 @@ DC = dict(
     encoder_out_shortcut=False,
     decoder_in_shortcut=False,
     scaling_factor=0.41407,
+)
+
+
+# Of Wan and Qwen-Image, 4 pixels per cell.
+VIDEO = dict(
+    base_dim=8,
+    z_dim=4,
+    dim_mult=[1, 2, 2],
+    num_res_blocks=1,
+    temperal_downsample=[False, True],
+    latents_mean=[0.5, -0.5, 0.0, 1.0],
+    latents_std=[2.0, 1.0, 0.5, 4.0],
 )
 
 
@@ -91,21 +108,30 @@ def clip(width: int, projection: bool, seed: int) -> torch.nn.Module:
     return (CLIPTextModelWithProjection if projection else CLIPTextModel)(config)
 
 
-def t5() -> torch.nn.Module:
-    from transformers import T5Config, T5EncoderModel
+def t5(kind: str = 'T5') -> torch.nn.Module:
+    import transformers
 
     torch.manual_seed(3)
     sizes = dict(d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, feed_forward_proj='gated-gelu')
-    return T5EncoderModel(T5Config(vocab_size=258, **sizes))
+    config = getattr(transformers, f'{kind}Config')(vocab_size=258, **sizes)
+    return getattr(transformers, f'{kind}EncoderModel')(config)
 
 
-def decoder(kind: str, vocab_size: int) -> torch.nn.Module:
-    from transformers import AutoConfig, AutoModel
+def decoder(kind: str, vocab_size: int, num_layers: int = 3, head: bool = False) -> torch.nn.Module:
+    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
     torch.manual_seed(4)
-    sizes = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4, head_dim=8)
+    sizes = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=num_layers, num_attention_heads=4, head_dim=8)
     config = AutoConfig.for_model(kind, vocab_size=vocab_size, num_key_value_heads=2, pad_token_id=0, **sizes)
-    return AutoModel.from_config(config)
+    return (AutoModelForCausalLM if head else AutoModel).from_config(config)
+
+
+def qwen_vl(tokenizer: PreTrainedTokenizerFast) -> torch.nn.Module:
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    torch.manual_seed(5)
+    config = AutoConfig.for_model(**tiny_qwen_vl_settings('qwen2_5_vl', tokenizer))
+    return AutoModelForImageTextToText.from_config(config)
 
 
 def _encoders(family: str, folder: Path) -> dict:
@@ -117,6 +143,15 @@ def _encoders(family: str, folder: Path) -> dict:
         tokenizer = tiny_tokenizer()
         tokenizer.chat_template = CHAT_TEMPLATE
         return dict(text_encoder=decoder('qwen3', len(tokenizer)), tokenizer=tokenizer)
+    if family == 'flux2':  # it reads layers 9, 18 and 27
+        tokenizer = tiny_tokenizer()
+        tokenizer.chat_template = CHAT_TEMPLATE
+        return dict(text_encoder=decoder('qwen3', len(tokenizer), 28, head=True), tokenizer=tokenizer)
+    if family.startswith('qwen_image'):
+        tokenizer = tiny_tokenizer()
+        return dict(text_encoder=qwen_vl(tokenizer), tokenizer=tokenizer)
+    if family == 'wan':
+        return dict(text_encoder=t5('UMT5'), tokenizer=byte_tokenizer(end='</s>'))
     if family == 'pixart':
         return dict(text_encoder=t5(), tokenizer=byte_tokenizer(end='</s>'))
     from transformers import CLIPTokenizer
@@ -140,6 +175,23 @@ def _encoders(family: str, folder: Path) -> dict:
     )
 
 
+def autoencoder(family: str) -> torch.nn.Module:
+    import diffusers
+
+    if family == 'sana':
+        return diffusers.AutoencoderDC(**DC)
+    if family == 'flux2':
+        vae = diffusers.AutoencoderKLFlux2(**KL)
+        vae.bn.running_mean.copy_(torch.linspace(-1, 1, 16))
+        vae.bn.running_var.copy_(torch.linspace(0.5, 2, 16))
+        return vae
+    if family == 'wan':
+        return diffusers.AutoencoderKLWan(**VIDEO, scale_factor_spatial=4, scale_factor_temporal=2)
+    if family.startswith('qwen_image'):
+        return diffusers.AutoencoderKLQwenImage(**VIDEO)
+    return diffusers.AutoencoderKL(**KL, scaling_factor=0.7, shift_factor=None if family == 'pixart' else 0.3)
+
+
 def make_pipeline(family: str, folder: Path, shift: float = 3.0, **transformer):
     """Writes the whole pipeline into ``folder`` and returns it; weights are large enough that every input shows."""
     import diffusers
@@ -147,11 +199,7 @@ def make_pipeline(family: str, folder: Path, shift: float = 3.0, **transformer):
     from genseg_mm.models.dit_families import FAMILIES
 
     torch.manual_seed(0)
-    vae = (
-        diffusers.AutoencoderDC(**DC)
-        if family == 'sana'
-        else diffusers.AutoencoderKL(**KL, scaling_factor=0.7, shift_factor=None if family == 'pixart' else 0.3)
-    )
+    vae = autoencoder(family)
     network = getattr(diffusers, FAMILIES[family].transformer_class)(**{**RELEASED[family], **transformer})
     parts = _encoders(family, folder.parent / f'{folder.name}_tokenizers')
     with torch.no_grad():
@@ -160,10 +208,17 @@ def make_pipeline(family: str, folder: Path, shift: float = 3.0, **transformer):
                 if parameter.ndim > 1:
                     parameter.normal_(std=0.1)
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=shift)
-    pipeline = getattr(diffusers, PIPELINES[family])(vae=vae, transformer=network, scheduler=scheduler, **parts)
+    kind = PIPELINES[family.removesuffix('_edit')]
+    pipeline = getattr(diffusers, kind)(vae=vae, transformer=network, scheduler=scheduler, **parts)
     pipeline.save_pretrained(str(folder))
     # What PixArt's pipeline asks of the schedulers of its own path.
     scheduler.init_noise_sigma, scheduler.scale_model_input = 1.0, lambda latents, _: latents
+    if family == 'wan':  # its own scheduler takes other levels
+        set_timesteps = scheduler.set_timesteps
+        scheduler.set_timesteps = lambda steps, device: set_timesteps(sigmas=np.linspace(1, 1 / steps, steps))
+    if family == 'qwen_image':  # as many tokens as its template has before the words; 34 with the released tokenizer
+        before = pipeline.prompt_template_encode.split('{}')[0]
+        pipeline.prompt_template_encode_start_idx = len(parts['tokenizer'](before).input_ids)
     pipeline.set_progress_bar_config(disable=True)
     for part in pipeline.components.values():
         if isinstance(part, torch.nn.Module):

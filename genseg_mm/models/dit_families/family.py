@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from genseg_mm.functional.flow_matching import guided_velocity
 from genseg_mm.models.prompt_encoders import PromptEmbeddings
 
 FAMILIES: dict[str, type['DiTFamily']] = {}
@@ -99,6 +100,10 @@ class DiTFamily:
     def velocity(self, transformer: nn.Module, inputs: DiTInputs) -> Tensor:
         """Velocity of noisy latents, noise - data, (N, C, H, W)."""
         raise NotImplementedError
+
+    def guided_velocity(self, conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
+        """Classifier-free guidance, see :func:`~genseg_mm.functional.flow_matching.guided_velocity`."""
+        return guided_velocity(conditional, unconditional, scale)
 
 
 def replace_text_projection(transformer: nn.Module, names: Sequence[str], width: int) -> None:

@@ -148,6 +148,12 @@ class QwenImageFamily(TokenFamily):
             )[0]
         return unpack(velocity[:, : tokens.shape[1] // len(images)], height, width)
 
+    def guided_velocity(self, conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
+        """Guidance that leaves each token's velocity as long as it is under the prompt, as the pipelines do."""
+        guided = pack(super().guided_velocity(conditional, unconditional, scale))  # (N, L, 4C)
+        length = pack(conditional).norm(dim=-1, keepdim=True) / guided.norm(dim=-1, keepdim=True).clamp(min=1e-12)
+        return unpack(guided * length, *conditional.shape[-2:])
+
 
 @register_family('flux', 'flux_kontext')
 class FluxFamily(TokenFamily):

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from inspect import signature
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -21,6 +22,8 @@ SYSTEM_PROMPT = (
     'its relations to other objects.'
 )
 SYSTEM_PROMPTS = MappingProxyType(dict(mask=SYSTEM_PROMPT, image=None))  # by task
+# Names of system messages that released DiTs were trained with -> diffusers' pipeline that has the message.
+PIPELINES = MappingProxyType(dict(qwen_image='QwenImagePipeline', qwen_image_edit='QwenImageEditPlusPipeline'))
 
 
 @MODELS.register_module()
@@ -46,7 +49,11 @@ class QwenVLPromptEncoder(PromptEncoder):
         system_prompt: System message, or one per task: ``dict(mask=..., image=...)``; what is left out is the default.
             What selects it is whether a sample shows its picture: one that does is of task 'mask', words alone
             (captions, prompts to generate from, everything with ``looks_at_images=False``) are of task 'image'. None
-            leaves it to the template, as captions do by default: they refer to nothing in an image.
+            leaves it to the template, as captions do by default: they refer to nothing in an image. 'qwen_image' and
+            'qwen_image_edit' are the messages that Qwen-Image and Qwen-Image-Edit (arXiv 2508.02324) were trained
+            with, as the pipelines of the installed diffusers have them.
+        image_text: Words before the image, which are kept or not as it is: Qwen-Image-Edit-2509 and later read
+            'Picture 1: '.
         max_length: Most tokens that are kept, image and the template's end included; longer instructions are cut.
         padding: 'longest' pads to the longest prompt of the batch, 'max_length' to a fixed length, which families
             without a text mask (Wan) need.
@@ -66,6 +73,7 @@ class QwenVLPromptEncoder(PromptEncoder):
         processor: str,
         hidden_layer: int = -1,
         system_prompt: str | Mapping[str, str | None] | None = SYSTEM_PROMPTS,
+        image_text: str = '',
         max_length: int = 512,
         padding: str = 'longest',
         keep: str = 'all',
@@ -86,6 +94,7 @@ class QwenVLPromptEncoder(PromptEncoder):
         prompts = _by_task(system_prompt)
         self.chat = QwenVLChat(processor, config, prompts['mask'], **(tokenizer_kwargs or {}))
         self.text_chat = self.chat.with_system_prompt(prompts['image'])  # of prompts without a picture
+        self.image_text = self.chat.words(image_text)
         self.images = None
         if looks_at_images:
             self.images = QwenVLImages(
@@ -171,7 +180,7 @@ class QwenVLPromptEncoder(PromptEncoder):
     def _sequence(self, text: str, num_image_tokens: int | None, images: Tensor | None) -> tuple[list[int], list[bool]]:
         """Tokens of one prompt, and which of their states are kept."""
         chat = self.text_chat if num_image_tokens is None else self.chat
-        image = [] if num_image_tokens is None else chat.image(num_image_tokens)
+        image = [] if num_image_tokens is None else self.image_text + chat.image(num_image_tokens)
         image_kept = [self.keep == 'all'] * len(image)
         room = self.max_length - sum(image_kept) - len(chat.suffix)
         if room < 1:
@@ -207,6 +216,17 @@ def _by_task(system_prompt: str | Mapping[str, str | None] | None) -> dict[str, 
             f'{sorted(unknown)}'
         )
     return {**SYSTEM_PROMPTS, **system_prompt}
+
+
+def _of_pipeline(system_prompt: str) -> str:
+    """The system message of a pipeline of diffusers, if it is the name of one; else as it is."""
+    if system_prompt not in PIPELINES:
+        return system_prompt
+    import diffusers
+
+    pipeline = getattr(diffusers, PIPELINES[system_prompt])
+    parts = dict.fromkeys(set(signature(pipeline).parameters))
+    return pipeline(**parts).prompt_template_encode.split('system\n')[1].split('<|im_end|>')[0]
 
 
 def build_qwen_vl(config: dict) -> nn.Module:
@@ -310,7 +330,7 @@ class QwenVLChat:
     def _around_words(self, system_prompt: str | None) -> tuple[list[int], list[int]]:
         messages = [dict(role='user', content=_TEXT_MARK)]
         if system_prompt is not None:
-            messages.insert(0, dict(role='system', content=system_prompt))
+            messages.insert(0, dict(role='system', content=_of_pipeline(system_prompt)))
         rendered = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         if rendered.count(_TEXT_MARK) != 1:
             raise ValueError(

@@ -1,6 +1,11 @@
 """T5 text encoders: texts -> token embeddings."""
 
+import html
+import logging
+from collections.abc import Callable
+
 import torch
+from mmengine.logging import print_log
 from torch import nn
 
 from genseg_mm.models.prompt_encoders.prompt_encoder import PromptEmbeddings, PromptEncoder
@@ -21,6 +26,8 @@ class T5PromptEncoder(PromptEncoder):
         reads_padding: Attends to the padding and keeps its states, with the fixed length that needs, as SD3 and Flux
             were trained. The mask is True everywhere then.
         lowercase: Prompts in small letters without space around them, as PixArt was trained.
+        clean: Prompts without HTML entities and with single spaces, and where ftfy is installed without its wrong
+            characters and typographic quotes, as diffusers' pipeline of Wan cleans them.
 
     Raises:
         ValueError: As :class:`PromptEncoder`, or if ``reads_padding`` comes without a fixed length.
@@ -36,6 +43,7 @@ class T5PromptEncoder(PromptEncoder):
         tokenizer_kwargs: dict | None = None,
         reads_padding: bool = False,
         lowercase: bool = False,
+        clean: bool = False,
         init_cfg: dict | None = None,
     ) -> None:
         if reads_padding and padding == 'longest':
@@ -44,6 +52,8 @@ class T5PromptEncoder(PromptEncoder):
             )
         super().__init__(encoder, tokenizer, max_length, padding, trainable, tokenizer_kwargs, init_cfg)
         self.reads_padding, self.lowercase = reads_padding, lowercase
+        self.clean, self.repair = clean, _text_repair() if clean else None
+        self.repairs = self.repair is not None  # told to a cache
 
     @staticmethod
     def from_scratch(settings: dict) -> nn.Module:
@@ -61,6 +71,8 @@ class T5PromptEncoder(PromptEncoder):
 
     def encode(self, texts: list[str], device: torch.device) -> PromptEmbeddings:
         """See :meth:`PromptEncoder.encode`."""
+        if self.clean:
+            texts = [self._cleaned(text) for text in texts]
         if self.lowercase:
             texts = [text.lower().strip() for text in texts]
         tokens = self.tokenizer(
@@ -73,3 +85,21 @@ class T5PromptEncoder(PromptEncoder):
         states = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state  # (N, L, D)
         mask = mask.bool()
         return PromptEmbeddings(states * mask[..., None].to(states.dtype), mask)
+
+    def _cleaned(self, text: str) -> str:
+        text = self.repair(text) if self.repair else text
+        return ' '.join(html.unescape(html.unescape(text)).split())
+
+
+def _text_repair() -> Callable[[str], str] | None:
+    try:
+        import ftfy
+    except ImportError:
+        print_log(
+            'clean=True: ftfy is not installed, so wrong characters and typographic quotes of prompts stay as they are '
+            '(pip install ftfy)',
+            'current',
+            logging.WARNING,
+        )
+        return None
+    return ftfy.fix_text
