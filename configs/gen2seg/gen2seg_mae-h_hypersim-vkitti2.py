@@ -15,5 +15,5 @@ _base_ = [
     '../_base_/schedules/gen2seg_30k.py',
 ]
 
-# 1,000 updates, about an hour of the paper's 29: full state is 10 GB with Stable Diffusion 2 (theirs: 10,000).
+# Of 30,000 updates: full state is 10 GB with Stable Diffusion 2 (theirs: 10,000).
 default_hooks = dict(checkpoint=dict(interval=1000))

@@ -16,5 +16,5 @@ _base_ = [
 
 train_dataloader = dict(batch_size=2)  # the schedule's
 
-# 1,000 updates, about an hour of the paper's 29: full state is 10 GB with Stable Diffusion 2 (theirs: 10,000).
+# Of 30,000 updates: full state is 10 GB with Stable Diffusion 2 (theirs: 10,000).
 default_hooks = dict(checkpoint=dict(interval=1000))

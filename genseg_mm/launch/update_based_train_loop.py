@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -152,8 +153,8 @@ class UpdateBasedTrainLoop(IterBasedTrainLoop):
     def _check_counted_by_others(self) -> None:
         """Refuses what MMEngine's loop has counted, where several of its iterations made an update."""
         file = str(self.runner._load_from)
-        text = '' if '://' in file else load_weights_only(file, mmap=True).get('meta', {}).get('cfg') or ''
-        counts = re.search(r'\baccumulative_counts\W+(\d+)', text)
+        meta = load_weights_only(file, mmap=True).get('meta', {}) if Path(file).is_file() else {}
+        counts = re.search(r'\baccumulative_counts\W+(\d+)', meta.get('cfg') or '')
         if counts is not None and int(counts[1]) > 1:
             raise ValueError(
                 f'{file}: expected iterations that are updates, but got {self._iter} iterations, {counts[1]} to an '

@@ -131,6 +131,133 @@ def test_skip_of_ten_million_samples_takes_a_moment() -> None:
     assert visit == pytest.approx(7500 if index < 1000 else 5000, abs=15)
 
 
+# Updates of a fixed number of samples
+
+
+def updates(
+    monkeypatch: pytest.MonkeyPatch, size: int, batch: int, world_size: int, num: int, start: int = 0, **settings
+) -> list[dict[int, tuple[int, int]]]:
+    """The samples of each update by their places; each micro-batch of each process is checked to have what it may."""
+    found: list[dict[int, tuple[int, int]]] = [{} for _ in range(num)]
+    own = size // world_size
+    micro_sources = []
+    for rank in range(world_size):
+        as_process(monkeypatch, rank, world_size)
+        sampler = RatioInfiniteSampler(mixed(30, 10), seed=2, **settings)
+        sampler.set_update(size, batch)
+        sampler.skip(start * own)
+        stream = first(sampler, num * own)
+        for number, by_place in enumerate(found):
+            places, mine = sampler.places(start + number), stream[number * own : (number + 1) * own]
+            assert not by_place.keys() & set(places)
+            by_place.update(zip(places, mine, strict=True))
+        micro_sources.append([[index >= 30 for index, _ in stream[i : i + batch]] for i in range(0, num * own, batch)])
+    assert all(sorted(by_place) == list(range(size)) for by_place in found)
+    if settings.get('exact'):
+        assert all(own == micro_sources[0] for own in micro_sources), 'all processes have the same sources'
+    if settings.get('group', 2) != 1 and settings.get('ratio'):
+        assert {len(set(micro)) for own in micro_sources for micro in own} == {1}, 'a micro-batch has one source'
+    return found
+
+
+@pytest.mark.parametrize(
+    'settings',
+    [
+        dict(ratio=(3, 1), exact=True),
+        dict(ratio=(3, 1), exact=True, group=1),
+        dict(ratio=(3, 1), group=4),
+        dict(ratio=(3, 1), group=1),
+        dict(),
+    ],
+    ids=['exact', 'exact and mixed', 'drawn', 'drawn and mixed', 'one source'],
+)
+def test_an_update_has_the_same_samples_however_it_is_split(monkeypatch, settings) -> None:
+    splits = [(4, 1), (2, 1), (2, 2), (1, 4), (4, 4 if settings.get('group') == 1 else 1)]
+    one, *others = [updates(monkeypatch, 16, batch, world_size, 6, **settings) for batch, world_size in splits]
+    assert all(own == one for own in others)
+    masks = [sum(index < 30 for index, _ in by_place.values()) for by_place in one]
+    assert (set(masks) == {12}) == bool(settings.get('exact'))
+    later = updates(monkeypatch, 16, 2, 2, 2, start=4, **settings)
+    assert later == one[4:]
+
+
+def test_the_order_of_tasks_is_drawn_for_every_update(monkeypatch) -> None:
+    as_process(monkeypatch, 0, 1)
+    sampler = RatioInfiniteSampler(mixed(30, 10), (1, 1), seed=0, exact=True)
+    sampler.set_update(8, 1)
+    orders = [tuple(place < 4 for place in sampler.places(number)) for number in range(200)]
+    assert {sum(order) for order in orders} == {4}
+    # Each of the 70 orders is as likely, so that a micro-batch is as often of either task.
+    assert len(set(orders)) > 50
+    assert np.mean(orders, 0) == pytest.approx(0.5, abs=4 * 0.5 / 200**0.5)
+
+
+@pytest.mark.parametrize(('batch', 'world_size'), [(8, 1), (8, 8), (8, 64), (4, 128)])
+def test_half_of_every_update_are_masks(monkeypatch, batch, world_size) -> None:
+    """GenMask's recipe on data of its size: 1,024 samples, of which 512 are masks, and the middle of 8,000 updates."""
+
+    class Parts:
+        datasets = (range(42_404), range(120_000))
+        __len__ = lambda self: 162_404  # noqa: E731
+
+    as_process(monkeypatch, world_size - 1, world_size)
+    sampler = RatioInfiniteSampler(Parts(), (1, 1), seed=0, exact=True)
+    sampler.set_update(1024, batch)
+    own = 1024 // world_size
+    start = time.process_time()
+    sampler.skip(4000 * own)
+    stream = first(sampler, 25 * own)
+    assert time.process_time() - start < 1
+    masks = [sum(index < 42_404 for index, _ in stream[i : i + own]) for i in range(0, len(stream), own)]
+    assert set(masks) == {own // 2} or own == 8  # two micro-batches of 4, of either task
+    # 4,000 x 512 samples are 48.3 passes over the masks.
+    assert {visit for index, visit in stream if index < 42_404} == {48}
+    assert sum(masks) == 25 * own // 2
+
+
+def test_parts_in_brackets_share_a_quota(monkeypatch) -> None:
+    as_process(monkeypatch, 0, 1)
+    settings = dict(ratio=((3, 1), 4), seed=0, exact=True)
+    sampler = RatioInfiniteSampler(mixed(30, 20, 10), **settings)
+    sampler.set_update(16, 4)
+    stream = [index for index, _ in first(sampler, 16 * 500)]
+    counts = np.array([[sum(a <= i < b for i in own) for a, b in ((0, 30), (30, 50), (50, 60))]
+                       for own in np.reshape(stream, (500, 16))])  # fmt: skip
+    assert set(counts[:, 2]) == {8} and counts[:, 1].std() > 0.5
+    assert counts[:, 1].mean() == pytest.approx(2, abs=4 * (8 * 0.25 * 0.75 / 500) ** 0.5)
+    later = RatioInfiniteSampler(mixed(30, 20, 10), **settings)
+    later.set_update(16, 4)
+    later.skip(16 * 499 + 3)
+    assert [index for index, _ in first(later, 13)] == stream[-13:]
+
+
+@pytest.mark.parametrize(
+    ('settings', 'size', 'batch', 'world_size', 'message'),
+    [
+        (dict(ratio=(1, 1)), 1024, 8, 128, r'multiples of 1024 \(128 .* x 8 .*512 : 512 .*batch_size=4 \(or 2, 1\)'),
+        (dict(ratio=(1, 1)), 16, 8, 2, r'multiples of 16 \(2 processes x 8 .* got 8 : 8 .*batch_size=4 \(or 2, 1\)'),
+        (dict(ratio=(1, 1)), 16, 1, 16, r'multiples of 16 .*; take fewer processes$'),
+        (dict(ratio=(2, 1)), 16, 1, 1, r'whole numbers .* got 10.6667 : 5.33333 \(ratio \[2, 1\] .*=16\); put parts'),
+        (dict(ratio=(1, 1), group=3), 16, 4, 1, 'sampler.group: expected a divisor of batch_size=4, but got 3'),
+        (dict(ratio=(1, 1), exact=False, group=3), 16, 1, 1, 'a divisor of global_batch_size=16 .* but got 3'),
+        (dict(ratio=(1, 1), exact=False, group=2), 16, 4, 1, 'a multiple of batch_size=4, .* but got 2'),
+    ],
+)
+def test_quotas_that_cannot_be_kept_are_refused(monkeypatch, settings, size, batch, world_size, message) -> None:
+    as_process(monkeypatch, 0, world_size)
+    sampler = RatioInfiniteSampler(mixed(4, 4), seed=0, **{'exact': True, **settings})
+    with pytest.raises(ValueError, match=message):
+        sampler.set_update(size, batch)
+
+
+def test_exact_quotas_need_an_update(monkeypatch) -> None:
+    sampler = RatioInfiniteSampler(mixed(4, 4), (1, 1), seed=0, exact=True)
+    with pytest.raises(ValueError, match=r"has to know how many .*'genseg_mm.UpdateBasedTrainLoop' and global_batch"):
+        next(iter(sampler))
+    with pytest.raises(ValueError, match='exact=True needs a ratio, but got None'):
+        RatioInfiniteSampler(range(4), seed=0, exact=True)
+
+
 @pytest.mark.parametrize(
     ('ratio', 'group', 'message'),
     [

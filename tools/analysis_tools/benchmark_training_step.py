@@ -169,7 +169,10 @@ def build(args: argparse.Namespace) -> tuple[Iterator[dict], nn.Module, OptimWra
         cfg = Config.fromfile(args.config)
         if args.batch:
             cfg.train_dataloader.batch_size = args.batch
-        data = endless(Runner.build_dataloader(cfg.train_dataloader, seed=0))
+        loader = Runner.build_dataloader(cfg.train_dataloader, seed=0)
+        if 'global_batch_size' in cfg and hasattr(loader.sampler, 'set_update'):  # a step is one of its micro-batches
+            loader.sampler.set_update(cfg.global_batch_size, loader.batch_size)
+        data = endless(loader)
     set_checkpointing(cfg.model, args.variant == 'on')
     model = MODELS.build(cfg.model).to(args.device).train()
     wrapper = cfg.optim_wrapper

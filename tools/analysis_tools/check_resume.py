@@ -52,7 +52,7 @@ def train(
     loader = cfg.train_dataloader
     if batch_size is not None:
         loader.batch_size = batch_size
-        if loader.sampler.get('group', 1) > 1:
+        if (loader.sampler.get('group') or 1) > 1:
             loader.sampler.group = batch_size
     cfg.train_cfg.update(max_iters=iters)
     cfg.train_cfg.pop('val_interval', None)
