@@ -15,7 +15,7 @@ import tarfile
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from pickle import UnpicklingError
@@ -276,7 +276,7 @@ def check_whole(path: str) -> None:
         raise ValueError(f'checkpoint {path} is corrupt: wrong checksum of {damaged}')
 
 
-def find_resumable(work_dir: str) -> str | None:
+def find_resumable(work_dir: str, without: Collection[str] = ()) -> str | None:
     """The newest whole checkpoint of a training that was interrupted at any moment.
 
     Newest goes by the time written inside (then the iteration), so that copied folders and folders
@@ -288,6 +288,7 @@ def find_resumable(work_dir: str) -> str | None:
     Args:
         work_dir: Where the training ran; the folder that ``last_checkpoint`` points to is searched
             too.
+        without: Checkpoints that do not count.
 
     Returns:
         The file or folder, or ``None`` if there is no checkpoint at all.
@@ -305,6 +306,8 @@ def find_resumable(work_dir: str) -> str | None:
         print_log(line, 'current')
     ages, broken = {}, []
     for path in _checkpoints(folders):
+        if path in without:
+            continue
         try:
             age = _age(path)
         except ValueError as error:
@@ -327,6 +330,11 @@ def find_resumable(work_dir: str) -> str | None:
             'cannot be read; delete the folder or choose another --work-dir to start anew'
         )
     return None
+
+
+def checkpoints_of(work_dir: str | os.PathLike) -> list[str]:
+    """All checkpoints that :func:`find_resumable` looks at, whole or not."""
+    return list(_checkpoints(_checkpoint_folders(Path(work_dir))))
 
 
 def _checkpoints(folders: list[Path]) -> Iterator[str]:

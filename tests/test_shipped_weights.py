@@ -87,6 +87,7 @@ def test_genmask_pictures_follow_the_text_at_the_default_settings(genmask):
     for color, own in pictures.items():
         assert ((own.mean((1, 2, 3)) + 1) * 127.5 - 128).abs().max() < 108, f'{color}: black or white'
         assert own.flatten(1).std(1).min() > 0.05, f'{color}: flat'
+        assert (own.abs() > 0.99).float().mean((1, 2, 3)).max() < 0.25, f'{color}: burnt out'
         shares = color_shares(own)
         assert max(shares, key=shares.get) == color, (color, shares)
     redness, blueness = pictures['red'].mean((0, 2, 3)), pictures['blue'].mean((0, 2, 3))

@@ -4,7 +4,8 @@
 # usage: tools/dist_benchmark.sh SUITE GPUS [MODEL ...] [options of tools/benchmark.py]
 #
 # GPUS is the number of processes here; without a GPU they run on the CPU.
-# Environment: NNODES NODE_RANK MASTER_ADDR PORT (several machines), OMP_NUM_THREADS, PYTHON.
+# Environment: NNODES NODE_RANK MASTER_ADDR PORT (several machines), MAX_RESTARTS (starts again after a failure;
+# on several machines LOCAL_ADDR, where the own host name is not known to the others), OMP_NUM_THREADS, PYTHON.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/processes.sh"
 

@@ -36,18 +36,28 @@ share_cores() {
 }
 
 # torchrun: GPUS SCRIPT [args]. PORT is needed on several nodes; on one, a free port is taken.
+# Several nodes that are to be started again together (MAX_RESTARTS) meet through a store on the first of them.
 run_distributed() {
     local gpus="$1"
     shift
     share_cores "$gpus"
-    local where=(--standalone)
-    if [ "${NNODES:-1}" != 1 ] || [ -n "${PORT:-}" ]; then
+    local where=(--standalone) restarts="${MAX_RESTARTS:-0}" rank="${NODE_RANK:-0}"
+    # Else the processes of a second start find the addresses of the first ones in the store that they share.
+    [ "$restarts" = 0 ] || export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
+    if [ "${NNODES:-1}" != 1 ] && [ "$restarts" != 0 ]; then
         where=(
-            --nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}"
+            --nnodes="$NNODES" --rdzv_backend=c10d --rdzv_id="${RDZV_ID:-genseg}"
+            --rdzv_endpoint="${MASTER_ADDR:?the address of the first node}:${PORT:-29500}"
+            --rdzv_conf="is_host=$([ "$rank" = 0 ] && echo 1 || echo 0)" ${LOCAL_ADDR:+--local_addr="$LOCAL_ADDR"}
+        )
+    elif [ "${NNODES:-1}" != 1 ] || [ -n "${PORT:-}" ]; then
+        where=(
+            --nnodes="${NNODES:-1}" --node_rank="$rank"
             --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="${PORT:-29500}"
         )
     fi
-    exec "$PYTHON" "$TOOLS/torchrun.py" "${where[@]}" --nproc_per_node="$gpus" "$@"
+    exec "$PYTHON" "$TOOLS/torchrun.py" "${where[@]}" --nproc_per_node="$gpus" \
+        --max_restarts="$restarts" "$@"
 }
 
 # srun: PARTITION JOB_NAME SCRIPT [args].

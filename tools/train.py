@@ -45,7 +45,7 @@ def main() -> None:
         launch.enable_lr_scaling(cfg)
     launch.check_device(cfg)
     launch.set_resume(cfg, args.resume)
-    launch.build_runner(cfg).train()
+    launch.build_runner(cfg, restarts=True).train()
 
 
 if __name__ == '__main__':

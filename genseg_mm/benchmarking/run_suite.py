@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.dist import get_rank, get_world_size, init_dist, is_distributed
+from mmengine.dist import get_rank, get_world_size, is_distributed
 from torch import nn
 
 from genseg_mm.benchmarking import provenance
@@ -90,11 +90,9 @@ def _out(suite: Suite, args: argparse.Namespace) -> Path:
 
 
 def connect(launcher: str) -> None:
-    """Joins the processes, on GPUs too, before the first runner is built."""
+    """Joins the processes before the first runner is built."""
     use_safe_loading()
     connect_processes(Config(dict(launcher=launcher)))
-    if launcher != 'none' and not is_distributed():
-        init_dist(launcher, backend='nccl')
 
 
 def run(suite: Suite, args: argparse.Namespace) -> int:

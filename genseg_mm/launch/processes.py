@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from mmengine.config import Config, ConfigDict
-from mmengine.dist import broadcast_object_list, get_rank
+from mmengine.dist import broadcast_object_list, get_rank, init_dist
 
 from genseg_mm.stopping import end_with_parent
 
@@ -21,11 +21,10 @@ _VARIABLES = dict(pytorch=dict(RANK='RANK', WORLD_SIZE='WORLD_SIZE'), slurm=_SLU
 
 
 def connect_processes(cfg: Config) -> None:
-    """Joins the processes on machines without a GPU, where MMEngine cannot.
+    """Joins the processes before the runner does: what goes before it is the main process's alone, such as the lock.
 
-    MMEngine calls ``torch.cuda.set_device`` and passes ``device_ids`` to DDP whatever the machine
-    has. Here the group is made with gloo first (the runner then leaves it alone), and DDP is
-    configured without devices. With GPUs, everything is left to MMEngine.
+    On GPUs that is MMEngine's ``init_dist``. Without one it would call ``torch.cuda.set_device``, and pass
+    ``device_ids`` to DDP, all the same: there the group is made with gloo, and DDP is configured without devices.
 
     Raises:
         ValueError: If the launcher's variables are missing, or there are fewer GPUs than processes.
@@ -41,6 +40,11 @@ def connect_processes(cfg: Config) -> None:
                 f'{here} processes were started on this machine, but '
                 f'{torch.cuda.device_count()} GPUs are visible; start as many as there are GPUs'
             )
+        env = cfg.get('env_cfg') or {}
+        # MMEngine sets it to 'spawn' if nobody did before, and warns when the runner then sets that of the config.
+        method = (env.get('mp_cfg') or {}).get('mp_start_method', 'fork')
+        torch.multiprocessing.set_start_method(method, force=True)
+        init_dist(cfg.launcher, **(env.get('dist_cfg') or dict(backend='nccl')))
         return
     # MMEngine passes it, and torch versions that do not know its successor need it.
     warnings.filterwarnings('ignore', '`broadcast_buffers` is deprecated', FutureWarning)

@@ -32,16 +32,21 @@ from genseg_mm.files.write_lock import WriteLock
 from genseg_mm.hooks.training_hooks import StopOnSignalHook
 from genseg_mm.launch.evaluation_loops import check_loop, own_loop
 from genseg_mm.launch.processes import connect_processes, on_main_process
+from genseg_mm.launch.restarts import resume_after_restart
 from genseg_mm.launch.runner_checks import check_evaluator, seed_samples
 from genseg_mm.registry import RUNNERS, class_name
 
 _MMENGINE_HOOKS = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')
 
 
-def build_runner(cfg: Config) -> Any:
+def build_runner(cfg: Config, restarts: bool = False) -> Any:
     """The runner of the config (``runner_type``), else a ``SafeRunner``.
 
     Until this process ends, no other one can write to the work dir.
+
+    Args:
+        cfg: The config; the launcher's part of it is filled in.
+        restarts: Whether it is for a training, which goes on where it was when torchrun starts it again.
 
     Raises:
         ValueError: If another one does.
@@ -49,6 +54,8 @@ def build_runner(cfg: Config) -> Any:
     use_safe_loading()
     connect_processes(cfg)
     on_main_process(lambda: lock_work_dir(cfg.work_dir))
+    if restarts:
+        resume_after_restart(cfg)
     if 'runner_type' in cfg:
         return RUNNERS.build(cfg)
     return SafeRunner.from_cfg(cfg)
