@@ -1,6 +1,7 @@
 """What a rehearsal runs, in order, and how: the real tools, in forks of a process that has imported everything."""
 
 import contextlib
+import importlib
 import os
 import runpy
 import signal
@@ -19,6 +20,10 @@ from genseg_mm.registry import class_name
 
 TOOLS = Path(__file__).resolve().parents[1]
 TEXT = 'the red square on the left'
+_LIBRARIES = (
+    'genseg_mm', 'diffusers', 'transformers', 'mmcv', 'mmdet', 'mmengine', 'mmseg', 'matplotlib', 'peft', 'pycocotools',
+    'scipy', 'torch', 'h5py',
+)  # fmt: skip
 
 
 @dataclass
@@ -134,6 +139,7 @@ def run(stage: Stage, log: Path, limit: float) -> Outcome:
         environment = dict(shared, RANK=str(rank), LOCAL_RANK=str(rank)) if stage.processes else {}
         children[_fork(lambda: runpy.run_path(words[0], run_name='__main__'), own, words, environment)] = rank
     codes, peak = _wait(children, start + limit)
+    learn_imports(log)
     output = log.read_text(errors='replace')
     error = ''
     if any(codes.values()):
@@ -199,7 +205,7 @@ def _become(function: Callable[[], Any], log: Path, words: list[str], environmen
     import mmengine.config.config
     import torch
 
-    code = 1
+    code, known = 1, set(sys.modules)
     try:
         with log.open('w') as file:
             os.dup2(file.fileno(), 1)
@@ -218,25 +224,36 @@ def _become(function: Callable[[], Any], log: Path, words: list[str], environmen
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
+        _imports_of(log).write_text('\n'.join(name for name in sys.modules if name not in known))
         os._exit(code)
 
 
+def _imports_of(log: Path) -> Path:
+    return log.with_suffix('.imports')
+
+
+def learn_imports(log: Path) -> None:
+    """Imports what a stage has imported by itself, so that the next ones find it there."""
+    for name in _imports_of(log).read_text().splitlines() if _imports_of(log).exists() else []:
+        if name.partition('.')[0] in _LIBRARIES:
+            with contextlib.suppress(ImportError):
+                importlib.import_module(name)
+
+
 def stages_of_suite(config: Path, out: Path) -> Iterator[Stage]:
-    """A suite on the tiny data: the models that it names, or the one that its method's first rehearsal trained."""
+    """A suite on the tiny data: the models that it names, or one that an earlier rehearsal trained for it."""
     models: list[str] = []
     if not Config.fromfile(config).get('models'):
-        trained = out.parents[1] / config.stem / _FIRST[config.stem]
-        checkpoint = trained / 'work' / 'last_checkpoint'
-        if not checkpoint.exists():
+        method = out.parents[1] / config.stem
+        trained = sorted(path.parents[1] for path in method.glob('*/work/last_checkpoint'))
+        if not trained:
             raise ValueError(
-                f'{config.name} names no model: expected {trained} of an earlier rehearsal of '
-                f'configs/{config.stem}/{_FIRST[config.stem]}.py; rehearse that first'
+                f'{config.name} names no model: expected a training of an earlier rehearsal below {method}; rehearse a '
+                f'config of configs/{config.stem}/ first'
             )
-        models = [f'rehearsed={trained / trained.name}.py:{checkpoint.read_text().strip()}']
+        checkpoint = (trained[0] / 'work' / 'last_checkpoint').read_text().strip()
+        models = [f'rehearsed={trained[0] / trained[0].name}.py:{checkpoint}']
     yield Stage('benchmark', 'benchmark.py', [str(config), *models, '--out', str(out / 'results'), '--rerun'])
-
-
-_FIRST = dict(genmask='refcoco')
 
 
 def stages_of_control(config: Path, out: Path) -> Iterator[Stage]:

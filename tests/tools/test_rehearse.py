@@ -1,0 +1,171 @@
+"""Rehearsals of full-size configs: what is changed in them, what is found in logs, and whole ones at small widths."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+from rehearsal import configs, report
+
+from genseg_mm.config_file import read_config_file
+from genseg_mm.hub_layouts import layout
+
+ROOT = Path(__file__).parents[2]
+FULL_SIZE = configs.full_size_configs()
+
+
+def rehearse(out: Path, *arguments: object) -> tuple[subprocess.CompletedProcess, dict[str, dict]]:
+    """A run of the tool in a process of its own, which has another hub than this one; rows by name of the config."""
+    command = [sys.executable, ROOT / 'tools/rehearse.py', *arguments, '--out', out]
+    environment = dict(os.environ, PYTHONPATH=str(ROOT))
+    result = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment)
+    file = out / 'rehearsal.json'
+    rows = json.loads(file.read_text()) if file.exists() else []
+    return result, {Path(row['config']).stem: row for row in rows}
+
+
+def kind_of(path: Path) -> str:
+    """What a rehearsal of a config shows that one of another kind does not."""
+    cfg = Config.fromfile(path)
+    classes = {part.kind for repository in configs.repositories(cfg) for part in layout(repository).values()}
+    model = cfg.get('model') or {}
+    trained = model.get('backbone') or model.get('colorer') or {}
+    own = (cfg.get('mask_head') or model.get('mask_head') or {}).get('type')
+    lora = 'lora' in str(trained)
+    return str(
+        (
+            path.parent.name,
+            model.get('type'),
+            sorted(map(str, classes)),
+            own,
+            lora,
+            'strategy' in cfg,
+            'description_writer' in cfg,
+        )
+    )
+
+
+def one_of_each_kind() -> list[Path]:
+    found: dict[str, Path] = {}
+    for path in FULL_SIZE:
+        found.setdefault(kind_of(path), path)
+    # Suites of trained models need their rehearsal before.
+    return sorted(found.values(), key=lambda path: path.parent.name == 'benchmarks')
+
+
+def test_tiny_configs_are_not_full_size():
+    names = {path.stem for path in FULL_SIZE}
+    assert {'refcoco', 'refcoco_qwen-image', 'gen2seg_sd2_hypersim-vkitti2', 'genmask', 'control_rgb'} <= names
+    assert not [name for name in names if 'tiny' in name]
+
+
+@pytest.mark.parametrize(
+    'path', [own for own in FULL_SIZE if own.parent.name != 'benchmarks'], ids=lambda own: own.stem
+)
+def test_changes_stay_within_lengths_batches_and_workers(path, tmp_path):
+    """At full width nothing else; the written config differs from the config in these keys alone."""
+    cfg = read_config_file(path)
+    changes = configs.changes_of(cfg, 'full', 1, 1)
+    last = {key.rpartition('.')[2] for key in changes}
+    assert last <= {
+        'num_workers', 'persistent_workers', 'batch_size', 'group', 'global_batch_size', 'accumulative_counts',
+        'max_iters', 'val_interval', 'interval',
+    }  # fmt: skip
+    (tmp_path / 'changed').mkdir()
+    changed = read_config_file(configs.write_config(path, changes, tmp_path / 'changed'))
+    for key, value in changes.items():
+        cfg.merge_from_dict({key: value})
+        assert changed.to_dict() is not None
+    assert changed.to_dict() == cfg.to_dict()
+
+
+def test_tiny_widths_change_the_widths_that_a_config_states():
+    cfg = read_config_file('refcoco')
+    changes = configs.changes_of(cfg, 'tiny', 2, 1)
+    if 'prompt_dims' in cfg.model.backbone:
+        assert changes['model.backbone.prompt_dims'] == cfg.model.backbone.prompt_dims // 32
+    dataset = changes['train_dataloader.dataset']['datasets'][1]
+    sizes = [own[key] for own in dataset['pipeline'] for key in ('scale', 'crop_size') if key in own]
+    assert sizes == [(128, 10**6), 128]
+    assert cfg.train_dataloader.dataset.datasets[1].pipeline[2].crop_size == 512  # the config's own stay
+
+
+def test_findings_are_lines_about_what_is_fresh_missing_or_odd():
+    text = (
+        '11/29 15:03:03 - mmengine - INFO - WanTransformer3DModel: fresh text_embedder for prompts of width 112\n'
+        'Loading: 100%|#| 2/2\r11/29 15:03:04 - mmengine - WARNING - 8 tensors are bfloat16\n'
+        '11/29 15:03:05 - mmengine - INFO - Iter(train) [1/1] loss: 1.0\n'
+        '11/29 15:03:06 - mmengine - INFO - /a/b/vae: 3 tensors of the files are not used, such as x\n'
+        'model = dict(missing=1)\n'
+    )
+    assert report.findings([text, text]) == [
+        'WanTransformer3DModel: fresh text_embedder for prompts of width 112',
+        '8 tensors are bfloat16',
+        'vae: 3 tensors of the files are not used, such as x',
+    ]
+
+
+def test_the_table_of_made_up_rows():
+    stage = dict(name='train', command='', seconds=12.4, peak_bytes=3_210_000_000, error='')
+    row = dict(config='a.py', repositories={'o/n': ['vae']}, changes={'x.y': 1}, findings=['fresh z'], error='')
+    row.update(stages=[stage])
+    failed = dict(row, config='b.py', error='test: exit 2', stages=[stage, dict(stage, name='test', error='exit 2')])
+    lines = report.table([row, failed]).splitlines()
+    assert lines[2:6] == [
+        '| config | train | test | result |',
+        '|---|---|---|---|',
+        '| a.py | 12 s, 3.2 |  | passed |',
+        '| b.py | 12 s, 3.2 | 12 s, 3.2 FAILED | failed |',
+    ]
+    assert '- fresh z' in lines and '**test: exit 2**' in lines and 'changed: x.y=1' in lines
+
+
+def test_a_config_without_layout_fails_and_names_it(tmp_path):
+    path = tmp_path / 'own.py'
+    text = (ROOT / 'configs/gen2seg/gen2seg_mae-b_hypersim-vkitti2.py').read_text()
+    text = text.replace("'./", f"'{ROOT}/configs/gen2seg/").replace('facebook/vit-mae-base', 'facebook/vit-mae-giant')
+    path.write_text(text)
+    with pytest.raises(ValueError, match='facebook/vit-mae-giant has no known layout'):
+        configs.repositories(read_config_file(path))
+
+
+def check_whole(row: dict) -> None:
+    assert row['error'] == '', row
+    assert all(stage['seconds'] > 0 and stage['peak_bytes'] > 1e8 and not stage['error'] for stage in row['stages'])
+
+
+@pytest.mark.slow
+def test_a_colorer_is_rehearsed_to_the_end(tmp_path):
+    result, rows = rehearse(tmp_path, 'gen2seg_mae-b_hypersim-vkitti2', '--width', 'tiny')
+    assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-2000:]
+    row = rows['gen2seg_mae-b_hypersim-vkitti2']
+    check_whole(row)
+    names = [stage['name'] for stage in row['stages']]
+    assert names == [
+        'folders', 'index', 'train', 'resume and validate', 'test', 'segment', 'publish', 'export',
+        'segment as released',
+    ]  # fmt: skip
+    assert row['repositories'] == {'facebook/vit-mae-base': ['']}
+    assert '1 of 1 passed' in result.stdout and '| passed |' in (tmp_path / 'rehearsal.md').read_text()
+
+
+@pytest.mark.slow
+def test_one_config_of_each_kind_is_rehearsed_at_small_widths(tmp_path):
+    chosen = one_of_each_kind()
+    result, rows = rehearse(tmp_path, *chosen, '--width', 'tiny', '--layers', 1)
+    assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-2000:]
+    assert list(rows) == [path.stem for path in chosen]
+    for row in rows.values():
+        check_whole(row)
+
+
+@pytest.mark.slow
+def test_a_transformer_and_its_encoder_are_rehearsed_at_full_width(tmp_path):
+    """The paper's model: Wan 1.3B's and Qwen2.5-VL-7B's widths, one layer of each kind."""
+    result, rows = rehearse(tmp_path, 'refcoco', '--layers', 1)
+    assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-2000:]
+    check_whole(rows['refcoco'])
+    assert max(stage['peak_bytes'] for stage in rows['refcoco']['stages']) > 3e9
