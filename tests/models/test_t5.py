@@ -1,13 +1,17 @@
 """T5 prompt encoders: padding, truncation, pretrained folders of T5 and umT5."""
 
+import shutil
 import sys
+from pathlib import Path
 
+import huggingface_hub
 import pytest
 import torch
 from tiny_qwen_vl import tiny_tokenizer
 from transformers import T5Config, T5EncoderModel, UMT5Config, UMT5EncoderModel
 
 from genseg_mm.models.prompt_encoders import PromptEmbeddings, T5PromptEncoder, t5
+from genseg_mm.models.prompt_encoders.prompt_encoder import load_tokenizer
 from genseg_mm.registry import MODELS
 
 TINY = dict(d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4)
@@ -109,6 +113,21 @@ def test_frozen_prompts_are_those_of_a_cache_under_autocast_too(trainable):
     assert states.requires_grad == trainable
     assert torch.equal(states.float(), expected) == (not trainable)
     torch.testing.assert_close(states.float(), expected, rtol=0.05, atol=0.05)
+
+
+def test_a_tokenizer_that_was_fetched_before_the_network_was_gone(released, tmp_path, monkeypatch):
+    repository = tmp_path / 'models--someone--tiny'
+    place = repository / 'snapshots' / ('0' * 40) / 'tokenizer'
+    shutil.copytree(Path(released[1]['tokenizer']) / 'tokenizer', place)
+    assert not (place / 'config.json').exists()
+    (repository / 'refs').mkdir()
+    (repository / 'refs/main').write_text('0' * 40)
+    monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_CACHE', str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_OFFLINE', True)
+    tokens = load_tokenizer('someone/tiny', subfolder='tokenizer')(TEXTS).input_ids
+    assert tokens == load_tokenizer(released[1]['tokenizer'], subfolder='tokenizer')(TEXTS).input_ids
+    with pytest.raises(ValueError, match='the tokenizer of someone/other is unreadable'):
+        load_tokenizer('someone/other')
 
 
 @pytest.mark.parametrize('installed', [True, False], ids=['with_ftfy', 'without'])

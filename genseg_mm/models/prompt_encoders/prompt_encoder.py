@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from huggingface_hub import is_offline_mode, try_to_load_from_cache
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
@@ -186,7 +187,21 @@ def load_tokenizer(source: str, **kwargs: Any) -> Any:
         return ByT5Tokenizer()
     place = check_subfolder(source, kwargs.get('subfolder'))
     with reading(f'the tokenizer of {place}'):
-        return AutoTokenizer.from_pretrained(str(Path(source).expanduser()), **kwargs)
+        return AutoTokenizer.from_pretrained(_of_cache(str(Path(source).expanduser()), kwargs), **kwargs)
+
+
+def _of_cache(source: str, kwargs: dict) -> str:
+    """The folder of a hub id in the cache, where there is no network.
+
+    There transformers misses a config.json beside the tokenizer, which no pipeline's subfolder has, although a folder
+    may go without.
+    """
+    if Path(source).is_dir() or not is_offline_mode():
+        return source
+    file = '/'.join(filter(None, (kwargs.get('subfolder'), 'tokenizer_config.json')))
+    places = {key: kwargs[key] for key in ('cache_dir', 'revision') if key in kwargs}
+    found = try_to_load_from_cache(source, file, **places)
+    return found.removesuffix(f'/{file}') if isinstance(found, str) else source
 
 
 def keep_layers(language_model: nn.Module, hidden_layer: int | Sequence[int]) -> list[int]:
