@@ -25,7 +25,7 @@ model = dict(
                 subfolder='vae',
             ),
         ),
-        prompt_encoder=dict(
+        prompt_encoder=dict(  # as its pipeline: Qwen2.5-VL reads the words alone, in Qwen-Image's template
             type='genseg_mm.QwenVLPromptEncoder',
             encoder=dict(
                 type='transformers.Qwen2_5_VLForConditionalGeneration.from_pretrained',
@@ -35,7 +35,9 @@ model = dict(
             ),
             processor=released,
             tokenizer_kwargs=dict(subfolder='tokenizer'),
+            system_prompt=dict(mask='qwen_image', image='qwen_image'),
             looks_at_images=False,
+            max_length=1024,
         ),
         backbone=dict(
             type='genseg_mm.DiTBackbone',
@@ -46,7 +48,7 @@ model = dict(
                 subfolder='transformer',
                 torch_dtype='bfloat16',
             ),
-            lora=dict(r=16),
+            lora=dict(r=16, lora_alpha=16),
         ),
     )
 )

@@ -14,14 +14,14 @@ _base_ = [
     '../_base_/schedules/gen2seg_30k.py',
 ]
 
-wan = 'Wan-AI/Wan2.1-T2V-1.3B-Diffusers'
+released = 'Wan-AI/Wan2.1-T2V-1.3B-Diffusers'
 model = dict(
     colorer=dict(
         codec=dict(
             type='genseg_mm.LatentCodec',
             autoencoder=dict(
                 type='diffusers.AutoencoderKLWan.from_pretrained',
-                pretrained_model_name_or_path=wan,
+                pretrained_model_name_or_path=released,
                 subfolder='vae',
             ),
         ),
@@ -29,21 +29,22 @@ model = dict(
             type='genseg_mm.T5PromptEncoder',
             encoder=dict(
                 type='transformers.UMT5EncoderModel.from_pretrained',
-                pretrained_model_name_or_path=wan,
+                pretrained_model_name_or_path=released,
                 subfolder='text_encoder',
                 dtype='bfloat16',
             ),
-            tokenizer=wan,
+            tokenizer=released,
             tokenizer_kwargs=dict(subfolder='tokenizer'),
             max_length=512,
             padding='max_length',
+            clean=True,
         ),
         backbone=dict(
             type='genseg_mm.DiTBackbone',
             family='wan',
             transformer=dict(
                 type='diffusers.WanTransformer3DModel.from_pretrained',
-                pretrained_model_name_or_path=wan,
+                pretrained_model_name_or_path=released,
                 subfolder='transformer',
             ),
         ),

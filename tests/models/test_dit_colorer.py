@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.optim import OptimWrapper
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
@@ -12,6 +13,7 @@ from tiny_codecs import AUTOENCODERS
 from tiny_dit import saved
 from tiny_models import TRANSFORMERS, dit_colorer_config, genmask_config
 from tiny_released import images
+from tiny_released_dits import make_pipeline
 from torch.testing import assert_close
 
 from genseg_mm.datasets.transforms import NetworkResize
@@ -21,6 +23,8 @@ from genseg_mm.models.dit_families import FAMILIES
 from genseg_mm.models.pretrained_parts import without_values
 from genseg_mm.models.prompt_encoders import PromptEmbeddings
 from genseg_mm.registry import MODELS
+
+ROOT = Path(__file__).parents[2]
 
 
 def built(family: str, seed: int = 0, transformer: dict | None = None, **overrides: object) -> DiTColorer:
@@ -149,6 +153,35 @@ class TestEveryFamily:
 
 def test_every_family_has_a_tiny_transformer():
     assert set(FAMILIES) == set(TRANSFORMERS)
+
+
+@pytest.mark.parametrize(
+    ('family', 'name'), [('wan', 'wan2.1-1.3b'), ('flux2', 'flux2-klein_lora'), ('qwen_image', 'qwen-image_lora')]
+)
+def test_full_size_configs_on_released_folders(family: str, name: str, tmp_path: Path):
+    """Each with a tiny folder of its pipeline's own classes in place of the release."""
+    make_pipeline(family, tmp_path / 'released')
+    config = Config.fromfile(ROOT / f'configs/gen2seg/gen2seg_{name}_hypersim-vkitti2.py')
+
+    def moved(value: object) -> object:
+        if isinstance(value, dict):
+            return {key: moved(own) for key, own in value.items()}
+        if isinstance(value, str):
+            return {config.released: str(tmp_path / 'released'), 'bfloat16': 'float32'}.get(value, value)
+        return value
+
+    model = MODELS.build(moved(config.model.to_dict())).train()
+    prompt = model.colorer.prompt
+    assert prompt.states.isfinite().all() and prompt.mask.any()
+    assert prompt.states.shape[1] == (512 if family != 'qwen_image' else prompt.mask.sum())
+    trained = [(name, own) for name, own in model.named_parameters() if own.requires_grad]
+    assert all('.lora_' in name for name, _ in trained) == ('lora' in config.filename)
+    rows, columns = model.colorer.multiples
+    maps = model.colorer(images(2 * rows, 2 * columns + 5))
+    assert maps.shape[-2:] == (2 * rows, 2 * columns + 5)
+    maps.square().mean().backward()
+    assert [name for name, own in trained if own.grad is None] == []
+    assert not [name for name in model.state_dict() if 'codec' in name]  # the folder has them
 
 
 @pytest.mark.parametrize('kind', ['wan', 'qwen_image', 'kl'])
