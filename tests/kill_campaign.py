@@ -1,11 +1,13 @@
 """Kills trainings, benchmarks and encoders over and over, and counts what that costs.
 
-    PYTHONPATH=. python tests/kill_campaign.py [training benchmark encodings] [--kills 60] [--out FOLDER]
+    PYTHONPATH=. python tests/kill_campaign.py [training sharded benchmark encodings] [--kills 60] [--out FOLDER]
 
 Everything heavy is imported once; each attempt is a fork that runs the tool's own functions, and gets a SIGKILL: half
 of them at a random moment, the others as soon as a temporary file shows that something is being saved, or a few
 milliseconds later. Then the next attempt goes on (``--resume``, or the same command) until one comes to the end, which
-is compared, bit by bit, with an uninterrupted run; then it starts anew. Prints one line per campaign:
+is compared, bit by bit, with an uninterrupted run; then it starts anew. A sharded training is two processes, which
+write each checkpoint together, at once or beside the training; half of the kills hit both, the others one of them, and
+the other when it has seen that. Prints one line per campaign:
 
 kills       SIGKILLs that hit a run
 in a save   those that left a temporary file, or a new file beside the one that it replaces
@@ -35,12 +37,12 @@ for _folder in ('', 'models', 'benchmarking'):
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
-from test_benchmark_tool import run as measure  # noqa: E402
-from test_benchmark_tool import write_suite  # noqa: E402
-from test_cached_inputs import make_cache, make_tiny_refcoco, write_config  # noqa: E402
+from short_runs import free_port  # noqa: E402
 from toy_parts import toy_runner  # noqa: E402
 
-from genseg_mm.checkpoint import load_weights_only  # noqa: E402
+from genseg_mm.checkpoint import check_whole, load_weights_only  # noqa: E402
+from genseg_mm.checkpoint_folders import EXTRA  # noqa: E402
+from genseg_mm.files.whole_folders import RECORD  # noqa: E402
 
 _POLL = 0.0005  # seconds
 
@@ -63,6 +65,7 @@ class Campaign:
     outcome: Callable[[Path], Any]
     saving: tuple[str, ...]
     superseded: Callable[[set[str]], set[str]] = lambda files: set()
+    seconds_to_notice: float = 0.0  # that the rest of a group has when one of its processes was killed
     kills: int = 0
     in_a_save: int = 0
     lost: list[str] = field(default_factory=list)
@@ -110,8 +113,7 @@ class Campaign:
         if self.kills >= kills:
             _wait(child)
             return True
-        os.kill(child, signal.SIGKILL)
-        if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != -signal.SIGKILL:
+        if not self._kill(child, rng):
             return True
         self.kills += 1
         there = self.whole(folder)
@@ -122,9 +124,27 @@ class Campaign:
         self.lost += [f'{folder.name}/{name}' for name in sorted(gone - newest)]
         return False
 
+    def _kill(self, child: int, rng: random.Random) -> bool:
+        """Whether the process, or its whole group, was killed before its end."""
+        if self.seconds_to_notice and rng.random() < 0.5:
+            with contextlib.suppress(ProcessLookupError, ValueError):
+                others = Path(f'/proc/{child}/task/{child}/children').read_text().split()
+                os.kill(int(rng.choice(others)), signal.SIGKILL)
+            deadline = time.monotonic() + self.seconds_to_notice
+            while time.monotonic() < deadline and not os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                time.sleep(0.01)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child, signal.SIGKILL)
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 0
+
     def _published(self, folder: Path) -> set[str]:
         """Names of files with results, as far as a glance shows."""
-        return {name for name in _names(folder) if name.endswith(('.pth', '.safetensors', 'result.json'))}
+        ours, found = {RECORD: lambda path: path.parent.name, EXTRA: lambda path: ''}, set()
+        for path in map(Path, _names(folder)):
+            name = ours.get(path.name, str)(path)
+            if name.endswith(('.pth', '.safetensors', 'result.json')) or path.name == RECORD:
+                found.add(name)
+        return {name for name in found if not name.endswith('.tmp')}
 
     def _signs(self, folder: Path) -> set[tuple[str, int]]:
         """The temporary files, each with the time of its last change."""
@@ -140,6 +160,7 @@ class Campaign:
         if child:
             return child
         code = 1
+        os.setpgid(0, 0)
         try:
             with open(folder.parent / f'{folder.name}.log', 'a') as log:
                 os.dup2(log.fileno(), 1)
@@ -190,6 +211,59 @@ def training(max_keep_ckpts: int, ballast: int = 1_000_000) -> Campaign:
     )
 
 
+def sharded_training(asynchronous: bool, ballast: int = 300_000) -> Campaign:
+    """Of a toy model on two processes for 20 iterations, with 4 sharded checkpoints, the best one among them."""
+    options = {
+        'model.ballast': ballast,
+        'model.channels': 64,
+        'default_hooks.checkpoint.max_keep_ckpts': 2,
+        'default_hooks.logger.interval': 5,
+        'default_hooks.visualization': None,
+        'train_dataloader.batch_size': 2,
+    }
+    strategy = dict(type='genseg_mm.FSDP2Strategy', checkpoint='sharded', asynchronous=asynchronous)
+
+    def rank(folder: Path, number: int, port: int) -> None:
+        os.environ.update(MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port), WORLD_SIZE='2')
+        os.environ.update(RANK=str(number), LOCAL_RANK=str(number))
+        toy_runner(folder, options, resume='auto', strategy=strategy, launcher='pytorch').train()
+
+    def work(folder: Path) -> None:
+        """The other process is a child of this one, in its group, and ends with it."""
+        port = free_port()
+        child = os.fork()
+        if not child:
+            code = 1
+            try:
+                rank(folder, 1, port)
+                code = 0
+            finally:
+                os._exit(code)
+        rank(folder, 0, port)
+        _wait(child)
+
+    def whole(folder: Path) -> set[str]:
+        names = {path.parent.name for path in folder.glob(f'*/{RECORD}') if not path.parent.name.endswith('.tmp')}
+        for name in names:
+            check_whole(str(folder / name))
+        return names
+
+    def superseded(files: set[str]) -> set[str]:
+        regular = sorted((name for name in files if name.startswith('iter_')), key=_step, reverse=True)
+        best = sorted((name for name in files if name.startswith('best_')), key=_step, reverse=True)
+        return {*regular[2:], *best[1:]}
+
+    return Campaign(
+        f'sharded, {"beside" if asynchronous else "at once"}',
+        work,
+        whole,
+        lambda folder: _training_outcome(folder, sorted(map(str, whole(folder)))),
+        ('*.tmp',),
+        superseded,
+        seconds_to_notice=5.0,
+    )
+
+
 def _step(name: str) -> int:
     return int(name.removesuffix('.pth').rpartition('_')[2])
 
@@ -203,9 +277,9 @@ def _whole_checkpoints(folder: Path) -> set[str]:
     return names
 
 
-def _training_outcome(folder: Path) -> dict:
+def _training_outcome(folder: Path, names: list[str] | None = None) -> dict:
     outcome = {}
-    for path in sorted(folder.glob('*.pth')):
+    for path in sorted(folder.glob('*.pth')) if names is None else [folder / name for name in names]:
         saved = load_weights_only(str(path))
         outcome[path.name] = {key: saved.get(key) for key in ('state_dict', 'optimizer', 'param_schedulers')}
         info = saved['message_hub']['runtime_info']
@@ -216,6 +290,9 @@ def _training_outcome(folder: Path) -> dict:
 
 def benchmark(folder: Path) -> Campaign:
     """Two controls on one benchmark of 24 procedural scenes."""
+    from test_benchmark_tool import run as measure
+    from test_benchmark_tool import write_suite
+
     folder.mkdir(parents=True, exist_ok=True)
     suite = write_suite(folder, num=24)
 
@@ -245,6 +322,8 @@ def benchmark(folder: Path) -> Campaign:
 
 def encodings(folder: Path) -> Campaign:
     """Of pictures, masks and texts of a tiny RefCOCO, a shard for each."""
+    from test_cached_inputs import make_cache, make_tiny_refcoco, write_config
+
     folder.mkdir(parents=True, exist_ok=True)
     config = write_config(folder / 'c.py', make_tiny_refcoco(folder / 'coco'), 'sana')
 
@@ -299,10 +378,11 @@ def _same(first: Any, second: Any) -> bool:
 
 
 def main() -> None:
-    kinds = ('training', 'benchmark', 'encodings')
+    kinds = ('training', 'sharded', 'benchmark', 'encodings')
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('kinds', nargs='*', metavar='KIND', help=f'of {", ".join(kinds)} (default: all)')
     parser.add_argument('--kills', type=int, default=60, help='for trainings, half with each max_keep_ckpts')
+    parser.add_argument('--sharded-kills', type=int, default=20, help='half of checkpoints written beside the training')
     parser.add_argument('--other-kills', type=int, default=20, help='for each of the others')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--out', type=Path, help='folder for the runs (default: a temporary one)')
@@ -314,6 +394,8 @@ def main() -> None:
         jobs: list[tuple[Campaign, int]] = []
         if 'training' in chosen:
             jobs += [(training(keep), args.kills // 2) for keep in (1, 2)]
+        if 'sharded' in chosen:
+            jobs += [(sharded_training(beside), args.sharded_kills // 2) for beside in (False, True)]
         if 'benchmark' in chosen:
             jobs.append((benchmark(out / 'suite'), args.other_kills))
         if 'encodings' in chosen:

@@ -17,7 +17,8 @@ from mmengine.registry import DATASETS, METRICS, MODELS
 from mmengine.structures import BaseDataElement, PixelData
 from torch import nn
 
-from genseg_mm.launch import SafeRunner
+from genseg_mm.launch import SafeFlexibleRunner, SafeRunner
+from genseg_mm.launch.processes import connect_processes
 
 CONFIG = Path(__file__).parent / 'data' / 'toy_config.py'
 _numbers = itertools.count()
@@ -29,13 +30,16 @@ def toy_runner(work_dir: Path, options: dict | None = None, **changes) -> SafeRu
     Args:
         work_dir: Where it writes.
         options: As for --cfg-options.
-        **changes: Top-level keys to set.
+        **changes: Top-level keys to set; with ``strategy``, a runner of that.
     """
     cfg = Config.fromfile(CONFIG)
     cfg.merge_from_dict(copy.deepcopy(options or {}))  # it takes `_delete_` out of them
     # Message hubs are global and found by name, which has a resolution of one second.
     cfg.update(work_dir=str(work_dir), launcher='none', experiment_name=f'toy{next(_numbers)}')
     cfg.update(log_level='WARNING', **changes)
+    if 'strategy' in cfg:
+        connect_processes(cfg)
+        return SafeFlexibleRunner.from_cfg(cfg)
     return SafeRunner.from_cfg(cfg)
 
 

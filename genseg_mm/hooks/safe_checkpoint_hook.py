@@ -48,6 +48,7 @@ class SafeCheckpointHook(CheckpointHook):
     _stream: str | None = None
     _needed: int | None = None  # bytes of the tensors that are being saved
     _saves_folders = False
+    _place: dict = {}  # epoch and iteration of the checkpoint that is being saved
 
     def before_train(self, runner: Runner) -> None:
         """Takes up a resumed training: its last checkpoint, and what a kill left behind."""
@@ -148,6 +149,7 @@ class SafeCheckpointHook(CheckpointHook):
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Writes the finished checkpoint to its file and leaves the runner nothing to serialise."""
+        checkpoint['meta'].update(self._place)  # of a save after a validation FlexibleRunner counts one iteration more
         self._needed = sum(own.nbytes for own in _tensors(checkpoint))
         if self._stream is not None:
             torch.save(checkpoint, self._stream)
@@ -245,6 +247,13 @@ class SafeCheckpointHook(CheckpointHook):
 
     def _save(self, runner: Runner, name: str, **options) -> None:
         """``runner.save_checkpoint`` whose file appears only when it is whole."""
+        self._place = {key: options['meta'][key] for key in ('epoch', 'iter')}
+        try:
+            self._save_whole(runner, name, **options)
+        finally:
+            self._place = {}
+
+    def _save_whole(self, runner: Runner, name: str, **options) -> None:
         if self.file_client_args is not None or not isinstance(self.file_backend, LocalBackend):
             runner.save_checkpoint(self.out_dir, name, self.file_client_args, backend_args=self.backend_args, **options)
             return

@@ -7,6 +7,7 @@ attribute ``saves_folders = True``, for ``SafeCheckpointHook``. What is in such 
 
 import datetime
 import io
+import logging
 import os
 import time
 import zlib
@@ -19,6 +20,7 @@ from typing import Any, BinaryIO
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
+from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
@@ -27,7 +29,7 @@ from torch.distributed.checkpoint.metadata import StorageMeta
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, set_model_state_dict
 from torch.distributed.tensor import DTensor
 
-from genseg_mm.checkpoint import load_weights_only, some_of
+from genseg_mm.checkpoint import check_fits, load_weights_only, some_of
 from genseg_mm.checkpoint_folders import EXTRA, paths_of, read_metadata, safe_reader
 from genseg_mm.files.background import SAVES
 from genseg_mm.files.whole_files import explained, write_failure
@@ -309,7 +311,7 @@ def load_sharded(
         path: The folder.
         model: As of :func:`save_sharded`, sharded in any way; on its devices.
         optimizer: Whose state and groups are restored, or None.
-        strict: Whether the names have to be those of the model; else those that both have are read.
+        strict: Whether names and shapes have to be those of the model; else what both have is read, the rest warned of.
 
     Returns:
         What was given as ``extra``. Dicts of tensors, all of which have the names and shapes of the model's, are
@@ -354,27 +356,10 @@ def load_sharded(
 
 
 def _weights_to_read(path: Path, weights: dict[str, Tensor], shapes: dict, strict: bool) -> dict[str, Tensor]:
-    saved = {own[1]: value for own, value in shapes.items() if own[0] == _WEIGHTS}
-    missing, foreign = sorted(weights.keys() - saved.keys()), sorted(saved.keys() - weights.keys())
-    wrong = [
-        f'{name} is {tuple(saved[name].size)} there and {tuple(own.shape)} in the model'
-        for name, own in weights.items()
-        if name in saved and saved[name].size != own.shape
-    ]
-    problems = [
-        f'{len(names)} {what}: {some_of(names)}'
-        for names, what in ((wrong, 'of other shapes'), (missing, 'missing in it'), (foreign, 'only in it'))
-        if names and (strict or what == 'of other shapes')
-    ]
-    if problems:
-        raise ValueError(f'{path} does not fit the model: {"; ".join(problems)}')
-    wanted = {name: own for name, own in weights.items() if name in saved}
-    if not wanted:
-        raise ValueError(
-            f'{path} has nothing for this model: its first names are {some_of(sorted(saved))}, those of the model '
-            f'{some_of(sorted(weights))}'
-        )
-    return wanted
+    saved = {own[1]: torch.empty(value.size, device='meta') for own, value in shapes.items() if own[0] == _WEIGHTS}
+    for line in check_fits(str(path), saved, weights, strict):
+        print_log(line, 'current', logging.WARNING)
+    return {name: own for name, own in weights.items() if name in saved and saved[name].shape == own.shape}
 
 
 def _states_to_read(
