@@ -132,7 +132,7 @@ def _stages(cfg: 'Config', config: Path, out: Path, args: argparse.Namespace, ro
     if not cfg.get('train_cfg'):
         return stages.stages_of_control(config, out)
     batch_size = args.batch_size or (1 if args.width == 'full' else 2)
-    row['changes'] = configs.changes_of(cfg, args.width, batch_size, args.processes)
+    row['changes'] = configs.changes_of(cfg, args.width, batch_size, args.processes, args.layers)
     row['changes'].update(configs.weight_files(cfg, out))
     own = configs.write_config(config, row['changes'], out)
     picture = args.out / 'data' / 'coco' / 'train2014'

@@ -72,7 +72,7 @@ def test_changes_stay_within_lengths_batches_and_workers(path, tmp_path):
     last = {key.rpartition('.')[2] for key in changes}
     assert last <= {
         'num_workers', 'persistent_workers', 'batch_size', 'group', 'global_batch_size', 'accumulative_counts',
-        'max_iters', 'val_interval', 'interval',
+        'max_iters', 'val_interval', 'interval', 'hidden_layer',
     }  # fmt: skip
     (tmp_path / 'changed').mkdir()
     changed = read_config_file(configs.write_config(path, changes, tmp_path / 'changed'))
@@ -91,6 +91,15 @@ def test_tiny_widths_change_the_widths_that_a_config_states():
     sizes = [own[key] for own in dataset['pipeline'] for key in ('scale', 'crop_size') if key in own]
     assert sizes == [(128, 10**6), 128]
     assert cfg.train_dataloader.dataset.datasets[1].pipeline[2].crop_size == 512  # the config's own stay
+
+
+def test_hidden_layers_that_are_not_there_become_some_that_are():
+    chosen = configs.changes_of(read_config_file('refcoco_flux2-klein'), 'full', 1, 1)
+    assert chosen['model.prompt_encoder.hidden_layer'] == (1, 2, 2)
+    chosen = configs.changes_of(read_config_file('refcoco_z-image'), 'full', 1, 1)
+    assert 'model.prompt_encoder.hidden_layer' not in chosen  # the last but one of two
+    chosen = configs.changes_of(read_config_file('refcoco_z-image'), 'full', 1, 1, layers=1)
+    assert chosen['model.prompt_encoder.hidden_layer'] == -1
 
 
 def test_findings_are_lines_about_what_is_fresh_missing_or_odd():
@@ -155,7 +164,7 @@ def test_a_colorer_is_rehearsed_to_the_end(tmp_path):
 @pytest.mark.slow
 def test_one_config_of_each_kind_is_rehearsed_at_small_widths(tmp_path):
     chosen = one_of_each_kind()
-    result, rows = rehearse(tmp_path, *chosen, '--width', 'tiny', '--layers', 1)
+    result, rows = rehearse(tmp_path, *chosen, '--width', 'tiny')
     assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-2000:]
     assert list(rows) == [path.stem for path in chosen]
     for row in rows.values():

@@ -44,10 +44,11 @@ def repositories(cfg: Config) -> dict[str, set[str]]:
     return found
 
 
-def changes_of(cfg: Config, width: str, batch_size: int, processes: int) -> dict[str, Any]:
+def changes_of(cfg: Config, width: str, batch_size: int, processes: int, layers: int = 2) -> dict[str, Any]:
     """What a rehearsal changes in a training config, by dotted key.
 
-    Lengths, batches and workers; with tiny widths also those that the config states itself, and the pictures' sizes.
+    Lengths, batches and workers, and hidden layers that are not there; with tiny widths also those that the config
+    states itself, and the pictures' sizes.
     """
     changes: dict[str, Any] = {}
     for split in ('train', 'val', 'test'):
@@ -68,6 +69,13 @@ def changes_of(cfg: Config, width: str, batch_size: int, processes: int) -> dict
     if cfg.get('train_cfg'):
         changes.update({'train_cfg.max_iters': 1, 'train_cfg.val_interval': 2})
         changes.update({'default_hooks.checkpoint.interval': 1, 'default_hooks.logger.interval': 1})
+    for place, value in _named(cfg.get('model'), 'hidden_layer', 'model'):
+        several = isinstance(value, (list, tuple))
+        there = [max(own, -layers) if own < 0 else min(own, layers) for own in (value if several else [value])]
+        if several:
+            there = [min(number, layers) for number in range(1, len(there) + 1)]
+        if there != list(value if several else [value]):
+            changes[place] = tuple(there) if several else there[0]
     if width == 'tiny':
         for place, value in _named(cfg.get('model'), 'prompt_dims', 'model'):
             changes[place] = value // TEXT_DIVISOR
@@ -105,11 +113,11 @@ def _smaller(size: Any) -> Any:
     return sides[0] if isinstance(size, int) else tuple(sides)
 
 
-def _named(node: Any, name: str, place: str) -> list[tuple[str, int]]:
-    """Places of a key with a number below a part of a config."""
+def _named(node: Any, name: str, place: str) -> list[tuple[str, Any]]:
+    """Places of a key that has a value below a part of a config."""
     if not isinstance(node, dict):
         return []
-    found = [(f'{place}.{name}', node[name])] if isinstance(node.get(name), int) else []
+    found = [(f'{place}.{name}', node[name])] if node.get(name) is not None else []
     return found + [own for key, value in node.items() for own in _named(value, name, f'{place}.{key}')]
 
 
