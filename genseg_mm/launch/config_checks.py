@@ -300,6 +300,8 @@ def check_global_batch_size(cfg: Config) -> None:
     from genseg_mm.launch.processes import world_size_of
     from genseg_mm.launch.update_based_train_loop import UpdateBasedTrainLoop, num_micro_batches
 
+    if cfg.get('train_cfg') is None:
+        return
     size, loop, loader = cfg.get('global_batch_size'), cfg.train_cfg, cfg.train_dataloader
     kind = find_type(cfg, ('train_cfg',), loop) if 'type' in loop else None
     counts_updates = isinstance(kind, type) and issubclass(kind, UpdateBasedTrainLoop)

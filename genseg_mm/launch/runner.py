@@ -34,6 +34,7 @@ from genseg_mm.launch.evaluation_loops import check_loop, own_loop
 from genseg_mm.launch.processes import connect_processes, on_main_process
 from genseg_mm.launch.restarts import resume_after_restart
 from genseg_mm.launch.runner_checks import check_evaluator, seed_samples
+from genseg_mm.launch.update_based_train_loop import UpdateBasedTrainLoop
 from genseg_mm.registry import RUNNERS, class_name
 
 _MMENGINE_HOOKS = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')
@@ -142,6 +143,8 @@ class StrictRunnerMixin:
             return
         self._find_checkpoint()
         self._must_fit = self._must_fit or self._resume
+        if isinstance(self._train_loop, UpdateBasedTrainLoop):
+            self._train_loop.before_resuming()
         super().load_or_resume()
 
     def _find_checkpoint(self) -> None:

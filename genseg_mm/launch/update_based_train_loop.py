@@ -78,6 +78,10 @@ class UpdateBasedTrainLoop(IterBasedTrainLoop):
         """Samples of an update, of all processes; None where batches have no fixed size."""
         return self.batch_size and self.num_micro_batches * self.batch_size * get_world_size()
 
+    def before_resuming(self) -> None:
+        """Keeps MMEngine, which takes the resumed updates for micro-batches, from warning of lost gradients."""
+        _accumulate(self.runner.optim_wrapper, 1)
+
     def run(self) -> torch.nn.Module:
         """Trains."""
         runner = self.runner

@@ -17,7 +17,7 @@ KINDS = {
 
 
 def tiny_config(folder: Path, kind: str, batch_size: int = 4, **changes: object) -> Path:
-    """The tiny Wan on few scenes, each micro-batch half masks and half pictures, two micro-batches per update."""
+    """The tiny Wan on few scenes, half of each update masks and half pictures, two micro-batches per update."""
     processes, runner = KINDS[kind]
     cfg = Config.fromfile(ROOT / 'configs/genmask/genmask_wan_shapes_tiny.py')
     per_process = batch_size // max(processes, 1)
@@ -29,13 +29,14 @@ def tiny_config(folder: Path, kind: str, batch_size: int = 4, **changes: object)
             'train_dataloader.batch_size': per_process,
             'train_dataloader.sampler.ratio': [1, 1],
             'train_dataloader.sampler.group': per_process // 2,
+            'train_dataloader.sampler.exact': True,
             'train_dataloader.dataset.datasets.0.num_scenes': 20,
             'train_dataloader.dataset.datasets.1.num_scenes': 20,
-            'train_cfg.max_iters': UPDATES * accumulation,
+            'train_cfg.max_iters': UPDATES,
+            'global_batch_size': batch_size * accumulation,
             'param_scheduler': [],
-            'optim_wrapper.accumulative_counts': accumulation,
             'default_hooks.logger.interval': 1,
-            'default_hooks.checkpoint.interval': UPDATES * accumulation // 2,
+            'default_hooks.checkpoint.interval': UPDATES // 2,
             'default_hooks.checkpoint.save_best': None,
             'custom_hooks': [dict(type='genseg_mm.ParameterEMAHook', decay=0.9)],
             'log_processor.window_size': 1,
@@ -48,7 +49,6 @@ def tiny_config(folder: Path, kind: str, batch_size: int = 4, **changes: object)
         type='OptimWrapper',
         optimizer=dict(type='AdamW', lr=1e-3, betas=(0.9, 0.98)),
         clip_grad=dict(max_norm=0.5),
-        accumulative_counts=accumulation,
     )
     path = folder / f'{kind}.py'
     cfg.dump(path)
