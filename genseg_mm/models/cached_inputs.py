@@ -213,6 +213,17 @@ def encoder_manifest(model: nn.Module, kind: str) -> dict:
     return _fingerprints[encoder]
 
 
+def _pieces(tokenizer: Any) -> list[str]:
+    """How a fast tokenizer cuts words and what it puts around them; lengths are set anew by every call."""
+    backend = getattr(tokenizer, 'backend_tokenizer', None)
+    if backend is None:
+        return []
+    copied = type(backend).from_str(backend.to_str())
+    copied.no_padding()
+    copied.no_truncation()
+    return [copied.to_str()]
+
+
 def _settings(part: Any) -> Any:
     """Plain data on how an encoder is set: of its attributes, those of its parts and their configs."""
     if isinstance(part, (str, int, float, bool, type(None))):
@@ -223,7 +234,7 @@ def _settings(part: Any) -> Any:
         return hashlib.sha256(str(part.tolist()).encode()).hexdigest()[:16]
     if hasattr(part, 'get_vocab'):
         special = [str(part.special_tokens_map), str(getattr(part, 'chat_template', None))]
-        vocabulary = json.dumps([sorted(part.get_vocab().items()), special])
+        vocabulary = json.dumps([sorted(part.get_vocab().items()), special, *_pieces(part)])
         return hashlib.sha256(vocabulary.encode()).hexdigest()[:16]
     values = part if isinstance(part, dict) else vars(part)
     if isinstance(part, nn.Module):

@@ -14,6 +14,8 @@ from mmengine.logging import MessageHub
 from safetensors import safe_open
 from tiny_models import TEXT, build, genmask_config
 from tiny_qwen_vl import pretrained, save_tiny_qwen_vl
+from tiny_released import write_tokenizer
+from tiny_released_dits import byte_tokenizer
 
 from genseg_mm.checkpoint import weights_digest
 from genseg_mm.datasets import Visit
@@ -398,3 +400,52 @@ def test_an_encoder_that_looks_at_images(coco, tmp_path):
     assert only == pytest.approx(plain, rel=1e-5)
     settings = encoder_manifest(model, 'prompt')
     assert settings['looks_at_images'] is True and 'data_preprocessor' in settings['settings']
+
+
+def own_encoder(family, folder):
+    """A frozen encoder with a pooled vector and a fixed length (Flux), or with an instruction (Sana)."""
+    if family == 'sana':
+        tokenizer = byte_tokenizer('<bos>')
+        tokenizer.save_pretrained(folder)
+        sizes = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, head_dim=8)
+        return dict(
+            type='genseg_mm.LanguageModelPromptEncoder',
+            encoder=dict(sizes, model_type='gemma2', vocab_size=258, num_key_value_heads=2, pad_token_id=256),
+            tokenizer=str(folder),
+            instruction='Draw: ',
+            max_length=24,
+            trainable=False,
+        )
+    write_tokenizer(folder)
+    sizes = dict(hidden_size=24, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2)
+    ids = dict(vocab_size=514, bos_token_id=512, eos_token_id=513, pad_token_id=0)
+    clip = dict(type='genseg_mm.CLIPPromptEncoder', encoder={**sizes, **ids}, tokenizer=str(folder), keep='pooled')
+    t5 = dict(type='genseg_mm.T5PromptEncoder', encoder=TEXT, padding='max_length', reads_padding=True, max_length=40)
+    return dict(type='genseg_mm.CombinedPromptEncoder', parts=[{**part, 'trainable': False} for part in (clip, t5)])
+
+
+@pytest.mark.parametrize('family', ['flux', 'sana'])
+def test_encoders_with_pooled_vectors_templates_and_lengths(family, coco, tmp_path):
+    own = own_encoder(family, tmp_path / 'tokenizer')
+    config = write_config(tmp_path / 'c.py', coco, family, genmask_config(family, prompt_encoder=own))
+    make_cache(config, tmp_path / 'cache')
+    data = data_config(coco, tmp_path / 'cache')
+    for drop in (0.0, 1.0):
+        model = build(family, prompt_encoder=own, image_prompt_drop_prob=drop)
+        assert losses(model, batch(data)) == pytest.approx(losses(model, batch(data_config(coco))), rel=1e-5)
+    sample = batch(data)['data_samples'][0]
+    if family == 'flux':
+        assert sample.prompt_pooled.shape == (24,) and sample.prompt_mask.tolist() == [True] * 40
+        assert sample.prompt_states.shape == (40, 32) and sample.prompt_states[-1].abs().max() > 0
+        changed = [dict(own, length=50), dict(own, parts=[own['parts'][0], dict(own['parts'][1], lowercase=True)])]
+    else:
+        assert sample.prompt_mask.sum() == min(2 + len(sample.text.encode()), 24)
+        changed = [dict(own, instruction='Draw; '), dict(own, hidden_layer=-2), dict(own, lowercase=True)]
+    for other in changed:
+        with pytest.raises(ValueError, match='made by another prompt encoder'):
+            losses(build(family, prompt_encoder=other), batch(data))
+    if family == 'sana':  # the same vocabulary, cut another way
+        tokenizer = tmp_path / 'tokenizer' / 'tokenizer.json'
+        tokenizer.write_text(tokenizer.read_text().replace('"add_prefix_space": false', '"add_prefix_space": true'))
+        with pytest.raises(ValueError, match='made by another prompt encoder'):
+            losses(build(family, prompt_encoder=own), batch(data))

@@ -51,11 +51,13 @@ class CombinedPromptEncoder(BaseModule):
                     f'got padding={part.padding!r}, looks_at_images={part.looks_at_images}'
                 )
         widest = max(sum(part.embed_dims for part in row) for row in self.rows)
-        lengths = [{part.max_length for part in row} for row in self.rows]
+        lengths = [{0 if _no_states(part) else part.max_length for part in row} for row in self.rows]
         if any(len(own) > 1 for own in lengths):
             raise ValueError(f'parts side by side must have one max_length, but got {lengths}')
         if width is not None and width < widest:
             raise ValueError(f'width must be at least {widest}, that of the widest part, but got {width}')
+        if length is not None and length < sum(map(sum, lengths)):
+            raise ValueError(f'length must be at least {sum(map(sum, lengths))}, that of the parts, but got {length}')
         self.embed_dims, self.length = width or widest, length
 
     def _encoders(self) -> list[nn.Module]:
@@ -86,8 +88,8 @@ class CombinedPromptEncoder(BaseModule):
         mask = torch.cat([row[0].mask for row in rows], 1)  # (N, L)
         pooled = [own.pooled for row in rows for own in row if own.pooled is not None]
         prompt = PromptEmbeddings(states, mask, torch.cat(pooled, -1) if pooled else None)
-        if self.length is None:
-            return prompt
-        if self.length < mask.shape[1]:
-            raise ValueError(f'length must be at least {mask.shape[1]}, that of the parts, but got {self.length}')
-        return prompt.padded(self.length)
+        return prompt if self.length is None else prompt.padded(self.length)
+
+
+def _no_states(part: nn.Module) -> bool:
+    return getattr(part, 'keep', 'all') == 'pooled'
