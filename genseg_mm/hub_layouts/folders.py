@@ -26,16 +26,22 @@ _STD = 0.02
 
 
 def write_repository(
-    repository: str, cache: Path, layers: int = 2, width: str = 'full', subfolders: set[str] | None = None
+    repository: str,
+    cache: Path,
+    layers: int | None = 2,
+    width: str = 'full',
+    subfolders: set[str] | None = None,
+    weights: bool = True,
 ) -> Path:
     """Writes a repository into a cache, or leaves what an earlier call wrote.
 
     Args:
         repository: Hub id with a known layout.
         cache: Folder for ``HF_HUB_CACHE``.
-        layers: Of each kind that every model keeps at most.
+        layers: Of each kind that every model keeps at most; None for all.
         width: 'full' as released, 'tiny' with small widths.
         subfolders: Parts with weights that are wanted; all by default. Small files are written in any case.
+        weights: False writes files of weights without any, for models without values.
 
     Returns:
         The snapshot's folder.
@@ -43,7 +49,7 @@ def write_repository(
     if width not in WIDTHS:
         raise ValueError(f'width must be one of {WIDTHS}, but got {width!r}')
     parts = layout(repository)
-    known = json.dumps([layers, width, {key: asdict(part) for key, part in parts.items()}], sort_keys=True)
+    known = json.dumps([layers, width, weights, {key: asdict(part) for key, part in parts.items()}], sort_keys=True)
     commit = hashlib.sha1(known.encode()).hexdigest()
     folder = cache / f'models--{repository.replace("/", "--")}'
     snapshot = folder / 'snapshots' / commit
@@ -55,7 +61,7 @@ def write_repository(
             with tempfile.TemporaryDirectory(dir=folder) as parent:
                 own = Path(parent, 'part')
                 own.mkdir()
-                _write_part(part, own, layers, width)
+                _write_part(part, own, layers, width, weights)
                 shutil.copytree(own, snapshot / subfolder, dirs_exist_ok=True, copy_function=shutil.move)
             done.touch()
     (folder / 'refs').mkdir(exist_ok=True)
@@ -63,9 +69,9 @@ def write_repository(
     return snapshot
 
 
-def rehearsed_config(part: Part, layers: int, width: str) -> dict[str, Any]:
+def rehearsed_config(part: Part, layers: int | None, width: str) -> dict[str, Any]:
     """``config.json`` of a part as it is rehearsed."""
-    config = with_layers(part.config, layers)
+    config = part.config if layers is None else with_layers(part.config, layers)
     return with_small_widths(part.kind, config) if width == 'tiny' else config
 
 
@@ -82,7 +88,7 @@ def model_on_meta(kind: str, config: dict[str, Any]) -> nn.Module:
         return owner(owner.config_class.from_dict(dict(config)))
 
 
-def _write_part(part: Part, folder: Path, layers: int, width: str) -> None:
+def _write_part(part: Part, folder: Path, layers: int | None, width: str, weights: bool) -> None:
     for name, value in part.files.items():
         (folder / name).write_text(json.dumps(value, indent=2) + '\n')
     if part.tokenizer is not None:
@@ -91,8 +97,11 @@ def _write_part(part: Part, folder: Path, layers: int, width: str) -> None:
         return
     config = rehearsed_config(part, layers, width)
     (folder / 'config.json').write_text(json.dumps(config, indent=2) + '\n')
-    model = model_on_meta(part.kind, config)
     stem = 'diffusion_pytorch_model' if part.kind.startswith('diffusers') else 'model'
+    if not weights:
+        save_file({}, folder / f'{stem}.safetensors', metadata={'format': 'pt'})
+        return
+    model = model_on_meta(part.kind, config)
     dtype = getattr(torch, part.dtype)
     tensors = {_stored_name(name, part.rename): value for name, value in _own_tensors(model)}
     _write_shards(tensors, folder, stem, dtype, min(part.shards, 2))

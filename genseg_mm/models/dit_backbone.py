@@ -179,9 +179,9 @@ class DiTBackbone(BaseModule):
             raise ValueError('this DiTBackbone has takes_images=False: expected no image_latents, but got some')
         if image_latents is None:
             image_latents = torch.zeros_like(noisy)
-            has_image = torch.zeros(len(noisy), dtype=torch.bool, device=noisy.device)
+            has_image = torch.zeros(len(noisy), dtype=torch.bool, device=_device_with_values(noisy))
         elif has_image is None:
-            has_image = torch.ones(len(noisy), dtype=torch.bool, device=noisy.device)
+            has_image = torch.ones(len(noisy), dtype=torch.bool, device=_device_with_values(noisy))
         dtype = self.transformer.dtype
         states = prompt.states.to(dtype)
         if self.family.needs_fixed_length_text:
@@ -208,6 +208,11 @@ class DiTBackbone(BaseModule):
                 f'the transformer takes text states of width {self.prompt_dims}, but got {width} from the prompt '
                 f'encoder: set prompt_dims={width} in DiTBackbone'
             )
+
+
+def _device_with_values(tensor: Tensor) -> torch.device | str:
+    """Of a tensor; the CPU where it is on the meta device, since families ask which samples have an image."""
+    return 'cpu' if tensor.is_meta else tensor.device
 
 
 def _with_dtype(transformer: dict) -> dict:

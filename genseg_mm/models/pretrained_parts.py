@@ -7,7 +7,7 @@ folder or hub id pass here, whatever the family.
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
@@ -290,17 +290,20 @@ def without_values() -> Iterator[None]:
 
 def _untrained(owner: type, source: str, arguments: dict[str, Any]) -> nn.Module:
     """The model of a released folder's config, as ``from_pretrained`` builds it before it reads weights."""
+    asked = arguments.get('torch_dtype') or arguments.get('dtype')
+    dtype = getattr(torch, asked.removeprefix('torch.')) if isinstance(asked, str) and asked != 'auto' else asked
     arguments = {key: value for key, value in arguments.items() if key not in _OF_LOADING}
     if owner.__module__.startswith('diffusers'):
         config, rest = owner.load_config(source, return_unused_kwargs=True, **arguments)
-        return owner.from_config(config, **rest).eval()
+        return owner.from_config(config, **rest).to(dtype or torch.float32).eval()
     from transformers import AutoConfig
 
     # AutoModel and its kin have no class of config.
     configs = getattr(owner, 'config_class', None) or AutoConfig
     config, rest = configs.from_pretrained(source, return_unused_kwargs=True, **arguments)
     build = owner.from_config if hasattr(owner, 'from_config') else owner._from_config
-    return build(config, **rest).eval()
+    kept = getattr(config, 'dtype', None) if dtype in (None, 'auto') else dtype
+    return build(config, **rest).to(kept or torch.float32).eval()
 
 
 # Frozen parts
@@ -372,7 +375,8 @@ def frozen_pass(device: torch.device) -> Iterator[None]:
     Args:
         device: That the part is on.
     """
-    with torch.no_grad(), torch.autocast(device.type, enabled=False):
+    # The meta device has no autocast.
+    with torch.no_grad(), nullcontext() if device.type == 'meta' else torch.autocast(device.type, enabled=False):
         yield
 
 

@@ -168,26 +168,34 @@ def fits(terms: Mapping[str, int], memory: float) -> bool:
 
 
 def knobs(setup: Setup) -> Iterator[tuple[str, Setup]]:
-    """What to turn, from the cheapest on, until a training fits; an update has as many pictures in each."""
+    """What to turn until a training fits, from the cheapest on, each with the largest batches first.
+
+    An update has as many pictures in all of them.
+    """
     if not setup.checkpointing:
         setup = replace(setup, checkpointing=True)
-        yield 'gradient_checkpointing=True (a third more time)', setup
-    for batch in (4, 2, 1):
-        if batch < setup.batch:
-            yield f'train_dataloader.batch_size={batch}', _regrouped(setup, batch=batch)
+        yield from _batches('gradient_checkpointing=True (a third more time)', setup)
+    yield from _batches('smaller micro-batches', setup)
     if not setup.cached:
-        cached = _regrouped(setup, batch=1, cached=True)
-        yield 'encodings from a cache (tools/dataset_tools/cache_encodings.py), batch 1', cached
-    whole = _regrouped(setup, batch=1, sharded=True)
+        yield from _batches(
+            'encodings from a cache (tools/dataset_tools/cache_encodings.py)', replace(setup, cached=True)
+        )
+    whole = replace(setup, sharded=True)
     if setup.gpus > 1:
         if not setup.sharded:
-            yield "FSDP2 (_base_ '../_base_/strategies/fsdp2.py'), batch 1", whole
+            yield from _batches("FSDP2 (_base_ '../_base_/strategies/fsdp2.py')", whole)
         whole = replace(whole, reduce_each_micro_batch=True)
-        yield 'FSDP2 with strategy.reduce_each_micro_batch=True, batch 1', whole
-        yield 'FSDP2 with strategy.offload=True, too (slow)', replace(whole, offload=True)
+        yield from _batches('FSDP2 with strategy.reduce_each_micro_batch=True', whole)
+        yield from _batches('FSDP2 with strategy.offload=True, too (slow)', replace(whole, offload=True))
+    whole = replace(whole, reduce_each_micro_batch=True)
     for gpus in (2, 4, 8, 16, 32, 64):
         if gpus > setup.gpus and setup.batch * setup.accumulation * setup.gpus % gpus == 0:
-            yield f'FSDP2 on {gpus} cards, batch 1', _regrouped(replace(whole, reduce_each_micro_batch=True), gpus=gpus)
+            yield from _batches(f'FSDP2 on {gpus} cards', _regrouped(whole, gpus=gpus))
+
+
+def _batches(text: str, setup: Setup) -> Iterator[tuple[str, Setup]]:
+    for batch in sorted({setup.batch, *(own for own in (16, 8, 4, 2, 1) if own < setup.batch)}, reverse=True):
+        yield f'{text}, batch {batch}', _regrouped(setup, batch=batch)
 
 
 def _regrouped(setup: Setup, **changes: Any) -> Setup:
@@ -251,32 +259,28 @@ def computes_low(optim_wrapper: Mapping[str, Any]) -> bool:
 
 
 def measure_activations(
-    model: nn.Module, size: tuple[int, int], text_length: int, checkpointing: bool, low: bool
-) -> Activations:
-    """What a training forward pass of a model keeps, from passes of one and of two pictures.
+    model: nn.Module, size: tuple[int, int], text_length: int, low: bool
+) -> dict[bool, Activations]:
+    """What a training forward pass of a model keeps, without and with gradient checkpointing.
 
-    Frozen encoders keep nothing: they run without a graph. With checkpointing the largest block counts once more,
-    since it is computed again with all that it keeps.
+    From passes of one and of two pictures. Frozen encoders keep nothing: they run without a graph. With checkpointing
+    the largest block counts once more, since it is computed again with all that it keeps.
 
     Args:
         model: GenMask or Gen2Seg in training mode, on the meta device or a real one.
         size: Height and width of the pictures.
         text_length: Tokens of a prompt.
-        checkpointing: Whether blocks are computed again in the backward pass.
         low: Under bfloat16 autocast.
     """
-    one, two = (_kept(model, batch, size, text_length, checkpointing, low) for batch in (1, 2))
-    return Activations(fixed=2 * one - two, per_picture=two - one)
-
-
-def _kept(model: nn.Module, batch: int, size: tuple[int, int], text_length: int, checkpointing: bool, low: bool) -> int:
     network = trained_network(model)
-    switch_checkpointing(model, False)
-    total, block = _kept_once(model, network, batch, size, text_length, low)
-    if not checkpointing:
-        return total
-    switch_checkpointing(model, True)
-    return _kept_once(model, network, batch, size, text_length, low)[0] + block
+    kept: dict[bool, list[int]] = {False: [], True: []}
+    for batch in (1, 2):
+        switch_checkpointing(model, False)
+        total, block = _kept_once(model, network, batch, size, text_length, low)
+        switch_checkpointing(model, True)
+        kept[False].append(total)
+        kept[True].append(_kept_once(model, network, batch, size, text_length, low)[0] + block)
+    return {on: Activations(fixed=2 * one - two, per_picture=two - one) for on, (one, two) in kept.items()}
 
 
 def _kept_once(

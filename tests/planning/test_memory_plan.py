@@ -21,6 +21,7 @@ from genseg_mm.planning.memory_plan import (
     measured_sizes,
     optimizer_bytes,
     per_card,
+    switch_checkpointing,
 )
 from genseg_mm.registry import MODELS
 
@@ -65,7 +66,8 @@ def test_activations_beside_the_allocator(path, checkpointing):
     cfg = Config.fromfile(ROOT / 'configs' / path)
     torch.manual_seed(0)
     model = MODELS.build(cfg.model).train()
-    estimate = measure_activations(model, TINY[path], LENGTH, checkpointing, low=False).of(BATCH)
+    estimate = measure_activations(model, TINY[path], LENGTH, low=False)[checkpointing].of(BATCH)
+    switch_checkpointing(model, checkpointing)
 
     def step():
         forward(model, BATCH, TINY[path], LENGTH, torch.device('cpu')).backward()
@@ -85,8 +87,9 @@ def test_meta_device_says_the_same():
     wrapper = dict(type='genseg_mm.AutocastOptimWrapper', optimizer=dict(type='AdamW'))
     assert measured_sizes(empty, wrapper) == measured_sizes(real, wrapper)
     for low in (False, True):
-        own, expected = (measure_activations(each, (64, 64), LENGTH, True, low) for each in (empty, real))
-        assert own.of(8) == pytest.approx(expected.of(8), rel=0.02)
+        own, expected = (measure_activations(each, (64, 64), LENGTH, low) for each in (empty, real))
+        for on in (False, True):
+            assert own[on].of(8) == pytest.approx(expected[on].of(8), rel=0.02)
 
 
 def test_shares_of_many_cards_by_hand():
@@ -127,6 +130,7 @@ def test_knobs_are_turned_from_the_cheapest_on():
     setup = Setup(gpus=8, batch=8, accumulation=16, checkpointing=False)
     turned = list(knobs(setup))
     assert turned[0][1] == Setup(gpus=8, batch=8, accumulation=16)
+    assert turned[1] == ('gradient_checkpointing=True (a third more time), batch 4', Setup(8, batch=4, accumulation=32))
     sizes = [own.batch * own.accumulation * own.gpus for _, own in turned]
     assert set(sizes) == {1024}, 'an update stays as it is'
     words = [text for text, _ in turned]

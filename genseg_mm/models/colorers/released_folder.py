@@ -171,6 +171,8 @@ def empty_prompt(folder: Path) -> Tensor:
             f'below {encoder.config.vocab_size} for the empty prompt, but got {tokenizer("").input_ids}, '
             f'padded with {ids[-1]}'
         )
+    if next(encoder.parameters()).is_meta:  # another process has the values
+        return torch.zeros(1, length, encoder.config.hidden_size)
     with torch.no_grad():
         return encoder.eval()(input_ids=torch.tensor([ids])).last_hidden_state  # (1, L, D)
 

@@ -1,0 +1,89 @@
+"""Does a training fit, and if not, what to turn? From shapes alone: no weight is fetched, no card is needed.
+
+    python tools/plan.py configs/genmask/refcoco_qwen-image.py --gpus 8 --memory 80
+    python tools/plan.py --all --gpus 8 --memory 80                  # a table of every full-size config
+
+Counted for the card that holds most: weights, gradients and optimizer states, DDP's buckets, what FSDP2 gathers, the
+frozen parts that the config loads, EMA, what a forward pass keeps; for a machine the memory of its host, and the size
+of a checkpoint. Not counted: the frozen encoders' own passes (before the others), gradients of activations, buffers of
+kernels, fragments: leave a tenth. Sizes of released models are those of genseg_mm/hub_layouts.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from genseg_mm.config_file import read_config_file
+from genseg_mm.launch import ToolParser, run_tool
+from genseg_mm.launch.config import CfgOptions, override_config
+
+ROOT = Path(__file__).parents[1]
+
+
+def parse_args() -> argparse.Namespace:
+    parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('configs', nargs='*', metavar='CONFIG', help='configs of trainings')
+    parser.add_argument('--all', action='store_true', help='every config that names released models')
+    parser.add_argument('--gpus', type=int, default=1, help='cards in all (default: 1)')
+    parser.add_argument('--gpus-per-node', type=int, default=8, help='cards of a machine (default: 8)')
+    parser.add_argument('--memory', type=float, default=80, help='GB of a card (default: 80)')
+    parser.add_argument('--json', type=Path, metavar='FILE', help='also writes the numbers')
+    parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, metavar='KEY=VALUE', help='as of tools/train.py')
+    args = parser.parse_args()
+    if bool(args.configs) == args.all:
+        parser.error(f'expected configs or --all, but got {"both" if args.all else "neither"}')
+    if min(args.gpus, args.gpus_per_node, args.memory) <= 0:
+        parser.error('--gpus, --gpus-per-node and --memory must be positive')
+    return args
+
+
+def plan_one(path: str, args: argparse.Namespace) -> Any:
+    """The plan of a config, with the options of the command line."""
+    from mmengine.registry import init_default_scope
+
+    from genseg_mm.planning.training_plan import plan_training
+
+    cfg = read_config_file(path)
+    if args.cfg_options:
+        override_config(cfg, args.cfg_options)
+    for key in ('model', 'train_dataloader', 'optim_wrapper'):
+        if cfg.get(key) is None:
+            raise ValueError(f'{path} has no {key}: expected the config of a training')
+    init_default_scope(cfg.get('default_scope', 'genseg_mm'))
+    return plan_training(cfg, args.gpus, args.gpus_per_node)
+
+
+def full_size_configs() -> list[str]:
+    """Configs that train released models."""
+    from genseg_mm.hub_layouts import sources_of
+
+    found = []
+    for path in sorted((ROOT / 'configs').glob('gen*/*.py')):
+        cfg = read_config_file(str(path))
+        if cfg.get('train_dataloader') and sources_of(cfg.model.to_dict()):
+            found.append(str(path.relative_to(ROOT)))
+    return found
+
+
+def main() -> None:
+    args = parse_args()
+    from genseg_mm.planning.training_plan import numbers, page, table
+
+    paths = full_size_configs() if args.all else args.configs
+    plans = {}
+    for path in paths:
+        plans[path] = plan_one(str(ROOT / path) if args.all else path, args)
+        if not args.all:
+            print(page(path, plans[path], args.memory * 1e9))
+    if args.all:
+        print(table(plans, args.memory * 1e9))
+    if args.json:
+        args.json.write_text(json.dumps({path: numbers(plan) for path, plan in plans.items()}, indent=1) + '\n')
+    if any(sum(plan.per_card().values()) > args.memory * 1e9 for plan in plans.values()):
+        sys.exit(1)
+
+
+if __name__ == '__main__':
+    run_tool(main)
