@@ -94,7 +94,9 @@ def _set_rank_variables(launcher: str) -> None:
             'through tools/dist_train.sh, dist_test.sh, slurm_train.sh or slurm_test.sh'
         )
     os.environ.update({target: os.environ[source] for target, source in names.items()})
-    os.environ.setdefault('MASTER_PORT', '29500')
+    # Jobs of slurm may share a machine.
+    job = os.environ.get('SLURM_JOB_ID', '') if launcher == 'slurm' else ''
+    os.environ.setdefault('MASTER_PORT', str(20000 + int(job) % 20000) if job.isdigit() else '29500')
     if launcher == 'slurm' and 'MASTER_ADDR' not in os.environ:
         hosts = ['scontrol', 'show', 'hostnames', os.environ['SLURM_NODELIST']]
         os.environ['MASTER_ADDR'] = subprocess.check_output(hosts, text=True).split()[0]

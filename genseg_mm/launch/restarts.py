@@ -1,4 +1,4 @@
-"""Trainings that torchrun starts again by itself after a process has failed (``--max-restarts``)."""
+"""Trainings that start again by themselves: by torchrun after a failure (``--max-restarts``), by slurm (requeue)."""
 
 import json
 import os
@@ -15,7 +15,7 @@ _BEFORE = '.before_restarts.json'
 
 
 def resume_after_restart(cfg: Config) -> None:
-    """Has a training that torchrun has started again go on from the newest whole checkpoint that it has written.
+    """Has a training that was started again go on from the newest whole checkpoint that it has written.
 
     Where it has written none yet, it starts as it was asked to, with or without ``--resume``. Checkpoints that an
     earlier training left in the work dir are not its own.
@@ -23,27 +23,37 @@ def resume_after_restart(cfg: Config) -> None:
     Args:
         cfg: Config of a training; changed in place. The processes are joined, and the work dir is locked.
     """
-    if int(os.environ.get('TORCHELASTIC_MAX_RESTARTS', 0)) < 1:
+    run, count = _run(cfg.get('launcher'))
+    if run is None:
         return
-    is_restart = int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)) > 0
     work_dir = Path(cfg.work_dir)
-    if not is_restart:
-        on_main_process(lambda: _note(work_dir))
+    if count == 0:
+        on_main_process(lambda: _note(work_dir, run))
         return
-    found = on_main_process(lambda: _newest_own(work_dir))
+    found = on_main_process(lambda: _newest_own(work_dir, run))
     if found is not None:
         cfg.resume, cfg.load_from = True, found
 
 
-def _note(work_dir: Path) -> None:
+def _run(launcher: str | None) -> tuple[str | None, int]:
+    """What the job is called over all of its starts, and how often it was started again; None if it never will be."""
+    get = os.environ.get
+    if int(get('TORCHELASTIC_MAX_RESTARTS', 0)) > 0:
+        return get('TORCHELASTIC_RUN_ID', ''), int(get('TORCHELASTIC_RESTART_COUNT', 0))
+    if launcher == 'slurm' and 'SLURM_JOB_ID' in os.environ:
+        return f'slurm {get("SLURM_JOB_ID")}', int(get('SLURM_RESTART_COUNT', 0))
+    return None, 0
+
+
+def _note(work_dir: Path, run: str) -> None:
     with whole_file(work_dir / _BEFORE) as temporary:
-        temporary.write_text(json.dumps(dict(run=_run_id(), checkpoints=_states(work_dir))))
+        temporary.write_text(json.dumps(dict(run=run, checkpoints=_states(work_dir))))
 
 
-def _newest_own(work_dir: Path) -> str | None:
+def _newest_own(work_dir: Path, run: str) -> str | None:
     note = work_dir / _BEFORE
     noted = read_json_dict(note) if note.is_file() else {}
-    if noted.get('run') != _run_id():  # it failed before it got to that
+    if noted.get('run') != run:  # it failed before it got to that
         return None
     before = noted['checkpoints']
     return find_resumable(str(work_dir), [path for path, time in _states(work_dir).items() if time == before.get(path)])
@@ -51,7 +61,3 @@ def _newest_own(work_dir: Path) -> str | None:
 
 def _states(work_dir: Path) -> dict[str, int]:
     return {path: os.stat(path).st_mtime_ns for path in checkpoints_of(work_dir)}
-
-
-def _run_id() -> str | None:
-    return os.environ.get('TORCHELASTIC_RUN_ID')

@@ -47,7 +47,7 @@ def build_runner(cfg: Config, restarts: bool = False) -> Any:
 
     Args:
         cfg: The config; the launcher's part of it is filled in.
-        restarts: Whether it is for a training, which goes on where it was when torchrun starts it again.
+        restarts: Whether it is for a training, which goes on where it was when torchrun or slurm starts it again.
 
     Raises:
         ValueError: If another one does.

@@ -281,6 +281,10 @@ class TestProcesses:
         assert groups[0][0] == ('gloo',) and groups[0][1]['timeout'].total_seconds() == 1800
         names = ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR', 'MASTER_PORT')
         assert [os.environ[name] for name in names] == ['3', '4', '1', 'node0', '29500']
+        del os.environ['MASTER_PORT']
+        os.environ['SLURM_JOB_ID'] = '1234567'  # jobs may share a machine
+        launch.connect_processes(Config(dict(launcher='slurm')))
+        assert os.environ['MASTER_PORT'] == '34567' and groups.pop()
         cfg = Config(dict(launcher='none'))
         launch.connect_processes(cfg)
         assert len(groups) == 1 and 'model_wrapper_cfg' not in cfg

@@ -18,6 +18,7 @@ from genseg_mm.launch import processes
 from genseg_mm.launch.restarts import resume_after_restart
 
 TESTS = Path(__file__).parents[1]
+WORDS = ['default_hooks.checkpoint.interval=50', 'train_cfg.max_iters=300', 'train_cfg.val_interval=300']
 
 
 def start(monkeypatch, work_dir: Path, count: int, run: str = 'abc', **asked: object) -> Config:
@@ -90,15 +91,79 @@ def train(work_dir: Path, restarts: str) -> tuple[subprocess.Popen, Path]:
         'MAX_RESTARTS': restarts,
     }
     script, log = TESTS.parent / 'tools' / 'dist_train.sh', work_dir.with_suffix('.log')
-    words = ['default_hooks.checkpoint.interval=50', 'train_cfg.max_iters=300', 'train_cfg.val_interval=300']
     with log.open('w') as file:
         job = subprocess.Popen(
-            [str(script), str(CONFIG), '2', '--work-dir', str(work_dir), '--cfg-options', *words],
+            [str(script), str(CONFIG), '2', '--work-dir', str(work_dir), '--cfg-options', *WORDS],
             env=environment,
             stdout=file,
             stderr=subprocess.STDOUT,
         )
     return job, log
+
+
+def test_a_job_that_slurm_requeues_goes_on(tmp_path, monkeypatch):
+    monkeypatch.delenv('TORCHELASTIC_MAX_RESTARTS', raising=False)
+    monkeypatch.setenv('SLURM_JOB_ID', '41')
+    checkpoint = tmp_path / 'iter_10.pth'
+
+    def resumed(**asked: object) -> Config:
+        cfg = Config(dict(work_dir=str(tmp_path), resume=False, load_from=None, **asked))
+        resume_after_restart(cfg)
+        return cfg
+
+    assert resumed().resume is False and not list(tmp_path.iterdir())  # another launcher, within a job of slurm
+    assert resumed(launcher='slurm').resume is False
+    toy_runner(tmp_path, {'train_cfg.max_iters': 10}).train()
+    monkeypatch.setenv('SLURM_RESTART_COUNT', '1')
+    assert resumed(launcher='slurm').load_from == str(checkpoint)
+
+
+SRUN = """#!/bin/bash
+# srun as far as it matters here: --ntasks processes on this machine.
+while [ $# -gt 0 ]; do
+    case "$1" in
+    --ntasks=*) tasks="${1#*=}" ;;
+    -p) shift ;;
+    -*) ;;
+    *) break ;;
+    esac
+    shift
+done
+for number in $(seq 0 $((tasks - 1))); do
+    SLURM_PROCID=$number SLURM_LOCALID=$number SLURM_NTASKS=$tasks SLURM_NODELIST='node[1-1]' SLURM_JOB_ID=$PPID "$@" &
+    pids+=($!)
+done
+for pid in "${pids[@]}"; do wait "$pid" || exit 1; done
+"""
+
+
+@pytest.mark.slow
+def test_training_through_slurm_is_that_through_torchrun(tmp_path, undisturbed):
+    for name, text in (('srun', SRUN), ('scontrol', '#!/bin/sh\necho localhost\n')):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    environment = {
+        **os.environ,
+        'PYTHONPATH': f'{TESTS}{os.pathsep}{TESTS.parent}',
+        'PYTHON': sys.executable,
+        'OMP_NUM_THREADS': '1',
+        'PATH': f'{tmp_path}:{os.environ["PATH"]}',
+        'GPUS': '2',
+    }
+    command = [
+        str(TESTS.parent / 'tools/slurm_train.sh'),
+        'part',
+        'job',
+        str(CONFIG),
+        '--work-dir',
+        str(tmp_path / 'run'),
+    ]
+    command += ['--cfg-options', *WORDS]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    ends = [load_weights_only(str(folder / 'iter_300.pth')) for folder in (undisturbed, tmp_path / 'run')]
+    for name, value in ends[0]['state_dict'].items():
+        assert torch.equal(ends[1]['state_dict'][name], value), name
 
 
 @pytest.mark.slow
