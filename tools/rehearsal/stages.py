@@ -104,6 +104,12 @@ def stages_of(cfg: Config, config: Path, out: Path, picture: Path, processes: in
     if Path(checkpoint).is_file():
         weights = str(out / 'weights.safetensors')
         yield Stage('publish', 'model_converters/publish_model.py', [checkpoint, weights, '--force'], weights)
+    if kind == 'GenMask':
+        released = str(out / 'released')
+        arguments = [checkpoint, released, '--config', str(config), '--force']
+        if cfg.model.backbone.get('lora'):
+            arguments.append('--merge-lora')
+        yield Stage('export', 'model_converters/convert_checkpoint.py', arguments, f'{released}/transformer')
     if kind == 'Gen2Seg' and cfg.model.colorer.get('pretrained'):
         released = str(out / 'released')
         arguments = [str(config), checkpoint, released, '--force']
