@@ -5,7 +5,7 @@ Command: ``tools/dist_train.sh configs/genmask/refcoco_wan2.1-14b.py 8``
 Hardware: see the memory table of configs/genmask/README.md. Expected number: not reproduced yet.
 """
 
-_base_ = ['./refcoco_wan2.1-1.3b_umt5.py']
+_base_ = ['./refcoco_wan2.1-1.3b_umt5.py', '../_base_/strategies/fsdp2.py']
 
 released = 'Wan-AI/Wan2.1-T2V-14B-Diffusers'
 model = dict(

@@ -97,7 +97,9 @@ class ParameterEMAHook(Hook):
         names = {name.removeprefix('module.'): name for name in state}
         if checkpoint.get('optimizer') is not None:
             checkpoint[_RAW] = {name: state[names[name]] for name in averages}
-        state.update({names[name]: own for name, own in averages.items()})
+        state.update(
+            {names[alias]: averages[name] for alias, name in _aliases(runner.model).items() if name in averages}
+        )
 
     @torch.no_grad()
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
@@ -112,12 +114,19 @@ class ParameterEMAHook(Hook):
         if 'state_dict' in checkpoint:
             state = checkpoint['state_dict']
             self._loaded = {name: state[name] for name in values}
-            state.update(values)
+            state.update({alias: values[name] for alias, name in _aliases(runner.model).items() if name in values})
             return
         params = _trained(runner.model)
         self._loaded = {name: params[name].detach().clone() for name in values}
         for name, value in values.items():
             local_of(params[name].detach()).copy_(local_of(value))
+
+
+def _aliases(model: nn.Module) -> dict[str, str]:
+    """Every name of a parameter, of which some have several, with the one under which it is averaged."""
+    plain = model.module if is_model_wrapper(model) else model
+    first: dict[int, str] = {}
+    return {name: first.setdefault(id(own), name) for name, own in plain.named_parameters(remove_duplicate=False)}
 
 
 def _trained(model: nn.Module) -> dict[str, nn.Parameter]:

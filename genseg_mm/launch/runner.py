@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -25,6 +26,7 @@ from genseg_mm.checkpoint import (
     some_of,
     use_safe_loading,
 )
+from genseg_mm.checkpoint_folders import EXTRA
 from genseg_mm.dataset_configs import fill_network_resize
 from genseg_mm.datasets.published_counts import warn_if_incomplete
 from genseg_mm.files.whole_files import WriteError, explained
@@ -120,7 +122,9 @@ class StrictRunnerMixin:
         self._find_checkpoint()
         is_random = self._randomness_cfg.get('seed') is None
         if self._resume and is_random and '://' not in self._load_from:
-            seed = load_weights_only(self._load_from, mmap=True).get('meta', {}).get('seed')
+            # Of a folder the file without tensors.
+            path = os.path.join(self._load_from, EXTRA) if os.path.isdir(self._load_from) else self._load_from
+            seed = load_weights_only(path, mmap=True).get('meta', {}).get('seed')
             if seed is not None:
                 self._randomness_cfg.update(seed=seed)
                 self._set_seed()

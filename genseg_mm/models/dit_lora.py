@@ -5,6 +5,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -21,7 +22,7 @@ PEFT_PREFIX = 'base_model.model.'
 def add_lora(transformer: nn.Module, lora: dict, new_layers: Sequence[str], has_source: bool) -> None:
     """Freezes a transformer and adds adapters in place; the adapters and the new layers are trained.
 
-    Adapters are float32 on bfloat16 weights too.
+    Adapters and new layers are float32 on bfloat16 weights too.
 
     Args:
         transformer: diffusers model.
@@ -65,11 +66,26 @@ def _inject(transformer: nn.Module, config: Any, new_layers: Sequence[str], has_
             parameter.data = parameter.data.float()
             parameter.requires_grad_(True)  # a config that was saved for inference freezes them
     for name in new_layers:
-        transformer.get_submodule(name).requires_grad_(True)
+        _train_in_float32(transformer.get_submodule(name))
     if has_source:
         # By name: a moving average of the model requires no gradient of anything.
         frozen = {name for name, own in transformer.named_parameters() if not own.requires_grad}
         leave_out_of_checkpoints(transformer, frozen | dict(transformer.named_buffers()).keys())
+
+
+def _train_in_float32(layer: nn.Module) -> None:
+    """Has a layer trained in float32 between frozen ones of lower precision, as peft has its adapters."""
+    layer.requires_grad_(True)
+    dtype = next(layer.parameters()).dtype
+    if dtype == torch.float32:
+        return
+    layer.float()
+    layer.register_forward_pre_hook(
+        lambda _, inputs: tuple(
+            own.float() if isinstance(own, Tensor) and own.is_floating_point() else own for own in inputs
+        )
+    )
+    layer.register_forward_hook(lambda _, inputs, output: output.to(dtype))
 
 
 def save_lora(transformer: nn.Module, folder: str | Path, new_layers: Sequence[str]) -> None:

@@ -23,6 +23,7 @@ from genseg_mm.registry import STRATEGIES, class_name
 from genseg_mm.sharded_tensors import gather_on_main, local_of, part_of, sharded_as
 from genseg_mm.sharding.parameters import allocate_parameters, fill_from_main, take_parameters
 from genseg_mm.sharding.shard_model import shard_model
+from genseg_mm.sharding.sharded_checkpoints import load_sharded, save_sharded
 
 
 @STRATEGIES.register_module()
@@ -48,6 +49,9 @@ class FSDP2Strategy(DDPStrategy):
         offload: Keeps shards and optimizer states in the memory of the host.
         reduce_each_micro_batch: Reduces gradients in every micro-batch of an update. By default only in the last one,
             for which each rank holds gradients of the whole model in float32 until then: 4 bytes per trained parameter.
+        checkpoint: 'full' writes one file, which is put together on rank 0; 'sharded' a folder of all ranks, for
+            models of billions of parameters.
+        asynchronous: Sharded checkpoints are copied to the memory of the host and written beside the training.
         **kwargs: Of MMEngine's strategies.
 
     Raises:
@@ -61,8 +65,15 @@ class FSDP2Strategy(DDPStrategy):
         copies: int = 1,
         offload: bool = False,
         reduce_each_micro_batch: bool = False,
+        checkpoint: str = 'full',
+        asynchronous: bool = False,
         **kwargs: Any,
     ) -> None:
+        if checkpoint not in ('full', 'sharded'):
+            raise ValueError(f"strategy.checkpoint: expected 'full' or 'sharded', but got {checkpoint!r}")
+        if asynchronous and checkpoint == 'full':
+            raise ValueError("strategy.asynchronous: expected checkpoint='sharded' with it, but got checkpoint='full'")
+        self.saves_folders, self.asynchronous = checkpoint == 'sharded', asynchronous
         self.blocks, self.copies, self.offload = blocks, copies, offload
         self.reduce_each_micro_batch = reduce_each_micro_batch
         self.param_dtype: torch.dtype | None = None  # in which trained parameters compute; None for their own
@@ -115,8 +126,9 @@ class FSDP2Strategy(DDPStrategy):
         main = take_parameters(model) if self.rank == 0 else {}
         if self.rank:
             take_parameters(model)
-        shape = (self.copies, self.world_size // self.copies)
-        mesh = init_device_mesh(device.type, shape if self.copies > 1 else shape[1:])
+        shape, names = (self.copies, self.world_size // self.copies), ('copies', 'shards')
+        start = self.copies == 1
+        mesh = init_device_mesh(device.type, shape[start:], mesh_dim_names=names[start:])
         shard_model(model, mesh, self.blocks, self.param_dtype, self.offload)
         allocate_parameters(model, torch.device('cpu') if self.offload else device)
         for module in model.modules():
@@ -169,10 +181,13 @@ class FSDP2Strategy(DDPStrategy):
         extra_ckpt: dict | None = None,
         callback: Callable[[dict], None] | None = None,
     ) -> None:
-        """Writes one file that MMEngine's ``Runner`` reads, too; all ranks call it, rank 0 writes."""
-        checkpoint: dict[str, Any] = dict(state_dict=self.model_state_dict())
-        if save_optimizer and hasattr(self, 'optim_wrapper'):
-            checkpoint['optimizer'] = self.optim_state_dict()
+        """Writes one file that MMEngine's ``Runner`` reads, too, or a folder; all ranks call it."""
+        save_optimizer = save_optimizer and hasattr(self, 'optim_wrapper')
+        checkpoint: dict[str, Any] = {}
+        if not self.saves_folders:
+            checkpoint['state_dict'] = self.model_state_dict()
+            if save_optimizer:
+                checkpoint['optimizer'] = self.optim_state_dict()
         if save_param_scheduler and hasattr(self, 'param_schedulers'):
             checkpoint['param_schedulers'] = self.scheduler_state_dict()
         checkpoint.update(extra_ckpt or {})
@@ -181,7 +196,15 @@ class FSDP2Strategy(DDPStrategy):
         )
         if callback is not None:
             callback(checkpoint)
-        if self.rank == 0:
+        if self.saves_folders:
+            after_saving = checkpoint.pop('after_saving', None)
+            optimizer = self._only_optimizer() if save_optimizer else None
+            try:
+                save_sharded(filename, self.model, optimizer, checkpoint, self.asynchronous)
+            finally:
+                if after_saving is not None:
+                    after_saving()
+        elif self.rank == 0:
             os.makedirs(os.path.dirname(os.path.abspath(filename)), exist_ok=True)
             torch.save(checkpoint, filename)
 
@@ -199,7 +222,16 @@ class FSDP2Strategy(DDPStrategy):
         Raises:
             ValueError: If ``strict`` and it does not fit, or if nothing in it is this model's; with names.
         """
+        return self._load(filename, strict, callback, with_optimizer=False)
+
+    def _load(self, filename: str, strict: bool, callback: Callable[[dict], None] | None, with_optimizer: bool) -> dict:
         self.logger.info(f'Load checkpoint from {filename}')
+        if os.path.isdir(filename):
+            optimizer = self._only_optimizer() if with_optimizer else None
+            checkpoint = load_sharded(filename, self.model, optimizer, strict)
+            if callback is not None:
+                callback(checkpoint)
+            return checkpoint
         checkpoint = load_weights_only(filename, mmap=True)
         if 'state_dict' not in checkpoint:
             checkpoint = dict(state_dict=checkpoint)
@@ -218,6 +250,11 @@ class FSDP2Strategy(DDPStrategy):
             for name, value in own.items():
                 if name in weights and weights[name].shape == value.shape:
                     local_of(value).copy_(part_of(weights[name], value))
+
+    def _only_optimizer(self) -> Optimizer:
+        if isinstance(self.optim_wrapper, OptimWrapperDict):
+            raise ValueError("strategy.checkpoint: expected 'full' with several optimizers, but got 'sharded'")
+        return self.optim_wrapper.optimizer
 
     def load_optim_state_dict(self, state_dict: dict) -> None:
         """Loads the state of an optimizer, saved whole on any number of ranks."""
@@ -242,9 +279,10 @@ class FSDP2Strategy(DDPStrategy):
         Raises:
             ValueError: If it does not fit, or holds no training state.
         """
-        checkpoint = self.load_checkpoint(filename, strict=True, callback=callback)
-        check_resumable(checkpoint, filename)
-        if resume_optimizer:
+        checkpoint = self._load(filename, True, callback, with_optimizer=resume_optimizer)
+        if not os.path.isdir(filename):  # which says itself what it lacks
+            check_resumable(checkpoint, filename)
+        if resume_optimizer and 'optimizer' in checkpoint:
             self.load_optim_state_dict(checkpoint.pop('optimizer'))
         if resume_param_scheduler and hasattr(self, 'param_schedulers'):
             self.load_scheduler_state_dict(checkpoint.pop('param_schedulers'))

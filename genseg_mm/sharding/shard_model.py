@@ -34,8 +34,14 @@ def shard_model(
         ValueError: If a name in ``blocks`` is that of no block.
     """
     policy = CPUOffloadPolicy(pin_memory=mesh.device_type != 'cpu') if offload else OffloadPolicy()
-    found = set()
-    for part in library_parts(model):
+    parts = {part: list(blocks_of(part, blocks)) for part in library_parts(model)}
+    unknown = set(blocks or ()) - {_class_name(block) for found in parts.values() for block in found}
+    if unknown:
+        raise ValueError(
+            f'strategy.blocks: expected classes of blocks in lists of the model, but got {sorted(unknown)}; there are '
+            f'{sorted(set(map(_class_name, _listed(model))))}'
+        )
+    for part, found in parts.items():
         trained = any(own.requires_grad for own in part.parameters())
         precision = MixedPrecisionPolicy(
             param_dtype=param_dtype if trained else None,
@@ -44,15 +50,9 @@ def shard_model(
         )
         # What is left of a trained part is needed again by the backward pass at once.
         options = dict(mesh=mesh, mp_policy=precision, offload_policy=policy)
-        for block in blocks_of(part, blocks):
-            found.add(type(block).__name__)
+        for block in found:
             fully_shard(block, reshard_after_forward=True, **options)
         fully_shard(part, reshard_after_forward=not trained, **options)
-    if blocks is not None and set(blocks) - found:
-        raise ValueError(
-            f'strategy.blocks: expected classes of blocks in lists of the model, but got {sorted(set(blocks) - found)}'
-            f'; there are {sorted(set(map(_class_name, _listed(model))))}'
-        )
     _shard_rest(model, dict(mesh=mesh, offload_policy=policy), param_dtype)
 
 
