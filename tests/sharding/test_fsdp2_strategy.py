@@ -34,7 +34,7 @@ class Runs:
         self.folder, self.optim_wrapper, self.iters, self.changes = (
             folder,
             optim_wrapper,
-            updates * ACCUMULATED,
+            updates,
             changes,
         )
         self.trained = cache(self._trained)
