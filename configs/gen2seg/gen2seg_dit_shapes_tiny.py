@@ -3,8 +3,9 @@
 Ours beside arXiv 2505.15263, whose SD rows take a UNet: the same mechanism (one step from the image's latents) with a
 rectified-flow DiT.
 Command: ``python tools/train.py configs/gen2seg/gen2seg_dit_shapes_tiny.py``
-Hardware: one CPU core.
-Expected: see configs/gen2seg/README.md, a DiT in place of the UNet.
+Hardware: one CPU core; about half a second per iteration.
+Expected: after 300 iterations (seed 0) mIoU 23.5 on seen and 20.9 on unseen shapes, collapse share 0.88: not yet past
+colours by place, where the UNet has 50.7 and 46.5. Longer is not measured.
 """
 
 _base_ = [
