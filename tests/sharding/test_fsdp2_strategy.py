@@ -138,8 +138,8 @@ def test_after_20_updates(tmp_path):
         assert max(runs.differences(kind, 'one').values()) < 2e-5
 
 
-def released_config(folder: Path) -> dict:
-    """Changes that give a tiny Wan of a released folder, bfloat16, adapters."""
+def released_config(folder: Path, dtype: str) -> dict:
+    """Changes that give a tiny Wan of a released folder, in this precision, adapters."""
     from diffusers import WanTransformer3DModel
 
     config = Config.fromfile(ROOT / 'configs/genmask/genmask_wan_shapes_tiny.py').model.backbone.transformer
@@ -148,17 +148,21 @@ def released_config(folder: Path) -> dict:
     source = dict(
         type='diffusers.WanTransformer3DModel.from_pretrained',
         pretrained_model_name_or_path=str(folder),
-        torch_dtype='bfloat16',
+        torch_dtype=dtype,
     )
     return {'model.backbone.transformer': source, 'model.backbone.lora': dict(r=4)}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(('kind', 'least'), [('OptimWrapper', 5e-6), ('genseg_mm.AutocastOptimWrapper', 2e-2)])
-def test_adapters_on_a_released_folder(tmp_path, kind, least):
-    """In bfloat16, sharded parameters are rounded before they compute, autocast's only where it multiplies them."""
-    runs = Runs(tmp_path, dict(FLOAT32, type=kind), **released_config(tmp_path / 'wan'))
-    assert max(runs.differences('fsdp2', 'ddp').values()) < least
+@pytest.mark.parametrize(
+    ('kind', 'dtype', 'most'),
+    [('OptimWrapper', 'float32', 5e-6), ('genseg_mm.AutocastOptimWrapper', 'bfloat16', 2e-2)],
+)
+def test_adapters_on_a_released_folder(tmp_path, kind, dtype, most):
+    """bfloat16 makes a last place of its own of the least difference, and AdamW whole steps of what is all rounding."""
+    wrapper = dict(type=kind, optimizer=dict(type='SGD', lr=0.1), clip_grad=dict(max_norm=0.5))
+    runs = Runs(tmp_path, wrapper, **released_config(tmp_path / 'wan', dtype))
+    assert max(runs.differences('fsdp2', 'ddp').values()) < most
 
 
 @pytest.mark.slow
