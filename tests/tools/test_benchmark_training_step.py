@@ -88,7 +88,7 @@ def test_both_variants_of_a_tiny_sd2_start_with_the_same_loss(monkeypatch: pytes
             norm_num_groups=4,
         ),
     )
-    monkeypatch.setitem(TOOL['sd2_config'].__globals__, 'SD2', tiny)
+    monkeypatch.setitem(TOOL['sd2_config'].__globals__, 'sd2_sizes', lambda: tiny)
     results = {}
     for variant in ('off', 'on'):
         args = argparse.Namespace(

@@ -31,10 +31,10 @@ from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.runner import Runner, set_random_seed
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
-from models_without_weights import SD2
 from torch import Tensor, nn
 
 from genseg_mm import launch
+from genseg_mm.hub_layouts import layout
 from genseg_mm.registry import MODELS
 
 ORDER = (
@@ -123,8 +123,14 @@ def watch(model: nn.Module, meter: PhaseMeter) -> BackwardMarks:
     return marks
 
 
+def sd2_sizes() -> dict[str, dict]:
+    """Arguments of the two networks of Stable Diffusion 2."""
+    released = layout('stabilityai/stable-diffusion-2')
+    return {name: {k: v for k, v in released[name].config.items() if k[0] != '_'} for name in ('unet', 'vae')}
+
+
 def sd2_config(args: argparse.Namespace) -> ConfigDict:
-    colorer = dict(type='genseg_mm.SDColorer', config=SD2, parity='training')
+    colorer = dict(type='genseg_mm.SDColorer', config=sd2_sizes(), parity='training')
     optimizer = dict(type='SGD', lr=6e-5)
     return ConfigDict(
         model=dict(type='genseg_mm.Gen2Seg', colorer=colorer, normalize='batch'),

@@ -1,7 +1,6 @@
 """Models whose weights are not here: shapes alone, on the meta device, and what their passes cost.
 
-The sizes come from the ``config.json`` of a local folder or of the hub's cache, or from the table of released models
-(released_families.py).
+The sizes come from the ``config.json`` of a local folder or of the hub's cache, or are those of genseg_mm/hub_layouts.
 """
 
 from collections.abc import Iterator
@@ -12,35 +11,15 @@ from typing import Any
 import torch
 from costs import PhaseMeter, count_flops
 from mmengine.config import ConfigDict
-from released_families import FROZEN, FULL
 from torch import Tensor, nn
 
 from genseg_mm.files import read_json
+from genseg_mm.hub_layouts import Part, layout
 from genseg_mm.planning.kept_bytes import ShapesOnly
 from genseg_mm.registry import MODELS, class_name
 
-# hub id -> parts -> keyword arguments; unet/config.json, vae/config.json and config.json of these repositories
-SD2 = dict(
-    unet=dict(
-        sample_size=96, in_channels=4, out_channels=4, block_out_channels=(320, 640, 1280, 1280), layers_per_block=2,
-        attention_head_dim=[5, 10, 20, 20], cross_attention_dim=1024, use_linear_projection=True,
-    ),
-    vae=dict(
-        block_out_channels=(128, 256, 512, 512), down_block_types=('DownEncoderBlock2D',) * 4,
-        up_block_types=('UpDecoderBlock2D',) * 4, layers_per_block=2, latent_channels=4, scaling_factor=0.18215,
-    ),
-)  # fmt: skip
-PIPELINES = {'stabilityai/stable-diffusion-2': SD2}
-MAES = {
-    'facebook/vit-mae-base': {},
-    'facebook/vit-mae-large': dict(
-        hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096
-    ),
-    'facebook/vit-mae-huge': dict(
-        hidden_size=1280, num_hidden_layers=32, num_attention_heads=16, intermediate_size=5120, patch_size=14
-    ),
-}  # fmt: skip
 CONFIG_FILES = ('config.json', 'model_index.json')
+PIPELINE_PARTS = ('unet', 'vae')
 
 
 def pretrained_parts(cfg: Any, path: str = 'model') -> Iterator[tuple[str, dict]]:
@@ -210,8 +189,8 @@ def unloaded_from_pretrained(kind: str, sizes: dict) -> nn.Module:
     library, _, class_name = kind.partition('.')
     owner = getattr(dict(diffusers=diffusers, transformers=transformers)[library], class_name)
     if library == 'diffusers':
-        return owner.from_config(sizes)
-    return owner(owner.config_class(**sizes))
+        return owner.from_config({key: value for key, value in sizes.items() if key[0] != '_'})
+    return owner(owner.config_class.from_dict(dict(sizes)))
 
 
 def _sizes(cfg: dict, path: str) -> dict:
@@ -219,39 +198,37 @@ def _sizes(cfg: dict, path: str) -> dict:
     if file is not None:
         return read_json(file)
     source, subfolder = source_of(cfg)
-    for model in FULL.values():
-        if model['source'] == source and subfolder == 'transformer':
-            return dict(model['transformer'])
-        if model['source'] == source and subfolder == 'vae':
-            return dict(FROZEN[model['vae']][1])
-        if model['source'] == source and subfolder.startswith('text_encoder'):
-            number = int(subfolder.removeprefix('text_encoder').removeprefix('_') or 1)
-            return dict(FROZEN[model['encoders'][number - 1]][1])
-    for _, sizes, _, released in FROZEN.values():
-        if released == source:
-            return dict(sizes)
-    raise _unknown(path, cfg)
+    part = released_parts(source, path, cfg).get(subfolder)
+    if part is None:
+        raise _unknown(path, cfg)
+    return part.config
 
 
 def _colorer_sizes(cfg: dict, path: str) -> dict:
     source, _ = source_of(cfg)
     file = local_file(cfg)
     if str(cfg['type']).endswith('MAEColorer'):
-        if file is None and source not in MAES:
-            raise _unknown(path, cfg)
-        return MAES[source] if file is None else read_json(file)
-    if file is None and source not in PIPELINES:
-        raise _unknown(path, cfg)
+        return released_parts(source, path, cfg)[''].config if file is None else read_json(file)
     if file is None:
-        return PIPELINES[source]
-    read = {part: read_json(file.parent / part / 'config.json') for part in SD2}
+        read = {name: released_parts(source, path, cfg)[name].config for name in PIPELINE_PARTS}
+    else:
+        read = {name: read_json(file.parent / name / 'config.json') for name in PIPELINE_PARTS}
     return {part: {k: v for k, v in own.items() if k[0] != '_'} for part, own in read.items()}
+
+
+def released_parts(source: str, path: str, cfg: dict) -> dict[str, Part]:
+    """Parts of a repository whose layout is known."""
+    try:
+        return layout(source)
+    except ValueError as error:
+        raise _unknown(path, cfg) from error
 
 
 def _unknown(path: str, cfg: dict) -> ValueError:
     return ValueError(
         f'{path} ({cfg["type"]}): the sizes of {"/".join(filter(None, source_of(cfg)))} are not known without its '
-        'config.json: fetch that file into a folder or the cache (hf download), or add it to released_families.py'
+        'config.json: fetch that file into a folder or the cache (hf download), or add its layout to '
+        'genseg_mm/hub_layouts/released'
     )
 
 
