@@ -39,7 +39,7 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def plan_one(path: str, args: argparse.Namespace) -> Any:
+def plan_one(path: str, args: argparse.Namespace, known: dict) -> Any:
     """The plan of a config, with the options of the command line."""
     from mmengine.registry import init_default_scope
 
@@ -52,7 +52,10 @@ def plan_one(path: str, args: argparse.Namespace) -> Any:
         if cfg.get(key) is None:
             raise ValueError(f'{path} has no {key}: expected the config of a training')
     init_default_scope(cfg.get('default_scope', 'genseg_mm'))
-    return plan_training(cfg, args.gpus, args.gpus_per_node)
+    gpus = args.gpus
+    if args.all and (total := cfg.get('global_batch_size')):  # as many of them as share an update
+        gpus = max(own for own in range(1, gpus + 1) if total % (own * cfg.train_dataloader.batch_size) == 0)
+    return plan_training(cfg, gpus, args.gpus_per_node, known)
 
 
 def full_size_configs() -> list[str]:
@@ -72,10 +75,13 @@ def main() -> None:
     from genseg_mm.planning.training_plan import numbers, page, table
 
     paths = full_size_configs() if args.all else args.configs
-    plans = {}
+    plans: dict[str, Any] = {}
+    known: dict[str, Any] = {}
     for path in paths:
-        plans[path] = plan_one(str(ROOT / path) if args.all else path, args)
-        if not args.all:
+        plans[path] = plan_one(str(ROOT / path) if args.all else path, args, known)
+        if args.all:
+            print(f'{path} ...', file=sys.stderr, flush=True)
+        else:
             print(page(path, plans[path], args.memory * 1e9))
     if args.all:
         print(table(plans, args.memory * 1e9))

@@ -59,19 +59,35 @@ class TrainingPlan:
         return max(0, math.floor((memory - without) / max(own.per_picture, 1)))
 
 
-def plan_training(cfg: Config, gpus: int, gpus_per_node: int = 8) -> TrainingPlan:
+def plan_training(
+    cfg: Config,
+    gpus: int,
+    gpus_per_node: int = 8,
+    known: dict[str, tuple[Sizes, dict[bool, Activations]]] | None = None,
+) -> TrainingPlan:
     """The plan of a config on so many cards; nothing is downloaded, nothing is allocated.
+
+    Args:
+        cfg: Of a training.
+        gpus: Cards in all.
+        gpus_per_node: Cards of a machine.
+        known: What was measured of other configs, and now of this one: many differ in what takes no memory.
 
     Raises:
         ValueError: If the layout of a repository that it names is not known, or its batch does not divide.
     """
-    model = build_without_values(cfg.model.to_dict())
-    model.train()
-    low = memory_plan.computes_low(cfg.optim_wrapper)
-    size, length = picture_size(cfg), prompt_length(cfg.model)
-    activations = memory_plan.measure_activations(model, size, length, low)
-    sizes = memory_plan.measured_sizes(model, cfg.optim_wrapper)
-    return TrainingPlan(sizes, setup_of(cfg, gpus, gpus_per_node), activations, size)
+    setup, size, length = setup_of(cfg, gpus, gpus_per_node), picture_size(cfg), prompt_length(cfg.model)
+    parts = {key: cfg.model.get(key) for key in ('type', 'codec', 'prompt_encoder', 'backbone', 'colorer')}
+    key = repr((parts, cfg.optim_wrapper.get('type'), cfg.optim_wrapper.optimizer, size, length))
+    known = {} if known is None else known
+    if key not in known:
+        model = build_without_values(cfg.model.to_dict()).train()
+        low = memory_plan.computes_low(cfg.optim_wrapper)
+        known[key] = (
+            memory_plan.measured_sizes(model, cfg.optim_wrapper),
+            memory_plan.measure_activations(model, size, length, low),
+        )
+    return TrainingPlan(known[key][0], setup, known[key][1], size)
 
 
 def build_without_values(model: dict[str, Any]) -> nn.Module:
