@@ -7,7 +7,7 @@ folder or hub id pass here, whatever the family.
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
@@ -375,9 +375,13 @@ def frozen_pass(device: torch.device) -> Iterator[None]:
     Args:
         device: That the part is on.
     """
-    # The meta device has no autocast.
-    with torch.no_grad(), nullcontext() if device.type == 'meta' else torch.autocast(device.type, enabled=False):
+    with torch.no_grad(), without_autocast(device):
         yield
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager:
+    """Runs what is inside in its own precision; the meta device has no autocast to leave."""
+    return nullcontext() if device.type == 'meta' else torch.autocast(device.type, enabled=False)
 
 
 class FrozenPartsMixin:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from genseg_mm.checkpoint import load_weights_only
 from genseg_mm.functional.flow_matching import data_from_velocity
-from genseg_mm.models.pretrained_parts import frozen_pass
+from genseg_mm.models.pretrained_parts import frozen_pass, without_autocast
 from genseg_mm.models.prompt_encoders import PromptEmbeddings
 from genseg_mm.network_sizes import NATIVE, resize_to
 from genseg_mm.registry import MODELS
@@ -139,7 +139,7 @@ class DiTColorer(BaseModule):
         output = self.backbone(latents, sigma, prompt)  # (N, C, h, w)
         clean = output if self.prediction == 'data' else data_from_velocity(latents, output, sigma)
         # In the autoencoder's own precision: 8 bits of bfloat16 are about one level of colour.
-        with torch.autocast(images.device.type, enabled=False):
+        with without_autocast(images.device):
             return self.codec.decode(clean.float(), clamp=False)[..., :height, :width]  # (N, 3, H, W)
 
     def save_pretrained(self, folder: str | Path) -> None:
