@@ -231,7 +231,7 @@ def check_fits(source: str, weights: Mapping[str, Tensor], own: Mapping[str, Ten
 
 def check_resumable(checkpoint: Mapping[str, Any], source: str) -> None:
     """Raises ValueError if a checkpoint holds no training state."""
-    if not {'meta', 'message_hub', 'optimizer'} <= checkpoint.keys():
+    if not {'meta', 'message_hub'} <= checkpoint.keys():
         raise ValueError(
             f'{source} holds weights but no training state (best_*.pth and published files do not), so it cannot be '
             'resumed from; to start from its weights: --cfg-options load_from=FILE'
@@ -283,7 +283,7 @@ def find_resumable(work_dir: str, without: Collection[str] = ()) -> str | None:
     that were trained in twice are understood, files and folders side by side. Leftovers of an
     interrupted save (``*.tmp``) are deleted, or published if they lack the name alone; broken
     checkpoints are named in a warning and left alone. ``best_*`` hold weights only and are not
-    resumed from.
+    resumed from; of others those with the state of an optimizer go first.
 
     Args:
         work_dir: Where the training ran; the folder that ``last_checkpoint`` points to is searched
@@ -395,14 +395,14 @@ def _checkpoint_folders(work_dir: Path) -> list[Path]:
 
 
 def _age(path: str) -> tuple | None:
-    """(time, iteration) of a saved training state, or None if the file holds something else."""
+    """(whether it can be resumed from, time, iteration) of a training, or None if the file holds something else."""
     checkpoint = load_without_tensors(path)
     if not isinstance(checkpoint, dict) or not {'meta', 'message_hub'} <= checkpoint.keys():
         return None
     meta = checkpoint['meta']
     if not isinstance(meta, dict) or not isinstance(meta.get('iter'), int):
         return None
-    return str(meta.get('time', '')), meta['iter']
+    return 'optimizer' in checkpoint, str(meta.get('time', '')), meta['iter']
 
 
 def _history_statistic(owner: type, name: str) -> Callable:

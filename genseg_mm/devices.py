@@ -2,6 +2,7 @@
 
 import torch
 from mmengine.device import get_device
+from torch import nn
 
 
 def checked_device(device: str | torch.device | None) -> torch.device:
@@ -22,3 +23,10 @@ def checked_device(device: str | torch.device | None) -> torch.device:
         reason = str(error).partition('\n')[0]
         raise ValueError(f'device {device} cannot be used here ({reason}); use cpu') from error
     return device
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """The device that a model is on; the CPU if it holds nothing, such as a control map."""
+    tensor = next(model.parameters(), None)
+    tensor = next(model.buffers(), None) if tensor is None else tensor
+    return torch.device('cpu') if tensor is None else tensor.device

@@ -16,7 +16,7 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from genseg_mm.datasets.transforms import NetworkPipeline
-from genseg_mm.devices import checked_device
+from genseg_mm.devices import checked_device, device_of
 from genseg_mm.files import check_writable
 from genseg_mm.finite import check_finite
 from genseg_mm.inference.build_model import build_description_writer, build_model, chosen_weights, read_config
@@ -328,7 +328,7 @@ class GenSegInferencer(PictureGeneration, BaseInferencer):
 
     @torch.no_grad()
     def _predict(self, batch: list[dict]) -> list[SegDataSample]:
-        with evaluation_autocast(self.cfg, next(self.model.parameters()).device):
+        with evaluation_autocast(self.cfg, device_of(self.model)):
             return self.model.test_step(self.collate_fn(batch))
 
     def _sample(self, job: Job) -> SegDataSample:
@@ -376,8 +376,7 @@ class GenSegInferencer(PictureGeneration, BaseInferencer):
 
     def _describe(self, image: np.ndarray, texts: Sequence[str]) -> list[str]:
         if self.description_writer is None:
-            device = next(self.model.parameters()).device
-            self.description_writer = build_description_writer(self.cfg, device, self.scope)
+            self.description_writer = build_description_writer(self.cfg, device_of(self.model), self.scope)
         return list(self.description_writer([image] * len(texts), list(texts)))
 
     def _init_pipeline(self, cfg: Config) -> NetworkPipeline:

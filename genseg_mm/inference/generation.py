@@ -13,6 +13,7 @@ from rich.progress import Progress
 
 from genseg_mm.dataset_configs import walk
 from genseg_mm.datasets.coco_captions import CaptionDataset
+from genseg_mm.devices import device_of
 from genseg_mm.files import check_writable, whole_file
 from genseg_mm.inference.prompts import check_not_empty
 from genseg_mm.inference.results import check_display, draw_picture, save_picture, show_picture
@@ -124,7 +125,7 @@ class PictureGeneration:
             settings = {**settings, 'negative_text': prompt_of(settings['negative_text'])}
         for start in range(0, len(jobs), batch_size):
             part = jobs[start : start + batch_size]
-            with evaluation_autocast(self.cfg, next(self.model.parameters()).device):
+            with evaluation_autocast(self.cfg, device_of(self.model)):
                 pictures = self.model.generate(
                     [prompt_of(text) for text, _ in part],
                     generators=[seeded_generator(seed, number) for _, number in part],

@@ -5,7 +5,6 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
-from mmengine.device import get_device
 from mmengine.dist import all_gather_object, get_dist_info
 from mmengine.evaluator import BaseMetric
 from mmengine.runner import TestLoop, ValLoop
@@ -13,6 +12,7 @@ from mmengine.runner.loops import _update_losses
 from torch import Tensor
 
 from genseg_mm.datasets.picture_sampler import PictureSampler
+from genseg_mm.devices import device_of
 from genseg_mm.precision import evaluation_autocast
 from genseg_mm.registry import LOOPS, class_name
 
@@ -34,7 +34,7 @@ class EvaluationLoop:
 
     def autocast(self) -> AbstractContextManager:
         """The precision of the model's passes: that of training, or ``fp16`` of the loop."""
-        device = next((own.device for own in self.runner.model.parameters()), get_device())
+        device = device_of(self.runner.model)
         cfg = dict(evaluation_dtype='float16') if self.fp16 else self.runner.cfg
         return evaluation_autocast(cfg, device)
 

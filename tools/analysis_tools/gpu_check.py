@@ -63,13 +63,14 @@ def check(seconds: int) -> Callable:
 
 def parse_args() -> argparse.Namespace:
     parser = launch.ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--device', default='cuda', choices=['cuda', 'cpu'])
+    parser.add_argument('--device', default='cuda', help='cuda (default; CUDA_VISIBLE_DEVICES chooses), or cpu')
     parser.add_argument('--checks', nargs='+', choices=CHECKS, default=list(CHECKS), help='default: all')
     parser.add_argument('--batch', type=int, default=8, help='pictures of a full-size step (default: 8)')
     parser.add_argument('--steps', type=int, default=3, help='timed steps, after one (default: 3)')
     parser.add_argument('--out', default='work_dirs/gpu_check', help='folder')
     parser.add_argument('--one', choices=CHECKS, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    args.device = torch.device(args.device).type
     if min(args.batch, args.steps) < 1:
         parser.error(f'--batch and --steps must be at least 1, but got {args.batch} and {args.steps}')
     return args

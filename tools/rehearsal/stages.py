@@ -220,7 +220,7 @@ def _become(function: Callable[[], Any], log: Path, words: list[str], environmen
         torch.set_num_threads(1)  # OpenMP's threads do not survive a fork
         mmengine.config.config.FormatCode = lambda text, **_: (text, True)  # laying configs out takes seconds each time
         os.environ.update(environment)
-        sys.argv, sys.path[0] = words, str(Path(words[0]).parent)
+        sys.argv = words
         function()
         code = 0
     except SystemExit as end:
