@@ -37,9 +37,10 @@ def shard_model(
     parts = {part: list(blocks_of(part, blocks)) for part in library_parts(model)}
     unknown = set(blocks or ()) - {_class_name(block) for found in parts.values() for block in found}
     if unknown:
+        known = sorted({_class_name(block) for part in parts for block in blocks_of(part)})
         raise ValueError(
-            f'strategy.blocks: expected classes of blocks in lists of the model, but got {sorted(unknown)}; there are '
-            f'{sorted(set(map(_class_name, _listed(model))))}'
+            f'strategy.blocks: expected classes of blocks in lists of the model, but got {sorted(unknown)}; the '
+            f'libraries name {known}'
         )
     for part, found in parts.items():
         trained = any(own.requires_grad for own in part.parameters())

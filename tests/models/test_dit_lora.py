@@ -80,8 +80,11 @@ def test_training_in_bfloat16_is_warned_of(wan_source, monkeypatch):
     assert said == []
     backbone = DiTBackbone('wan', source, prompt_dims=48, lora=LORA)
     projection = backbone.transformer.condition_embedder.text_embedder
-    assert projection.linear_1.weight.dtype == torch.bfloat16
-    assert said[1].startswith('4 of 36 trained tensors are torch.bfloat16')
+    assert projection.linear_1.weight.dtype == torch.float32  # and so are new layers
+    assert projection(torch.ones(1, 48, dtype=torch.bfloat16)).dtype == torch.bfloat16
+    assert len(said) == 1 and 'fresh' in said[0]
+    DiTBackbone('wan', source)
+    assert said[1].startswith('58 of 69 trained tensors are torch.bfloat16')
 
 
 class TestCheckpoint:
