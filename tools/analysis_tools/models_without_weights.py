@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from genseg_mm.files import read_json
 from genseg_mm.hub_layouts import Part, layout
 from genseg_mm.planning.kept_bytes import ShapesOnly
+from genseg_mm.planning.training_plan import build_without_values
 from genseg_mm.registry import MODELS, class_name
 
 CONFIG_FILES = ('config.json', 'model_index.json')
@@ -94,6 +95,9 @@ def build_parts(model: dict, device: str) -> nn.Module:
     kind = class_name(model.get('type'))
     holder = nn.Module()
     model = ConfigDict(model).to_dict()
+    if kind == 'Gen2Seg' and class_name(model['colorer'].get('type')) == 'DiTColorer':
+        holder.colorer = build_without_values(model).colorer  # embeds its prompt once, and needs its tokenizer
+        return holder
     with torch.device(device):
         if kind == 'GenMask':
             holder.codec = MODELS.build(_replaced(model['codec'], 'model.codec'))
