@@ -6,7 +6,7 @@ Command: ``tools/dist_train.sh configs/genmask/refcoco_flux2-klein.py 8``
 Hardware: see the memory table of configs/genmask/README.md. Expected number: not reproduced yet.
 """
 
-_base_ = ['./refcoco.py']
+_base_ = ['./refcoco.py', '../_base_/strategies/fsdp2.py']
 
 released = 'black-forest-labs/FLUX.2-klein-base-4B'
 model = dict(

@@ -7,5 +7,8 @@ Hardware: see the memory table of configs/genmask/README.md. Expected number: no
 
 _base_ = ['./refcoco_flux2-klein.py']
 
+# A card holds the frozen weights: nothing is sharded.
+runner_type = 'genseg_mm.SafeRunner'
+strategy = None
 model = dict(backbone=dict(transformer=dict(torch_dtype='bfloat16'), lora=dict(r=16, lora_alpha=16)))
 optim_wrapper = dict(optimizer=dict(lr=1e-4))
