@@ -31,6 +31,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('configs', nargs='*', metavar='CONFIG', help='full-size configs')
     parser.add_argument('--all', action='store_true', help='every full-size config of configs/')
     parser.add_argument('--width', choices=['full', 'tiny'], default='full', help='widths of the models')
+    parser.add_argument('--pictures', choices=['full', 'small'], default='small', help='sizes (default: %(default)s)')
     parser.add_argument('--layers', type=int, default=2, help='layers of each kind (default: %(default)s)')
     parser.add_argument('--batch-size', type=int, help='training batch (default: 1 at full width, else 2)')
     parser.add_argument('--processes', type=int, default=1, help='that train and test together')
@@ -88,6 +89,7 @@ def rehearse(config: Path, args: argparse.Namespace) -> dict[str, Any]:
     out = args.out / args.width / config.parent.name / config.stem
     out.mkdir(parents=True, exist_ok=True)
     row = dict(config=os.path.relpath(config, configs.ROOT), width=args.width, layers=args.layers, error='')
+    row.update(pictures=args.pictures)
     row.update(repositories={}, changes={}, stages=[], findings=[])
     done: list[stages.Outcome] = []
     try:
@@ -132,7 +134,7 @@ def _stages(cfg: 'Config', config: Path, out: Path, args: argparse.Namespace, ro
     if not cfg.get('train_cfg'):
         return stages.stages_of_control(config, out)
     batch_size = args.batch_size or (1 if args.width == 'full' else 2)
-    row['changes'] = configs.changes_of(cfg, args.width, batch_size, args.processes, args.layers)
+    row['changes'] = configs.changes_of(cfg, args.width, batch_size, args.processes, args.layers, args.pictures)
     row['changes'].update(configs.weight_files(cfg, out))
     own = configs.write_config(config, row['changes'], out)
     picture = args.out / 'data' / 'coco' / 'train2014'

@@ -10,6 +10,8 @@ import torch
 from mmengine.dist import get_rank, get_world_size
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import IterBasedTrainLoop, Runner
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader
 
 from genseg_mm.checkpoint import load_weights_only
@@ -87,8 +89,12 @@ class UpdateBasedTrainLoop(IterBasedTrainLoop):
         runner = self.runner
         self._check_resumed()
         counts = self.num_micro_batches
+        runner.model.train()
+        # MMEngine looks for BatchNorm and warns of its statistics, which those of frozen parts keep.
+        learning = (own for own in runner.model.modules() if isinstance(own, _BatchNorm) and own.training)
+        normalising = nn.ModuleList(learning)
         for wrapper in _accumulate(runner.optim_wrapper, counts):
-            wrapper.initialize_count_status(runner.model, self._iter * counts, self._max_iters * counts)
+            wrapper.initialize_count_status(normalising, self._iter * counts, self._max_iters * counts)
         runner.call_hook('before_train')
         runner.call_hook('before_train_epoch')
         if self._iter > 0 and not self.fast_forward_on_resume:

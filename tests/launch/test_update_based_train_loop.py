@@ -196,6 +196,20 @@ def test_one_micro_batch_is_the_loop_of_mmengine(tmp_path, sampler):
     assert [largest_difference(states[0], own) for own in states[1:]] == [0, 0]
 
 
+class FrozenNorm(torch.nn.BatchNorm2d):
+    def train(self, mode: bool = True) -> 'FrozenNorm':
+        return super().train(False)
+
+
+@pytest.mark.parametrize(('norm', 'warned'), [(FrozenNorm, False), (torch.nn.BatchNorm2d, True)])
+def test_only_batch_norm_that_learns_is_warned_of(tmp_path, monkeypatch, norm, warned):
+    runner, messages = updates_of(tmp_path, **{'train_cfg.max_iters': 1}), []
+    runner.model.autoencoder_norm = norm(3)
+    monkeypatch.setattr('mmengine.optim.optimizer.optimizer_wrapper.print_log', lambda text, **_: messages.append(text))
+    runner.train()
+    assert ['BatchNorm layers' in text for text in messages] == [True] * warned
+
+
 def test_other_counts_are_not_resumed(tmp_path):
     """Neither updates of another size, nor iterations that were micro-batches."""
     old = {'optim_wrapper.accumulative_counts': 3, 'default_hooks.checkpoint.interval': 12}

@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from mmengine.config import Config
-from rehearsal import configs, report
+from rehearsal import bfloat16, configs, report, stages
+from torch.nn import functional as F
 
 from genseg_mm.config_file import read_config_file
 from genseg_mm.hub_layouts import layout
@@ -82,9 +84,10 @@ def test_changes_stay_within_lengths_batches_and_workers(path, tmp_path):
     assert changed.to_dict() == cfg.to_dict()
 
 
-def test_tiny_widths_change_the_widths_that_a_config_states():
+def test_tiny_widths_and_small_pictures_change_what_a_config_states():
     cfg = read_config_file('refcoco')
-    changes = configs.changes_of(cfg, 'tiny', 2, 1)
+    assert not any(key.endswith('dataloader.dataset') for key in configs.changes_of(cfg, 'tiny', 2, 1))
+    changes = configs.changes_of(cfg, 'tiny', 2, 1, pictures='small')
     if 'prompt_dims' in cfg.model.backbone:
         assert changes['model.backbone.prompt_dims'] == cfg.model.backbone.prompt_dims // 32
     dataset = changes['train_dataloader.dataset']['datasets'][1]
@@ -100,6 +103,51 @@ def test_hidden_layers_that_are_not_there_become_some_that_are():
     assert 'model.prompt_encoder.hidden_layer' not in chosen  # the last but one of two
     chosen = configs.changes_of(read_config_file('refcoco_z-image'), 'full', 1, 1, layers=1)
     assert chosen['model.prompt_encoder.hidden_layer'] == -1
+
+
+# Under autocast; inputs are (2, 16, 8, 8), and all products have their own operator.
+LAYERS = dict(
+    linear=lambda x: F.linear(x, x[0, 0]),
+    conv2d=lambda x: F.conv2d(x, x, padding=1),
+    conv2d_same=lambda x: F.conv2d(x, x[:, :, :3, :3], padding='same'),
+    conv3d=lambda x: F.conv3d(x[:, :, None], x[:, :, None, :3, :3], padding=1),
+    conv_transpose2d=lambda x: F.conv_transpose2d(x, x.transpose(0, 1)[..., :2, :2]),
+    matmul=lambda x: x @ x.transpose(-1, -2),
+    einsum=lambda x: torch.einsum('bchw,bcwk->bchk', x, x),
+    baddbmm=lambda x: torch.baddbmm(x[0], x[0], x[0]),
+    addmm=lambda x: torch.addmm(x[0, 0], x[0, 0], x[0, 0]),
+    attention=lambda x: F.scaled_dot_product_attention(x, x, x, attn_mask=x.mean(1, keepdim=True)),
+    layer_norm=lambda x: F.layer_norm(x, x.shape[-1:]),
+)
+
+
+def computed() -> dict[str, list[torch.Tensor]]:
+    generator, found = torch.Generator().manual_seed(0), {}
+    for name, layer in LAYERS.items():
+        for dtype in (torch.float32, torch.bfloat16):
+            value = torch.randn(2, 16, 8, 8, generator=generator).to(dtype).requires_grad_()
+            with torch.autocast('cpu', dtype=torch.bfloat16):
+                made = layer(value)
+            made.float().square().mean().backward()
+            found[f'{name} of {dtype}'] = [made.detach(), value.grad]
+    return found
+
+
+def test_bfloat16_in_float32_has_the_same_types_and_values(tmp_path):
+    """In a fork, since it stays for the rest of a process."""
+    torch.set_num_threads(1)
+
+    def compute() -> None:
+        bfloat16.compute_in_float32()
+        torch.save(computed(), tmp_path / 'found.pt')
+
+    assert stages.in_fork(compute, tmp_path / 'log').error == ''
+    assert 'Warning' not in (tmp_path / 'log').read_text()
+    found = torch.load(tmp_path / 'found.pt')
+    for name, expected in computed().items():
+        for one, other in zip(found[name], expected, strict=True):
+            assert one.dtype == other.dtype, name
+            assert (one - other).abs().max() <= 0.02 * other.abs().max(), name
 
 
 def test_findings_are_lines_about_what_is_fresh_missing_or_odd():

@@ -44,11 +44,13 @@ def repositories(cfg: Config) -> dict[str, set[str]]:
     return found
 
 
-def changes_of(cfg: Config, width: str, batch_size: int, processes: int, layers: int = 2) -> dict[str, Any]:
+def changes_of(
+    cfg: Config, width: str, batch_size: int, processes: int, layers: int = 2, pictures: str = 'full'
+) -> dict[str, Any]:
     """What a rehearsal changes in a training config, by dotted key.
 
     Lengths, batches and workers, and hidden layers that are not there; with tiny widths also those that the config
-    states itself, and the pictures' sizes.
+    states itself, and with small pictures the sizes of these.
     """
     changes: dict[str, Any] = {}
     for split in ('train', 'val', 'test'):
@@ -79,6 +81,7 @@ def changes_of(cfg: Config, width: str, batch_size: int, processes: int, layers:
     if width == 'tiny':
         for place, value in _named(cfg.get('model'), 'prompt_dims', 'model'):
             changes[place] = value // TEXT_DIVISOR
+    if pictures == 'small':
         if 'pretrained' in cfg.model.get('colorer', {}) and 'processing_size' not in cfg.model:
             changes['model.processing_size'] = _SMALL_PICTURE
         changes.update(_smaller_pictures(cfg))

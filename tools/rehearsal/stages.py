@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mmengine.config import Config
+from rehearsal import bfloat16
 
 from genseg_mm.registry import class_name
 
@@ -218,6 +219,8 @@ def _become(function: Callable[[], Any], log: Path, words: list[str], environmen
             os.dup2(file.fileno(), 2)
         sys.stdout, sys.stderr = os.fdopen(1, 'w'), os.fdopen(2, 'w')
         torch.set_num_threads(1)  # OpenMP's threads do not survive a fork
+        if not bfloat16.has_arithmetic():
+            bfloat16.compute_in_float32()
         mmengine.config.config.FormatCode = lambda text, **_: (text, True)  # laying configs out takes seconds each time
         os.environ.update(environment)
         sys.argv = words
