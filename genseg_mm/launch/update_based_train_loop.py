@@ -130,7 +130,8 @@ class UpdateBasedTrainLoop(IterBasedTrainLoop):
                 waited += time.time() - start
             if places is not None:
                 own = places[number * self.batch_size : (number + 1) * self.batch_size]
-                runner.message_hub.update_info(_PLACES, own, resumed=False)
+                # Not by update_info: a checkpoint would name the key, and resuming warn that it is not there.
+                runner.message_hub.runtime_info[_PLACES] = own
             outputs.append(runner.model.train_step(micro_batch, optim_wrapper=runner.optim_wrapper))
         if waited and 'train/data_time' in runner.message_hub.log_scalars:
             # MMEngine's timer saw the first micro-batch alone.

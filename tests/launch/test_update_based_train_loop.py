@@ -150,6 +150,7 @@ def test_everything_counts_updates(tmp_path):
     assert (history['train/data_time'] < history['train/time']).all()
     assert runner.message_hub.get_info('samples_per_update') == 12
     assert runner.message_hub.get_info('places_in_update') is None
+    assert 'places_in_update' not in runner.message_hub.state_dict()['resumed_keys']  # of which resuming would warn
 
 
 def test_the_time_for_data_is_that_of_all_micro_batches(tmp_path, monkeypatch):
