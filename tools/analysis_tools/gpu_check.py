@@ -233,14 +233,15 @@ def sd2_step(args: argparse.Namespace) -> dict[str, Any]:
     )
 
 
-@check(120)
+@check(180)
 def fsdp2(args: argparse.Namespace) -> dict[str, Any]:
     """Training, checkpoint and resume of the sharded tiny config on all cards here."""
     cards = torch.cuda.device_count() if args.device == 'cuda' else 2
     work_dir = Path(args.out) / 'fsdp2'
     command = ['bash', 'tools/dist_train.sh', SHARDED, str(cards), '--work-dir', str(work_dir.resolve())]
     for updates in (10, 20):
-        options = ['--cfg-options', f'train_cfg.max_iters={updates}', 'default_hooks.checkpoint.interval=10']
+        options = ['--cfg-options', f'train_cfg.max_iters={updates}', 'train_cfg.val_begin=100']
+        options += ['default_hooks.checkpoint.interval=10']
         resumed = ['--resume'] if updates > 10 else []
         done = subprocess.run([*command, *resumed, *options], cwd=ROOT, capture_output=True, text=True)
         if done.returncode:
