@@ -152,13 +152,16 @@ def _load_folder(path: str, map_location: Any) -> dict[str, Any]:
         for part in place[:-1]:
             own = own.setdefault(part, {})
         own[place[-1]] = tensor
-    groups = checkpoint.get('optimizer')
+    settings, groups = checkpoint.pop('base_param_settings', None), checkpoint.get('optimizer')
     if groups is not None:
         names = [str(name) for group in groups['param_groups'] for name in group['params']]
         numbers, count = {name: number for number, name in enumerate(names)}, iter(range(len(names)))
         state = {numbers[str(name)]: own for name, own in groups['state'].items()}
         param_groups = [{**group, 'params': [next(count) for _ in group['params']]} for group in groups['param_groups']]
         checkpoint['optimizer'] = dict(state=dict(sorted(state.items())), param_groups=param_groups)
+        settings = settings or groups.get('base_param_settings')
+        if settings is not None:
+            checkpoint['optimizer']['base_param_settings'] = settings
     return checkpoint
 
 

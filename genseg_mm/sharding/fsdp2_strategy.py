@@ -199,6 +199,8 @@ class FSDP2Strategy(DDPStrategy):
         if self.saves_folders:
             after_saving = checkpoint.pop('after_saving', None)
             optimizer = self._only_optimizer() if save_optimizer else None
+            if save_optimizer and self.optim_wrapper.base_param_settings is not None:
+                checkpoint['base_param_settings'] = self.optim_wrapper.base_param_settings  # MMEngine's, for its log
             try:
                 save_sharded(filename, self.model, optimizer, checkpoint, self.asynchronous)
             finally:
@@ -229,6 +231,9 @@ class FSDP2Strategy(DDPStrategy):
         if os.path.isdir(filename):
             optimizer = self._only_optimizer() if with_optimizer else None
             checkpoint = load_sharded(filename, self.model, optimizer, strict)
+            settings = checkpoint.pop('base_param_settings', None)
+            if with_optimizer and settings is not None:
+                self.optim_wrapper.base_param_settings = settings
             if callback is not None:
                 callback(checkpoint)
             return checkpoint

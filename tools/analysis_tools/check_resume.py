@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from genseg_mm import launch
-from genseg_mm.checkpoint import load_weights_only
+from genseg_mm.checkpoint import checkpoints_of, load_weights_only
 from genseg_mm.config_file import read_config_file
 from genseg_mm.launch.config import CfgOptions, override_config
 
@@ -141,7 +141,7 @@ def check_resume(
     """
     whole, rest = Path(folder, 'whole'), Path(folder, 'rest')
     last = train(path, whole, iters, at, options=options, batch_size=batch_size)
-    start = min(whole.glob('iter_*.pth'), key=lambda file: int(file.stem.removeprefix('iter_')))
+    start = min(map(Path, checkpoints_of(whole)), key=lambda place: int(place.stem.removeprefix('iter_')))
     options = {**(options or {}), **(resumed_options or {})}
     resumed = train(path, rest, iters, at, start, options, batch_size)
     return differences(last, resumed)
