@@ -234,7 +234,7 @@ def check_fits(source: str, weights: Mapping[str, Tensor], own: Mapping[str, Ten
 
 def check_resumable(checkpoint: Mapping[str, Any], source: str) -> None:
     """Raises ValueError if a checkpoint holds no training state."""
-    if not {'meta', 'message_hub'} <= checkpoint.keys():
+    if not {'meta', 'message_hub', 'optimizer'} <= checkpoint.keys():
         raise ValueError(
             f'{source} holds weights but no training state (best_*.pth and published files do not), so it cannot be '
             'resumed from; to start from its weights: --cfg-options load_from=FILE'
