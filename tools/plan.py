@@ -58,12 +58,14 @@ def plan_one(path: str, args: argparse.Namespace, known: dict) -> Any:
     return plan_training(cfg, gpus, args.gpus_per_node, known)
 
 
-def full_size_configs() -> list[str]:
-    """Configs that train released models."""
+def trained_configs() -> list[str]:
+    """Full-size configs that train released models."""
+    from rehearsal.configs import full_size_configs
+
     from genseg_mm.hub_layouts import sources_of
 
     found = []
-    for path in sorted((ROOT / 'configs').glob('gen*/*.py')):
+    for path in full_size_configs():
         cfg = read_config_file(str(path))
         if cfg.get('train_dataloader') and sources_of(cfg.model.to_dict()):
             found.append(str(path.relative_to(ROOT)))
@@ -74,7 +76,7 @@ def main() -> None:
     args = parse_args()
     from genseg_mm.planning.training_plan import numbers, page, table
 
-    paths = full_size_configs() if args.all else args.configs
+    paths = trained_configs() if args.all else args.configs
     plans: dict[str, Any] = {}
     known: dict[str, Any] = {}
     for path in paths:

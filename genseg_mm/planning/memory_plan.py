@@ -55,7 +55,6 @@ class Setup:
         offload: Shards and states in the memory of the host.
         checkpointing: Gradient checkpointing.
         ema: A moving average of the trained parameters is kept.
-        cached: Pictures and prompts come encoded from a cache, so that codec and prompt encoder are not loaded.
     """
 
     gpus: int = 1
@@ -67,7 +66,6 @@ class Setup:
     offload: bool = False
     checkpointing: bool = True
     ema: bool = False
-    cached: bool = False
 
 
 class Activations(NamedTuple):
@@ -121,15 +119,13 @@ def per_card(sizes: Sizes, setup: Setup, activations: Activations) -> dict[str, 
         activations: Of one card, with or without checkpointing as ``setup`` says.
     """
     shares = setup.gpus if setup.sharded else 1
-    left_out = ('codec', 'prompt_encoder') if setup.cached else ()
-    frozen = {name: own for name, own in sizes.frozen.items() if name not in left_out}
     on_card = 0 if setup.offload else 1
     terms = {
         'weights': on_card * math.ceil(sizes.trained / shares),
         'gradients': on_card * math.ceil(sizes.trained / shares),
         'optimizer': on_card * math.ceil(sizes.optimizer / shares),
         'EMA': on_card * math.ceil(sizes.trained / shares) * setup.ema,
-        **{f'frozen {name}': on_card * math.ceil(own / shares) for name, own in frozen.items()},
+        **{f'frozen {name}': on_card * math.ceil(own / shares) for name, own in sizes.frozen.items()},
         'DDP buckets': sizes.trained * (not setup.sharded and setup.gpus > 1),
         'gathered': 0,
         'unreduced gradients': 0,
@@ -137,7 +133,7 @@ def per_card(sizes: Sizes, setup: Setup, activations: Activations) -> dict[str, 
     }
     if setup.sharded and setup.gpus > 1:
         gathered = sizes.root + 2 * sizes.block + sizes.block_gradients
-        terms['gathered'] = max(gathered, 2 * sizes.frozen_block * (not setup.cached))
+        terms['gathered'] = max(gathered, 2 * sizes.frozen_block)
         if setup.accumulation > 1 and not setup.reduce_each_micro_batch:
             terms['unreduced gradients'] = sizes.trained
     return {name: value for name, value in terms.items() if value}
@@ -176,10 +172,6 @@ def knobs(setup: Setup) -> Iterator[tuple[str, Setup]]:
         setup = replace(setup, checkpointing=True)
         yield from _batches('gradient_checkpointing=True (a third more time)', setup)
     yield from _batches('smaller micro-batches', setup)
-    if not setup.cached:
-        yield from _batches(
-            'encodings from a cache (tools/dataset_tools/cache_encodings.py)', replace(setup, cached=True)
-        )
     whole = replace(setup, sharded=True)
     if setup.gpus > 1:
         if not setup.sharded:

@@ -15,6 +15,7 @@ from torch import nn
 from genseg_mm.dataset_configs import walk
 from genseg_mm.hub_layouts import sources_of
 from genseg_mm.hub_layouts.folders import write_repository
+from genseg_mm.launch.update_based_train_loop import num_micro_batches
 from genseg_mm.leaderboard.markdown import table_lines
 from genseg_mm.models.pretrained_parts import without_values
 from genseg_mm.planning import memory_plan
@@ -76,7 +77,11 @@ def plan_training(
     Raises:
         ValueError: If the layout of a repository that it names is not known, or its batch does not divide.
     """
-    setup, size, length = setup_of(cfg, gpus, gpus_per_node), picture_size(cfg), prompt_length(cfg.model)
+    setup, size, length = (
+        setup_of(cfg, gpus, gpus_per_node),
+        picture_size(cfg),
+        prompt_length(cfg.model.get('prompt_encoder') or dict(type='')),
+    )
     parts = {key: cfg.model.get(key) for key in ('type', 'codec', 'prompt_encoder', 'backbone', 'colorer')}
     key = repr((parts, cfg.optim_wrapper.get('type'), cfg.optim_wrapper.optimizer, size, length))
     known = {} if known is None else known
@@ -108,7 +113,10 @@ def _with_stored_prompt(model: dict[str, Any], folder: Path) -> dict[str, Any]:
     if not colorer.get('prompt_encoder'):
         return model
     backbone = MODELS.build(colorer['backbone'])
-    length, width = prompt_length(colorer), getattr(backbone.transformer.config, 'pooled_projection_dim', None)
+    length, width = (
+        prompt_length(colorer['prompt_encoder']),
+        getattr(backbone.transformer.config, 'pooled_projection_dim', None),
+    )
     parts = dict(states=torch.zeros(1, length, backbone.prompt_dims), mask=torch.ones(1, length, dtype=torch.bool))
     if width is not None:
         parts['pooled'] = torch.zeros(1, width)
@@ -133,13 +141,10 @@ def setup_of(cfg: Config, gpus: int, gpus_per_node: int = 8) -> Setup:
     """
     strategy = cfg.get('strategy') or {}
     batch = cfg.train_dataloader.batch_size
+    total = cfg.get('global_batch_size')
     accumulation = cfg.optim_wrapper.get('accumulative_counts', 1)
-    if total := cfg.get('global_batch_size'):
-        accumulation, rest = divmod(total, batch * gpus)
-        if rest or not accumulation:
-            raise ValueError(
-                f'global_batch_size={total} is no multiple of {gpus} cards of train_dataloader.batch_size={batch}'
-            )
+    if total is not None:
+        accumulation = num_micro_batches(total, batch, gpus)
     hooks = [*(cfg.get('custom_hooks') or []), *(cfg.get('default_hooks') or {}).values()]
     part = cfg.model.get('backbone') or cfg.model.get('colorer') or {}
     return Setup(
@@ -152,7 +157,6 @@ def setup_of(cfg: Config, gpus: int, gpus_per_node: int = 8) -> Setup:
         offload=bool(strategy.get('offload')),
         checkpointing=bool(part.get('gradient_checkpointing')),
         ema=any('EMAHook' in class_name(hook.get('type', '')) for hook in hooks if hook),
-        cached='CachedEncodings' in str(cfg.train_dataloader.dataset),
     )
 
 
@@ -180,9 +184,14 @@ def picture_size(cfg: Config) -> tuple[int, int]:
     return max(found, key=lambda size: size[0] * size[1])
 
 
-def prompt_length(model: Mapping[str, Any]) -> int:
-    """Longest prompt of a model in tokens."""
-    return (model.get('prompt_encoder') or {}).get('max_length') or 512
+def prompt_length(encoder: Mapping[str, Any]) -> int:
+    """Most tokens that a prompt encoder of this config gives to the transformer."""
+    if encoder.get('keep') == 'pooled':
+        return 0
+    if 'parts' not in encoder:
+        return encoder.get('max_length', 77 if class_name(encoder['type']) == 'CLIPPromptEncoder' else 512)
+    first = [row[0] if isinstance(row, (list, tuple)) else row for row in encoder['parts']]
+    return encoder.get('length') or sum(map(prompt_length, first))
 
 
 def page(name: str, plan: TrainingPlan, memory: float) -> str:

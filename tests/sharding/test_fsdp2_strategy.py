@@ -14,7 +14,7 @@ UPDATES, ACCUMULATED = 4, 2
 FSDP2 = dict(
     runner_type='genseg_mm.SafeFlexibleRunner', strategy=dict(type='genseg_mm.FSDP2Strategy', checkpoint='sharded')
 )
-KINDS = {'one': (0, {}), 'ddp': (2, {}), 'fsdp2': (2, FSDP2), 'fsdp2_alone': (0, FSDP2)}
+KINDS = {'one': (0, {}), 'ddp': (2, {}), 'fsdp2': (2, FSDP2)}
 FLOAT32 = dict(
     type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-3, betas=(0.9, 0.98)), clip_grad=dict(max_norm=0.5)
 )

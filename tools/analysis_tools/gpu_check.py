@@ -32,13 +32,13 @@ from benchmark_prompting import make_scene as prompting_scene
 from costs import clock, count_flops, made_up_batch
 from mmengine.config import Config
 from mmengine.runner import set_random_seed
-from models_without_weights import build_parts, encode_prompt, prompt_length, training_forward
+from models_without_weights import build_parts, encode_prompt, training_forward
 from torch import Tensor, nn
 
 from genseg_mm import launch
 from genseg_mm.leaderboard.markdown import escaped, table_lines
 from genseg_mm.planning.kept_bytes import ShapesOnly
-from genseg_mm.planning.training_plan import plan_training
+from genseg_mm.planning.training_plan import plan_training, prompt_length
 from genseg_mm.registry import MODELS
 
 ROOT = Path(__file__).parents[2]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from genseg_mm.files import read_json
 from genseg_mm.hub_layouts import Part, layout
 from genseg_mm.planning.kept_bytes import ShapesOnly
-from genseg_mm.planning.training_plan import build_without_values
+from genseg_mm.planning.training_plan import build_without_values, prompt_length
 from genseg_mm.registry import MODELS, class_name
 
 CONFIG_FILES = ('config.json', 'model_index.json')
@@ -133,16 +133,6 @@ def _diffusion(cfg: dict) -> nn.Module:
     colorer.unet = UNet2DConditionModel(**cfg['config']['unet'])
     colorer.codec = LatentCodec({'type': 'diffusers.AutoencoderKL', **cfg['config']['vae']})
     return colorer
-
-
-def prompt_length(cfg: dict) -> int:
-    """Most tokens that a prompt encoder of this config gives to the transformer."""
-    if cfg.get('keep') == 'pooled':
-        return 0
-    if 'parts' not in cfg:
-        return cfg.get('max_length', 77 if str(cfg['type']).endswith('CLIPPromptEncoder') else 512)
-    first = [row[0] if isinstance(row, (list, tuple)) else row for row in cfg['parts']]
-    return cfg.get('length') or sum(map(prompt_length, first))
 
 
 def _prompt_network(cfg: dict) -> nn.Module:
