@@ -17,6 +17,11 @@ class BackgroundWriter:
         self._following: list[Callable[[], None]] = []
         self._error: BaseException | None = None
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a write is running."""
+        return self._is_busy
+
     def start(self, write: Callable[[], None]) -> None:
         """Begins a write, once the one before it has ended."""
         self.wait()

@@ -33,7 +33,8 @@ class SafeCheckpointHook(CheckpointHook):
 
     A strategy that says ``saves_folders`` writes folders (``iter_8000``) that all processes fill, published in the same
     way. It may write them beside the training: then ``last_checkpoint`` and the deletion of old ones wait for that, and
-    so do the next checkpoint, the end of the training and a signal; an error stops the training at its next iteration.
+    so do the next checkpoint, the end of the training, its failure and a signal; an error of the write stops the
+    training at its next iteration.
 
     The arguments are those of ``CheckpointHook``; ``save_best`` also knows that more is better for
     the metrics of this package. Remote storage (``backend_args``) is left to MMEngine.

@@ -29,6 +29,7 @@ from genseg_mm.checkpoint import (
 from genseg_mm.checkpoint_folders import EXTRA
 from genseg_mm.dataset_configs import fill_network_resize
 from genseg_mm.datasets.published_counts import warn_if_incomplete
+from genseg_mm.files.background import SAVES
 from genseg_mm.files.whole_files import WriteError, explained
 from genseg_mm.files.write_lock import WriteLock
 from genseg_mm.hooks.training_hooks import StopOnSignalHook
@@ -114,7 +115,8 @@ class StrictRunnerMixin:
     def train(self) -> nn.Module:
         """Trains; a resumed training has the seed of its first run, also where that was drawn at random.
 
-        Ctrl-C, SIGTERM and SIGUSR1 end it after the running iteration, with a checkpoint.
+        Ctrl-C, SIGTERM and SIGUSR1 end it after the running iteration, with a checkpoint. A checkpoint that is being
+        written beside the training when it fails is finished first; a second signal does not wait for it.
 
         Raises:
             StoppedBySignal: If a signal ended it.
@@ -131,15 +133,27 @@ class StrictRunnerMixin:
         hooks = [hook for hook in self.hooks if isinstance(hook, StopOnSignalHook)]
         try:
             return super().train()
-        except RuntimeError as error:
+        except BaseException as error:
+            found = [hook.stopped_by_lost_workers(self, error) for hook in hooks]
             for hook in hooks:
-                stopped = hook.stopped_by_lost_workers(self, error)
-                if stopped is not None:
-                    raise stopped from error
+                hook.restore()  # a signal ends the waiting
+            if not hooks or not isinstance(error, KeyboardInterrupt):  # a second signal, or the hook has waited
+                self._finish_saves()
+            for stopped in filter(None, found):
+                raise stopped from error
             raise
         finally:
             for hook in hooks:
                 hook.restore()
+
+    def _finish_saves(self) -> None:
+        """Waits, after an error, for the checkpoint that is being written; tells of an error of its own."""
+        if SAVES.is_busy:
+            self.logger.warning('The training failed while a checkpoint was being written: waiting for it.')
+        try:
+            SAVES.wait()
+        except Exception as error:
+            self.logger.error(f'The checkpoint that was being written is lost: {error}')
 
     def load_or_resume(self) -> None:
         """Finds the checkpoint to resume from before MMEngine loads it."""

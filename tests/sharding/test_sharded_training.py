@@ -1,8 +1,10 @@
 """Trainings whose checkpoints are folders: kept, found, resumed and tested as files are; errors beside the training."""
 
 import shutil
+import threading
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from mmengine.runner import CheckpointLoader
 from toy_parts import toy_runner
 
 from genseg_mm.checkpoint import check_whole, load_weights_only, use_safe_loading
+from genseg_mm.files.background import SAVES
 from genseg_mm.files.whole_files import WriteError
 from genseg_mm.sharding import sharded_checkpoints
 
@@ -105,6 +108,73 @@ def test_training_goes_on_while_a_checkpoint_is_written(tmp_path, monkeypatch):
     assert [name for name, _ in ends] == ['iter_5', 'iter_10', 'iter_15', 'iter_20']
     assert ends[0][1] > 5  # the next save waits for it, so at most 10
     assert max(own for _, own in ends) == 20 and (tmp_path / 'iter_20/complete.json').is_file()
+
+
+class Fail(Hook):
+    """Stops the training after the seventh iteration, while something is being written beside it."""
+
+    def __init__(self, error: BaseException, write: Callable[[], None] | None = None) -> None:
+        self.error, self.write = error, write
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        if runner.iter == 6:
+            if self.write is not None:
+                SAVES.start(self.write)
+            raise self.error
+
+
+@pytest.mark.parametrize('runner', ['sharded', 'plain'])
+@pytest.mark.parametrize('error', [ValueError('broken'), KeyboardInterrupt()], ids=['error', 'Ctrl-C'])
+def test_a_failed_training_finishes_the_checkpoint_that_is_being_written(tmp_path, monkeypatch, runner, error):
+    written = []
+    options = {'default_hooks.stop_on_signal': None} if isinstance(error, KeyboardInterrupt) else {}
+
+    def slowly(path: Path | None = None) -> None:
+        time.sleep(0.5)
+        written.append(path)
+        if path is not None:
+            publish(path)
+
+    if runner == 'plain':
+        training, failure = toy_runner(tmp_path, {**OPTIONS, **options}), Fail(error, slowly)
+    else:
+        publish = sharded_checkpoints.publish_folder
+        monkeypatch.setattr(sharded_checkpoints, 'publish_folder', slowly)
+        training, failure = runner_of(tmp_path, True, options=options), Fail(error)
+    training.register_hook(failure, 'LOWEST')
+    with pytest.raises(type(error)) as raised:
+        training.train()
+    assert raised.value is error and len(written) == 1 and not SAVES.is_busy
+    last = tmp_path / ('iter_5.pth' if runner == 'plain' else 'iter_5')
+    assert (tmp_path / 'last_checkpoint').read_text() == str(last)
+    check_whole(str(last))
+
+
+def test_a_second_signal_and_a_failing_save_leave_the_first_error(tmp_path, monkeypatch):
+    """The signal does not wait for the disk; an error of the disk does not hide that of the training."""
+    blocked = threading.Event()
+    training = toy_runner(tmp_path / 'signal', OPTIONS)
+    training.register_hook(Fail(KeyboardInterrupt(), lambda: blocked.wait(60)), 'LOWEST')
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            training.train()
+        assert SAVES.is_busy
+    finally:
+        blocked.set()
+        SAVES.wait()
+
+    def fail() -> None:
+        time.sleep(0.2)
+        raise WriteError('no space left')
+
+    training = toy_runner(tmp_path / 'disk', OPTIONS)
+    training.register_hook(Fail(ValueError('broken'), fail), 'LOWEST')
+    told = []
+    monkeypatch.setattr(training.logger, 'error', told.append)
+    with pytest.raises(ValueError, match='broken'):
+        training.train()
+    assert told == ['The checkpoint that was being written is lost: no space left']
+    SAVES.check()
 
 
 def test_an_error_beside_the_training_stops_it_at_its_next_iteration(tmp_path, monkeypatch):
