@@ -1,7 +1,7 @@
 """Loops of validation and test: in the precision of training, and over data that are spread by picture."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -29,7 +29,9 @@ class EvaluationLoop:
             Metrics by name, the same in all processes.
         """
         self._seen = 0
-        with self._in_dataset_order():
+        strategy = getattr(self.runner, 'strategy', None)
+        uneven = strategy.uneven_passes() if hasattr(strategy, 'uneven_passes') else nullcontext(lambda: None)
+        with uneven as wait_for_others, self._before_evaluating(wait_for_others):
             return super().run()
 
     def autocast(self) -> AbstractContextManager:
@@ -66,16 +68,15 @@ class EvaluationLoop:
         return own
 
     @contextmanager
-    def _in_dataset_order(self) -> Iterator[None]:
-        sampler = getattr(self.dataloader, 'sampler', None)
-        if not isinstance(sampler, PictureSampler):
-            yield
-            return
-        evaluate = self.evaluator.evaluate
+    def _before_evaluating(self, wait_for_others: Callable[[], None]) -> Iterator[None]:
+        """When all batches are done, waits for the other processes, and brings results into the dataset's order."""
+        sampler, evaluate = getattr(self.dataloader, 'sampler', None), self.evaluator.evaluate
 
         def ordered(size: int) -> dict:
-            for metric in self.evaluator.metrics:
-                deal_in_order(metric, sampler.own_indices)
+            wait_for_others()
+            if isinstance(sampler, PictureSampler):
+                for metric in self.evaluator.metrics:
+                    deal_in_order(metric, sampler.own_indices)
             return evaluate(size)
 
         self.evaluator.evaluate = ordered

@@ -2,7 +2,8 @@
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import mmengine
@@ -24,6 +25,7 @@ from genseg_mm.sharded_tensors import gather_on_main, local_of, part_of, sharded
 from genseg_mm.sharding.parameters import allocate_parameters, fill_from_main, take_parameters
 from genseg_mm.sharding.shard_model import shard_model
 from genseg_mm.sharding.sharded_checkpoints import load_sharded, save_sharded
+from genseg_mm.sharding.uneven_passes import uneven_passes
 
 
 @STRATEGIES.register_module()
@@ -39,7 +41,8 @@ class FSDP2Strategy(DDPStrategy):
 
     Trained parameters compute in the precision of the optim wrapper (bfloat16 under ``AutocastOptimWrapper``), their
     gradients are reduced in float32, and no input is cast. All ranks must have the same mix of tasks in each
-    micro-batch, which is checked: a rank that runs one forward more than others waits for them for ever.
+    micro-batch, which is checked: a rank that runs one forward more than others waits for them for ever. In evaluation
+    ranks may have other tasks and numbers of batches (:meth:`uneven_passes`).
 
     Args:
         blocks: Class names of the blocks to shard one by one; default: what diffusers and transformers say of each of
@@ -76,6 +79,7 @@ class FSDP2Strategy(DDPStrategy):
         self.saves_folders, self.asynchronous = checkpoint == 'sharded', asynchronous
         self.blocks, self.copies, self.offload = blocks, copies, offload
         self.reduce_each_micro_batch = reduce_each_micro_batch
+        self._group: Any = None  # of all ranks, for :meth:`uneven_passes`
         self.param_dtype: torch.dtype | None = None  # in which trained parameters compute; None for their own
         super().__init__(**kwargs)
         if copies < 1 or self.world_size % copies:
@@ -161,6 +165,16 @@ class FSDP2Strategy(DDPStrategy):
             self._auto_scale_lr = dict(scaling, base_batch_size=scaling['base_batch_size'] / counts)
         super()._scale_lr()
         self._auto_scale_lr = scaling
+
+    # ---- evaluation
+
+    @contextmanager
+    def uneven_passes(self) -> Iterator[Callable[[], None]]:
+        """Within it, ranks may predict other tasks and numbers of batches, see :func:`uneven_passes`."""
+        if self.world_size > 1 and self._group is None:
+            self._group = dist.new_group(backend='gloo')  # numbers of the CPU: no card waits for them
+        with uneven_passes(self.model, self._group) as wait_for_others:
+            yield wait_for_others
 
     # ---- checkpoints
 

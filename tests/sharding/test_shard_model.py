@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from rank_forks import on_ranks
+from sharded_models import released, strategy
 from tiny_dit import dit_inputs, saved, tiny_backbone
 from tiny_models import TRANSFORMERS, batch, genmask_config
 from torch import nn
@@ -14,7 +15,6 @@ from torch.distributed.tensor import DTensor
 from genseg_mm.models.dit_backbone import DiTBackbone
 from genseg_mm.models.pretrained_parts import without_values
 from genseg_mm.sharded_tensors import gather_on_main, local_of, part_of, sharded_as, whole_of
-from genseg_mm.sharding import FSDP2Strategy
 from genseg_mm.sharding.shard_model import blocks_of, library_parts, shard_model
 
 
@@ -26,22 +26,6 @@ def test_blocks_are_those_of_the_library(family):
     assert found <= set(transformer._no_split_modules) | set(getattr(transformer, '_repeated_blocks', None) or ())
     num_blocks = sum(len(own) for own in transformer.modules() if isinstance(own, nn.ModuleList))
     assert 0 < len(list(blocks_of(transformer))) <= num_blocks
-
-
-def strategy(folder, **arguments) -> FSDP2Strategy:
-    return FSDP2Strategy(
-        work_dir=str(folder),
-        env_kwargs=dict(launcher='pytorch' if dist.is_initialized() else 'none', randomness=dict(seed=0)),
-        **arguments,
-    )
-
-
-def released(folder, family='wan', **transformer) -> dict:
-    """Config of a GenMask whose transformer is a released folder's, with a frozen encoder."""
-    source = saved(tiny_backbone(family).transformer, folder)
-    config = genmask_config(family)
-    config['backbone'] = {**config['backbone'], 'transformer': {**source, **transformer}}
-    return config
 
 
 def _values(folder, config, arguments):
