@@ -35,6 +35,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--layers', type=int, default=2, help='layers of each kind (default: %(default)s)')
     parser.add_argument('--batch-size', type=int, help='training batch (default: 1 at full width, else 2)')
     parser.add_argument('--processes', type=int, default=1, help='that train and test together')
+    ends = ['train', 'resume and validate', 'test']
+    parser.add_argument('--until', choices=ends, help='the last stage (default: all of them)')
     parser.add_argument('--limit', type=int, default=1800, help='seconds of a stage (default: %(default)s)')
     parser.add_argument('--out', type=Path, default=Path('work_dirs/rehearsal'), help='folder (default: %(default)s)')
     args = parser.parse_args()
@@ -102,7 +104,7 @@ def rehearse(config: Path, args: argparse.Namespace) -> dict[str, Any]:
                 _clean(out, stage)
                 done.append(stages.run(stage, out / f'{number}_{stage.name.replace(" ", "_")}.log', args.limit))
                 print(f'  {stage.name}: {done[-1].seconds:.0f} s {done[-1].error}', flush=True)
-                if done[-1].error:
+                if done[-1].error or stage.name == args.until:
                     break
         failed = [own for own in done if own.error]
         row['error'] = f'{failed[0].name}: {failed[0].error}' if failed else ''
@@ -130,7 +132,7 @@ def _stages(cfg: 'Config', config: Path, out: Path, args: argparse.Namespace, ro
     from rehearsal import configs, stages
 
     if cfg.get('suite'):
-        return stages.stages_of_suite(config, out)
+        return stages.stages_of_suite(config, out, args.pictures)
     if not cfg.get('train_cfg'):
         return stages.stages_of_control(config, out)
     batch_size = args.batch_size or (1 if args.width == 'full' else 2)

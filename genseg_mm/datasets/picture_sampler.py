@@ -1,4 +1,4 @@
-"""Evaluation spread over processes by picture, so that none is read or encoded twice."""
+"""Evaluation spread over processes by picture, so that none has to be encoded twice."""
 
 import heapq
 from collections.abc import Iterator, Sequence, Sized

@@ -15,6 +15,8 @@ from genseg_mm.config_file import read_config_file
 
 ROOT = Path(__file__).parents[2]
 FULL_SIZE = configs.full_size_configs()
+WHOLE = ['refcoco_pixart-sigma', 'refcoco_flux', 'gen2seg_mae-b_hypersim-vkitti2']  # rehearsed to the end
+NUM_PARTS = 4  # of the other configs, for workers
 
 
 def rehearse(out: Path, *arguments: object) -> tuple[subprocess.CompletedProcess, dict[str, dict]]:
@@ -164,29 +166,36 @@ def check_whole(row: dict) -> None:
 
 
 @pytest.mark.slow
-def test_a_colorer_is_rehearsed_to_the_end(tmp_path):
-    result, rows = rehearse(tmp_path, 'gen2seg_mae-b_hypersim-vkitti2', '--width', 'tiny')
-    assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-2000:]
-    row = rows['gen2seg_mae-b_hypersim-vkitti2']
-    check_whole(row)
-    names = [stage['name'] for stage in row['stages']]
-    assert names == [
+def test_one_of_each_kind_is_rehearsed_to_the_end_at_small_widths(tmp_path):
+    """A DiT with the image as channels, one with it as tokens (sharded), a colorer."""
+    result, rows = rehearse(tmp_path, *WHOLE, '--width', 'tiny')
+    assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-2000:]
+    assert list(rows) == WHOLE
+    for row in rows.values():
+        check_whole(row)
+    stages_of = {name: [stage['name'] for stage in row['stages']] for name, row in rows.items()}
+    assert stages_of['gen2seg_mae-b_hypersim-vkitti2'] == [
         'folders', 'index', 'train', 'resume and validate', 'test', 'segment', 'publish', 'export',
         'segment as released',
     ]  # fmt: skip
-    assert row['repositories'] == {'facebook/vit-mae-base': ['']}
-    assert '1 of 1 passed' in result.stdout and '| passed |' in (tmp_path / 'rehearsal.md').read_text()
+    assert all('generate' in stages_of[name] for name in WHOLE[:2])
+    assert rows['gen2seg_mae-b_hypersim-vkitti2']['repositories'] == {'facebook/vit-mae-base': ['']}
+    assert '3 of 3 passed' in result.stdout and '| passed |' in (tmp_path / 'rehearsal.md').read_text()
 
 
 @pytest.mark.slow
-def test_an_image_as_channels_and_one_as_tokens_are_rehearsed_at_small_widths(tmp_path):
-    """The second is sharded. All others: ``python tools/rehearse.py --all --width tiny``, about half an hour."""
-    chosen = ['refcoco_pixart-sigma', 'refcoco_flux']
-    result, rows = rehearse(tmp_path, *chosen, '--width', 'tiny')
+@pytest.mark.parametrize('part', range(NUM_PARTS))
+def test_every_config_trains_resumes_and_validates_at_small_widths(part, tmp_path):
+    """The later stages of all: ``python tools/rehearse.py --all --width tiny``, about half an hour."""
+    chosen = [path for path in FULL_SIZE if path.parent.name != 'benchmarks' and path.stem not in WHOLE][
+        part::NUM_PARTS
+    ]
+    result, rows = rehearse(tmp_path, *chosen, '--width', 'tiny', '--until', 'resume and validate')
     assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-2000:]
-    assert list(rows) == chosen
+    assert list(rows) == [path.stem for path in chosen]
     for row in rows.values():
         check_whole(row)
+        assert row['stages'][-1]['name'] == 'resume and validate'
 
 
 @pytest.mark.slow

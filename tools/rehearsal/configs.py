@@ -16,12 +16,13 @@ ROOT = Path(__file__).resolve().parents[2]
 # Top-level keys of a config that build models; others name sources only to write these, or none.
 MODEL_KEYS = ('model', 'description_writer', 'models')
 _NO_LIMIT = 10**5  # sides above it only leave the other one to decide
-_SMALL_PICTURE = 192
+SMALL_PICTURE = 192
 
 
 def full_size_configs() -> list[Path]:
-    """Every public config that is no tiny one: those of the methods, and the suites of the benchmarks."""
-    folders = sorted(path for path in (ROOT / 'configs').iterdir() if path.name != '_base_' and path.is_dir())
+    """Every public config that is no tiny one: those of the methods, then the suites, which need trained models."""
+    folders = [path for path in (ROOT / 'configs').iterdir() if path.name != '_base_' and path.is_dir()]
+    folders.sort(key=lambda path: (path.name == 'benchmarks', path.name))
     return [path for folder in folders for path in sorted(folder.glob('*.py')) if 'tiny' not in path.stem]
 
 
@@ -83,7 +84,7 @@ def changes_of(
             changes[place] = value // TEXT_DIVISOR
     if pictures == 'small':
         if 'pretrained' in cfg.model.get('colorer', {}) and 'processing_size' not in cfg.model:
-            changes['model.processing_size'] = _SMALL_PICTURE
+            changes['model.processing_size'] = SMALL_PICTURE
         changes.update(_smaller_pictures(cfg))
     return changes
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mmengine.config import Config
-from rehearsal import bfloat16
+from rehearsal import bfloat16, configs
 
 from genseg_mm.registry import class_name
 
@@ -249,10 +249,11 @@ def learn_imports(log: Path) -> None:
                 importlib.import_module(name)
 
 
-def stages_of_suite(config: Path, out: Path) -> Iterator[Stage]:
+def stages_of_suite(config: Path, out: Path, pictures: str) -> Iterator[Stage]:
     """A suite on the tiny data: the models that it names, or one that an earlier rehearsal trained for it."""
+    named = Config.fromfile(config).get('models')
     models: list[str] = []
-    if not Config.fromfile(config).get('models'):
+    if not named:
         method = out.parents[1] / config.stem
         trained = sorted(path.parents[1] for path in method.glob('*/work/last_checkpoint'))
         if not trained:
@@ -262,7 +263,11 @@ def stages_of_suite(config: Path, out: Path) -> Iterator[Stage]:
             )
         checkpoint = (trained[0] / 'work' / 'last_checkpoint').read_text().strip()
         models = [f'rehearsed={trained[0] / trained[0].name}.py:{checkpoint}']
-    yield Stage('benchmark', 'benchmark.py', [str(config), *models, '--out', str(out / 'results'), '--rerun'])
+    arguments = [str(config), *models, '--out', str(out / 'results'), '--rerun']
+    if named and pictures == 'small':
+        smaller = [f'models.{name}.settings.processing_size={configs.SMALL_PICTURE}' for name in named]
+        arguments += ['--cfg-options', *smaller]
+    yield Stage('benchmark', 'benchmark.py', arguments)
 
 
 def stages_of_control(config: Path, out: Path) -> Iterator[Stage]:

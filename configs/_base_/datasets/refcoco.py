@@ -58,7 +58,7 @@ val_dataloader = dict(
     batch_size=8,
     num_workers=4,
     persistent_workers=True,
-    sampler=dict(type='genseg_mm.PictureSampler'),  # a picture is read and encoded once for its sentences
+    sampler=dict(type='genseg_mm.PictureSampler'),  # a picture is encoded once for its sentences
     dataset=dict(refcoco, split='val', test_mode=True, pipeline=test_pipeline),
 )
 test_dataloader = val_dataloader  # other splits: --cfg-options test_dataloader.dataset.split=testA
