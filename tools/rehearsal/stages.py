@@ -105,10 +105,11 @@ def stages_of(cfg: Config, config: Path, out: Path, picture: Path, processes: in
     if Path(checkpoint).is_file():
         weights = str(out / 'weights.safetensors')
         yield Stage('publish', 'model_converters/publish_model.py', [checkpoint, weights, '--force'], weights)
-    if kind == 'GenMask':
+    backbone = cfg.model.backbone if kind == 'GenMask' else (cfg.model.get('colorer') or {}).get('backbone')
+    if backbone:
         released = str(out / 'released')
         arguments = [checkpoint, released, '--config', str(config), '--force']
-        if cfg.model.backbone.get('lora'):
+        if backbone.get('lora'):
             arguments.append('--merge-lora')
         yield Stage('export', 'model_converters/convert_checkpoint.py', arguments, f'{released}/transformer')
     if kind == 'Gen2Seg' and cfg.model.colorer.get('pretrained'):
@@ -265,7 +266,8 @@ def stages_of_suite(config: Path, out: Path, pictures: str) -> Iterator[Stage]:
         models = [f'rehearsed={trained[0] / trained[0].name}.py:{checkpoint}']
     arguments = [str(config), *models, '--out', str(out / 'results'), '--rerun']
     if named and pictures == 'small':
-        smaller = [f'models.{name}.settings.processing_size={configs.SMALL_PICTURE}' for name in named]
+        released = [name for name, entry in named.items() if not str(entry.config).endswith('.py')]
+        smaller = [f'models.{name}.settings.processing_size={configs.SMALL_PICTURE}' for name in released]
         arguments += ['--cfg-options', *smaller]
     yield Stage('benchmark', 'benchmark.py', arguments)
 
