@@ -128,11 +128,26 @@ def test_findings_are_lines_about_what_is_fresh_missing_or_odd():
         '11/29 15:03:05 - mmengine - INFO - Iter(train) [1/1] loss: 1.0\n'
         '11/29 15:03:06 - mmengine - INFO - /a/b/vae: 3 tensors of the files are not used, such as x\n'
         'model = dict(missing=1)\n'
+        "The config attributes {'clip_output': False} were passed to AutoencoderKLWan, but are not expected\n"
+    )
+    # Of the made-up data, of the machine, of a dumped config: nothing to act on.
+    text += (
+        '11/29 15:03:07 - mmengine - WARNING - RefCOCODataset: 10831 sentences fewer than the 10834 of the complete '
+        'dataset; numbers on this copy are not those of the complete dataset\n'
+        '11/29 15:03:07 - mmengine - WARNING - CocoInstanceDataset val.json: 2 of 4 pictures left out: no instance\n'
+        '11/29 15:03:07 - mmengine - WARNING - HypersimDataset: 6 left out of hypersim: fewer than 10 instances\n'
+        "11/29 15:03:07 - mmengine - WARNING - GRefCOCODataset 'train': left out 1 crowd regions\n"
+        '11/29 15:03:07 - mmengine - WARNING - The prefix is not set in metric class PointPromptMetric.\n'
+        '/x/setup_env.py:56: UserWarning: Setting MKL_NUM_THREADS environment variable for each process to be 1\n'
+        '/x/utils.py:485: UserWarning: torch.distributed is disabled, unavailable or uninitialized, assuming\n'
+        'verified: 0 files missing\n'
+        '    find_unused_parameters=False,\n'
     )
     assert report.findings([text, text]) == [
         'WanTransformer3DModel: fresh text_embedder for prompts of width 112',
         '8 tensors are bfloat16',
         'vae: 3 tensors of the files are not used, such as x',
+        "The config attributes {'clip_output': False} were passed to AutoencoderKLWan, but are not expected",
     ]
 
 

@@ -13,8 +13,14 @@ _SIGNS = re.compile(
 # Nothing that a user of a real training would see, or could act on.
 _NOISE = re.compile(
     r'^\s*$|^warnings\.warn|Hooks will be executed|Build settings|local_dir_use_symlinks|SyncBN|FileClient|'
-    r'HardDiskBackend'
+    r'HardDiskBackend|MKL_NUM_THREADS|OMP_NUM_THREADS|prefix is not set in metric|'
+    r'torch\.distributed is disabled|resource_tracker|\b0 files missing'
 )
+# Of the made-up data, which are few and odd on purpose.
+_MADE_UP = re.compile(
+    r'fewer than the .* of the complete dataset|pictures left out|left out \d+ |\d+ left out of |have no target polygon'
+)
+_CONFIG_LINE = re.compile(r' = |=dict\(|^[\w.]+=\S*,$')
 _STAMP = re.compile(r'^.*?\d\d/\d\d \d\d:\d\d:\d\d - \S+ - (\w+) - ')
 
 
@@ -26,12 +32,8 @@ def findings(outputs: Iterable[str]) -> list[str]:
             stamp = _STAMP.match(line)
             warns = stamp is not None and stamp[1] == 'WARNING'
             text = _STAMP.sub('', line).strip()
-            if (
-                (warns or _SIGNS.search(text))
-                and not _NOISE.search(text)
-                and ' = ' not in text
-                and '=dict(' not in text
-            ):
+            said = warns or _SIGNS.search(text)
+            if said and not any(own.search(text) for own in (_NOISE, _MADE_UP, _CONFIG_LINE)):
                 found.setdefault(re.sub(r'/\S*/(?=\S)', '', text)[:400])
     return list(found)
 
