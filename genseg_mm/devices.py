@@ -26,7 +26,10 @@ def checked_device(device: str | torch.device | None) -> torch.device:
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """The device that a model is on; the CPU if it holds nothing, such as a control map."""
-    tensor = next(model.parameters(), None)
+    """The device that a model is on; the CPU if it holds nothing, such as a control map.
+
+    That of what is trained in it: frozen parts may wait elsewhere.
+    """
+    tensor = next((own for own in model.parameters() if own.requires_grad), next(model.parameters(), None))
     tensor = next(model.buffers(), None) if tensor is None else tensor
     return torch.device('cpu') if tensor is None else tensor.device

@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 from mmengine.model import is_model_wrapper
-from mmengine.optim import OptimWrapper
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, Replicate
 
+from genseg_mm.devices import device_of
 from genseg_mm.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS
 from genseg_mm.sharded_tensors import whole_of
 
@@ -62,6 +63,36 @@ def share_sharded(wrapper: OptimWrapper, reduce_each_micro_batch: bool = False) 
     wrapper.reduce_each_micro_batch = reduce_each_micro_batch
 
 
+class ZeroInPlaceMixin:
+    """An optimizer wrapper whose gradients are set to zero where they are, see :func:`zero_in_place`."""
+
+    def zero_grad(self, **kwargs: Any) -> None:
+        """Sets gradients to zero."""
+        super().zero_grad(**{'set_to_none': False, **kwargs})
+
+
+def zero_in_place(wrapper: Any, model: nn.Module) -> Any:
+    """Keeps gradients that are views of DDP's buckets what they are, in place.
+
+    Dropped after an update, as torch and MMEngine do, they would be made anew outside of the buckets in the next one's
+    micro-batches that are not reduced: 4 bytes per trained parameter more. Parameters that may be unused are dropped
+    all the same (``find_unused_parameters``), since an optimizer passes over those without a gradient only.
+
+    Args:
+        wrapper: ``OptimWrapper``, or several in an ``OptimWrapperDict``.
+        model: Whose parameters it updates.
+
+    Returns:
+        The wrapper.
+    """
+    if not getattr(model, 'gradient_as_bucket_view', False) or model.find_unused_parameters:
+        return wrapper
+    for own in wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]:
+        if not isinstance(own, ZeroInPlaceMixin):
+            own.__class__ = type(type(own).__name__, (ZeroInPlaceMixin, type(own)), {})
+    return wrapper
+
+
 @OPTIM_WRAPPERS.register_module()
 class AutocastOptimWrapper(OptimWrapper):
     """Mixed precision in bfloat16 on any device, CPU included, without loss scaling.
@@ -89,8 +120,7 @@ class AutocastOptimWrapper(OptimWrapper):
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
         """Autocast around the forward pass, on the device that the parameters are on."""
-        device = next(model.parameters()).device.type
-        with super().optim_context(model), torch.autocast(device, dtype=torch.bfloat16):
+        with super().optim_context(model), torch.autocast(device_of(model).type, dtype=torch.bfloat16):
             yield
 
 

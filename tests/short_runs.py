@@ -51,8 +51,8 @@ def run_forked(tool: str, *arguments: object, cwd: Path, processes: int = 0) -> 
                 time.sleep(0.02)
                 continue
             status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-            assert status == 0, f'{tool} ended with {status}: {running[child].read_text()[-3000:]}'
-            del running[child]
+            log = running.pop(child)
+            assert status == 0, f'{tool} ended with {status}: {log.read_text()[-3000:]}'
     finally:
         for child in running:  # a process whose peer is gone waits for it
             os.kill(child, signal.SIGKILL)

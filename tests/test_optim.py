@@ -1,12 +1,14 @@
-"""bfloat16 training on any device; Muon: what it steps, beside torch's own, resumed."""
+"""bfloat16 training on any device; Muon: what it steps, beside torch's own, resumed; where gradients of DDP are."""
 
 from copy import deepcopy
 
 import pytest
 import torch
+import torch.distributed as dist
+from mmengine.model import MMDistributedDataParallel
 from torch import nn
 
-from genseg_mm.optim import Float32Muon, MuonOptimWrapperConstructor, orthogonalized
+from genseg_mm.optim import Float32Muon, MuonOptimWrapperConstructor, orthogonalized, zero_in_place
 from genseg_mm.registry import OPTIM_WRAPPERS, OPTIMIZERS
 
 
@@ -159,3 +161,60 @@ def test_muon_refuses_what_it_cannot_do() -> None:
         muon(Blocks(), muon_keys=['nothing'])
     with pytest.raises(ValueError, match="knows muon_keys only, but got \\['norm_decay'\\]"):
         muon(Blocks(), norm_decay=0)
+
+
+class TestGradientsOfDDP:
+    """One process of gloo: its buckets are those of many."""
+
+    @pytest.fixture(autouse=True)
+    def group(self):
+        dist.init_process_group('gloo', store=dist.HashStore(), rank=0, world_size=1)
+        yield
+        dist.destroy_process_group()
+
+    def train(self, settings: dict | None, updates: int = 3, counts: int = 3, model: nn.Module | None = None):
+        """Weights after some updates, and in how many places gradients were in each micro-batch of the last."""
+        torch.manual_seed(0)
+        model = model or nn.Sequential(nn.Linear(6, 5), nn.GELU(), nn.Linear(5, 4), nn.Linear(4, 2))
+        trained = model if settings is None else MMDistributedDataParallel(model, broadcast_buffers=False, **settings)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+        wrapper = OPTIM_WRAPPERS.build(
+            dict(type='OptimWrapper', optimizer=optimizer, accumulative_counts=counts, clip_grad=dict(max_norm=0.1))
+        )
+        assert zero_in_place(wrapper, trained) is wrapper
+        wrapper.initialize_count_status(trained, 0, updates * counts)
+        for _ in range(updates):
+            places = []
+            for _ in range(counts):
+                with wrapper.optim_context(trained):
+                    loss = trained(torch.randn(4, 6)).square().mean()
+                wrapper.backward(wrapper.scale_loss(loss))
+                grads = [own.grad for own in model.parameters() if own.grad is not None]
+                places.append(len({own.untyped_storage().data_ptr() for own in grads}))
+            wrapper.step()
+            wrapper.zero_grad()
+        return torch.cat([own.detach().flatten() for own in model.parameters()]), places
+
+    def test_they_are_there_once_over_all_micro_batches(self) -> None:
+        expected, places = self.train(None)
+        assert places == [6, 6, 6]
+        for settings, kept in (
+            (dict(gradient_as_bucket_view=True), [1, 1, 1]),
+            (dict(gradient_as_bucket_view=True, find_unused_parameters=True), [6, 6, 1]),
+            (dict(), [6, 6, 6]),
+        ):
+            weights, places = self.train(settings)
+            assert places == kept, settings
+            torch.testing.assert_close(weights, expected, rtol=0, atol=1e-6)
+        expected, _ = self.train(None, counts=1)  # static graphs know no micro-batches
+        weights, places = self.train(dict(gradient_as_bucket_view=True, static_graph=True), counts=1)
+        assert places == [1]
+        torch.testing.assert_close(weights, expected, rtol=0, atol=1e-6)
+
+    def test_an_unused_parameter_is_not_decayed(self) -> None:
+        settings = dict(gradient_as_bucket_view=True, find_unused_parameters=True)
+        model = nn.Sequential(nn.Linear(6, 2))
+        model.unused = nn.Parameter(torch.ones(3))
+        model.forward = lambda inputs: model[0](inputs)
+        self.train(settings, model=model)
+        assert model.unused.tolist() == [1, 1, 1]

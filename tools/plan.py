@@ -3,10 +3,11 @@
     python tools/plan.py configs/genmask/refcoco_qwen-image.py --gpus 8 --memory 80
     python tools/plan.py --all --gpus 8 --memory 80                  # a table of every full-size config
 
-Counted for the card that holds most: weights, gradients and optimizer states, DDP's buckets, what FSDP2 gathers, the
-frozen parts that the config loads, EMA, what a forward pass keeps; for a machine the memory of its host, and the size
-of a checkpoint. Not counted: the frozen encoders' own passes (before the others), gradients of activations, buffers of
-kernels, fragments: leave a tenth. Sizes of released models are those of genseg_mm/hub_layouts.
+Counted for the card that holds most: weights, gradients and optimizer states, DDP's buckets beyond them, what FSDP2
+gathers, the frozen parts that the training runs (those of a validation beyond them), EMA, what a forward pass keeps;
+for a machine the memory of its host, and the size of a checkpoint. Not counted: the frozen encoders' own passes (before
+the others), gradients of activations, buffers of kernels, fragments: leave a tenth. Sizes of released models are those
+of genseg_mm/hub_layouts.
 """
 
 import argparse

@@ -13,6 +13,7 @@ from mmcv.transforms import BaseTransform
 from mmengine.dataset import BaseDataset, Compose
 from torch.utils.data import Dataset
 
+from genseg_mm.dataset_configs import single_datasets
 from genseg_mm.datasets.encoding_cache import KINDS, EncodingCache, config_key, content_key
 from genseg_mm.datasets.image_text import split_address
 from genseg_mm.datasets.transforms.referring import CHECKED
@@ -48,7 +49,8 @@ class CachedEncodings(BaseTransform):
     Added keys: image_latents (C, h, w); mask_latents (C, h, w) for items of task 'mask'; prompt_states (l, D) and
     prompt_mask (L,) bool, whose states beyond l are zero; prompt_pooled (P,) if the encoder has it; for items of task
     'image' the same of the empty prompt as empty_prompt_*; cached_text, encoder_fingerprints, img_shape, ori_shape.
-    ``img`` is removed where image and mask are both cached.
+    ``img`` is removed where image and mask are both cached. Encoders that a training then never asks for wait in the
+    memory of the host.
 
     Args:
         folder: The cache.
@@ -251,6 +253,21 @@ def split_pipeline(pipeline: Sequence[Mapping]) -> tuple[list[dict], list[dict]]
         pixels = [transform for transform, own in pairs if not own]
     check_deterministic([*text, *pixels])
     return text, pixels
+
+
+def kinds_always_cached(dataset: Any) -> frozenset[str]:
+    """Of 'image', 'mask' and 'prompt' those that every item of a training takes from a cache.
+
+    Args:
+        dataset: Config, of one dataset or of several in one.
+    """
+    found = frozenset(KINDS)
+    for own in single_datasets(dataset):
+        pipeline = own.get('pipeline') or () if isinstance(own, Mapping) else ()
+        cached = (step for step in pipeline if class_name(step.get('type', '')) == 'CachedEncodings')
+        whats = [step.get('what', KINDS) for step in cached]
+        found &= {kind for what in whats for kind in ((what,) if isinstance(what, str) else what)}
+    return found
 
 
 def check_deterministic(transforms: Sequence[Mapping]) -> None:

@@ -26,6 +26,8 @@ def connect_processes(cfg: Config) -> None:
     On GPUs that is MMEngine's ``init_dist``. Without one it would call ``torch.cuda.set_device``, and pass
     ``device_ids`` to DDP, all the same: there the group is made with gloo, and DDP is configured without devices.
 
+    Where the config has no ``model_wrapper_cfg`` of its own, gradients are views of DDP's buckets: they are there once.
+
     Raises:
         ValueError: If the launcher's variables are missing, or there are fewer GPUs than processes.
     """
@@ -33,6 +35,10 @@ def connect_processes(cfg: Config) -> None:
         return
     _set_rank_variables(cfg.launcher)
     _end_with_torchrun()
+    wrapper = cfg.get('model_wrapper_cfg') or dict(
+        one_copy_ddp(), find_unused_parameters=cfg.get('find_unused_parameters', False)
+    )
+    cfg.model_wrapper_cfg = ConfigDict(wrapper)
     if torch.cuda.is_available():
         here = int(os.environ.get('LOCAL_WORLD_SIZE', 1))
         if here > torch.cuda.device_count():
@@ -50,12 +56,12 @@ def connect_processes(cfg: Config) -> None:
     warnings.filterwarnings('ignore', '`broadcast_buffers` is deprecated', FutureWarning)
     seconds = cfg.get('env_cfg', {}).get('dist_cfg', {}).get('timeout', 1800)
     dist.init_process_group('gloo', timeout=datetime.timedelta(seconds=seconds))
-    wrapper = cfg.get('model_wrapper_cfg') or dict(
-        type='MMDistributedDataParallel',
-        broadcast_buffers=False,
-        find_unused_parameters=cfg.get('find_unused_parameters', False),
-    )
-    cfg.model_wrapper_cfg = ConfigDict(wrapper, device_ids=None)
+    cfg.model_wrapper_cfg.device_ids = None
+
+
+def one_copy_ddp() -> dict[str, Any]:
+    """MMEngine's settings of DDP, but for gradients that are views of the buckets: 4 bytes less per parameter."""
+    return dict(type='MMDistributedDataParallel', broadcast_buffers=False, gradient_as_bucket_view=True)
 
 
 def on_main_process(function: Callable[[], Any]) -> Any:

@@ -10,11 +10,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from mmengine._strategy import BaseStrategy
+from mmengine._strategy import BaseStrategy, SingleDeviceStrategy
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import BaseLoop, FlexibleRunner, LogProcessor, Runner
 from torch import nn
 
@@ -28,16 +29,18 @@ from genseg_mm.checkpoint import (
 )
 from genseg_mm.checkpoint_folders import EXTRA
 from genseg_mm.dataset_configs import fill_network_resize
+from genseg_mm.datasets.cached_encodings import kinds_always_cached
 from genseg_mm.datasets.published_counts import warn_if_incomplete
 from genseg_mm.files.background import SAVES
 from genseg_mm.files.whole_files import WriteError, explained
 from genseg_mm.files.write_lock import WriteLock
 from genseg_mm.hooks.training_hooks import StopOnSignalHook
 from genseg_mm.launch.evaluation_loops import check_loop, own_loop
-from genseg_mm.launch.processes import connect_processes, on_main_process
+from genseg_mm.launch.processes import connect_processes, on_main_process, one_copy_ddp
 from genseg_mm.launch.restarts import resume_after_restart
 from genseg_mm.launch.runner_checks import check_evaluator, seed_samples
 from genseg_mm.launch.update_based_train_loop import UpdateBasedTrainLoop
+from genseg_mm.optim import zero_in_place
 from genseg_mm.registry import RUNNERS, class_name
 
 _MMENGINE_HOOKS = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')
@@ -201,6 +204,17 @@ class StrictRunnerMixin:
     def _plain_model(self) -> nn.Module:
         return self.model.module if is_model_wrapper(self.model) else self.model
 
+    def _leave_encoders_on_host(self, model: nn.Module) -> None:
+        """Keeps off the card what a training from a cache never runs, see ``GenMask.leave_encoders_on_host``."""
+        loader = self._train_dataloader
+        if isinstance(loader, dict) and hasattr(model, 'leave_encoders_on_host'):
+            names = model.leave_encoders_on_host(kinds_always_cached(loader['dataset']))
+            if names:
+                self.logger.info(
+                    f'All encodings of the training come from a cache: {" and ".join(names)} wait in the memory of '
+                    'the host until they are asked for.'
+                )
+
     def test(self) -> dict:
         """Tests the model, whose checkpoint has to fit; warns if an evaluation set is not complete."""
         self._must_fit = True
@@ -223,6 +237,15 @@ class SafeRunner(StrictRunnerMixin, Runner):
 
     def _set_seed(self) -> None:
         self.set_randomness(**self._randomness_cfg)
+
+    def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
+        """MMEngine's; frozen encoders that a training never asks for do not come onto the card with the rest."""
+        self._leave_encoders_on_host(model)
+        return super().wrap_model(model_wrapper_cfg, model)
+
+    def build_optim_wrapper(self, optim_wrapper: Any) -> OptimWrapper | OptimWrapperDict:
+        """Builds the optimizer; gradients that are views of DDP's buckets stay views, see :func:`zero_in_place`."""
+        return zero_in_place(super().build_optim_wrapper(optim_wrapper), self.model)
 
     def load_checkpoint(
         self, filename: str, map_location: str | Callable = 'cpu', strict: bool = False, **kwargs: Any
@@ -278,12 +301,18 @@ class SafeFlexibleRunner(StrictRunnerMixin, FlexibleRunner):
         return runner
 
     def build_strategy(self, strategy: Any = None, launcher: str = 'none', **kwargs: Any) -> BaseStrategy:
-        """Builds the strategy; MMEngine's for DDP also without a GPU."""
+        """Builds the strategy; MMEngine's for DDP also without a GPU, and with gradients that are there once."""
         kind = class_name(strategy['type']) if isinstance(strategy, dict) else ''
-        if launcher != 'none' and not torch.cuda.is_available() and (strategy is None or kind == 'DDPStrategy'):
-            wrapper = dict(type='MMDistributedDataParallel', broadcast_buffers=False, device_ids=None)
+        if launcher != 'none' and (strategy is None or kind == 'DDPStrategy'):
+            wrapper = one_copy_ddp() if torch.cuda.is_available() else dict(one_copy_ddp(), device_ids=None)
             strategy = {'type': 'DDPStrategy', 'model_wrapper': wrapper, **(strategy or {})}
         return super().build_strategy(strategy, launcher=launcher, **kwargs)
+
+    def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        """Builds the training loop over seeded samples; where nothing is sharded, encoders may wait on the host."""
+        if isinstance(self.strategy, SingleDeviceStrategy) and not getattr(self.strategy, 'is_sharded', False):
+            self._leave_encoders_on_host(self._plain_model())
+        return super().build_train_loop(loop)
 
     def _set_seed(self) -> None:
         self.strategy._randomness = self._randomness_cfg

@@ -7,7 +7,7 @@ and is compared with that of the model, so a cache of another autoencoder is an 
 import hashlib
 import inspect
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -26,6 +26,12 @@ _NO_SETTINGS = {
     'gradient_checkpointing', 'attn_implementation', 'use_cache',
 }  # fmt: skip
 _fingerprints: WeakKeyDictionary[nn.Module, dict] = WeakKeyDictionary()
+
+
+def parts_never_asked(kinds: Collection[str]) -> tuple[str, ...]:
+    """Which frozen parts of a GenMask a training never runs if these kinds of encodings all come from a cache."""
+    codec, prompts = {'image', 'mask'} <= set(kinds), 'prompt' in kinds
+    return ('codec',) * codec + ('prompt_encoder',) * prompts
 
 
 def read_cached(

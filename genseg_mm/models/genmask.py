@@ -1,6 +1,6 @@
 """GenMask (arXiv 2603.23906): a text-to-image DiT that generates segmentation masks in one forward pass."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from numbers import Real
 from typing import Any
 
@@ -12,7 +12,8 @@ from genseg_mm.files import check_texts
 from genseg_mm.finite import check_finite, picture_of
 from genseg_mm.functional.flow_matching import euler_solve
 from genseg_mm.models.base import GenSegModel, draw_noise, seeded_generator, semantic_map, training_generators
-from genseg_mm.models.cached_inputs import read_cached, read_cached_masks
+from genseg_mm.models.cached_inputs import parts_never_asked, read_cached, read_cached_masks
+from genseg_mm.models.pretrained_parts import FrozenPartsMixin
 from genseg_mm.models.prompt_encoders import PromptEmbeddings
 from genseg_mm.network_sizes import NATIVE, check_network_size, checked_processing_size, resize_to
 from genseg_mm.registry import MODELS
@@ -102,6 +103,26 @@ class GenMask(GenSegModel):
         self.image_condition, self.start, self.seed = image_condition, start, seed
         self.generation = checked_settings(generation)
         self.processing_size = checked_processing_size(processing_size)
+
+    def leave_encoders_on_host(self, kinds: Collection[str]) -> tuple[str, ...]:
+        """Has frozen encoders wait in the memory of the host that a training never runs; its runner calls it.
+
+        They are on the device of the others while they are asked for, as in validation. DDP, which takes parameters of
+        one kind of device, leaves them out: what a cache was made with is the same on all ranks, by its fingerprint.
+
+        Args:
+            kinds: Of 'image', 'mask' and 'prompt': those whose encodings all come from a cache.
+
+        Returns:
+            Their names.
+        """
+        names = parts_never_asked(kinds)
+        owners = [own for name in names for own in getattr(self, name).modules() if isinstance(own, FrozenPartsMixin)]
+        waiting = {id(part) for owner in owners for part in owner.wait_on_host()}
+        prefixes = tuple(f'{name}.' for name, own in self.named_modules() if id(own) in waiting)
+        tensors = (*self.named_parameters(), *self.named_buffers())
+        self._ddp_params_and_buffers_to_ignore = [name for name, _ in tensors if name.startswith(prefixes)]
+        return names if waiting else ()
 
     def network_resize(self) -> dict[str, Any]:
         """How pictures are brought to the size that the network works at, as ``NetworkResize`` takes it."""

@@ -101,6 +101,7 @@ class LatentCodec(FrozenPartsMixin, BaseModule):
                 f'image height and width must be multiples of {self.downsample} for this autoencoder, '
                 f'but got {(height, width)}; set another Resize scale or pad_size_divisor={self.downsample}'
             )
+        self.fetch_frozen_parts()
         with frozen_pass(images.device):
             if self.training or images.device.type == 'meta':
                 return self._encode_all(images)
@@ -123,6 +124,7 @@ class LatentCodec(FrozenPartsMixin, BaseModule):
         Returns:
             RGB in about [-1, 1], (N, 3, H, W), float32.
         """
+        self.fetch_frozen_parts()
         latents = latents.float() * self.latents_std + self.latents_mean
         decode = self._decode if clamp or not self.is_video else self._decode_unclamped
         with nullcontext() if torch.is_grad_enabled() else frozen_pass(latents.device):

@@ -385,14 +385,81 @@ def without_autocast(device: torch.device) -> AbstractContextManager:
 
 
 class FrozenPartsMixin:
-    """Keeps the parts named in ``frozen_parts`` in eval mode whatever mode the owner is in."""
+    """Keeps the parts named in ``frozen_parts`` in eval mode whatever mode the owner is in.
+
+    Where a training never asks for them, since all that they would give comes from a cache, they can wait in the
+    memory of the host (:meth:`wait_on_host`). Wherever the owner is moved meanwhile, they follow when they are asked
+    for (:meth:`fetch_frozen_parts`, which the owner calls before it runs them) and leave again when training goes on.
+    """
 
     frozen_parts: tuple[str, ...] = ()
+    _waits = False
+    _home: torch.device | None = None  # where parts that are in the memory of the host belong; None: they are there
 
     def train(self, mode: bool = True) -> 'FrozenPartsMixin':
         super().train(mode)
         for name in self.frozen_parts:
             getattr(self, name).eval()
+        if mode and self._waits:
+            self._leave()
+        return self
+
+    def wait_on_host(self) -> list[nn.Module]:
+        """Has the frozen parts wait in the memory of the host whenever the owner is trained; the parts."""
+        parts = [getattr(self, name) for name in self.frozen_parts]
+        if parts:
+            self._waits = True
+            self._leave()
+        return parts
+
+    def fetch_frozen_parts(self) -> None:
+        """Moves frozen parts that wait elsewhere to where the owner is.
+
+        Asked for in the middle of training they stay: moving them back and forth at every step would take longer.
+        """
+        if self._home is None:
+            return
+        home, self._home = self._home, None
+        if self.training:
+            self._waits = False
+            print_log(
+                f'{type(self).__name__} was to wait in the memory of the host and is asked for in training: it stays '
+                f'on {home}',
+                'current',
+                logging.WARNING,
+            )
+        for name in self.frozen_parts:
+            getattr(self, name).to(home)
+
+    def _leave(self) -> None:
+        if self._home is not None:
+            return
+        parts = [getattr(self, name) for name in self.frozen_parts]
+        tensors = (own for part in parts for own in (*part.parameters(), *part.buffers()))
+        self._home = next((own.device for own in tensors), torch.device('cpu'))
+        for part in parts:
+            part.to('cpu')
+        if self._home.type == 'cuda':
+            torch.cuda.empty_cache()  # torch would keep the memory for itself, in pieces of their sizes
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> 'FrozenPartsMixin':
+        """What ``to``, ``cuda``, ``half`` and the like call; parts that wait take a new precision, but stay."""
+        if self._home is None:
+            return super()._apply(fn, recurse)
+
+        def stay(tensor: Tensor) -> Tensor:
+            moved = fn(tensor.new_empty(0, device=self._home))
+            self._home = moved.device
+            return tensor.to(moved.dtype)
+
+        modules = self._modules
+        self._modules = {name: own for name, own in modules.items() if name not in self.frozen_parts}
+        try:
+            super()._apply(fn, recurse)
+        finally:
+            self._modules = modules
+        for name in self.frozen_parts:
+            modules[name]._apply(stay)
         return self
 
 

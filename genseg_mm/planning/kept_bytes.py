@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import groupby
 from typing import Any, Self
 
 import torch
@@ -79,6 +80,82 @@ def blocks(network: nn.Module) -> Iterable[nn.Module]:
     """The members of the lists of modules that stand directly in a network."""
     lists = [child for child in network.children() if isinstance(child, nn.ModuleList)]
     return [block for modules in lists for block in modules]
+
+
+class ShortRows:
+    """Networks whose rows of equal blocks have three of them left: each one in between keeps what the second keeps.
+
+    A pass of 60 blocks then costs what one of three does::
+
+        with saved, ShortRows(networks, saved) as rows:
+            model(...)
+            total = saved.total + rows.left_out()
+
+    Args:
+        networks: With blocks in lists of modules.
+        saved: What is counted.
+    """
+
+    def __init__(self, networks: Iterable[nn.Module], saved: SavedBytes) -> None:
+        self._saved = saved
+        self._lists = [
+            (network, name, child)
+            for network in networks
+            for name, child in network.named_children()
+            if isinstance(child, nn.ModuleList)
+        ]
+        self._rows: list[tuple[nn.Module, nn.Module, int]] = []  # second, last, number in between
+        self._entered: list[tuple[nn.Module, int]] = []
+        self._handles: list[Any] = []
+
+    def __enter__(self) -> Self:
+        for network, name, whole in self._lists:
+            kept: list[nn.Module] = []
+            for _, row in groupby(whole, _kind):
+                own = list(row)
+                if len(own) > 3:
+                    self._rows.append((own[1], own[-1], len(own) - 3))
+                    own = [own[0], own[1], own[-1]]
+                kept += own
+            if len(kept) == len(whole):
+                continue
+            network._modules[name] = nn.ModuleList(kept)
+            self._handles += [
+                block.register_forward_pre_hook(lambda own, args: self._entered.append((own, self._saved.total)))
+                for block in kept
+            ]
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for network, name, whole in self._lists:
+            network._modules[name] = whole
+        for handle in self._handles:
+            handle.remove()
+
+    def left_out(self) -> int | None:
+        """Bytes that the blocks left out would have kept; None if the pass does not go through each row in turn."""
+        entered = [own for own, _ in self._entered]
+        bytes_ = 0
+        for second, last, between in self._rows:
+            if entered.count(second) != 1 or entered.count(last) != 1:
+                return None
+            place = entered.index(second)
+            if entered.index(last) != place + 1:
+                return None
+            bytes_ += between * (self._entered[place + 1][1] - self._entered[place][1])
+        return bytes_
+
+
+def _kind(block: nn.Module) -> tuple:
+    """Equal for blocks that compute alike: structure, shapes, precisions, what is trained, and switches."""
+    tensors = [(name, own.shape, own.dtype, own.requires_grad) for name, own in block.named_parameters()]
+    switches = [
+        (name, value)
+        for module in block.modules()
+        for name, value in vars(module).items()
+        if isinstance(value, (bool, float, str))
+    ]
+    return repr(block), tensors, switches
 
 
 class ShapesOnly(TorchFunctionMode):

@@ -8,13 +8,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from genseg_mm.models.cached_inputs import parts_never_asked
 from genseg_mm.models.prompt_encoders import PromptEmbeddings
 from genseg_mm.optim import muon_matrices
-from genseg_mm.planning.kept_bytes import SavedBytes, ShapesOnly, blocks, largest_block
+from genseg_mm.planning.kept_bytes import SavedBytes, ShapesOnly, ShortRows, blocks, largest_block
 from genseg_mm.registry import class_name
 
 GB = 1e9
 LOW = 2  # bytes of a bfloat16
+BUCKETS, VALIDATED = 'DDP buckets', 'frozen, in validation'
 # Tensors of a parameter's size that an optimizer keeps for it.
 _MOMENTS = {'AdamW': 2, 'Adam': 2, 'Adagrad': 1, 'RMSprop': 1}
 
@@ -55,6 +57,9 @@ class Setup:
         offload: Shards and states in the memory of the host.
         checkpointing: Gradient checkpointing.
         ema: A moving average of the trained parameters is kept.
+        cached: Of the frozen parts those that the training never runs, since all that they give comes from a cache.
+        validates: Whether there is a validation in the training, which runs them.
+        views: Gradients are views of DDP's buckets.
     """
 
     gpus: int = 1
@@ -66,6 +71,9 @@ class Setup:
     offload: bool = False
     checkpointing: bool = True
     ema: bool = False
+    cached: tuple[str, ...] = ()
+    validates: bool = True
+    views: bool = True
 
 
 class Activations(NamedTuple):
@@ -106,12 +114,25 @@ def optimizer_bytes(optim_wrapper: Mapping[str, Any], model: nn.Module) -> int:
     return whole * _MOMENTS[kind]
 
 
+def bytes_before(sizes: Sizes, setup: Setup, activations: Activations) -> int:
+    """Bytes on one card in the midst of an update, but for activations that grow with the batch."""
+    terms = per_card(sizes, replace(setup, batch=0), activations)
+    if setup.views:
+        terms.pop(BUCKETS, 0)
+    return sum(terms.values()) - terms.get(VALIDATED, 0)
+
+
 def per_card(sizes: Sizes, setup: Setup, activations: Activations) -> dict[str, int]:
     """Bytes on one card by term, the largest card's.
 
-    DDP holds everything on each card, and its gradients a second time in the buckets that it reduces. FSDP2 holds a
-    share of it, gathers two blocks at a time (the one that computes and the next), and, where gradients are reduced
-    once per update only, whole gradients in float32 until then.
+    DDP holds everything on each card. Its gradients are views of the buckets that it reduces; these are made anew
+    before the second update, when the old ones are still there and no activations yet: what they take more than those
+    counts. Gradients that are no views are there twice all the time. FSDP2 holds a share of everything, gathers two
+    blocks at a time (the one that computes and the next), and, where gradients are reduced once per update only, whole
+    gradients in float32 until then.
+
+    Frozen parts that a training from a cache never runs are in the memory of the host, unless they are sharded. In a
+    validation they are on the card and the activations are not: again what they take more than those counts.
 
     Args:
         sizes: Of the model.
@@ -120,17 +141,27 @@ def per_card(sizes: Sizes, setup: Setup, activations: Activations) -> dict[str, 
     """
     shares = setup.gpus if setup.sharded else 1
     on_card = 0 if setup.offload else 1
+    kept = activations.of(setup.batch)
+    copies = sizes.trained * (not setup.sharded and setup.gpus > 1)
+    on_host = () if setup.sharded and setup.gpus > 1 else setup.cached
+    asked = sum(sizes.frozen.get(name, 0) for name in on_host) * setup.validates
     terms = {
         'weights': on_card * math.ceil(sizes.trained / shares),
         'gradients': on_card * math.ceil(sizes.trained / shares),
         'optimizer': on_card * math.ceil(sizes.optimizer / shares),
         'EMA': on_card * math.ceil(sizes.trained / shares) * setup.ema,
-        **{f'frozen {name}': on_card * math.ceil(own / shares) for name, own in sizes.frozen.items()},
-        'DDP buckets': sizes.trained * (not setup.sharded and setup.gpus > 1),
+        **{
+            f'frozen {name}': on_card * math.ceil(own / shares)
+            for name, own in sizes.frozen.items()
+            if name not in on_host
+        },
+        BUCKETS: max(0, copies - kept) if setup.views else copies,
+        VALIDATED: 0,
         'gathered': 0,
         'unreduced gradients': 0,
-        'activations': activations.of(setup.batch),
+        'activations': kept,
     }
+    terms[VALIDATED] = max(0, asked - kept - terms[BUCKETS] * setup.views)
     if setup.sharded and setup.gpus > 1:
         gathered = sizes.root + 2 * sizes.block + sizes.block_gradients
         terms['gathered'] = max(gathered, 2 * sizes.frozen_block)
@@ -172,6 +203,11 @@ def knobs(setup: Setup) -> Iterator[tuple[str, Setup]]:
         setup = replace(setup, checkpointing=True)
         yield from _batches('gradient_checkpointing=True (a third more time)', setup)
     yield from _batches('smaller micro-batches', setup)
+    frozen = parts_never_asked(('image', 'mask', 'prompt'))
+    if not set(frozen) <= set(setup.cached):
+        yield from _batches(
+            'encodings from a cache (tools/dataset_tools/cache_encodings.py)', replace(setup, cached=frozen)
+        )
     whole = replace(setup, sharded=True)
     if setup.gpus > 1:
         if not setup.sharded:
@@ -279,11 +315,16 @@ def _kept_once(
     model: nn.Module, network: nn.Module, batch: int, size: tuple[int, int], text_length: int, low: bool
 ) -> tuple[int, int]:
     device = next(network.parameters()).device
-    saved = SavedBytes(model)
-    mode = ShapesOnly(low) if device.type == 'meta' else torch.autocast(device.type, torch.bfloat16, enabled=low)
-    with mode, saved, largest_block(network, saved) as largest:
-        forward(model, batch, size, text_length, device)
-    return saved.total, largest['bytes']
+    networks = [own for own in model.modules() if _is_network(own) and _trains(own)]
+    for shortened in (networks, []):  # all blocks where not each row of equal ones is gone through in turn
+        saved = SavedBytes(model)
+        mode = ShapesOnly(low) if device.type == 'meta' else torch.autocast(device.type, torch.bfloat16, enabled=low)
+        with ShortRows(shortened, saved) as rows, mode, saved, largest_block(network, saved) as largest:
+            forward(model, batch, size, text_length, device)
+        left_out = rows.left_out()
+        if left_out is not None:
+            return saved.total + left_out, largest['bytes']
+    raise AssertionError('a pass of all blocks leaves none out')
 
 
 def forward(model: nn.Module, batch: int, size: tuple[int, int], text_length: int, device: torch.device) -> Tensor:

@@ -13,10 +13,13 @@ from safetensors.torch import save_file
 from torch import nn
 
 from genseg_mm.dataset_configs import walk
+from genseg_mm.datasets.cached_encodings import kinds_always_cached
 from genseg_mm.hub_layouts import sources_of
 from genseg_mm.hub_layouts.folders import write_repository
+from genseg_mm.launch.processes import one_copy_ddp
 from genseg_mm.launch.update_based_train_loop import num_micro_batches
 from genseg_mm.leaderboard.markdown import table_lines
+from genseg_mm.models.cached_inputs import parts_never_asked
 from genseg_mm.models.pretrained_parts import without_values
 from genseg_mm.planning import memory_plan
 from genseg_mm.planning.memory_plan import GB, Activations, Setup, Sizes
@@ -55,8 +58,10 @@ class TrainingPlan:
 
     def largest_batch(self, memory: float) -> int:
         """Most pictures per card and micro-batch that fit so many bytes; 0 where not even one does."""
-        without = sum(self.per_card(replace(self.setup, batch=0)).values())
+        if not memory_plan.fits(self.per_card(replace(self.setup, batch=0)), memory):
+            return 0
         own = self.activations[self.setup.checkpointing]
+        without = memory_plan.bytes_before(self.sizes, self.setup, own)
         return max(0, math.floor((memory - without) / max(own.per_picture, 1)))
 
 
@@ -157,6 +162,9 @@ def setup_of(cfg: Config, gpus: int, gpus_per_node: int = 8) -> Setup:
         offload=bool(strategy.get('offload')),
         checkpointing=bool(part.get('gradient_checkpointing')),
         ema=any('EMAHook' in class_name(hook.get('type', '')) for hook in hooks if hook),
+        cached=parts_never_asked(kinds_always_cached(cfg.train_dataloader.dataset)),
+        validates=bool(cfg.get('val_cfg')),
+        views=bool((cfg.get('model_wrapper_cfg') or one_copy_ddp()).get('gradient_as_bucket_view')),
     )
 
 

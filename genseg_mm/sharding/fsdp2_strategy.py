@@ -44,6 +44,8 @@ class FSDP2Strategy(DDPStrategy):
     micro-batch, which is checked: a rank that runs one forward more than others waits for them for ever. In evaluation
     ranks may have other tasks and numbers of batches (:meth:`uneven_passes`).
 
+    Frozen encoders are sharded as well and stay on the cards, also where a training takes all encodings from a cache.
+
     Args:
         blocks: Class names of the blocks to shard one by one; default: what diffusers and transformers say of each of
             their models.
@@ -84,6 +86,11 @@ class FSDP2Strategy(DDPStrategy):
         super().__init__(**kwargs)
         if copies < 1 or self.world_size % copies:
             raise ValueError(f'strategy.copies: expected a divisor of {self.world_size} ranks, but got {copies}')
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether there are several processes to shard over."""
+        return self.world_size > 1
 
     def _setup_distributed(self, launcher: str = 'pytorch', backend: str = 'nccl', **kwargs: Any) -> None:
         if self.offload and backend == 'nccl':

@@ -275,9 +275,11 @@ class TestProcesses:
         os.environ.update(SLURM_PROCID='3', SLURM_NTASKS='4', SLURM_LOCALID='1', MASTER_ADDR='node0')
         cfg = Config(dict(launcher='slurm', find_unused_parameters=True))
         launch.connect_processes(cfg)
-        assert cfg.model_wrapper_cfg == dict(
-            type='MMDistributedDataParallel', broadcast_buffers=False, find_unused_parameters=True, device_ids=None
-        )
+        once = dict(type='MMDistributedDataParallel', broadcast_buffers=False, gradient_as_bucket_view=True)
+        assert cfg.model_wrapper_cfg == dict(once, find_unused_parameters=True, device_ids=None)
+        own = Config(dict(launcher='slurm', model_wrapper_cfg=dict(find_unused_parameters=True)))
+        launch.connect_processes(own)
+        assert own.model_wrapper_cfg == dict(find_unused_parameters=True, device_ids=None) and groups.pop()
         assert groups[0][0] == ('gloo',) and groups[0][1]['timeout'].total_seconds() == 1800
         names = ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR', 'MASTER_PORT')
         assert [os.environ[name] for name in names] == ['3', '4', '1', 'node0', '29500']

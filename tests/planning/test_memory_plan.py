@@ -1,5 +1,6 @@
 """Memory of a training: each term beside the bytes of real ones on the CPU, the shares of many cards by hand."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from genseg_mm.planning.memory_plan import (
     Activations,
     Setup,
     Sizes,
+    bytes_before,
     checkpoint_bytes,
     fits,
     forward,
@@ -104,7 +106,17 @@ def test_shares_of_many_cards_by_hand():
         'activations': 20,
     }  # fmt: skip
     ddp = per_card(sizes, Setup(gpus=8, batch=2), activations)
-    assert ddp == {**one, 'DDP buckets': 4000}
+    assert ddp == {**one, 'DDP buckets': 3980}  # made anew while the old ones are there, before the activations
+    large = activations._replace(per_picture=3000)
+    assert 'DDP buckets' not in per_card(sizes, Setup(gpus=8, batch=2), large)
+    copied = Setup(gpus=8, batch=2, views=False)
+    assert per_card(sizes, copied, activations) == {**one, 'DDP buckets': 4000}
+    cached = Setup(batch=2, cached=('codec', 'prompt_encoder'))
+    states = {name: own for name, own in one.items() if not name.startswith('frozen')}
+    assert per_card(sizes, cached, activations) == {**states, 'frozen, in validation': 1080}  # no activations then
+    assert per_card(sizes, replace(cached, validates=False), activations) == states
+    assert sum(per_card(sizes, replace(cached, gpus=8), activations).values()) == sum(states.values()) + 3980
+    assert bytes_before(sizes, replace(cached, gpus=8), activations) == 16010
     sharded = Setup(gpus=8, batch=2, sharded=True)
     shares = per_card(sizes, sharded, activations)
     assert shares['weights'] == 500 and shares['optimizer'] == 1000 and shares['frozen prompt_encoder'] == 125
@@ -114,6 +126,7 @@ def test_shares_of_many_cards_by_hand():
     assert per_card(sizes, many, activations)['unreduced gradients'] == 4000
     each = Setup(gpus=8, sharded=True, accumulation=4, reduce_each_micro_batch=True)
     assert 'unreduced gradients' not in per_card(sizes, each, activations)
+    assert per_card(sizes, replace(each, cached=cached.cached), activations) == per_card(sizes, each, activations)
     offloaded = per_card(sizes, Setup(gpus=8, sharded=True, offload=True), activations)
     assert set(offloaded) == {'gathered', 'activations'}
 
@@ -134,6 +147,7 @@ def test_knobs_are_turned_from_the_cheapest_on():
     words = [text for text, _ in turned]
     assert ['fsdp2' in text for text in words].index(True) < ['offload' in text for text in words].index(True)
     assert all(own.sharded for text, own in turned if 'FSDP2' in text)
+    assert next(own.cached for text, own in turned if 'from a cache' in text) == ('codec', 'prompt_encoder')
 
 
 def test_optimizers_and_one_that_is_not_known():

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ def test_released_parts_count_whole_in_their_precision():
     plan = plan_training(cfg, 8)
     terms = plan.per_card()
     assert terms['weights'] / 4 == pytest.approx(1.42e9, rel=0.01)
-    assert terms['optimizer'] == 2 * terms['weights'] == 2 * terms['DDP buckets']
+    assert terms['optimizer'] == 2 * terms['weights'] and 'DDP buckets' not in terms  # gradients are views of them
     assert terms['frozen prompt_encoder'] / 2 == pytest.approx(7.7e9, rel=0.02)
     assert terms['frozen codec'] / 4 == pytest.approx(0.127e9, rel=0.01)
     assert plan.setup.batch * plan.setup.accumulation * 8 == 1024 and plan.size == (512, 512)
@@ -29,6 +30,15 @@ def test_released_parts_count_whole_in_their_precision():
 def test_what_is_read_off_a_config():
     cfg = Config.fromfile(ROOT / 'configs/genmask/refcoco.py')
     assert setup_of(cfg, 16) == Setup(gpus=16, batch=8, accumulation=8, checkpointing=True)
+    for sets, views in ((dict(find_unused_parameters=True), False), (dict(gradient_as_bucket_view=True), True)):
+        cfg.model_wrapper_cfg = ConfigDict(type='MMDistributedDataParallel', **sets)
+        assert setup_of(cfg, 16).views is views
+    cfg.model_wrapper_cfg = None
+    cached = ConfigDict(type='genseg_mm.CachedEncodings', folder='cache', what=['image', 'mask'])
+    for dataset in cfg.train_dataloader.dataset.datasets:
+        assert setup_of(cfg, 16).cached == ()
+        dataset.pipeline.insert(0, cached)
+    assert setup_of(cfg, 16).cached == ('codec',) and setup_of(cfg, 16).validates
     cfg.strategy = ConfigDict(type='genseg_mm.FSDP2Strategy', reduce_each_micro_batch=True)
     assert setup_of(cfg, 8).sharded and setup_of(cfg, 8).reduce_each_micro_batch
     with pytest.raises(ValueError, match=r'expected a multiple of 56 \(7 processes x'):
@@ -43,13 +53,17 @@ def test_page_says_what_to_turn():
     activations = {True: Activations(0, GB), False: Activations(0, 5 * GB)}
     plan = TrainingPlan(sizes, Setup(gpus=8, batch=8, accumulation=16), activations, (512, 512))
     text = page('x.py', plan, 80 * GB)
-    assert 'does not fit: 129.0 GB too much' in text
+    assert 'does not fit: 121.0 GB too much' in text
     assert 'would fit: FSDP2' in text and 'reduce_each_micro_batch=True, batch 8 (28.1 GB)' in text
     assert 'x.py' in table({'a/x.py': plan}, 80 * GB) and '| no; FSDP2' in table({'x.py': plan}, 80 * GB)
     small = TrainingPlan(
         sizes._replace(trained=int(4 * GB), optimizer=int(8 * GB)), Setup(batch=2), activations, (8, 8)
     )
     assert 'fits; the largest batch per card would be 63' in page('x.py', small, 80 * GB)
+    frozen = small.sizes._replace(frozen=dict(codec=int(70 * GB)))
+    large = TrainingPlan(frozen, Setup(batch=2, validates=False), activations, (8, 8))
+    assert 'would fit: encodings from a cache' in page('x.py', large, 80 * GB)
+    assert sum(large.per_card(replace(large.setup, cached=('codec',))).values()) == 18 * GB
     assert fits(small.per_card(Setup(batch=63)), 80 * GB) and not fits(small.per_card(Setup(batch=64)), 80 * GB)
 
 

@@ -137,7 +137,11 @@ class PromptEncoder(FrozenPartsMixin, BaseModule):
         return next(self.encoder.parameters()).device
 
     def running(self) -> AbstractContextManager:
-        """How the transformer runs: with a graph if it is trained, else in its own precision whatever autocast says."""
+        """How the transformer runs: with a graph if it is trained, else in its own precision whatever autocast says.
+
+        One that waits in the memory of the host comes to where the others are first.
+        """
+        self.fetch_frozen_parts()
         return nullcontext() if self.trainable else frozen_pass(self.device)
 
     def init_weights(self) -> None:

@@ -130,6 +130,7 @@ class QwenVLPromptEncoder(PromptEncoder):
         """
         check_texts(texts, 'prompts')
         shown = self._shown(texts, images, has_image)
+        self.fetch_frozen_parts()
         device = self.device
         inputs, num_image_tokens = dict(use_cache=False), 0
         if any(shown):
