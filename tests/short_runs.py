@@ -98,6 +98,6 @@ def small_data(cfg: Config, splits: tuple[str, ...] = ('val', 'test')) -> list[s
         dataset = cfg.get(f'{split}_dataloader').dataset
         parts = {f'datasets.{i}.': one for i, one in enumerate(dataset.get('datasets', []))} or {'': dataset}
         for key, part in parts.items():
-            if part.type.endswith('ShapesDataset'):
+            if part.type.endswith(('ShapesDataset', 'ObjectScenesDataset')):
                 changes.append(f'{split}_dataloader.dataset.{key}num_scenes=2')
     return changes

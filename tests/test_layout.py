@@ -144,7 +144,8 @@ NAMES = {
     'SDColorer UNetColorer InstanceColoringHead InstanceColoringLoss GenSegDataPreprocessor PatchCodec ControlMap',
     'DATASETS': 'ShapesDataset RefCOCODataset MixedDataset CocoInstanceDataset ClevrTexDataset '
     'HypersimDataset VirtualKITTI2Dataset DRAMDataset EgoHOSDataset IShapeDataset PIDRayDataset '
-    'CocoCaptionsDataset ImageTextDataset SeededDataset GRefCOCODataset ReasonSegDataset BSDS500Dataset',
+    'CocoCaptionsDataset ImageTextDataset SeededDataset GRefCOCODataset ReasonSegDataset BSDS500Dataset '
+    'ObjectScenesDataset',
     'DATA_SAMPLERS': 'RatioInfiniteSampler VisitSampler',
     'TRANSFORMS': 'CachedEncodings TextPrompt PointPrompt LoadInstanceMap LoadReferringMask LoadImage PackGenSegInputs '
     'LoadBoundaries '

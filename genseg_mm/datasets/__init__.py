@@ -8,6 +8,7 @@ from genseg_mm.datasets.coco_instances import CocoInstanceDataset
 from genseg_mm.datasets.grefcoco import GRefCOCODataset
 from genseg_mm.datasets.hypersim import HypersimDataset
 from genseg_mm.datasets.image_text import ImageTextDataset
+from genseg_mm.datasets.object_scenes_dataset import ObjectScenesDataset
 from genseg_mm.datasets.picture_sampler import PictureSampler
 from genseg_mm.datasets.reason_seg import ReasonSegDataset
 from genseg_mm.datasets.refcoco import RefCOCODataset
@@ -54,6 +55,7 @@ __all__ = [
     'MixedDataset',
     'NetworkPipeline',
     'NetworkResize',
+    'ObjectScenesDataset',
     'PIDRayDataset',
     'PackGenSegInputs',
     'PictureSampler',

