@@ -23,6 +23,7 @@ NEARNESS = 0.62  # centres are so far apart, in sums of half extents
 MAX_PLACEMENTS = 60
 SAME_KIND_PROB, TWO_PAIRS_PROB, RELATED_PROB, ALIKE_SIZE_PROB = 0.6, 0.25, 0.4, 0.5
 SHADOW_PROB, GRAIN_PROB = 0.5, 0.5
+_SIDED = {'left', 'right', 'leftwards', 'rightwards'}
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +154,10 @@ class Cast:
         """Numbers of the objects of this name."""
         return self._by_name[name]
 
+    def is_sided(self, name: str) -> bool:
+        """Whether a name would be wrong of its mirror image."""
+        return not _SIDED.isdisjoint(name.replace('-', ' ').split())
+
     def neighbours(self, name: str) -> list[str]:
         """All names of the same narrow kind, itself among them."""
         return self._by_group[self.bank.subgroups[self._by_name[name][0]]]
@@ -218,6 +223,8 @@ def arrange(
     for spot in spots:
         variants = cast.objects_of(roles[spot.role])
         index = variants[int(cast_rng.integers(len(variants)))]
+        if cast.is_sided(roles[spot.role]):
+            spot.mirrored = False
         layer = _place(cast.bank, index, spot, image_size)
         if layer is not None:
             layers.append(layer)

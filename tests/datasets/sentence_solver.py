@@ -57,15 +57,16 @@ class Solver:
         self.area = [len(own) for own in pixels]
 
     def solve(self, text: str) -> set[int]:
-        """The objects that a sentence means, over every way to read it that leads to known nouns."""
+        """The objects that a sentence means, in the first way to read it that makes sense."""
         for pattern, rule in PATTERNS:
             match = re.fullmatch(pattern, text)
             if match is None:
                 continue
             parts = match.groupdict()
             known = [self.meant(parts[key]) for key in 'nmo' if parts.get(key) is not None]
-            if None not in known:
-                return getattr(self, f'_{rule}')(*known, parts)
+            found = None if None in known else getattr(self, f'_{rule}')(*known, parts)
+            if found is not None:
+                return found
         raise AssertionError(f'cannot read {text!r}')
 
     def meant(self, noun: str) -> set[int] | None:
@@ -117,9 +118,8 @@ class Solver:
         assert len(n) != 1
         return n
 
-    def _count(self, n: set[int], parts: dict) -> set[int]:
-        assert len(n) == COUNTS[parts['k']]
-        return n
+    def _count(self, n: set[int], parts: dict) -> set[int] | None:
+        return n if len(n) == COUNTS[parts['k']] else None  # 'the two hearts' may be the name of one object
 
     def _extreme(self, n: set[int], parts: dict) -> set[int]:
         word = parts['word']

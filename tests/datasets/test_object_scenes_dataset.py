@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from genseg_mm.datasets import ObjectScenesDataset, Visit
+from genseg_mm.datasets.object_bank import CutOut, write_bank
 from genseg_mm.datasets.object_expressions import KINDS
 from genseg_mm.datasets.scene_grounds import GROUNDS
 from genseg_mm.registry import DATASETS
@@ -266,3 +267,22 @@ def test_settings_without_a_meaning_are_refused(build, settings, message):
 
 def test_kinds_are_listed_once():
     assert len(set(KINDS)) == len(KINDS) and KINDS[-1] == 'no-target'
+
+
+def test_names_that_say_left_are_not_mirrored(tmp_path):
+    picture = np.zeros((64, 64, 4), np.uint8)
+    picture[16:48, 4:60] = (90, 90, 90, 255)
+    picture[16:48, 4:20] = (255, 255, 255, 255)  # bright on the left
+    cuts = [CutOut(name, '', '', (), picture) for name in ('left-facing fist', 'fist')]
+    write_bank(tmp_path / 'bank', cuts, '')
+    for name, expected in (('left-facing fist', {True}), ('fist', {True, False})):
+        data = ObjectScenesDataset(
+            20, task='unlabelled', bank=tmp_path / 'bank', names=name, num_objects=(1, 1), object_size=(0.5, 0.6),
+            grounds='flat', shadows=False,
+        )  # fmt: skip
+        found = set()
+        for index in range(20):
+            scene = data.scene(index)
+            bright = np.argwhere((scene.ids == 1) & (scene.image.min(axis=-1) > 190))[:, 1].mean()
+            found.add(bool(bright < scene.objects[0].center[0]))
+        assert found == expected
