@@ -246,5 +246,10 @@ def _accumulate(wrapper: OptimWrapper | OptimWrapperDict | dict, counts: int) ->
         return []
     wrappers = list(wrapper.values()) if isinstance(wrapper, OptimWrapperDict) else [wrapper]
     for own in wrappers:
+        if not isinstance(own, OptimWrapper):
+            raise ValueError(
+                'optim_wrapper.type: expected an OptimWrapper with genseg_mm.UpdateBasedTrainLoop, which says how much '
+                f'is accumulated, but got {type(own).__name__}'
+            )
         own._accumulative_counts = counts
     return wrappers

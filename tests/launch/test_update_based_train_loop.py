@@ -8,6 +8,8 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
+from mmengine.optim import BaseOptimWrapper
+from mmengine.registry import OPTIM_WRAPPERS
 from mmengine.runner import Runner
 from short_runs import run_forked
 from tiny_models import build, genmask_config
@@ -293,6 +295,22 @@ def test_what_cannot_be_split_is_refused_before_anything_is_built(monkeypatch, p
     with pytest.raises(ValueError, match=message) as refused:
         check_config(cfg, 'refcoco.py', 'train')
     assert '\n' not in str(refused.value)
+
+
+@OPTIM_WRAPPERS.register_module()
+class OtherOptimWrapper(BaseOptimWrapper):
+    """As DeepSpeed's of MMEngine, which leaves the accumulation to an engine."""
+
+    def update_params(self, loss: torch.Tensor) -> None:
+        raise AssertionError
+
+    backward = zero_grad = step = update_params
+
+
+def test_a_wrapper_that_does_not_accumulate_is_refused(tmp_path):
+    wrapper = dict(type='OtherOptimWrapper', optimizer=dict(type='SGD', lr=0.1))
+    with pytest.raises(ValueError, match=r'optim_wrapper.type: expected an OptimWrapper .* but got OtherOptimWrapper'):
+        toy_runner(tmp_path, UPDATES, optim_wrapper=wrapper, strategy=dict(type='SingleDeviceStrategy')).train()
 
 
 def test_a_sampler_that_ends_is_refused(tmp_path):

@@ -8,13 +8,29 @@ import pytest
 import torch
 from mmengine.config import Config
 from short_runs import run_forked
+from tiny_qwen_vl import pretrained, save_tiny_qwen_vl
+
+from genseg_mm.checkpoint import load_weights_only
 
 ROOT = Path(__file__).parents[2]
 UPDATES, ACCUMULATED = 4, 2
-FSDP2 = dict(
-    runner_type='genseg_mm.SafeFlexibleRunner', strategy=dict(type='genseg_mm.FSDP2Strategy', checkpoint='sharded')
-)
-KINDS = {'one': (0, {}), 'ddp': (2, {}), 'fsdp2': (2, FSDP2)}
+
+
+def fsdp2(**arguments: object) -> dict:
+    strategy = dict(type='genseg_mm.FSDP2Strategy', checkpoint='sharded', **arguments)
+    return dict(runner_type='genseg_mm.SafeFlexibleRunner', strategy=strategy)
+
+
+# Processes and what each of them changes in the config.
+KINDS = {
+    'one': (0, {}),
+    'ddp': (2, {}),
+    'fsdp2': (2, fsdp2()),
+    'reduced each time': (2, fsdp2(reduce_each_micro_batch=True)),
+    'offload': (2, fsdp2(offload=True, reduce_each_micro_batch=True)),
+    'asynchronous': (2, fsdp2(asynchronous=True)),
+    'copies': (4, fsdp2(copies=2)),
+}
 FLOAT32 = dict(
     type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-3, betas=(0.9, 0.98)), clip_grad=dict(max_norm=0.5)
 )
@@ -28,20 +44,28 @@ MUON = dict(
 
 
 class Runs:
-    """Trainings of the tiny Wan with two micro-batches of 4 samples, half masks and half pictures, per update."""
+    """Trainings of the tiny Wan with two micro-batches of 4 samples, half masks and half pictures, per update.
 
-    def __init__(self, folder: Path, optim_wrapper: dict = FLOAT32, updates: int = UPDATES, **changes: object) -> None:
-        self.folder, self.optim_wrapper, self.iters, self.changes = (
-            folder,
-            optim_wrapper,
-            updates,
-            changes,
-        )
+    ``mixed=False`` has one micro-batch of masks and one of pictures. Of four processes each has the two samples of one
+    micro-batch.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        optim_wrapper: dict = FLOAT32,
+        updates: int = UPDATES,
+        mixed: bool = True,
+        **changes: object,
+    ) -> None:
+        self.folder, self.optim_wrapper, self.iters, self.mixed = folder, optim_wrapper, updates, mixed
+        self.changes = changes
         self.trained = cache(self._trained)
 
     def config(self, kind: str) -> Path:
         processes, runner = KINDS[kind]
-        batch_size = 4 // max(processes, 1)
+        batch_size = max(4 // max(processes, 1), 2)
+        group = batch_size // 2 if self.mixed else batch_size
         cfg = Config.fromfile(ROOT / 'configs/genmask/genmask_wan_shapes_tiny.py')
         data = {f'train_dataloader.dataset.datasets.{part}.num_scenes': 20 for part in (0, 1)}
         hooks = dict(interval=self.iters // 2, save_best=None)
@@ -50,7 +74,7 @@ class Runs:
                 'model.backbone.transformer.num_layers': 2,
                 'model.backbone.gradient_checkpointing': True,
                 'train_dataloader.batch_size': batch_size,
-                'train_dataloader.sampler': dict(ratio=[1, 1], group=batch_size // 2, exact=True),
+                'train_dataloader.sampler': dict(ratio=[1, 1], group=group, exact=True),
                 'global_batch_size': 4 * ACCUMULATED,
                 'train_cfg.max_iters': self.iters,
                 'default_hooks.logger.interval': 1,
@@ -77,8 +101,6 @@ class Runs:
 
     def _trained(self, kind: str, resumed: str | None = None) -> tuple[list[dict], dict]:
         """Logged lines and last checkpoint of a training, or of its second half after the first of another one."""
-        from genseg_mm.checkpoint import load_weights_only
-
         work_dir = self.folder / f'{kind}_{resumed}'
         options = []
         if resumed is not None:
@@ -121,6 +143,33 @@ def test_fsdp2_is_ddp_is_one_process(runs):
     assert max((own - one['state_dict'][name]).abs().max() for name, own in values.items()) > 1e-4  # averages
     for kind in ('ddp', 'fsdp2'):
         assert max(runs.differences(kind, 'one').values()) < 5e-6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', ['reduced each time', 'offload', 'asynchronous', 'copies'])
+def test_every_variant_is_one_process(runs, kind):
+    assert max(runs.differences(kind, 'one').values()) < 5e-6
+    middle, one = (load_weights_only(str(runs.middle(own)))['state_dict'] for own in (kind, 'one'))
+    assert max((value - one[name]).abs().max() for name, value in middle.items()) < 5e-6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('mixed', [True, False])
+def test_a_trained_qwen_vl_is_sharded(tmp_path, mixed):
+    """Without a picture in a micro-batch, none runs its vision tower, whose gradients are zero all the same."""
+    folder = save_tiny_qwen_vl(tmp_path / 'qwen_vl')
+    encoder = dict(
+        type='genseg_mm.QwenVLPromptEncoder',
+        encoder=pretrained(folder),
+        processor=folder,
+        max_length=48,
+        padding='max_length',
+        trainable=True,
+    )
+    changes = {'model.prompt_encoder': encoder, 'model.backbone.transformer.text_dim': 32}
+    runs = Runs(tmp_path, mixed=mixed, **changes)
+    assert max(runs.differences('fsdp2', 'one').values()) < 2e-5
+    assert any('visual' in name for name in runs.trained('one')[1]['trained_state_dict'])
 
 
 @pytest.mark.slow

@@ -1,12 +1,19 @@
 """Ranks that predict other tasks, other numbers of batches and of steps: right results, and never a wait for ever."""
 
+from pathlib import Path
+
 import pytest
 import torch
 import torch.distributed as dist
+from mmengine.config import Config
+from mmengine.evaluator import BaseMetric
 from rank_forks import on_ranks
 from sharded_models import released, strategy
 from tiny_models import TEXT, batch
 from tiny_qwen_vl import pretrained, save_tiny_qwen_vl
+
+from genseg_mm.launch import SafeFlexibleRunner
+from genseg_mm.registry import METRICS
 
 # Of each rank its batches, each a list of tasks: first another task, then a mix, then more of them.
 SHARES = [
@@ -79,6 +86,59 @@ def test_ranks_predict_what_one_process_does(tmp_path, encoder):
     assert len(results[0].unique()) > 1
     for _, own in ranks:
         assert own == pytest.approx(losses, rel=1e-5)
+
+
+@METRICS.register_module()
+class SumsOfResults(BaseMetric):
+    """The task of each item, and the sum of what was predicted for it, in their order."""
+
+    def process(self, data_batch: dict, data_samples: list) -> None:
+        for sample in data_samples:
+            logits = sample.get('seg_logits')
+            data = sample['pred_img']['data'] if logits is None else logits['data']
+            self.results.append((sample['task'], data.double().abs().mean().item()))
+
+    def compute_metrics(self, results: list) -> dict:
+        return dict(tasks=[task for task, _ in results], values=[value for _, value in results])
+
+
+def _validated(folder, model):
+    """The metrics of a validation of masks and pictures, in batches of two."""
+    cfg = Config.fromfile(Path(__file__).parents[2] / 'configs/genmask/genmask_wan_shapes_tiny.py')
+    masks = dict(cfg.val_dataloader.dataset, num_scenes=2, max_items=3)
+    pictures = dict(masks, task='text_to_image', max_items=2)
+    loader = dict(
+        batch_size=2,
+        dataset=dict(type='genseg_mm.MixedDataset', datasets=[masks, pictures]),
+        sampler=dict(type='mmengine.DefaultSampler', shuffle=False),
+    )
+    changes = dict(
+        model=model,
+        work_dir=str(folder),
+        launcher='pytorch' if dist.is_initialized() else 'none',
+        experiment_name=f'validated{dist.is_initialized()}',
+        strategy=dict(type='genseg_mm.FSDP2Strategy'),
+        env_cfg=dict(dist_cfg=dict(backend='gloo')),
+        val_dataloader=loader,
+        val_evaluator=dict(type='SumsOfResults'),
+        default_hooks=dict(visualization=None),
+        log_level='WARNING',
+        **dict.fromkeys(('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler')),
+        **{f'test_{key}': None for key in ('dataloader', 'cfg', 'evaluator')},
+    )
+    for key, value in changes.items():
+        cfg[key] = value
+    return SafeFlexibleRunner.from_cfg(cfg).val()
+
+
+def test_a_validation_of_several_tasks(tmp_path):
+    model = released(tmp_path)
+    model['generation'] = dict(num_steps=2, guidance_scale=3.0)
+    (expected,) = on_ranks(1, _validated, tmp_path, model)
+    assert expected['tasks'] == ['mask'] * 3 + ['image'] * (len(expected['tasks']) - 3) and len(expected['tasks']) == 5
+    for own in on_ranks(2, _validated, tmp_path, model):  # one of them begins with masks, one with both
+        assert own['tasks'] == expected['tasks']
+        assert own['values'] == pytest.approx(expected['values'], rel=1e-4)
 
 
 def test_a_rank_that_fails_ends_the_others(tmp_path):

@@ -16,6 +16,7 @@ from genseg_mm.models.picture_memory import PictureMemory, tower_sees_once
 from genseg_mm.models.pretrained_parts import build_part
 from genseg_mm.models.prompt_encoders.prompt_encoder import PromptEmbeddings, PromptEncoder, keep_layers, load_tokenizer
 from genseg_mm.registry import MODELS
+from genseg_mm.sharded_tensors import local_of
 
 SYSTEM_PROMPT = (
     'Describe what the text refers to in the image: its color, shape, size, texture, position and '
@@ -260,7 +261,7 @@ def _to(value: object, device: torch.device) -> object:
 
 def _zero_of(module: nn.Module, like: Tensor) -> Tensor:
     """A zero that depends on all parameters: without it, ranks whose batch has no image would hang the others."""
-    terms = [p.sum() for p in module.parameters() if p.requires_grad]
+    terms = [local_of(p).sum() for p in module.parameters() if p.requires_grad]
     return 0 * torch.stack(terms).sum().to(like) if terms else like.new_zeros(())
 
 
