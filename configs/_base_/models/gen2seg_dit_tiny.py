@@ -1,4 +1,5 @@
 # gen2seg, tiny: a Sana DiT as one-step colorer (sigma 1, constant prompt) on 2x2 patches, from scratch.
+# Read as data: as a velocity, the map would hold the image until every token has learned to take it away.
 model = dict(
     type='genseg_mm.Gen2Seg',
     data_preprocessor=dict(type='genseg_mm.GenSegDataPreprocessor'),
@@ -27,6 +28,7 @@ model = dict(
                 interpolation_scale=1,
             ),
         ),
+        prediction='data',
     ),
     loss=dict(type='genseg_mm.InstanceColoringLoss', formula='reference'),
     normalize='sigmoid',

@@ -35,7 +35,8 @@ class DiTColorer(BaseModule):
     keeps its meaning, and a model from scratch, whose output is zero at first, starts with the image as its map.
     (Stable Diffusion's training takes the noisy latent as zero instead; its v is minus the data at the last timestep,
     while a rectified flow's velocity holds the input, too.) ``'data'`` takes the output itself as the map's latents, as
-    Stable Diffusion's ``sample`` prediction.
+    Stable Diffusion's ``sample`` prediction; from scratch it learns far sooner, since a velocity has to take the
+    image's texture away first (numbers: configs/gen2seg/README.md).
 
     The arguments ``codec``, ``prompt_encoder`` and ``backbone`` are those of :class:`~genseg_mm.models.GenMask`, so the
     parts of its configs fit as they are. Families that take an image as extra channels keep their released input layer:
