@@ -4,7 +4,7 @@ set -euo pipefail
 
 usage() {
     cat <<'TEXT'
-usage: bash tools/setup_env.sh [--active] [--help]
+usage: bash tools/setup_env.sh [--active] [--objects] [--help]
 
 Makes .venv at the project root with everything that genseg_mm, its tests and its tools need, and
 installs the project into it (editable). A second call only checks, and repairs what is broken.
@@ -12,13 +12,16 @@ A .venv that it did not make itself for this project, or a link, is left alone.
 
   --active   add to the environment of the `python` on PATH instead of making .venv; of what was
              there before, nothing is removed
+  --objects  also fetch the pictures of objects for ObjectScenesDataset into the cache (15 MB; 120 MB
+             there); without a network this says so in one line, and nothing else needs them
 
 environment variables:
   GENSEG_PYTHON    the Python for a new .venv (3.11 or newer; default: the first on PATH)
   GENSEG_TORCH     what to install for torch instead of the pin in setup.py, options of pip
                    included; kept by later calls. Example:
                    GENSEG_TORCH='torch==2.13.0 --index-url URL-OF-AN-INDEX'
-  XDG_CACHE_HOME   keeps the compiled mmcv in genseg_mm/wheels (default: ~/.cache)
+  XDG_CACHE_HOME   keeps the compiled mmcv in genseg_mm/wheels and the objects in genseg_mm/objects
+                   (default: ~/.cache)
   MAX_JOBS         parallel compilers (default: one per core)
   FORCE_CUDA=1     compile mmcv's operators for CUDA on a machine that shows no GPU
 TEXT
@@ -54,10 +57,22 @@ find_python() {
         "or set GENSEG_PYTHON=/path/to/python, then call tools/setup_env.sh again"
 }
 
-active=
+# Fetches the objects with the environment's Python; a machine without a network goes on without them.
+get_objects() {
+    [ -n "$objects" ] || return 0
+    local said
+    if said=$("$1" "$root/tools/dataset_tools/prepare_objects.py" 2>&1); then
+        echo "objects: ${said##*$'\n'}"
+    else
+        echo "objects: not there, scenes of shapes go on without them (${said##*$'\n'})"
+    fi
+}
+
+active='' objects=''
 for argument in "$@"; do
     case $argument in
         --active) active=1 ;;
+        --objects) objects=1 ;;
         -h | --help) usage; exit ;;
         *) usage >&2; fail "unknown argument '$argument'" ;;
     esac
@@ -79,12 +94,16 @@ if [ -n "$active" ]; then
     new_enough "$python" || fail "--active needs Python 3.11 or newer, but $python is $("$python" --version 2>&1)"
 fi
 
+start=exec
+[ -z "$objects" ] || start=
 if [ -x "$python" ] && "$python" -Es "$here/setup_env" --check; then
     echo "environment: ${python%/bin/*} is whole"
 elif [ -n "$active" ]; then
-    exec "$python" -Es "$here/setup_env" --fill
+    $start "$python" -Es "$here/setup_env" --fill
 else
     echo "environment: setting up $root/.venv"
     find_python
-    exec "$python" -Es "$here/setup_env" --make
+    $start "$python" -Es "$here/setup_env" --make
+    python=$root/.venv/bin/python
 fi
+get_objects "$python"

@@ -178,6 +178,8 @@ class SceneLanguage:
         plain = [own for own in clauses if own.nouns[0].word == ANY]
         named = [own for own in clauses if own.nouns[0].word != ANY]
         pools = (plain, named) if rng.random() < PLAIN_PROB else (named, plain)
+        if kind == 'all':
+            pools = pools[:1]  # 'all the objects' asks for nothing but the ground's opposite: seldom
         for pool in pools:
             for place in rng.permutation(len(pool))[:8].tolist():
                 found = list(self._wordings(pool[place]))

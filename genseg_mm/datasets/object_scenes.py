@@ -358,16 +358,13 @@ def _paint(planes: np.ndarray, layer: Layer) -> None:
 def _facts(bank: ObjectBank, layers: Sequence[Layer], ids: np.ndarray) -> tuple[PlacedObject, ...]:
     objects = []
     for number, layer in enumerate(layers):
-        shows = ids[layer.window] == number + 1
-        visible = int(np.count_nonzero(shows))
-        rows, columns = shows.sum(axis=1), shows.sum(axis=0)
+        shows = (ids[layer.window] == number + 1).view(np.uint8)
         y0, x0 = layer.window[0].start, layer.window[1].start
-        ys, xs = np.flatnonzero(rows), np.flatnonzero(columns)
-        center = (
-            float(columns @ np.arange(len(columns))) / visible + x0,
-            float(rows @ np.arange(len(rows))) / visible + y0,
-        )
-        box = int(xs[0]) + x0, int(ys[0]) + y0, int(xs[-1]) + x0, int(ys[-1]) + y0
+        sums = cv2.moments(shows, True)
+        visible = int(sums['m00'])
+        center = sums['m10'] / visible + x0, sums['m01'] / visible + y0
+        left, top, width, height = cv2.boundingRect(shows)
+        box = left + x0, top + y0, left + x0 + width - 1, top + y0 + height - 1
         hidden_by = tuple((other, own.hides[number]) for other, own in enumerate(layers) if number in own.hides)
         names = bank.names[layer.index], bank.groups[layer.index], bank.subgroups[layer.index]
         objects.append(PlacedObject(layer.index, *names, center, box, layer.spot.side, layer.area, visible, hidden_by))

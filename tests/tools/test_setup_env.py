@@ -99,6 +99,23 @@ def test_no_python_and_unknown_argument(bare_machine: Path):
     assert (said.returncode, said.stdout[:31]) == (0, 'usage: bash tools/setup_env.sh ')
 
 
+def test_objects_are_fetched_where_a_network_is_at_hand(bare_machine: Path):
+    stub_python(bare_machine, '')
+    (bare_machine.parent / 'bin' / 'python').symlink_to(bare_machine.parent / 'bin' / 'python3')
+    stub_python(
+        bare_machine,
+        'case "$*" in *prepare_objects.py) echo noise; echo "$SAYS"; exit "$CODE" ;; esac',
+    )
+    said = call_setup(bare_machine, '--active', '--objects', SAYS='wrote it: 3 objects', CODE='0')
+    assert (said.returncode, said.stdout.splitlines()[-1]) == (0, 'objects: wrote it: 3 objects')
+    said = call_setup(bare_machine, '--active', '--objects', SAYS='error: no network', CODE='2')
+    assert said.returncode == 0
+    assert said.stdout.splitlines()[-1] == (
+        'objects: not there, scenes of shapes go on without them (error: no network)'
+    )
+    assert 'objects: ' not in call_setup(bare_machine, '--active').stdout
+
+
 def test_missing_compiler_is_named_before_anything_is_made(bare_machine: Path):
     said = call_setup(bare_machine, GENSEG_PYTHON=sys.executable)
     assert said.returncode == 1
