@@ -182,6 +182,23 @@ def test_encoders_wait_on_the_host_until_they_are_asked_for(coco, tmp_path):
     assert model.codec._home is None and model.prompt_encoder._home is None  # and there they stay
 
 
+@pytest.mark.gpu
+def test_encoders_that_wait_take_nothing_of_a_card():
+    model = build('wan', prompt_encoder=encoder('wan')).train()
+    model.leave_encoders_on_host({'image', 'mask', 'prompt'})
+    model.to('cuda')
+    part = model.codec.autoencoder
+    assert devices(part) == {'cpu'} == devices(model.prompt_encoder.encoder)
+    before = torch.cuda.memory_allocated()
+    model.eval().codec.encode(torch.zeros(1, 3, 32, 32, device='cuda'))
+    assert devices(part) == {'cuda'} and devices(model.prompt_encoder.encoder) == {'cpu'}
+    taken = torch.cuda.memory_allocated()
+    size = sum(own.numel() * own.element_size() for own in part.parameters())
+    model.train()
+    assert devices(part) == {'cpu'}
+    assert taken - before >= size and taken - torch.cuda.memory_allocated() >= size
+
+
 @pytest.mark.slow
 def test_training_from_a_cache_in_two_processes_is_training_without(coco, tmp_path):
     """DDP, validation that asks for the encoders, and a resume, with and without encoders that wait."""

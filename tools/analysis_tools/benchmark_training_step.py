@@ -34,6 +34,7 @@ from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
 from genseg_mm import launch
+from genseg_mm.datasets.cached_encodings import kinds_always_cached
 from genseg_mm.hub_layouts import layout
 from genseg_mm.registry import MODELS
 
@@ -180,7 +181,10 @@ def build(args: argparse.Namespace) -> tuple[Iterator[dict], nn.Module, OptimWra
             loader.sampler.set_update(cfg.global_batch_size, loader.batch_size)
         data = endless(loader)
     set_checkpointing(cfg.model, args.variant == 'on')
-    model = MODELS.build(cfg.model).to(args.device).train()
+    model = MODELS.build(cfg.model)
+    if hasattr(model, 'leave_encoders_on_host'):  # as the runner does
+        model.leave_encoders_on_host(kinds_always_cached(cfg.train_dataloader.dataset))
+    model = model.to(args.device).train()
     wrapper = cfg.optim_wrapper
     if args.optimizer in ('AdamW', 'SGD'):
         wrapper.optimizer = dict(type=args.optimizer, lr=6e-5)
