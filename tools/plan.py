@@ -16,11 +16,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from mmengine.config import Config
+
 from genseg_mm.config_file import read_config_file
 from genseg_mm.launch import ToolParser, run_tool
 from genseg_mm.launch.config import CfgOptions, override_config
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def parse_args() -> argparse.Namespace:
@@ -40,13 +42,12 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def plan_one(path: str, args: argparse.Namespace, known: dict) -> Any:
+def plan_one(path: str, cfg: Config, args: argparse.Namespace, known: dict) -> Any:
     """The plan of a config, with the options of the command line."""
     from mmengine.registry import init_default_scope
 
     from genseg_mm.planning.training_plan import plan_training
 
-    cfg = read_config_file(path)
     if args.cfg_options:
         override_config(cfg, args.cfg_options)
     for key in ('model', 'train_dataloader', 'optim_wrapper'):
@@ -59,17 +60,17 @@ def plan_one(path: str, args: argparse.Namespace, known: dict) -> Any:
     return plan_training(cfg, gpus, args.gpus_per_node, known)
 
 
-def trained_configs() -> list[str]:
-    """Full-size configs that train released models."""
+def trained_configs() -> dict[str, Config]:
+    """Full-size configs that train released models, by their paths."""
     from rehearsal.configs import full_size_configs
 
     from genseg_mm.hub_layouts import sources_of
 
-    found = []
+    found = {}
     for path in full_size_configs():
         cfg = read_config_file(str(path))
         if cfg.get('train_dataloader') and sources_of(cfg.model.to_dict()):
-            found.append(str(path.relative_to(ROOT)))
+            found[str(path.relative_to(ROOT))] = cfg
     return found
 
 
@@ -77,11 +78,11 @@ def main() -> None:
     args = parse_args()
     from genseg_mm.planning.training_plan import numbers, page, table
 
-    paths = trained_configs() if args.all else args.configs
+    configs = trained_configs() if args.all else {path: read_config_file(path) for path in args.configs}
     plans: dict[str, Any] = {}
     known: dict[str, Any] = {}
-    for path in paths:
-        plans[path] = plan_one(str(ROOT / path) if args.all else path, args, known)
+    for path, cfg in configs.items():
+        plans[path] = plan_one(path, cfg, args, known)
         if args.all:
             print(f'{path} ...', file=sys.stderr, flush=True)
         else:

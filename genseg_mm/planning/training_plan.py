@@ -4,6 +4,7 @@ import math
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -102,14 +103,21 @@ def plan_training(
 
 def build_without_values(model: dict[str, Any]) -> nn.Module:
     """The model of a config with all of its parameters on the meta device; released parts by their known layouts."""
+    layouts = Path(_layouts().name)
     with tempfile.TemporaryDirectory() as folder:
         folders = {
-            source.repository: write_repository(source.repository, Path(folder), layers=None, weights=False)
+            source.repository: write_repository(source.repository, layouts, layers=None, weights=False)
             for source in sources_of(model)
         }
         model = _renamed(model, folders)
         with without_values():
             return MODELS.build(_with_stored_prompt(model, Path(folder)))
+
+
+@cache
+def _layouts() -> tempfile.TemporaryDirectory:
+    """Released repositories without weights, written once in a process, for as long as it lives."""
+    return tempfile.TemporaryDirectory()
 
 
 def _with_stored_prompt(model: dict[str, Any], folder: Path) -> dict[str, Any]:
