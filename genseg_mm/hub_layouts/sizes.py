@@ -40,6 +40,8 @@ def with_layers(config: dict[str, Any], layers: int) -> dict[str, Any]:
             config[key] = [1] * len(config[key])
     if config.get('dual_attention_layers'):  # SD3.5: of two kinds, and the last block differs
         config.update(dual_attention_layers=[0], num_layers=max(config['num_layers'], 2))
+    if config.get('model_type') == 'clip_text_model':  # diffusers takes what its last layer but one gives
+        config['num_hidden_layers'] = max(config['num_hidden_layers'], 2)
     if isinstance(config.get('fullatt_block_indexes'), list):
         config['fullatt_block_indexes'] = [config['depth'] - 1]
     if isinstance(config.get('deepstack_visual_indexes'), list):

@@ -68,6 +68,13 @@ def test_an_unknown_repository_is_named():
         part_of(Source('model.codec', 'Qwen/Qwen-Image', 'vea'))
 
 
+def test_one_layer_leaves_clip_the_one_that_diffusers_reads():
+    parts = [part for repository in known_layouts() for part in layout(repository).values()]
+    clips = [part for part in parts if 'CLIPText' in (part.kind or '')]
+    assert len(clips) >= 4
+    assert {rehearsed_config(part, 1, 'tiny')['num_hidden_layers'] for part in clips} == {2}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(('repository', 'subfolder'), PUBLISHED, ids=lambda name: name.rpartition('/')[2])
 def test_sizes_are_the_published(repository, subfolder):

@@ -173,6 +173,8 @@ class TestCLIP:
         for more, width in (({}, 16), (dict(projection_dim=12), 12)):
             encoder = CLIPPromptEncoder({**sizes, **more}, str(folder / 'tokenizer'), hidden_layer=-1)
             assert encoder(TEXTS).pooled.shape == (2, width) and encoder.trainable
+        pooled = CLIPPromptEncoder(sizes, str(folder / 'tokenizer'), keep='pooled')  # no layer but one is asked for
+        assert pooled(TEXTS).pooled.shape == (2, 16)
 
     def test_what_is_refused(self, folder):
         for changes, message in (

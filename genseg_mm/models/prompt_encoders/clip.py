@@ -49,7 +49,7 @@ class CLIPPromptEncoder(PromptEncoder):
                 f'max_length must be at most {config.max_position_embeddings}, the positions of the encoder, but got '
                 f'{max_length}'
             )
-        if not -config.num_hidden_layers <= hidden_layer <= -1:
+        if keep == 'all' and not -config.num_hidden_layers <= hidden_layer <= -1:
             raise ValueError(f'hidden_layer must be in -{config.num_hidden_layers}..-1, but got {hidden_layer}')
         self.hidden_layer, self.keep = hidden_layer, keep
 
