@@ -28,8 +28,14 @@ def checked_device(device: str | torch.device | None) -> torch.device:
 def device_of(model: nn.Module) -> torch.device:
     """The device that a model is on; the CPU if it holds nothing, such as a control map.
 
-    That of what is trained in it: frozen parts may wait elsewhere.
+    That of what is trained in it: frozen parts may wait elsewhere; of shards that wait on the host, the one that they
+    are gathered on.
     """
     tensor = next((own for own in model.parameters() if own.requires_grad), next(model.parameters(), None))
     tensor = next(model.buffers(), None) if tensor is None else tensor
-    return torch.device('cpu') if tensor is None else tensor.device
+    if tensor is None:
+        return torch.device('cpu')
+    mesh = getattr(tensor, 'device_mesh', None)
+    if mesh is not None and mesh.device_type != tensor.device.type:  # FSDP2's shards, kept on the host
+        return torch.device(mesh.device_type)
+    return tensor.device

@@ -11,6 +11,7 @@ from mmengine.optim import OptimWrapper, OptimWrapperDict
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, Replicate
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from genseg_mm.devices import device_of
 from genseg_mm.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS
@@ -93,6 +94,11 @@ def zero_in_place(wrapper: Any, model: nn.Module) -> Any:
     return wrapper
 
 
+def learning_batch_norms(model: nn.Module) -> nn.ModuleList:
+    """BatchNorm whose statistics a training changes: MMEngine warns of any, which those of frozen parts keep."""
+    return nn.ModuleList(own for own in model.modules() if isinstance(own, _BatchNorm) and own.training)
+
+
 @OPTIM_WRAPPERS.register_module()
 class AutocastOptimWrapper(OptimWrapper):
     """Mixed precision in bfloat16 on any device, CPU included, without loss scaling.
@@ -116,6 +122,10 @@ class AutocastOptimWrapper(OptimWrapper):
                 "needs loss scaling: use type='AmpOptimWrapper' on a GPU"
             )
         super().__init__(**kwargs)
+
+    def initialize_count_status(self, model: nn.Module, init_counts: int, max_counts: int) -> None:
+        """See MMEngine's, without its warning of BatchNorm in frozen parts."""
+        super().initialize_count_status(learning_batch_norms(model), init_counts, max_counts)
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:

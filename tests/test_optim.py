@@ -1,6 +1,7 @@
 """bfloat16 training on any device; Muon: what it steps, beside torch's own, resumed; where gradients of DDP are."""
 
 from copy import deepcopy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch.distributed as dist
 from mmengine.model import MMDistributedDataParallel
 from torch import nn
 
+from genseg_mm.devices import device_of
 from genseg_mm.optim import Float32Muon, MuonOptimWrapperConstructor, orthogonalized, zero_in_place
 from genseg_mm.registry import OPTIM_WRAPPERS, OPTIMIZERS
 
@@ -218,3 +220,20 @@ class TestGradientsOfDDP:
         model.forward = lambda inputs: model[0](inputs)
         self.train(settings, model=model)
         assert model.unused.tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize('frozen', [True, False])
+def test_batch_norm_of_frozen_parts_is_not_warned_of(monkeypatch, frozen):
+    """Also by strategies, which tell the wrapper of the model themselves."""
+    messages = []
+    monkeypatch.setattr('mmengine.optim.optimizer.optimizer_wrapper.print_log', lambda text, **_: messages.append(text))
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2).train(not frozen))
+    build(model, accumulative_counts=2).initialize_count_status(model, 0, 4)
+    assert ['BatchNorm layers' in text for text in messages] == ([] if frozen else [True])
+
+
+def test_the_device_of_shards_that_wait_on_the_host_is_the_one_of_their_mesh():
+    model = nn.Linear(2, 2)
+    assert device_of(model) == torch.device('cpu')
+    model.weight.device_mesh = SimpleNamespace(device_type='meta')  # in place of cuda
+    assert device_of(model) == torch.device('meta')

@@ -10,11 +10,10 @@ import torch
 from mmengine.dist import get_rank, get_world_size
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import IterBasedTrainLoop, Runner
-from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader
 
 from genseg_mm.checkpoint import load_weights_only
+from genseg_mm.optim import learning_batch_norms
 from genseg_mm.registry import LOOPS
 
 _SAMPLES = 'samples_per_update'  # in the message hub, and so in checkpoints
@@ -90,9 +89,7 @@ class UpdateBasedTrainLoop(IterBasedTrainLoop):
         self._check_resumed()
         counts = self.num_micro_batches
         runner.model.train()
-        # MMEngine looks for BatchNorm and warns of its statistics, which those of frozen parts keep.
-        learning = (own for own in runner.model.modules() if isinstance(own, _BatchNorm) and own.training)
-        normalising = nn.ModuleList(learning)
+        normalising = learning_batch_norms(runner.model)
         for wrapper in _accumulate(runner.optim_wrapper, counts):
             wrapper.initialize_count_status(normalising, self._iter * counts, self._max_iters * counts)
         runner.call_hook('before_train')
