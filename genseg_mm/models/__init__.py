@@ -20,6 +20,7 @@ from genseg_mm.models.prompt_encoders import (
     LanguageModelPromptEncoder,
     QwenVLPromptEncoder,
     T5PromptEncoder,
+    TextPromptEncoder,
 )
 from genseg_mm.models.timestep_samplers import JointTimesteps, LogitNormalTimesteps, LongTailTimesteps, UniformTimesteps
 
@@ -52,6 +53,7 @@ __all__ = [
     'QwenVLPromptEncoder',
     'SDColorer',
     'T5PromptEncoder',
+    'TextPromptEncoder',
     'UNetColorer',
     'UniformTimesteps',
     'load_released',

@@ -6,6 +6,7 @@ from genseg_mm.models.prompt_encoders.language_model import LanguageModelPromptE
 from genseg_mm.models.prompt_encoders.prompt_encoder import PromptEmbeddings, PromptEncoder
 from genseg_mm.models.prompt_encoders.qwen_vl import QwenVLPromptEncoder
 from genseg_mm.models.prompt_encoders.t5 import T5PromptEncoder
+from genseg_mm.models.prompt_encoders.text import TextPromptEncoder
 
 __all__ = [
     'CLIPPromptEncoder',
@@ -15,4 +16,5 @@ __all__ = [
     'PromptEncoder',
     'QwenVLPromptEncoder',
     'T5PromptEncoder',
+    'TextPromptEncoder',
 ]

@@ -8,12 +8,13 @@ import torch
 from mmengine.logging import print_log
 from torch import nn
 
-from genseg_mm.models.prompt_encoders.prompt_encoder import PromptEmbeddings, PromptEncoder
+from genseg_mm.models.prompt_encoders.prompt_encoder import PromptEmbeddings
+from genseg_mm.models.prompt_encoders.text import TextPromptEncoder
 from genseg_mm.registry import MODELS
 
 
 @MODELS.register_module()
-class T5PromptEncoder(PromptEncoder):
+class T5PromptEncoder(TextPromptEncoder):
     """T5 family text encoder (T5, umT5, ByT5): PixArt's prompts, and in part SD3's and Flux's.
 
     Args:
@@ -33,6 +34,8 @@ class T5PromptEncoder(PromptEncoder):
         ValueError: As :class:`PromptEncoder`, or if ``reads_padding`` comes without a fixed length.
     """
 
+    safetensors_only = False  # ByT5 was released as a .bin, which is read without running it
+
     def __init__(
         self,
         encoder: dict,
@@ -46,12 +49,10 @@ class T5PromptEncoder(PromptEncoder):
         clean: bool = False,
         init_cfg: dict | None = None,
     ) -> None:
-        if reads_padding and padding == 'longest':
-            raise ValueError(
-                "reads_padding=True needs padding='max_length', or a prompt depends on its batch, but got 'longest'"
-            )
-        super().__init__(encoder, tokenizer, max_length, padding, trainable, tokenizer_kwargs, init_cfg)
-        self.reads_padding, self.lowercase = reads_padding, lowercase
+        super().__init__(
+            encoder, tokenizer, max_length, padding, trainable, tokenizer_kwargs, reads_padding, init_cfg=init_cfg
+        )
+        self.lowercase = lowercase
         self.clean, self.repair = clean, _text_repair() if clean else None
         self.repairs = self.repair is not None  # told to a cache
 
@@ -75,16 +76,7 @@ class T5PromptEncoder(PromptEncoder):
             texts = [self._cleaned(text) for text in texts]
         if self.lowercase:
             texts = [text.lower().strip() for text in texts]
-        tokens = self.tokenizer(
-            texts, padding=self.padding, truncation=True, max_length=self.max_length, return_tensors='pt'
-        )
-        ids, mask = tokens.input_ids.to(device), tokens.attention_mask.to(device)
-        if self.reads_padding:
-            states = self.encoder(input_ids=ids).last_hidden_state  # (N, L, D)
-            return PromptEmbeddings(states, torch.ones_like(mask, dtype=torch.bool))
-        states = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state  # (N, L, D)
-        mask = mask.bool()
-        return PromptEmbeddings(states * mask[..., None].to(states.dtype), mask)
+        return super().encode(texts, device)
 
     def _cleaned(self, text: str) -> str:
         text = self.repair(text) if self.repair else text
