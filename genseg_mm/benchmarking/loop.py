@@ -84,9 +84,8 @@ class BenchmarkLoop(PictureTestLoop):
         if self._asked_threads is not None:
             torch.set_num_threads(self._asked_threads)
         self.threads = torch.get_num_threads()
-        self._seen = 0
         try:
-            with self._in_dataset_order():
+            with self.spread():
                 return self._run()
         finally:
             torch.set_num_threads(before)

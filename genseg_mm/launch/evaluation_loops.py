@@ -28,11 +28,17 @@ class EvaluationLoop:
         Returns:
             Metrics by name, the same in all processes.
         """
+        with self.spread():
+            return super().run()
+
+    @contextmanager
+    def spread(self) -> Iterator[None]:
+        """Around an evaluation: processes may have other batches, and results are brought into the dataset's order."""
         self._seen = 0
         strategy = getattr(self.runner, 'strategy', None)
         uneven = strategy.uneven_passes() if hasattr(strategy, 'uneven_passes') else nullcontext(lambda: None)
         with uneven as wait_for_others, self._before_evaluating(wait_for_others):
-            return super().run()
+            yield
 
     def autocast(self) -> AbstractContextManager:
         """The precision of the model's passes: that of training, or ``fp16`` of the loop."""
