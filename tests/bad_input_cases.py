@@ -179,6 +179,11 @@ TOOL_CASES = [
     ('train.py', '{}/file.txt', 'file.txt is not a config (.py, .yml, .yaml or .json)'),
     ('train.py', '{}', 'is a folder'),
     ('train.py', 'genmask_sana_shapes_tiy', 'did you mean genmask_sana_shapes_tiny'),
+    (
+        'train.py',
+        'gen2seg_unet_objects_tiny --work-dir {}/run --cfg-options train_dataloader.dataset.bank={}/none',
+        'no bank of objects',
+    ),
     ('train.py', 'configs/genmask/refcoc.py', 'did you mean genmask/refcoco'),
     ('train.py', f'{TINY} --work-dir {{}}/file.txt', 'is a file, expected a folder'),
     ('train.py', f'{TINY} --work-dir {{}}/file.txt/run', 'is a file, expected a folder'),

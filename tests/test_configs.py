@@ -5,6 +5,7 @@ import json
 import runpy
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
@@ -12,6 +13,7 @@ from mmengine.registry import MODELS, DefaultScope
 from short_runs import run_forked, small_data
 
 from genseg_mm.config_file import find_config
+from genseg_mm.datasets.object_bank import CutOut, default_bank, write_bank
 from genseg_mm.launch import check_config
 from genseg_mm.launch.runner_checks import seed_samples
 
@@ -123,6 +125,24 @@ def data_root(tmp_path_factory):
     return root
 
 
+@pytest.fixture(scope='module')
+def cache_home(tmp_path_factory):
+    """A cache folder whose bank has forty drawn objects of each of the groups that configs name."""
+    groups = ('household', 'transport-ground', 'animal-mammal', 'food-fruit', 'person', 'face-smiling')
+    wide = ('Objects', 'Travel & Places', 'Animals & Nature', 'Food & Drink', 'People & Body', 'Smileys & Emotion')
+    objects = [
+        CutOut(f'{subgroup} {number}', group, subgroup, (), np.full((8, 8, 4), (6 * number, 90, 99, 255), np.uint8))
+        for group, subgroup in zip(wide, groups, strict=True)
+        for number in range(40)
+    ]
+    home = tmp_path_factory.mktemp('cache')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('XDG_CACHE_HOME', str(home))
+        default_bank().parent.mkdir(parents=True)
+        write_bank(default_bank(), objects, 'drawn')
+    return home
+
+
 @pytest.fixture
 def one_thread():
     num_threads = torch.get_num_threads()
@@ -134,8 +154,9 @@ def one_thread():
 @pytest.mark.slow
 @pytest.mark.usefixtures('one_thread')
 @pytest.mark.parametrize('path', TINY, ids=lambda path: path.stem)
-def test_tiny_config_trains_resumes_tests_and_draws(path, tmp_path, data_root, monkeypatch):
+def test_tiny_config_trains_resumes_tests_and_draws(path, tmp_path, data_root, cache_home, monkeypatch):
     monkeypatch.setenv('GENSEG_DATA', str(data_root))
+    monkeypatch.setenv('XDG_CACHE_HOME', str(cache_home))
     cfg = Config.fromfile(path)
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         MODELS.build(cfg.model)  # imports what the forks need
@@ -167,6 +188,7 @@ def test_tiny_config_trains_resumes_tests_and_draws(path, tmp_path, data_root, m
     run('test.py', str(last), *options, 'default_hooks.visualization.test=True')
     metrics = json.loads(max(tmp_path.glob('2*/*.json')).read_text())
     name = 'oIoU' if 'genmask' in str(path.parent) else 'mIoU'
-    name = 'seen_mIoU' if 'gen2seg' in str(path.parent) and 'shapes' in path.stem else name
+    own_scenes = 'shapes' in path.stem or 'objects' in path.stem
+    name = 'seen_mIoU' if 'gen2seg' in str(path.parent) and own_scenes else name
     assert 0 <= metrics[name] <= 100
     assert list(tmp_path.glob('vis/val/iter_6.png')) and list(tmp_path.glob('vis/test/*.png'))

@@ -12,10 +12,12 @@ from torch.nn import functional as F
 
 from genseg_mm.dataset_configs import single_datasets
 from genseg_mm.evaluation.point_prompt_scores import (
+    COCO_BOUNDS,
     PointSample,
     Prompts,
     PromptTable,
     check_choices,
+    checked_bounds,
     choose_points,
     collapse_share,
     mask_ious,
@@ -87,8 +89,8 @@ class PointPromptMetric(BaseMetric):
             ``deepest_`` or ``all_`` before the map's name, with radii of their own. Default:
             ``'given'`` for samples that the pipeline gave points, ``'random'`` for others.
         controls: Measures the controls, too.
-        size_bands: Also ``small_mIoU``, ``medium_mIoU`` and ``large_mIoU``, by COCO's areas: below
-            32 squared, up to 96 squared, above.
+        size_bands: Also ``small_mIoU``, ``medium_mIoU`` and ``large_mIoU``. True: by COCO's areas, below
+            32 squared, up to 96 squared, above; two sides of squares in pixels: by theirs, for pictures of other sizes.
         sample_file: Path of a file to write with one row per prompt, see
             :class:`genseg_mm.evaluation.sample_results.SampleResults`; without the calibration's.
         seed: Of the random points.
@@ -111,7 +113,7 @@ class PointPromptMetric(BaseMetric):
         sigma: float = 0.01,
         point_choice: str | Sequence[str] | None = None,
         controls: bool = True,
-        size_bands: bool = False,
+        size_bands: bool | Sequence[float] = False,
         sample_file: str | None = None,
         seed: int = 0,
         num_all: int = 16,
@@ -157,7 +159,7 @@ class PointPromptMetric(BaseMetric):
         self.point_choice = check_choices('given' if point_choice is None else point_choice)
         self.draws_missing_points = point_choice is None
         self.controls = controls
-        self.size_bands = size_bands
+        self.size_bands = checked_bounds(size_bands)
         self.sample_file = sample_file
         self.seed = seed
         self.num_all = num_all
@@ -294,14 +296,14 @@ class PointPromptMetric(BaseMetric):
                 f'PointPromptMetric got no point prompt in {len(results)} samples; '
                 'does the evaluation set have instances?'
             )
-        table = PromptTable.of(results)
+        table = PromptTable.of(results, self.size_bands or COCO_BOUNDS)
         columns = {name: self._choose(table, name) for name in table.ious}
         held_out = np.full(num_prompts, True)
         pictures = results
         if self.calibrate:
             held_out = table.subset != self.calibration_subset
             pictures = [e for e in results if e['subset'] != self.calibration_subset] or results
-        metrics = table.means(columns, held_out, self.size_bands)
+        metrics = table.means(columns, held_out, self.size_bands is not None)
         metrics['collapse_share'] = collapse_share(np.stack([e['thumbnail'] for e in pictures]))
         if not self.rule:
             metrics['radius'] = float(self.radii[columns['mIoU']])

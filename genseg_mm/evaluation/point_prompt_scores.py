@@ -141,7 +141,7 @@ def _colors(sample: Mapping[str, Any], where: str) -> Tensor:
 
 
 BANDS = ('small', 'medium', 'large')
-BOUNDS = (32**2, 96**2)  # COCO's; the bounds themselves are medium
+COCO_BOUNDS = (32**2, 96**2)  # areas; the bounds themselves are medium
 
 
 class PromptTable(NamedTuple):
@@ -154,14 +154,14 @@ class PromptTable(NamedTuple):
     ious: dict[str, np.ndarray]  # choice and map -> (N, R) float64
 
     @classmethod
-    def of(cls, entries: Sequence[dict[str, Any]]) -> 'PromptTable':
-        """Puts the entries below one another; at least one is needed."""
+    def of(cls, entries: Sequence[dict[str, Any]], bounds: tuple[float, float] = COCO_BOUNDS) -> 'PromptTable':
+        """Puts the entries below one another; at least one is needed. The areas ``bounds`` part the bands."""
         counts = [len(entry['own_ids']) for entry in entries]
         subsets = np.array([entry['subset'] for entry in entries], dtype=object)
         return cls(
             index=np.repeat(np.arange(len(entries)), counts),
             subset=np.repeat(subsets, counts),
-            band=size_band(np.concatenate([entry['areas'] for entry in entries])),
+            band=size_band(np.concatenate([entry['areas'] for entry in entries]), bounds),
             own_id=np.concatenate([entry['own_ids'] for entry in entries]),
             ious={name: np.concatenate([entry['ious'][name] for entry in entries]) for name in entries[0]['ious']},
         )
@@ -202,9 +202,29 @@ def percent(ious: np.ndarray) -> float:
     return 100 * math.fsum(ious.tolist()) / len(ious)
 
 
-def size_band(areas: np.ndarray) -> np.ndarray:
+def checked_bounds(size_bands: bool | Sequence[float]) -> tuple[float, float] | None:
+    """The areas that part small, medium and large, for a metric's setting; None for no bands.
+
+    Raises:
+        ValueError: If it is neither True or False nor two positive sides in order.
+    """
+    if isinstance(size_bands, bool):
+        return COCO_BOUNDS if size_bands else None
+    is_pair = isinstance(size_bands, Sequence) and len(size_bands) == 2
+    if (
+        not is_pair
+        or not all(isinstance(own, (int, float)) for own in size_bands)
+        or not 0 < size_bands[0] < size_bands[1]
+    ):
+        raise ValueError(
+            f'size_bands must be True, False or two sides in pixels, the smaller first, but got {size_bands!r}'
+        )
+    return size_bands[0] ** 2, size_bands[1] ** 2
+
+
+def size_band(areas: np.ndarray, bounds: tuple[float, float] = COCO_BOUNDS) -> np.ndarray:
     """'small', 'medium' or 'large' for areas in pixels of the original picture."""
-    low, high = BOUNDS
+    low, high = bounds
     return np.array(BANDS, dtype=object)[(areas >= low).astype(int) + (areas > high)]
 
 

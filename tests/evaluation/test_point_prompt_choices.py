@@ -158,6 +158,10 @@ def test_means_of_bands_and_subsets_by_hand():
     )
     assert {key: result[key] for key in expected} == pytest.approx(expected)
     assert 'hard_large_mIoU' not in result
+    result = evaluate(PointPromptMetric(50.0, sigma=0, controls=False, size_bands=(2, 32)), samples)
+    expected = dict(medium_mIoU=100 * (1 + 1 + 1 / 2 + 1 / 4 + 1 / 4) / 5, large_mIoU=50.0)  # 4 and 1024 are medium
+    assert {key: result[key] for key in expected} == pytest.approx(expected)
+    assert 'small_mIoU' not in result
 
 
 def test_one_row_per_prompt_gives_the_metric_back(tmp_path: Path):

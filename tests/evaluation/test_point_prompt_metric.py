@@ -363,6 +363,7 @@ def test_bad_input_is_named():
         (dict(threshold='best', radii=(5, 0)), 'radii must be positive'),
         (dict(radii=(5, 8)), "chooses from, but got radii with threshold='reference'"),
         (dict(sigma=-0.1), 'sigma must be 0 or positive, but got -0.1'),
+        (dict(size_bands=(24, 12)), r'size_bands must be True, False or two sides .* but got \(24, 12\)'),
         (dict(grid_size=0), 'grid_size must be at least 1, but got 0'),
     ):
         with pytest.raises(ValueError, match=message):
