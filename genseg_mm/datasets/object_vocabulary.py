@@ -14,15 +14,16 @@ class Vocabulary:
         self._bank = bank
         self._words = [tuple(_split(bank.names[index], bank.synonyms[index])) for index in range(len(bank))]
         self._sets = [[words_of(word) for word, _ in own] for own in self._words]
-        self._alike: dict[str, set[int]] = {}
+        lines: dict[str, set[int]] = {}
         for number, line in enumerate(LOOKALIKES):
             for name in line.split(', '):
-                self._alike.setdefault(name.strip(), set()).add(number)
-        # Whose name or synonym a word is, and the groups of lookalikes of those.
-        self._owners: dict[str, set[str]] = {}
-        for index, own in enumerate(self._words):
+                lines.setdefault(name.strip(), set()).add(number)
+        # Of each object, and of each word's owners, the groups of lookalikes that they are in.
+        self._alike = [set().union(*(lines.get(word, ()) for word, _ in own)) for own in self._words]
+        self._alike_by_word: dict[str, set[int]] = {}
+        for own, alike in zip(self._words, self._alike, strict=True):
             for word, _ in own:
-                self._owners.setdefault(word, set()).add(bank.names[index])
+                self._alike_by_word.setdefault(word, set()).update(alike)
         self._known: dict[tuple[str, int], int] = {}
 
     def of(self, index: int) -> tuple[tuple[str, bool], ...]:
@@ -44,8 +45,7 @@ class Vocabulary:
             return 1  # 'cat' for 'cat with tears of joy'
         if self._bank.groups[index] in PEOPLE and wanted & PEOPLE_WORDS:
             return 1
-        mine = self._alike.get(self._bank.names[index], set())
-        return int(any(mine & self._alike.get(owner, set()) for owner in self._owners.get(word, ())))
+        return int(not self._alike[index].isdisjoint(self._alike_by_word.get(word, ())))
 
     def _class_truth(self, word: str, index: int) -> int:
         sure, perhaps, not_sure = CLASS_WORDS[word]

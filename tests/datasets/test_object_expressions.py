@@ -131,8 +131,8 @@ def test_a_name_that_others_may_have_is_not_used(said):
     assert said(('cat', 20, 50, 100), ('zebra', 70, 50, 100))['the cat'] == (0,)
     two = said(('cat', 20, 50, 100), ('black cat', 70, 50, 100))
     assert not {'the cat', 'the house cat', 'the black cat'} & set(two) and two['all the animals'] == (0, 1)
-    cars = said(('automobile', 20, 50, 100), ('taxi', 70, 50, 100), wordings='held_out')
-    assert not any('the car' in text.split(' that')[0] for text in cars)
+    cars = said(('car', 20, 50, 100), ('taxi', 70, 50, 100), wordings='held_out')
+    assert not any(word in text for text in cars for word in ('car', 'automobile', 'cab'))
 
 
 def test_relations(said):
@@ -189,11 +189,13 @@ def test_captions(tiny_objects):
         ('cherry blossom', 'cherry blossoms', 'a cherry blossom'),
         ('kitchen knife', 'kitchen knives', 'a kitchen knife'),
         ('cat with tears of joy', 'cats with tears of joy', 'a cat with tears of joy'),
-        ('ear of corn', None, 'an ear of corn'),
+        ('ear of corn', 'ears of corn', 'an ear of corn'),
         ('woman cook', 'woman cooks', 'a woman cook'),
         ('person biking', 'people biking', 'a person biking'),
         ('sheep', 'sheep', 'a sheep'),
         ('french fries', None, 'french fries'),
+        ('office building', 'office buildings', 'an office building'),
+        ('man dancing', 'men dancing', 'a man dancing'),
         ('fork and knife', None, 'a fork and knife'),
         ('bread', None, 'bread'),
         ('glasses', None, 'glasses'),

@@ -35,7 +35,7 @@ OBJECTS = (
     ('grapes', 'grapes', 'fruit', '', (130, 70, 170), star(12, 0.8, 1.0)),
     ('carrot', 'carrot', 'vegetable', '', (240, 130, 40), TRIANGLE),
     ('onion', 'onion', 'vegetable', '', (220, 190, 150), star(4, 0.7, 1.0)),
-    ('car', 'automobile', 'vehicle', 'car;motor car', (60, 90, 220), box(-1, -0.6, 1, 0.6)),
+    ('car', 'car', 'vehicle', 'automobile;motor car', (60, 90, 220), box(-1, -0.6, 1, 0.6)),
     ('taxi', 'taxi', 'vehicle', 'cab', (250, 200, 50), box(-1, -0.55, 1, 0.55)),
     ('bus', 'bus', 'vehicle', 'coach', (200, 60, 60), box(-1, -0.8, 1, 0.8)),
     ('tractor', 'tractor', 'vehicle', '', (70, 160, 70), TEE),

