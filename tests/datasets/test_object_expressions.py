@@ -13,7 +13,7 @@ from genseg_mm.datasets.object_scenes import Cast, ObjectScene, PlacedObject, Sc
 from genseg_mm.datasets.object_vocabulary import vocabulary
 from genseg_mm.datasets.object_words import is_plural, plural, with_article
 
-NUM_SCENES = 40
+NUM_SCENES = 25
 NUM_ALL_SCENES = int(os.environ.get('GENSEG_NUM_SCENES', 2000))
 SIZE = (96, 96)
 

@@ -43,6 +43,7 @@ def test_same_items_in_any_order_size_and_cache(build, task):
     assert len(set(prints)) == len(prints)
 
 
+@pytest.mark.slow  # imports everything once more
 def test_same_items_in_another_process(build, tiny_objects):
     code = (
         'import sys; sys.path.insert(0, sys.argv[1])\n'

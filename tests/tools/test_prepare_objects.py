@@ -5,7 +5,6 @@ import hashlib
 import io
 import json
 import runpy
-import subprocess
 import sys
 import tarfile
 from pathlib import Path
@@ -180,13 +179,21 @@ def test_folders_of_cut_outs(tool, tmp_path):
             tool['prepare_objects'](tmp_path / 'bank', path)
 
 
-def test_it_runs_as_a_user_runs_it(tmp_path):
+def test_it_runs_as_a_user_runs_it(tmp_path, monkeypatch, capsys):
     made = runpy.run_path(str(TOOLS / 'make_tiny_objects.py'))['make_tiny_objects'](tmp_path / 'objects')
-    command = [sys.executable, str(TOOLS / 'prepare_objects.py'), '--folder', str(made)]
-    failed = subprocess.run(command, capture_output=True, text=True)
-    assert failed.returncode == 2 and failed.stderr.startswith('error: argument --folder: expected --out as well')
-    said = subprocess.run(
-        [*command, '--out', str(tmp_path / 'bank')], capture_output=True, text=True, check=True
-    ).stdout
-    assert said == f'wrote {tmp_path / "bank"}: 24 objects\n'
+
+    def run(*arguments: object) -> int:
+        monkeypatch.setattr(sys, 'argv', ['prepare_objects.py', *map(str, arguments)])
+        try:
+            runpy.run_path(str(TOOLS / 'prepare_objects.py'), run_name='__main__')
+        except SystemExit as left:
+            return left.code
+        return 0
+
+    assert run('--folder', made) == 2
+    assert capsys.readouterr().err.startswith('error: argument --folder: expected --out as well')
+    assert run('--folder', tmp_path / 'none', '--out', tmp_path / 'bank') == 2
+    assert capsys.readouterr().err == f'error: expected a folder of cut-outs, but {tmp_path / "none"} is none\n'
+    assert run('--folder', made, '--out', tmp_path / 'bank') == 0
+    assert capsys.readouterr().out == f'wrote {tmp_path / "bank"}: 24 objects\n'
     assert len(set(open_bank(tmp_path / 'bank').names)) == 23
