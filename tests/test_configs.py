@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS, DefaultScope
+from mmengine.registry import DATASETS, MODELS, DefaultScope
 from short_runs import run_forked, small_data
+from transformers import BertConfig, BertModel
 
 from genseg_mm.config_file import find_config
 from genseg_mm.datasets.object_bank import CutOut, default_bank, write_bank
@@ -97,6 +98,21 @@ def test_mixed_training_leaves_out_every_picture_that_any_set_tests_on():
     assert (len(parts), len(referring), sum(referring)) == (6, 5, captions)
 
 
+def test_objects_without_their_bank_are_an_error_that_says_how_to_get_it(tmp_path, monkeypatch):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    monkeypatch.setenv('GENSEG_DATA', str(tmp_path))
+    found = [path for path in LEAVES if 'objects' in path.stem]
+    for path in found:
+        cfg = Config.fromfile(path)
+        scope = DefaultScope.overwrite_default_scope(cfg.default_scope)
+        with (
+            scope,
+            pytest.raises(FileNotFoundError, match=r'no bank of objects .*: `python .*prepare_objects.py` makes'),
+        ):
+            DATASETS.build(cfg.train_dataloader.dataset)
+    assert found
+
+
 def test_basenames_are_unique():
     names = [path.name for path in LEAVES]
     assert len(names) == len(set(names))  # mim finds configs by basename
@@ -120,6 +136,8 @@ def data_root(tmp_path_factory):
         )
     ]
     commands += [['prepare_hypersim.py', root / 'hypersim', '--out', root / 'hypersim/index.csv']]
+    sizes = dict(vocab_size=384, hidden_size=384, intermediate_size=64)
+    BertModel(BertConfig(**sizes, num_hidden_layers=1, num_attention_heads=4)).save_pretrained(root / 'bert')
     for tool, *arguments in commands:
         run_forked(f'dataset_tools/{tool}', *arguments, cwd=root)
     return root
@@ -143,6 +161,17 @@ def cache_home(tmp_path_factory):
     return home
 
 
+def tiny_twins(cfg: Config, data_root: Path) -> dict:
+    """Options for a random encoder in place of one of a package."""
+    encoder = cfg.model.get('prompt_encoder', {})
+    if not str(encoder.get('encoder', {}).get('pretrained_model_name_or_path')).startswith('package:'):
+        return {}
+    return {
+        'model.prompt_encoder.encoder.pretrained_model_name_or_path': str(data_root / 'bert'),
+        'model.prompt_encoder.tokenizer': 'byt5',
+    }
+
+
 @pytest.fixture
 def one_thread():
     num_threads = torch.get_num_threads()
@@ -158,6 +187,8 @@ def test_tiny_config_trains_resumes_tests_and_draws(path, tmp_path, data_root, c
     monkeypatch.setenv('GENSEG_DATA', str(data_root))
     monkeypatch.setenv('XDG_CACHE_HOME', str(cache_home))
     cfg = Config.fromfile(path)
+    twins = tiny_twins(cfg, data_root)
+    cfg.merge_from_dict(twins)
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         MODELS.build(cfg.model)  # imports what the forks need
 
@@ -165,6 +196,7 @@ def test_tiny_config_trains_resumes_tests_and_draws(path, tmp_path, data_root, c
         run_forked(tool, path, *arguments, cwd=tmp_path)
 
     options = ['--work-dir', str(tmp_path), '--cfg-options', 'default_hooks.logger.interval=1']
+    options += [f'{key}={value}' for key, value in twins.items()]
     evaluated = cfg.get('val_dataloader') is not None
     if evaluated:
         options += small_data(cfg)
@@ -176,7 +208,7 @@ def test_tiny_config_trains_resumes_tests_and_draws(path, tmp_path, data_root, c
 
     # Trained on from the middle, in another process and without workers: the same bits.
     tool = runpy.run_path(str(ROOT / 'tools/analysis_tools/check_resume.py'))
-    alone = {'train_dataloader.num_workers': 0, 'train_dataloader.persistent_workers': False}
+    alone = twins | {'train_dataloader.num_workers': 0, 'train_dataloader.persistent_workers': False}
     middle, last = (next(tmp_path.glob(f'iter_{count}*')) for count in (3, 6))  # a file, or a folder of all ranks
     resumed = tool['train'](path, tmp_path / 'resumed', 6, 3, middle, alone)
     found = tool['differences'](last, resumed)

@@ -1,6 +1,8 @@
 """Fits the tiny models' closed-form codec on procedural scenes and reports its round trip.
 
-The shipped weights: ``python tools/fit_patch_codec.py genseg_mm/weights/patch_codec_shapes.safetensors``
+The shipped weights: ``python tools/fit_patch_codec.py genseg_mm/weights/patch_codec_shapes.safetensors``, and
+``python tools/fit_patch_codec.py genseg_mm/weights/patch_codec_objects.safetensors --scenes objects --patch-size 12
+--latent-channels 32``
 """
 
 from pathlib import Path
@@ -9,16 +11,18 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from genseg_mm.datasets import ShapesDataset
+from genseg_mm.datasets import ObjectScenesDataset, ShapesDataset
 from genseg_mm.files.whole_files import check_writable, whole_file
 from genseg_mm.launch import ToolParser, run_tool
 from genseg_mm.models.latent_codec import PatchCodec, fit_patch_codec
 from genseg_mm.models.mask_head import GenerativeMaskHead
 
+SCENES = dict(shapes=ShapesDataset, objects=ObjectScenesDataset)
 
-def scenes(split: str, num_scenes: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images (N, 3, H, W) in [-1, 1] and referred masks (N, H, W) of procedural scenes."""
-    dataset = ShapesDataset(num_scenes=num_scenes, task='referring', split=split, expressions='random', pipeline=[])
+
+def scenes(kind: str, split: str, num_scenes: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images (N, 3, H, W) in [-1, 1] and referred masks (N, H, W) of procedural scenes of a kind of ``SCENES``."""
+    dataset = SCENES[kind](num_scenes=num_scenes, task='referring', split=split, expressions='random', pipeline=[])
     samples = [dataset[index] for index in range(len(dataset))]
     images = np.stack([sample['img'][..., ::-1] for sample in samples])
     masks = np.stack([sample['gt_seg_map'] for sample in samples])
@@ -38,17 +42,18 @@ def round_trip(codec: PatchCodec, images: torch.Tensor, masks: torch.Tensor) -> 
 def main() -> None:
     parser = ToolParser(description=__doc__)
     parser.add_argument('out', type=Path, help='safetensors file to write')
+    parser.add_argument('--scenes', choices=SCENES, default='shapes', help='objects: of prepare_objects.py')
     parser.add_argument('--latent-channels', type=int, default=20)
     parser.add_argument('--patch-size', type=int, default=8)
     parser.add_argument('--num-scenes', type=int, default=2000)
     args = parser.parse_args()
     args.out = check_writable(args.out.parent, 'OUT in') / args.out.name
 
-    images, masks = scenes('train', args.num_scenes)
+    images, masks = scenes(args.scenes, 'train', args.num_scenes)
     state = fit_patch_codec(images, GenerativeMaskHead.masks_to_images(masks), args.latent_channels, args.patch_size)
     with whole_file(args.out) as unfinished:
         save_file(state, unfinished)
-    iou, psnr = round_trip(PatchCodec(str(args.out)), *scenes('test', 300))
+    iou, psnr = round_trip(PatchCodec(str(args.out)), *scenes(args.scenes, 'test', 300))
     print(f'{args.out}: held-out masks oIoU {iou:.4f}, images {psnr:.2f} dB')
 
 
