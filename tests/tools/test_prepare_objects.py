@@ -75,7 +75,7 @@ def test_the_package_becomes_a_bank_with_its_licence(package, tmp_path):
     assert 'Copyright (c) Microsoft Corporation' in licence and 'license MIT, author Somebody' in licence
     assert 'Permission is hereby granted' in licence
     calls = (tmp_path / 'calls').read_text()
-    assert calls.startswith('pack @lobehub/fluent-emoji-3d@1.1.0 --silent --ignore-scripts')
+    assert calls.startswith('pack @lobehub/fluent-emoji-3d@1.1.0 --loglevel=error --ignore-scripts')
     assert 'is there already: 3 objects' in package['prepare_objects']()
     assert (tmp_path / 'calls').read_text() == calls
     package['prepare_objects'](again=True)

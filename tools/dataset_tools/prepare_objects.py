@@ -182,7 +182,7 @@ def read_cut_out(data: bytes, name: str) -> np.ndarray:
 def fetch_pictures(folder: Path) -> Path:
     """The package's archive, fetched by the npm client and compared with its checksum."""
     npm = [shutil.which('npm')] if shutil.which('npm') else _npm_of_pip(folder)
-    _run([*npm, 'pack', PACKAGE, '--silent', '--ignore-scripts', f'--cache={folder / "npm"}'], folder, PACKAGE)
+    _run([*npm, 'pack', PACKAGE, '--loglevel=error', '--ignore-scripts', f'--cache={folder / "npm"}'], folder, PACKAGE)
     archives = list(folder.glob('*.tgz'))
     if len(archives) != 1:
         raise ValueError(f'{PACKAGE}: expected one archive of the npm client, but got {[own.name for own in archives]}')
