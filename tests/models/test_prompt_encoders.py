@@ -5,9 +5,12 @@ That they give what released families were trained with is held by value in ``te
 
 import pytest
 import torch
+import torch.distributed as dist
 from tiny_qwen_vl import tiny_tokenizer
 from tiny_released import write_tokenizer
 from tiny_released_dits import CHAT_TEMPLATE, byte_tokenizer, clip, decoder, t5
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 
 from genseg_mm.models.prompt_encoders import (
     CLIPPromptEncoder,
@@ -82,6 +85,25 @@ def test_released_encoders_are_frozen_and_left_out_of_checkpoints_and_can_be_tra
     (prompt.states.square().sum() + (0 if prompt.pooled is None else prompt.pooled.sum())).backward()
     assert all(own.grad is not None for own in trained.parameters())
     assert len(trained.state_dict()) > 0
+
+
+@pytest.mark.parametrize(
+    ('make', 'changes'),
+    [(qwen, {}), (qwen, dict(hidden_layer=(1, 3))), (clip_of, {}), (clip_of, dict(hidden_layer=-1)), (t5_of, {})],
+)
+def test_a_sharded_encoder_gives_the_same(folder, make, changes):
+    """FSDP2 changes the class of a model, by whose name transformers would find what it records of the layers."""
+    expected = MODELS.build(make(folder, **changes))(TEXTS)
+    encoder = MODELS.build(make(folder, **changes))
+    dist.init_process_group('gloo', store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        fully_shard(encoder.encoder, mesh=init_device_mesh('cpu', (1,)))
+        prompt = encoder(TEXTS)
+    finally:
+        dist.destroy_process_group()
+    assert type(encoder.encoder).__name__.startswith('FSDP')
+    torch.testing.assert_close(prompt.states, expected.states)
+    torch.testing.assert_close(prompt.pooled, expected.pooled)
 
 
 class TestLanguageModel:

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from genseg_mm.models.prompt_encoders.prompt_encoder import PromptEmbeddings, PromptEncoder
+from genseg_mm.models.prompt_encoders.prompt_encoder import PromptEmbeddings, PromptEncoder, outputs_of
 from genseg_mm.registry import MODELS
 
 
@@ -66,10 +66,14 @@ class CLIPPromptEncoder(PromptEncoder):
         tokens = self.tokenizer(
             texts, padding='max_length', truncation=True, max_length=self.max_length, return_tensors='pt'
         )
-        hidden = self.keep == 'all' and self.hidden_layer != -1
-        output = self.encoder(input_ids=tokens.input_ids.to(device), output_hidden_states=hidden)
+        inner = []
+        if self.keep == 'all' and self.hidden_layer != -1:
+            text_model = getattr(self.encoder, 'text_model', self.encoder)
+            inner = [text_model.encoder.layers[self.hidden_layer]]
+        with outputs_of(inner) as outputs:
+            output = self.encoder(input_ids=tokens.input_ids.to(device))
         pooled = output.text_embeds if hasattr(output, 'text_embeds') else output.pooler_output  # (N, P)
-        states = output.hidden_states[self.hidden_layer] if hidden else output.last_hidden_state  # (N, L, D)
+        states = outputs[0] if inner else output.last_hidden_state  # (N, L, D)
         if self.keep == 'pooled':
             states = states[:, :0]
         return PromptEmbeddings(states, torch.ones(states.shape[:2], dtype=torch.bool, device=device), pooled)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from genseg_mm.files import check_texts
 from genseg_mm.models.pretrained_parts import build_part
-from genseg_mm.models.prompt_encoders.prompt_encoder import PromptEmbeddings, PromptEncoder, keep_layers
+from genseg_mm.models.prompt_encoders.prompt_encoder import PromptEmbeddings, PromptEncoder, keep_layers, outputs_of
 from genseg_mm.registry import MODELS
 
 
@@ -139,11 +139,13 @@ class LanguageModelPromptEncoder(PromptEncoder):
         return PromptEmbeddings(output, real)
 
     def _states(self, ids: Tensor, mask: Tensor) -> Tensor:
-        several = len(self.hidden_layers) > 1
-        output = self.encoder(input_ids=ids, attention_mask=mask, use_cache=False, output_hidden_states=several)
-        if not several:
-            return output.last_hidden_state
-        return torch.cat([output.hidden_states[layer] for layer in self.hidden_layers], -1)
+        layers = self.encoder.layers
+        numbers = sorted(set(self.hidden_layers))  # up to that of the last one, see keep_layers
+        inner = [layers[number - 1] for number in numbers[:-1]]
+        with outputs_of(inner) as outputs:
+            output = self.encoder(input_ids=ids, attention_mask=mask, use_cache=False)
+        states = dict(zip(numbers, [*outputs, output.last_hidden_state], strict=True))
+        return torch.cat([states[number] for number in self.hidden_layers], -1)
 
     def _padding_id(self) -> int:
         padding = self.tokenizer.pad_token_id

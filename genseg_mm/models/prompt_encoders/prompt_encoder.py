@@ -1,7 +1,7 @@
 """What all prompt encoders share: what they return, and how their transformer and tokenizer are built and frozen."""
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -206,6 +206,29 @@ def _of_cache(source: str, kwargs: dict) -> str:
     places = {key: kwargs[key] for key in ('cache_dir', 'revision') if key in kwargs}
     found = try_to_load_from_cache(source, file, **places)
     return found.removesuffix(f'/{file}') if isinstance(found, str) else source
+
+
+@contextmanager
+def outputs_of(layers: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
+    """What layers give in a pass within it, in their order.
+
+    transformers' own ``output_hidden_states`` knows a model by the name of its class, which FSDP2 changes: a sharded
+    model gives none.
+
+    Args:
+        layers: Each called once, giving states (N, L, D) or a tuple that begins with them.
+    """
+    outputs: list[Tensor] = []
+
+    def keep(_: nn.Module, __: Any, output: Any) -> None:
+        outputs.append(output[0] if isinstance(output, tuple) else output)
+
+    handles = [layer.register_forward_hook(keep) for layer in layers]
+    try:
+        yield outputs
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def keep_layers(language_model: nn.Module, hidden_layer: int | Sequence[int]) -> list[int]:
