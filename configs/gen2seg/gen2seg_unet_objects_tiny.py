@@ -3,7 +3,7 @@
 Paper: arXiv 2505.15263; its split: masks of household things and ground transport, tests on kinds never labelled.
 Command: ``python tools/dataset_tools/prepare_objects.py`` once for the objects, then
 ``python tools/train.py configs/gen2seg/gen2seg_unet_objects_tiny.py``
-Hardware: one CPU core, 392 CPU seconds while others used it, without validation (the first 1,200 iterations 295).
+Hardware: one CPU core, 392 CPU seconds while others used it, without validation (the first 1,200 iterations about 305).
 Expected (seed 0, one random pixel of each object, tools/test.py): mIoU 46.6 on labelled and 45.6 on never labelled
 kinds, collapse share 0.17; raw image 19.3 / 20.1, position 26.8 / 27.8, oracle foreground 68.1 / 67.6. After 1,200
 iterations 44.8 / 44.0.
