@@ -6,17 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from genseg_mm.datasets.instance_maps import InstanceMapDataset
+from genseg_mm.datasets.drawn_scenes import MAX_REDRAWS, SPLITS, DrawnScenesDataset
 from genseg_mm.datasets.object_bank import open_bank
 from genseg_mm.datasets.object_expressions import KINDS, WORDINGS, Expression, SceneLanguage, caption
 from genseg_mm.datasets.object_scenes import Cast, ObjectScene, SceneStyle, draw_object_scene
 from genseg_mm.datasets.scene_grounds import checked_kinds, find_photos
-from genseg_mm.datasets.seeded_access import CountedVisits
-from genseg_mm.datasets.segmentations import instances_of_map
-from genseg_mm.datasets.shape_scenes import random_interior_points
 from genseg_mm.registry import DATASETS
 
-SPLITS = ('train', 'val', 'test')
 # Tasks of one number have the same scenes.
 SCENE_FAMILY = {'referring': 0, 'instance': 1, 'unlabelled': 1, 'text_to_image': 2}
 OBJECT_SIZE = {
@@ -26,15 +22,11 @@ OBJECT_SIZE = {
     'text_to_image': (0.3, 0.6),
 }
 ALONE_SIZE, ALONE_PROB = (0.6, 0.92), 0.7  # of the pictures to generate, most show one object, large
-MIN_SIDE = 32
-MAX_REDRAWS = 1000
-REFERRING_META = dict(classes=('background', 'referent'), palette=[[0, 0, 0], [255, 255, 255]])
-INSTANCE_META = InstanceMapDataset.METAINFO
 _CAST, _POINTS, _EACH = 1, 2, 3  # streams of random numbers beside that of the composition
 
 
 @DATASETS.register_module()
-class ObjectScenesDataset(CountedVisits):
+class ObjectScenesDataset(DrawnScenesDataset):
     """Procedural scenes of recognisable objects with exact masks, sentences and captions.
 
     The objects come from a bank, which ``tools/dataset_tools/prepare_objects.py`` makes. Scene ``i`` depends only on
@@ -128,52 +120,33 @@ class ObjectScenesDataset(CountedVisits):
         test_mode: bool = False,
         **kwargs: Any,
     ) -> None:
-        if 'exclude_images' in kwargs:
-            own = kwargs['exclude_images']
-            raise ValueError(
-                f'ObjectScenesDataset: exclude_images is for pictures of COCO, but got {own!r}: leave it out'
-            )
-        self.num_scenes = _whole('num_scenes', num_scenes, 1)
-        self.image_size = _checked_size(image_size)
-        self.task = _one_of('task', task, tuple(SCENE_FAMILY))
-        self.split = _one_of('split', split, SPLITS)
+        self.num_scenes = self._whole('num_scenes', num_scenes, 1)
+        self.image_size = self._checked_size(image_size)
+        self.task = self._one_of('task', task, tuple(SCENE_FAMILY))
+        self.split = self._one_of('split', split, SPLITS)
         self.bank = bank
         self.chosen = dict(groups=groups, exclude_groups=exclude_groups, names=names, exclude_names=exclude_names)
-        self.num_names = None if num_names is None else _whole('num_names', num_names, 1)
-        self.names_seed = _whole('names_seed', names_seed, 0)
+        self.num_names = None if num_names is None else self._whole('num_names', num_names, 1)
+        self.names_seed = self._whole('names_seed', names_seed, 0)
         self._check_task('kinds', kinds, 'referring', kinds is None)
         kinds = KINDS if kinds is None else (kinds,) if isinstance(kinds, str) else tuple(kinds)
-        self.kinds = tuple(_one_of('kinds', own, KINDS) for own in kinds or ('',))
-        self.wordings = _one_of('wordings', wordings, WORDINGS)
+        self.kinds = tuple(self._one_of('kinds', own, KINDS) for own in kinds or ('',))
+        self.wordings = self._one_of('wordings', wordings, WORDINGS)
         self._check_task('wordings', wordings, 'referring', wordings == 'train')
         self._check_task('expressions', expressions, 'referring', expressions is None)
         expressions = expressions or ('random' if split == 'train' else 'each-kind')
-        self.expressions = _one_of('expressions', expressions, ('random', 'each-kind', 'all'))
+        self.expressions = self._one_of('expressions', expressions, ('random', 'each-kind', 'all'))
         self.kind_weights = self._checked_weights(kind_weights)
         self._check_task('caption', caption, 'text_to_image', caption is None)
         caption = caption or ('random' if split == 'train' else 'full')
-        self.caption = _one_of('caption', caption, ('random', 'full', 'all'))
+        self.caption = self._one_of('caption', caption, ('random', 'full', 'all'))
         self.styles = self._checked_styles(grounds, ground_folder, shadows, object_size, num_objects)
         self.subset = subset or split
-        self.max_items = None if max_items is None else _whole('max_items', max_items, 1)
+        self.max_items = None if max_items is None else self._whole('max_items', max_items, 1)
         self._cast: Cast | None = None
         self._cache: dict[int, ObjectScene] | None = {} if cache else None
         self._last: tuple[int, ObjectScene] | None = None
-        defaults = INSTANCE_META if task in ('instance', 'unlabelled') else REFERRING_META
-        super().__init__(
-            seed=_whole('seed', seed, 0),
-            metainfo={**defaults, **(metainfo or {})},
-            pipeline=pipeline,
-            test_mode=test_mode,
-            **kwargs,
-        )
-
-    def _check_task(self, name: str, value: Any, task: str, is_default: bool) -> None:
-        if not is_default and self.task != task:
-            raise ValueError(
-                f'ObjectScenesDataset: {name}={value!r} has a meaning for task={task!r} only, but got '
-                f'task={self.task!r}'
-            )
+        super().__init__(seed, metainfo, pipeline, test_mode, **kwargs)
 
     def _checked_weights(self, kind_weights: Mapping[str, float] | None) -> list[float]:
         weights = dict.fromkeys(self.kinds, 1.0)
@@ -185,7 +158,7 @@ class ObjectScenesDataset(CountedVisits):
                 f"ObjectScenesDataset: kind_weights need expressions='random', but got expressions={self.expressions!r}"
             )
         for kind, weight in kind_weights.items():
-            _one_of('kind_weights', kind, self.kinds)
+            self._one_of('kind_weights', kind, self.kinds)
             if not weight > 0:
                 raise ValueError(f'ObjectScenesDataset: kind_weights must be positive, but got {kind}={weight!r}')
             weights[kind] = float(weight)
@@ -204,14 +177,14 @@ class ObjectScenesDataset(CountedVisits):
             raise ValueError(f'ObjectScenesDataset: shadows must be True, False or None, but got {shadows!r}')
         photos = () if ground_folder is None else find_photos(ground_folder)
         shared = dict(shadows=shadows, grounds=checked_kinds(grounds), photos=photos)
-        size = _pair('object_size', OBJECT_SIZE[self.task] if object_size is None else object_size, 0.02, 1)
+        size = self._pair('object_size', OBJECT_SIZE[self.task] if object_size is None else object_size, 0.02, 1)
         if self.task == 'text_to_image':
-            some = SceneStyle(size, _counts(num_objects, (2, 3)), **shared)
+            some = SceneStyle(size, self._counts(num_objects, (2, 3)), **shared)
             if num_objects is not None or object_size is not None:
                 return ((1.0, some),)
             return ((ALONE_PROB, SceneStyle(ALONE_SIZE, (1, 1), **shared)), (1 - ALONE_PROB, some))
         inside = self.task == 'referring'
-        return ((1.0, SceneStyle(size, _counts(num_objects, (2, 6)), inside=inside, **shared)),)
+        return ((1.0, SceneStyle(size, self._counts(num_objects, (2, 6)), inside=inside, **shared)),)
 
     @property
     def cast(self) -> Cast:
@@ -243,15 +216,7 @@ class ObjectScenesDataset(CountedVisits):
                 items += [dict(scene=index, text=text) for text in self.scene_captions(index)]
         else:
             items = [dict(scene=index) for index in range(self.num_scenes)]
-        if self.max_items is not None and self.max_items < len(items):
-            chosen = np.random.default_rng(self.seed).choice(len(items), self.max_items, replace=False)
-            items = [items[place] for place in np.sort(chosen)]
-        return items
-
-    @property
-    def _is_drawn(self) -> bool:
-        drawn = dict(referring=self.expressions, text_to_image=self.caption)
-        return drawn.get(self.task) == 'random'
+        return self._some(items)
 
     def scene(self, index: int) -> ObjectScene:
         """Image, instance ids and objects of a scene (shared with the cache: leave unchanged)."""
@@ -285,17 +250,8 @@ class ObjectScenesDataset(CountedVisits):
         item = super().get_data_info(idx)
         index = item['scene']
         scene = self.scene(index)
-        info = dict(
-            img=scene.image.copy(),
-            img_shape=self.image_size,
-            ori_shape=self.image_size,
-            img_path='',
-            img_id=index,
-            subset=self.subset,
-            sample_idx=item['sample_idx'],
-            seg_fields=[],
-            object_names=[own.name for own in scene.objects],
-        )
+        info = self._picture(item, scene.image)
+        info['object_names'] = [own.name for own in scene.objects]
         if self.task == 'unlabelled':
             return info
         if self.task == 'text_to_image':
@@ -308,19 +264,8 @@ class ObjectScenesDataset(CountedVisits):
             is_target[[number + 1 for number in chosen['targets']]] = 1
             info['gt_seg_map'] = is_target[scene.ids]
         elif self.test_mode:
-            rng = np.random.default_rng([self.seed, index, _POINTS])
-            info['point_ids'], info['points'] = random_interior_points(scene.ids, rng)
-            info['point_labels'] = np.ones(info['points'].shape[:2], np.int64)
-        if not self.test_mode:
-            info['seg_fields'] = [key for key in ('gt_seg_map', 'gt_instance_map') if key in info]
-        return info
-
-    def prepare_data(self, idx: int) -> Any:
-        """One item through the pipeline."""
-        info = self.get_data_info(idx)
-        if self.task == 'instance' and self.test_mode:
-            info['instances'] = instances_of_map(info['gt_instance_map'])
-        return self.pipeline(info)
+            self._prompted(info, scene.ids, [self.seed, index, _POINTS])
+        return self._with_fields(info)
 
     def _caption(self, item: dict) -> str:
         if 'text' in item:
@@ -366,39 +311,18 @@ class ObjectScenesDataset(CountedVisits):
         rng = np.random.default_rng([self.seed, index])
         return self._language(index, scene).draw(rng, self.kinds, self.kind_weights) is not None
 
-
-def _checked_size(image_size: int | Sequence[int]) -> tuple[int, int]:
-    sides = image_size if isinstance(image_size, Sequence) else (image_size, image_size)
-    if isinstance(image_size, str) or len(sides) != 2:
-        raise ValueError(
-            f'ObjectScenesDataset: image_size must be (height, width) or one number, but got {image_size!r}'
+    def _pair(self, name: str, value: Sequence[float], least: float, most: float) -> tuple[float, float]:
+        is_pair = (
+            isinstance(value, Sequence) and len(value) == 2 and all(isinstance(own, (int, float)) for own in value)
         )
-    return tuple(_whole('each side of image_size', side, MIN_SIDE) for side in sides)
+        if not is_pair or not least <= value[0] <= value[1] <= most:
+            raise ValueError(
+                f'{type(self).__name__}: {name} must be two numbers from {least} to {most} in order, but got {value!r}'
+            )
+        return tuple(value)
 
-
-def _one_of(name: str, value: Any, options: Sequence[str]) -> Any:
-    if value not in options:
-        raise ValueError(f'ObjectScenesDataset: {name} must be one of {tuple(options)}, but got {value!r}')
-    return value
-
-
-def _whole(name: str, value: Any, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise ValueError(f'ObjectScenesDataset: {name} must be a whole number of at least {least}, but got {value!r}')
-    return int(value)
-
-
-def _pair(name: str, value: Sequence[float], least: float, most: float) -> tuple[float, float]:
-    is_pair = isinstance(value, Sequence) and len(value) == 2 and all(isinstance(own, (int, float)) for own in value)
-    if not is_pair or not least <= value[0] <= value[1] <= most:
-        raise ValueError(
-            f'ObjectScenesDataset: {name} must be two numbers from {least} to {most} in order, but got {value!r}'
-        )
-    return tuple(value)
-
-
-def _counts(value: Sequence[int] | None, default: tuple[int, int]) -> tuple[int, int]:
-    value = default if value is None else value
-    for own in value if isinstance(value, Sequence) else (value,):
-        _whole('each of num_objects', own, 1)
-    return _pair('num_objects', value, 1, 20)
+    def _counts(self, value: Sequence[int] | None, default: tuple[int, int]) -> tuple[int, int]:
+        value = default if value is None else value
+        for own in value if isinstance(value, Sequence) else (value,):
+            self._whole('each of num_objects', own, 1)
+        return self._pair('num_objects', value, 1, 20)

@@ -5,27 +5,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from genseg_mm.datasets.instance_maps import InstanceMapDataset
-from genseg_mm.datasets.seeded_access import CountedVisits
-from genseg_mm.datasets.segmentations import instances_of_map
+from genseg_mm.datasets.drawn_scenes import MAX_REDRAWS, SPLITS, DrawnScenesDataset
 from genseg_mm.datasets.shape_scenes import (
     MIN_VISIBLE,
     SEEN_SHAPES,
     UNSEEN_SHAPES,
     Scene,
     draw_shape_scene,
-    random_interior_points,
 )
 from genseg_mm.datasets.textured_scenes import GROUNDS, SEEN_TEXTURED, UNSEEN_TEXTURED, draw_textured_scene
 from genseg_mm.registry import DATASETS
 
-SPLITS = ('train', 'val', 'test')
 SCENE_FAMILY = {'referring': 0, 'text_to_image': 0, 'instance': 1}
 KIND_GROUPS = {'size': ('size-shape', 'size-color-shape')}
-MIN_SIDE = 32
-MAX_REDRAWS = 1000
-REFERRING_META = dict(classes=('background', 'referent'), palette=[[0, 0, 0], [255, 255, 255]])
-INSTANCE_META = InstanceMapDataset.METAINFO
 SPATIAL = {  # word: axis of the centre, sign that makes the extreme one the smallest
     'leftmost': (0, 1),
     'rightmost': (0, -1),
@@ -53,7 +45,7 @@ class Expression(NamedTuple):
 
 
 @DATASETS.register_module()
-class ShapesDataset(CountedVisits):
+class ShapesDataset(DrawnScenesDataset):
     """Procedural scenes with exact ground truth, for GenMask and gen2seg.
 
     Scene ``i`` depends only on (seed, split, task, i) and the settings of the drawing (image_size,
@@ -132,49 +124,26 @@ class ShapesDataset(CountedVisits):
         test_mode: bool = False,
         **kwargs: Any,
     ) -> None:
-        if 'exclude_images' in kwargs:
-            own = kwargs['exclude_images']
-            raise ValueError(f'ShapesDataset: exclude_images is for pictures of COCO, but got {own!r}: leave it out')
-        self.num_scenes = _whole('num_scenes', num_scenes, 1)
+        self.num_scenes = self._whole('num_scenes', num_scenes, 1)
         self.image_size = self._checked_size(image_size)
-        self.task = _one_of('task', task, tuple(SCENE_FAMILY))
-        self.split = _one_of('split', split, SPLITS)
-        self.shapes = _one_of('shapes', shapes, ('seen', 'unseen'))
+        self.task = self._one_of('task', task, tuple(SCENE_FAMILY))
+        self.split = self._one_of('split', split, SPLITS)
+        self.shapes = self._one_of('shapes', shapes, ('seen', 'unseen'))
         self.kinds = self._checked_kinds(kinds)
-        self.grounds = _one_of('grounds', grounds, GROUNDS)
+        self.grounds = self._one_of('grounds', grounds, GROUNDS)
         self._check_task('grounds', grounds, 'instance', grounds == 'plain')
         self._check_task('expressions', expressions, 'referring', expressions is None)
         if expressions is None:
             expressions = 'random' if split == 'train' else 'all'
-        self.expressions = _one_of('expressions', expressions, ('all', 'random'))
+        self.expressions = self._one_of('expressions', expressions, ('all', 'random'))
         self._check_task('caption', caption, 'text_to_image', caption is None)
         caption = caption or ('random' if split == 'train' else 'full')
-        self.caption = _one_of('caption', caption, ('random', 'full', 'all'))
+        self.caption = self._one_of('caption', caption, ('random', 'full', 'all'))
         self.kind_weights = self._checked_weights(kind_weights)
         self.subset = subset or (shapes if split == 'test' else split)
-        self.max_items = None if max_items is None else _whole('max_items', max_items, 1)
+        self.max_items = None if max_items is None else self._whole('max_items', max_items, 1)
         self._cache = {} if cache else None
-        defaults = INSTANCE_META if task == 'instance' else REFERRING_META
-        super().__init__(
-            seed=_whole('seed', seed, 0),
-            metainfo={**defaults, **(metainfo or {})},
-            pipeline=pipeline,
-            test_mode=test_mode,
-            **kwargs,
-        )
-
-    @staticmethod
-    def _checked_size(image_size: int | Sequence[int]) -> tuple[int, int]:
-        sides = image_size if isinstance(image_size, Sequence) else (image_size, image_size)
-        if isinstance(image_size, str) or len(sides) != 2:
-            raise ValueError(f'ShapesDataset: image_size must be (height, width) or one number, but got {image_size!r}')
-        return tuple(_whole('each side of image_size', side, MIN_SIDE) for side in sides)
-
-    def _check_task(self, name: str, value: Any, task: str, is_default: bool) -> None:
-        if not is_default and self.task != task:
-            raise ValueError(
-                f'ShapesDataset: {name}={value!r} has a meaning for task={task!r} only, but got task={self.task!r}'
-            )
+        super().__init__(seed, metainfo, pipeline, test_mode, **kwargs)
 
     def _checked_kinds(self, kinds: Sequence[str] | None) -> tuple[str, ...]:
         if kinds is None:
@@ -182,7 +151,7 @@ class ShapesDataset(CountedVisits):
         self._check_task('kinds', kinds, 'referring', False)
         kinds = (kinds,) if isinstance(kinds, str) else tuple(kinds)
         for kind in kinds or ('',):
-            _one_of('kinds', kind, (*KINDS, *KIND_GROUPS))
+            self._one_of('kinds', kind, (*KINDS, *KIND_GROUPS))
         return tuple(single for kind in kinds for single in KIND_GROUPS.get(kind, (kind,)))
 
     def _checked_weights(self, kind_weights: Mapping[str, float] | None) -> dict[str, float]:
@@ -193,7 +162,7 @@ class ShapesDataset(CountedVisits):
             raise ValueError("ShapesDataset: kind_weights need expressions='random', but got expressions='all'")
         weights = {}
         for kind, weight in kind_weights.items():
-            _one_of('kind_weights', kind, (*KINDS, *KIND_GROUPS))
+            self._one_of('kind_weights', kind, (*KINDS, *KIND_GROUPS))
             if not weight > 0:
                 raise ValueError(f'ShapesDataset: kind_weights must be positive, but got {kind}={weight!r}')
             weights.update(dict.fromkeys(KIND_GROUPS.get(kind, (kind,)), float(weight)))
@@ -215,16 +184,7 @@ class ShapesDataset(CountedVisits):
             ]
         else:
             items = [dict(scene=index) for index in range(self.num_scenes)]
-        if self.max_items is not None and self.max_items < len(items):
-            rng = np.random.default_rng(self.seed)
-            chosen = np.sort(rng.choice(len(items), self.max_items, replace=False))
-            items = [items[i] for i in chosen]
-        return items
-
-    @property
-    def _is_drawn(self) -> bool:
-        drawn = dict(referring=self.expressions, text_to_image=self.caption)
-        return drawn.get(self.task) == 'random'
+        return self._some(items)
 
     def scene(self, index: int) -> Scene:
         """Image, instance ids and objects of a scene (shared with the cache: leave unchanged)."""
@@ -239,16 +199,7 @@ class ShapesDataset(CountedVisits):
         item = super().get_data_info(idx)
         index = item['scene']
         scene = self.scene(index)
-        info = dict(
-            img=scene.image.copy(),
-            img_shape=self.image_size,
-            ori_shape=self.image_size,
-            img_path='',
-            img_id=index,
-            subset=self.subset,
-            sample_idx=item['sample_idx'],
-            seg_fields=[],
-        )
+        info = self._picture(item, scene.image)
         if self.task == 'text_to_image':
             return dict(info, text=self._caption(item), task='image')
         info['gt_instance_map'] = scene.ids.astype(np.int32)
@@ -257,19 +208,8 @@ class ShapesDataset(CountedVisits):
             info.update(text=chosen['text'], kind=chosen['kind'], task='mask')
             info['gt_seg_map'] = (scene.ids == chosen['target'] + 1).astype(np.uint8)
         elif self.test_mode:
-            rng = np.random.default_rng([self.seed, index])
-            info['point_ids'], info['points'] = random_interior_points(scene.ids, rng)
-            info['point_labels'] = np.ones(info['points'].shape[:2], np.int64)
-        if not self.test_mode:
-            info['seg_fields'] = [key for key in ('gt_seg_map', 'gt_instance_map') if key in info]
-        return info
-
-    def prepare_data(self, idx: int) -> Any:
-        """One item through the pipeline."""
-        info = self.get_data_info(idx)
-        if self.task == 'instance' and self.test_mode:
-            info['instances'] = instances_of_map(info['gt_instance_map'])
-        return self.pipeline(info)
+            self._prompted(info, scene.ids, [self.seed, index])
+        return self._with_fields(info)
 
     def _caption(self, item: dict) -> str:
         if not self._is_drawn:
@@ -308,18 +248,6 @@ class ShapesDataset(CountedVisits):
             if found:
                 return scene, found
         raise RuntimeError(f'no expression of the kinds {self.kinds} in {MAX_REDRAWS} scenes')
-
-
-def _one_of(name: str, value: Any, options: Sequence[str]) -> Any:
-    if value not in options:
-        raise ValueError(f'ShapesDataset: {name} must be one of {tuple(options)}, but got {value!r}')
-    return value
-
-
-def _whole(name: str, value: Any, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise ValueError(f'ShapesDataset: {name} must be a whole number of at least {least}, but got {value!r}')
-    return int(value)
 
 
 def expressions(scene: Scene, kinds: Sequence[str] = KINDS) -> list[Expression]:
