@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from genseg_mm.files import check_texts
-from genseg_mm.models.pretrained_parts import build_part
 from genseg_mm.models.prompt_encoders.prompt_encoder import PromptEmbeddings, PromptEncoder, keep_layers, outputs_of
 from genseg_mm.registry import MODELS
 
@@ -72,22 +71,13 @@ class LanguageModelPromptEncoder(PromptEncoder):
     @classmethod
     def build(cls, encoder: dict) -> nn.Module:
         """The model without its head."""
-        model = build_part(encoder) if 'type' in encoder else cls.from_scratch(encoder)
+        model = super().build(encoder)
         model = model.model if hasattr(model, 'lm_head') else model
         if not (hasattr(model, 'layers') and hasattr(model, 'norm')):
             raise ValueError(
                 f'expected a decoder language model such as transformers.Gemma2Model, but got a {type(model).__name__}'
             )
         return model
-
-    @staticmethod
-    def from_scratch(settings: dict) -> nn.Module:
-        """A model of ``settings['model_type']``."""
-        from transformers import AutoConfig, AutoModel
-
-        if 'model_type' not in settings:
-            raise ValueError(f"encoder: expected a config with 'type' or 'model_type', but got {settings}")
-        return AutoModel.from_config(AutoConfig.for_model(**settings))
 
     @property
     def embed_dims(self) -> int:

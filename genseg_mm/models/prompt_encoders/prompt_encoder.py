@@ -119,8 +119,12 @@ class PromptEncoder(FrozenPartsMixin, BaseModule):
 
     @staticmethod
     def from_scratch(settings: dict) -> nn.Module:
-        """A transformer with random weights."""
-        raise NotImplementedError
+        """A transformer with random weights, of ``settings['model_type']``."""
+        from transformers import AutoConfig, AutoModel
+
+        if 'model_type' not in settings:
+            raise ValueError(f"encoder: expected a config with 'type' or 'model_type', but got {settings}")
+        return AutoModel.from_config(AutoConfig.for_model(**settings))
 
     def encode(self, texts: list[str], device: torch.device) -> PromptEmbeddings:
         """Embeddings of N texts on the device of the transformer."""

@@ -88,15 +88,6 @@ class TextPromptEncoder(PromptEncoder):
             model.pooler = None
         return model
 
-    @staticmethod
-    def from_scratch(settings: dict) -> nn.Module:
-        """An encoder of ``settings['model_type']``."""
-        from transformers import AutoConfig, AutoModel
-
-        if 'model_type' not in settings:
-            raise ValueError(f"encoder: expected a config with 'type' or 'model_type', but got {settings}")
-        return AutoModel.from_config(AutoConfig.for_model(**settings))
-
     def encode(self, texts: list[str], device: torch.device) -> PromptEmbeddings:
         """See :meth:`PromptEncoder.encode`."""
         tokens = self.tokenizer(
