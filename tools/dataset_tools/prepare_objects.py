@@ -182,7 +182,10 @@ def read_cut_out(data: bytes, name: str) -> np.ndarray:
 def fetch_pictures(folder: Path) -> Path:
     """The package's archive, fetched by the npm client and compared with its checksum."""
     npm = [shutil.which('npm')] if shutil.which('npm') else _npm_of_pip(folder)
-    _run([*npm, 'pack', PACKAGE, '--loglevel=error', '--ignore-scripts', f'--cache={folder / "npm"}'], folder, PACKAGE)
+    # By itself it waits for minutes where there is no network.
+    retries = ['--fetch-retries=1', '--fetch-retry-mintimeout=1000', '--fetch-retry-maxtimeout=5000']
+    options = ['--loglevel=error', '--ignore-scripts', f'--cache={folder / "npm"}', *retries]
+    _run([*npm, 'pack', PACKAGE, *options], folder, PACKAGE)
     archives = list(folder.glob('*.tgz'))
     if len(archives) != 1:
         raise ValueError(f'{PACKAGE}: expected one archive of the npm client, but got {[own.name for own in archives]}')
@@ -265,7 +268,7 @@ def _npm_of_pip(folder: Path) -> list[str]:
 
 
 def _pip(arguments: list[str], folder: Path, what: str) -> None:
-    quiet = ['--quiet', '--disable-pip-version-check', '--no-input', '--no-compile']
+    quiet = ['--quiet', '--disable-pip-version-check', '--no-input', '--no-compile', '--retries=1']
     _run([sys.executable, '-m', 'pip', arguments[0], *quiet, *arguments[1:]], folder, what)
 
 
