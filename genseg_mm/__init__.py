@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 
 from mmengine.config import utils as _config_utils
 
-from genseg_mm import moved_modules
+from genseg_mm import deferred_imports, moved_modules
 
 __version__ = '0.1.0'
 
@@ -29,6 +29,7 @@ def _name_installed_distributions() -> None:
 
 
 _name_installed_distributions()
+deferred_imports.install()
 moved_modules.install()
 
 __all__ = ['__version__']
