@@ -35,6 +35,7 @@ from genseg_mm.files.background import SAVES
 from genseg_mm.files.whole_files import WriteError, explained
 from genseg_mm.files.write_lock import WriteLock
 from genseg_mm.hooks.training_hooks import StopOnSignalHook
+from genseg_mm.launch.auto_timesteps import resolve_auto_timesteps
 from genseg_mm.launch.evaluation_loops import check_loop, own_loop
 from genseg_mm.launch.processes import connect_processes, on_main_process, one_copy_ddp
 from genseg_mm.launch.restarts import resume_after_restart
@@ -53,7 +54,8 @@ def build_runner(cfg: Config, restarts: bool = False) -> Any:
 
     Args:
         cfg: The config; the launcher's part of it is filled in.
-        restarts: Whether it is for a training, which goes on where it was when torchrun or slurm starts it again.
+        restarts: Whether it is for a training, which goes on where it was when torchrun or slurm starts it again, and
+            whose ``a='auto'`` is measured.
 
     Raises:
         ValueError: If another one does.
@@ -63,9 +65,11 @@ def build_runner(cfg: Config, restarts: bool = False) -> Any:
     on_main_process(lambda: lock_work_dir(cfg.work_dir))
     if restarts:
         resume_after_restart(cfg)
-    if 'runner_type' in cfg:
-        return RUNNERS.build(cfg)
-    return SafeRunner.from_cfg(cfg)
+    found = resolve_auto_timesteps(cfg) if restarts else None
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else SafeRunner.from_cfg(cfg)
+    if found:
+        runner.logger.info(found)
+    return runner
 
 
 def lock_work_dir(work_dir: str) -> None:

@@ -74,18 +74,22 @@ class LongTailTimesteps:
     and **sigma = 1 - s**: for a = 0.05, P(sigma > 0.85) = 0.900 and the density peaks at s = a / sqrt(3).
 
     Args:
-        a: Width of the law, positive; the paper's best is 0.05.
+        a: Width of the law, positive; the paper's best is 0.05. 'auto': before it starts, ``tools/train.py`` puts a
+            number there from the codec and a sample of its masks (:mod:`genseg_mm.launch.auto_timesteps`).
         overflow: What happens to s > 1 (0.25 % for a = 0.05), which the paper leaves open: 'resample' draws
             again, 'clip' sets sigma to 0, 'truncate' inverts the law truncated to [0, 1] ('resample' and
             'truncate' are one law).
+        leaked_share: For 'auto': share of draws, at most, so far from pure noise that masks show through it.
 
     Raises:
-        ValueError: If a is not positive or overflow is unknown.
+        ValueError: If a is not positive, leaked_share leaves (0, 1) or overflow is unknown.
     """
 
-    def __init__(self, a: float = 0.05, overflow: str = 'resample') -> None:
-        if a <= 0:
-            raise ValueError(f'a must be positive, but got {a}')
+    def __init__(self, a: float | str = 0.05, overflow: str = 'resample', leaked_share: float = 0.01) -> None:
+        if a != 'auto' and (isinstance(a, str) or a <= 0):
+            raise ValueError(f"a must be positive or 'auto', but got {a!r}")
+        if not 0 < leaked_share < 1:
+            raise ValueError(f'leaked_share must lie in (0, 1), but got {leaked_share}')
         if overflow not in ('resample', 'clip', 'truncate'):
             raise ValueError(f"overflow must be 'resample', 'clip' or 'truncate', but got {overflow!r}")
         self.a, self.overflow = a, overflow
@@ -94,7 +98,16 @@ class LongTailTimesteps:
         return self.a * (uniform / (1 - uniform)).sqrt()
 
     def __call__(self, num: int, generator: Generator | None = None) -> Tensor:
-        """Draws ``num`` noise levels, (num,) float32."""
+        """Draws ``num`` noise levels, (num,) float32.
+
+        Raises:
+            ValueError: If a is 'auto' still.
+        """
+        if self.a == 'auto':
+            raise ValueError(
+                "LongTailTimesteps has a='auto', which tools/train.py resolves before a training: elsewhere give the "
+                'number that tools/analysis_tools/measure_mask_leak.py prints'
+            )
         uniform = _uniform(num, generator)
         if self.overflow == 'truncate':
             uniform = uniform / (1 + self.a**2)  # P(s <= 1) = 1 / (1 + a^2)

@@ -166,7 +166,7 @@ def test_joint_draws_by_task_and_each_sample_from_its_own_generator():
 
 
 def test_wrong_input_says_what_came():
-    with pytest.raises(ValueError, match='a must be positive, but got 0'):
+    with pytest.raises(ValueError, match="a must be positive or 'auto', but got 0"):
         LongTailTimesteps(0)
     with pytest.raises(ValueError, match="'truncate', but got 'wrap'"):
         LongTailTimesteps(overflow='wrap')
