@@ -5,7 +5,6 @@ import json
 import sys
 from itertools import islice
 from pathlib import Path
-from types import SimpleNamespace
 
 import ablate_timesteps
 import pytest
@@ -14,6 +13,7 @@ from torch.utils.data import ConcatDataset
 
 from genseg_mm import launch
 from genseg_mm.datasets import RatioInfiniteSampler
+from genseg_mm.launch import training_cells
 
 ROOT = Path(__file__).parents[2]
 CONFIG = str(ROOT / 'configs/genmask/genmask_sana_shapes_tiny.py')
@@ -61,10 +61,15 @@ def test_the_options_make_the_config_of_a_run(args):
     timesteps = cfg.model.mask_head.timesteps
     assert timesteps.mask == dict(type='genseg_mm.UniformTimesteps', low=1.0, high=1.0)  # no a
     assert timesteps.image == dict(type='genseg_mm.LogitNormalTimesteps')
-    assert cfg.train_cfg.max_iters == cfg.train_cfg.val_interval == 40
+    assert (cfg.train_cfg.max_iters, cfg.train_cfg.val_interval) == (40, 10)
     assert cfg.train_dataloader.sampler == dict(type='genseg_mm.RatioInfiniteSampler', ratio=[1, 0], group=16, seed=1)
     assert cfg.train_dataloader.batch_size == 16 and cfg.randomness.seed == 1
     assert cfg.model.mask_head.num_steps == 1
+    own = configured(args, 'pixel BCE', False, 1)
+    head = dict(cfg.model.mask_head, timesteps=Config.fromfile(CONFIG).model.mask_head.timesteps)
+    head.update(type='genseg_mm.BCEMaskHead', through='decoder', scale=5.0, threshold=0.45)
+    assert own.model.mask_head == head  # the law of the config
+    assert configured(args, 'no image condition', False, 1).model.image_condition is False
 
 
 def test_joint_runs_have_the_mask_steps_or_the_iterations_of_the_others(args):
@@ -89,7 +94,9 @@ def write_log(folder: Path, losses: list[float], val: bool = True) -> None:
         for step, loss in enumerate(losses, 1)
     ]
     if val:
-        lines.append({'oIoU': 31.5, 'mIoU': 29.25, 'Pr@0.5': 12.0, 'step': len(losses)})
+        scores = {'oIoU': 31.5, 'oIoU/scenes': 40.0, 'mIoU': 29.25, 'Pr@0.5': 12.0}
+        lines.insert(3, dict(scores, oIoU=33.0, step=3))
+        lines.append(dict(scores, step=len(losses)))
     path = folder / '20260101_000000/vis_data/scalars.json'
     path.parent.mkdir(parents=True)
     path.write_text('\n'.join(map(json.dumps, lines)) + '\n')
@@ -98,7 +105,24 @@ def write_log(folder: Path, losses: list[float], val: bool = True) -> None:
 def test_the_log_of_a_run(tmp_path):
     write_log(tmp_path, [10.0, 9.0, 0.0, 8.0, 7.0, 6.0, 0.0, 0.0, 5.0, 4.0, 3.0, 2.0, 1.0])
     result = ablate_timesteps.read_scalars(tmp_path)
-    assert result == dict(oIoU=31.5, mIoU=29.25, mask_loss=1.5, mask_steps=10, image_steps=3)
+    scores = {'oIoU/scenes': 40.0}
+    curve = [dict(step=3, mask_loss=9.5, oIoU=33.0, **scores), dict(step=13, mask_loss=4.5, oIoU=31.5, **scores)]
+    assert result == dict(oIoU=31.5, mIoU=29.25, mask_loss=1.5, mask_steps=10, image_steps=3, curve=curve)
+
+
+def test_an_accuracy_that_falls_under_a_falling_loss_is_named():
+    def of(*points):
+        curve = [dict(step=100 * place, oIoU=own, mask_loss=loss) for place, (own, loss) in enumerate(points, 1)]
+        return dict(law='long-tail', joint=False, seed=0, curve=curve)
+
+    falling, rising, diverging = of((10, 0.5), (18, 0.3), (12, 0.1)), of((10, 0.5), (18, 0.3)), of((18, 0.3), (9, 0.4))
+    assert ablate_timesteps.curve_remarks([falling, rising, diverging, of((10, 0.5))]) == [
+        'long-tail, without generation, seed 0: oIoU falls from 18.0 at step 200 to 12.0, while the loss falls from '
+        '0.300 to 0.100'
+    ]
+    assert '| long-tail, without generation, seed 0 | 10.0 / 0.500 | 18.0 / 0.300 |  |' in (
+        ablate_timesteps.curve_table([rising, falling])
+    )
 
 
 def test_an_unfinished_log_is_refused(tmp_path):
@@ -118,7 +142,8 @@ def made_up_runs() -> list[dict]:
     }
     return [
         dict(law=law, joint=joint, seed=seed, oIoU=oiou, mIoU=oiou - 1, mask_loss=loss, mask_steps=400,
-             image_steps=(380 + 10 * seed) * joint, seconds=60.0)
+             image_steps=(380 + 10 * seed) * joint, cpu_seconds=60.0,
+             curve=[dict(step=400, oIoU=oiou, mask_loss=loss)])
         for (law, joint), values in scores.items()
         for seed, (oiou, loss) in enumerate(values)
     ]  # fmt: skip
@@ -159,27 +184,28 @@ def test_the_report_writes_its_files(tmp_path):
     text = ablate_timesteps.write_report(made_up_runs(), 'Heading\nmore', tmp_path)
     assert (tmp_path / 'ablation.md').read_text() == text
     lines = (tmp_path / 'ablation.csv').read_text().splitlines()
-    assert lines[0] == 'law,joint,seed,oIoU,mIoU,mask_loss,mask_steps,image_steps,seconds'
+    assert lines[0] == 'law,joint,seed,oIoU,mIoU,mask_loss,mask_steps,image_steps,cpu_seconds'
     assert lines[4] == 'long-tail,True,1,51.0,50.0,0.6,400,390,60.0' and len(lines) == 9
     content = json.loads((tmp_path / 'ablation.json').read_text())
     assert content['runs'] == made_up_runs()
     assert content['summary'][2]['oIoU'] == [5.0, 7.0]
-    assert (tmp_path / 'ablation.png').read_bytes().startswith(b'\x89PNG')
+    for name in ('ablation.png', 'curves.png'):
+        assert (tmp_path / name).read_bytes().startswith(b'\x89PNG')
 
 
 def test_a_finished_run_is_read_and_not_run_again(args, monkeypatch):
     cfg, calls = Config.fromfile(CONFIG), []
 
-    def train(command, **kwargs):
+    def train(command, log):
         calls.append(command)
         write_log(Path(command[command.index('--work-dir') + 1]), [2.0, 1.0])
-        return SimpleNamespace(returncode=0)
+        return 0, 1.5
 
-    monkeypatch.setattr(ablate_timesteps.subprocess, 'run', train)
+    monkeypatch.setattr(training_cells, 'run_process', train)
     args.laws, args.seeds = ['uniform'], [0, 1]
     first = ablate_timesteps.run_all(args, cfg)
     assert len(calls) == 4 and [run['joint'] for run in first] == [False, False, True, True]
-    assert [run['seed'] for run in first] == [0, 1, 0, 1]
+    assert [run['seed'] for run in first] == [0, 1, 0, 1] and first[0]['cpu_seconds'] == 1.5
     args.laws = ['uniform', 'always 1']
     again = ablate_timesteps.run_all(args, cfg)
     assert len(calls) == 8 and again[:4] == first
@@ -195,11 +221,11 @@ def test_an_interrupted_run_starts_anew_and_a_failed_one_says_where(args, monkey
     left.parent.mkdir()
     left.write_text('')
 
-    def fail(command, stdout, **kwargs):
-        stdout.write('error: no such thing\n')
-        return SimpleNamespace(returncode=2)
+    def fail(command, log):
+        log.write('error: no such thing\n')
+        return 2, 0.0
 
-    monkeypatch.setattr(ablate_timesteps.subprocess, 'run', fail)
+    monkeypatch.setattr(training_cells, 'run_process', fail)
     with pytest.raises(ValueError, match='uniform_seed0 failed.*train.txt: error: no such thing'):
         ablate_timesteps.run(args, cfg, 'uniform', False, 0)
     assert not left.exists()
@@ -213,6 +239,6 @@ def test_two_real_runs(tmp_path, monkeypatch, capsys):
     ablate_timesteps.main()
     runs = json.loads((tmp_path / 'ablation.json').read_text())['runs']
     assert [(run['joint'], run['mask_steps']) for run in runs] == [(False, 2), (True, 2)]
-    assert runs[0]['image_steps'] == 0
+    assert runs[0]['image_steps'] == 0 and runs[0]['cpu_seconds'] > 1 and len(runs[0]['curve']) == 2
     assert runs[1]['image_steps'] == ablate_timesteps.joint_iterations(2, 4, 0) - 2
     assert 'oIoU' in capsys.readouterr().out

@@ -1,11 +1,15 @@
-"""Ablation of the mask task's timestep law at equal steps, with and without joint generation, as a table and a plot.
+"""Ablation of the mask task's timestep law at equal steps, with and without joint generation, as a table and plots.
 
     python tools/analysis_tools/ablate_timesteps.py
     python tools/analysis_tools/ablate_timesteps.py --jobs 2 --seeds 0 1 2 --equal iterations
+    python tools/analysis_tools/ablate_timesteps.py configs/genmask/genmask_sana_objects_tiny.py --seeds 0 1 2 \\
+        --variants 'pixel BCE' 'linear BCE' 'no image condition' --work-dir work_dirs/ablate_objects
 
-Each of laws x (no generation, generation 1:1) x seeds is a training by tools/train.py in a process of one
-thread and a folder of its own; the score is the validation oIoU of a single step from pure noise at the end. Runs that
-are finished are read, not run again, so an interrupted ablation goes on where it was.
+Each of (laws and --variants of the config's own law) x (no generation, generation 1:1) x seeds is a training by
+tools/train.py in a process of one thread and a folder of its own; the score is the validation oIoU of a single step
+from pure noise, at the end and at --validations points on the way, beside the loss since the one before: a falling
+accuracy under a falling loss is named. Runs that are finished are read, not run again, so an interrupted ablation goes
+on where it was, and a larger grid takes what a smaller one had.
 
 Equal steps: every batch is of one task, so that a step is either a mask step or an image step.
 --equal mask-steps (default): every run has exactly --iters mask steps; the joint runs have about as many image steps
@@ -18,14 +22,9 @@ import csv
 import hashlib
 import itertools
 import json
-import os
-import shutil
 import statistics
-import subprocess
 import sys
-import time
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -33,17 +32,28 @@ import numpy as np
 from mmengine.config import Config
 
 from genseg_mm import launch
-from genseg_mm.files import csv_cell, read_json, read_json_lines
+from genseg_mm.files import csv_cell
+from genseg_mm.launch.training_cells import logged_lines, run_cell, run_grid, schedule_options
 
 ROOT = Path(__file__).resolve().parents[2]
 LAWS = {
-    **{f'long-tail a={a}': dict(type='genseg_mm.LongTailTimesteps', a=a) for a in (0.0005, 0.002, 0.005, 0.02)},
-    'long-tail a=0.05': dict(type='genseg_mm.LongTailTimesteps', a=0.05),
-    'long-tail a=0.1': dict(type='genseg_mm.LongTailTimesteps', a=0.1),
-    'long-tail a=0.5': dict(type='genseg_mm.LongTailTimesteps', a=0.5),
+    **{
+        f'long-tail a={a}': dict(type='genseg_mm.LongTailTimesteps', a=a)
+        for a in (0.0005, 0.002, 0.005, 0.02, 0.05, 0.1, 0.5, 'auto')
+    },
     'always 1': dict(type='genseg_mm.UniformTimesteps', low=1.0, high=1.0),
     'uniform': dict(type='genseg_mm.UniformTimesteps'),
     'logit-normal': dict(type='genseg_mm.LogitNormalTimesteps'),
+}
+VARIANTS = {
+    'pixel BCE': {
+        'model.mask_head.type': 'genseg_mm.BCEMaskHead',
+        'model.mask_head.through': 'decoder',
+        'model.mask_head.scale': 5.0,
+        'model.mask_head.threshold': 0.45,
+    },
+    'linear BCE': {'model.mask_head.type': 'genseg_mm.BCEMaskHead', 'model.mask_head.through': 'linear'},
+    'no image condition': {'model.image_condition': False},
 }
 LAW = 'model.mask_head.timesteps.mask'
 TAIL = 0.2  # the final training loss is the mean over the last fifth of the mask steps
@@ -66,7 +76,12 @@ def parse_args() -> argparse.Namespace:
         help='what --iters counts, in every run (default: %(default)s)',
     )
     parser.add_argument('--batch-size', type=int, default=16, help='default: %(default)s')
-    parser.add_argument('--laws', nargs='+', choices=LAWS, default=list(LAWS), metavar='LAW')
+    known = [law for law in LAWS if not law.endswith('auto')]
+    parser.add_argument(
+        '--laws', nargs='*', choices=LAWS, default=known, metavar='LAW', help='default: all but long-tail a=auto'
+    )
+    parser.add_argument('--variants', nargs='*', choices=VARIANTS, default=[], metavar='VARIANT', help='default: none')
+    parser.add_argument('--validations', type=int, default=4, help='in each run (default: %(default)s)')
     parser.add_argument(
         '--generation',
         choices=['both', 'without', 'with'],
@@ -84,8 +99,8 @@ def parse_args() -> argparse.Namespace:
         help='further settings of every run, as for tools/train.py',
     )
     args = parser.parse_args()
-    if min(args.iters, args.batch_size, args.jobs) < 1 or min(args.seeds) < 0:
-        parser.error('--iters, --batch-size and --jobs must be at least 1, --seeds at least 0')
+    if min(args.iters, args.batch_size, args.jobs, args.validations) < 1 or min(args.seeds) < 0:
+        parser.error('--iters, --batch-size, --jobs and --validations must be at least 1, --seeds at least 0')
     return args
 
 
@@ -107,27 +122,6 @@ def joint_iterations(mask_steps: int, batch_size: int, seed: int) -> int:
     raise AssertionError('the sampler is endless')
 
 
-def schedule_options(schedulers: Sequence[dict], old: int, new: int) -> dict:
-    """Stretches learning-rate schedules made for ``old`` iterations to ``new``.
-
-    A warm-up (LinearLR from 0) keeps its length, up to a quarter of the run, and nothing else begins before its end.
-    """
-    options, warm_up = {}, 0
-    for index, scheduler in enumerate(schedulers):
-        if scheduler['type'] == 'LinearLR' and not scheduler.get('begin', 0):
-            warm_up = max(1, min(scheduler['end'], new // 4))
-            options[f'param_scheduler.{index}.end'] = warm_up
-    for index, scheduler in enumerate(schedulers):
-        if f'param_scheduler.{index}.end' in options:
-            continue
-        begin = max(warm_up, round(scheduler.get('begin', 0) * new / old))
-        options[f'param_scheduler.{index}.begin'] = begin
-        if 'end' in scheduler:
-            end = round(scheduler['end'] * new / old)
-            options[f'param_scheduler.{index}.end'] = max(begin + 1, end)
-    return options
-
-
 def run_options(cfg: Config, args: argparse.Namespace, law: str, joint: bool, seed: int) -> dict:
     """The --cfg-options of one run.
 
@@ -143,9 +137,11 @@ def run_options(cfg: Config, args: argparse.Namespace, law: str, joint: bool, se
     if joint and args.equal == 'mask-steps':
         iters = joint_iterations(args.iters, args.batch_size, seed)
     old = cfg.train_cfg.max_iters
+    own = VARIANTS.get(law)
+    if own is None:
+        own = {f'{LAW}._delete_': True, **{f'{LAW}.{key}': value for key, value in LAWS[law].items()}}
     return {
-        f'{LAW}._delete_': True,
-        **{f'{LAW}.{key}': value for key, value in LAWS[law].items()},
+        **own,
         'model.mask_head.num_steps': 1,
         'randomness.seed': seed,
         'train_dataloader.batch_size': args.batch_size,
@@ -153,7 +149,7 @@ def run_options(cfg: Config, args: argparse.Namespace, law: str, joint: bool, se
         'train_dataloader.sampler.group': args.batch_size,
         'train_dataloader.sampler.seed': seed,
         'train_cfg.max_iters': iters,
-        'train_cfg.val_interval': iters,
+        'train_cfg.val_interval': -(-iters // args.validations),
         **schedule_options(cfg.get('param_scheduler', ()), old, iters),
         'default_hooks.logger.interval': 1,
         'log_processor.window_size': 1,
@@ -168,64 +164,33 @@ def run(args: argparse.Namespace, cfg: Config, law: str, joint: bool, seed: int)
     folder = Path(args.work_dir, name)
     options = run_options(cfg, args, law, joint, seed)
     given = [f'{key}={value}'.replace(' ', '') for key, value in options.items()] + args.cfg_options
-    settings = dict(options=given, config=hashlib.sha256(cfg.pretty_text.encode()).hexdigest())
-    result_file = folder / 'result.json'
-    if result_file.is_file():
-        result = read_json(result_file)
-        if result['settings'] != settings:
-            raise ValueError(
-                f'{result_file} is of a run with other settings ({_difference(result["settings"], settings)}): give '
-                'another --work-dir, or remove it'
-            )
-        return result
-    if folder.exists():
-        shutil.rmtree(folder)  # an interrupted run
-    folder.mkdir(parents=True)
     command = [sys.executable, str(ROOT / 'tools/train.py'), args.config]
     command += ['--work-dir', str(folder), '--cfg-options', *given]
-    start = time.monotonic()
-    with (folder / 'train.txt').open('w') as log:
-        environment = {**os.environ, 'OMP_NUM_THREADS': '1'}
-        status = subprocess.run(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
-    if status.returncode:
-        tail = ' / '.join((folder / 'train.txt').read_text().splitlines()[-3:])
-        raise ValueError(f'{name} failed, its output is in {folder}/train.txt: {tail}')
-    result = dict(
-        law=law, joint=joint, seed=seed, **read_scalars(folder),
-        seconds=round(time.monotonic() - start, 1), settings=settings,
-    )  # fmt: skip
-    result_file.write_text(json.dumps(result, indent=2) + '\n')
-    return result
-
-
-def _difference(old: dict, new: dict) -> str:
-    changed = sorted(set(old['options']) ^ set(new['options']))
-    return ', '.join(changed) or 'the config has changed'
+    settings = dict(options=given, config=hashlib.sha256(cfg.pretty_text.encode()).hexdigest())
+    return run_cell(folder, command, settings, lambda own: dict(law=law, joint=joint, seed=seed, **read_scalars(own)))
 
 
 def run_all(args: argparse.Namespace, cfg: Config) -> list[dict]:
     """All runs, in the order of the grid."""
     mixes = {'both': (False, True), 'without': (False,), 'with': (True,)}[args.generation]
-    grid = list(itertools.product(args.laws, mixes, args.seeds))
-    with ThreadPoolExecutor(args.jobs) as pool:
-        futures = {pool.submit(run, args, cfg, *point): point for point in grid}
-        try:
-            for done, future in enumerate(as_completed(futures), 1):
-                (law, joint, seed), result = futures[future], future.result()
-                print(
-                    f'[{done}/{len(grid)}] {law}, {JOINT[joint]}, seed {seed}: oIoU {result["oIoU"]:.1f}, final loss '
-                    f'{result["mask_loss"]:.3f}, {result["mask_steps"]} mask and {result["image_steps"]} image steps, '
-                    f'{result["seconds"]:.0f} s',
-                    flush=True,
-                )
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-    return [future.result() for future in futures]
+    grid = list(itertools.product([*args.laws, *args.variants], mixes, args.seeds))
+    found = {}
+    for point, result in run_grid(lambda *own: run(args, cfg, *own), grid, args.jobs):
+        found[point] = result
+        law, joint, seed = point
+        print(
+            f'[{len(found)}/{len(grid)}] {law}, {JOINT[joint]}, seed {seed}: oIoU {result["oIoU"]:.1f}, final loss '
+            f'{result["mask_loss"]:.3f}, {result["mask_steps"]} mask and {result["image_steps"]} image steps, '
+            f'{result["cpu_seconds"]:.0f} CPU s',
+            flush=True,
+        )
+    return [found[point] for point in grid]
 
 
-def read_scalars(run_dir: Path) -> dict[str, float]:
+def read_scalars(run_dir: Path) -> dict:
     """What a finished training logged: val oIoU and mIoU in percent, final loss of the mask task, steps of each task.
+
+    ``curve`` has a dict per validation: step, mean mask_loss since the one before, and all overall IoUs by name.
 
     The training must have logged every iteration by itself (``default_hooks.logger.interval=1``,
     ``log_processor.window_size=1``) and have batches of one task, so that a mask step is one that has a mask loss.
@@ -234,25 +199,31 @@ def read_scalars(run_dir: Path) -> dict[str, float]:
         FileNotFoundError: If there is no log.
         ValueError: If the log ends before a validation.
     """
-    logs = sorted(run_dir.glob('*/vis_data/scalars.json'))
-    if not logs:
-        raise FileNotFoundError(f'expected {run_dir}/*/vis_data/scalars.json, but there is none')
-    lines = [line for _, line in read_json_lines(logs[-1])]
+    lines = logged_lines(run_dir)
     train = [line for line in lines if 'loss' in line]
     val = [line for line in lines if 'oIoU' in line]
     if not train or not val:
         raise ValueError(
-            f'{logs[-1]}: expected training losses and a validation, but got {len(train)} and {len(val)} lines of '
-            'them: remove the folder and run it again'
+            f'{run_dir}: expected training losses and a validation in its log, but got {len(train)} and {len(val)} '
+            'lines of them: remove the folder and run it again'
         )
     mask_losses = [line['loss_mask'] for line in train if line.get('loss_mask')]
     tail = mask_losses[-max(1, round(TAIL * len(mask_losses))) :]
+    curve, since = [], []
+    for line in lines:
+        if line.get('loss_mask'):
+            since.append(line['loss_mask'])
+        elif 'oIoU' in line:
+            scores = {key: value for key, value in line.items() if key.split('/')[0] == 'oIoU'}
+            curve.append(dict(step=line['step'], mask_loss=statistics.fmean(since) if since else None, **scores))
+            since = []
     return dict(
         oIoU=val[-1]['oIoU'],
         mIoU=val[-1]['mIoU'],
         mask_loss=statistics.fmean(tail),
         mask_steps=len(mask_losses),
         image_steps=sum(bool(line.get('loss_image')) for line in train),
+        curve=curve,
     )
 
 
@@ -263,7 +234,7 @@ def summarise(runs: Iterable[dict]) -> list[dict]:
         row = rows.setdefault(
             (run['law'], run['joint']),
             dict(law=run['law'], joint=run['joint'], seeds=[], oIoU=[], mIoU=[], mask_loss=[],
-                 mask_steps=[], image_steps=[], seconds=[]),
+                 mask_steps=[], image_steps=[], cpu_seconds=[]),
         )  # fmt: skip
         for key, values in row.items():
             if isinstance(values, list):
@@ -296,11 +267,35 @@ def loss_remarks(rows: list[dict]) -> list[str]:
     return remarks
 
 
+def falls_under_a_falling_loss(curve: Sequence[dict]) -> bool:
+    """Whether the score ends below its best on the way although the loss ends below what it was there."""
+    if len(curve) < 2:
+        return False
+    best = max(curve, key=lambda own: own['oIoU'])
+    last = curve[-1]
+    return last['oIoU'] < best['oIoU'] and last['mask_loss'] is not None and last['mask_loss'] < best['mask_loss']
+
+
+def curve_remarks(runs: Iterable[dict]) -> list[str]:
+    """The runs whose accuracy fell while their loss fell."""
+    remarks = []
+    for run in runs:
+        curve = run['curve']
+        if falls_under_a_falling_loss(curve):
+            best = max(curve, key=lambda own: own['oIoU'])
+            remarks.append(
+                f'{run["law"]}, {JOINT[run["joint"]]}, seed {run["seed"]}: oIoU falls from {best["oIoU"]:.1f} at step '
+                f'{best["step"]} to {curve[-1]["oIoU"]:.1f}, while the loss falls from {best["mask_loss"]:.3f} to '
+                f'{curve[-1]["mask_loss"]:.3f}'
+            )
+    return remarks
+
+
 def markdown(rows: list[dict], heading: str) -> str:
     """A table with mean and range over the seeds, and what the loss says."""
     header = [
         'law of the mask task', 'text-to-image', 'oIoU', 'mIoU', 'final mask loss', 'mask steps', 'image steps',
-        's per run',
+        'CPU s per run',
     ]  # fmt: skip
     lines = [heading, '', f'| {" | ".join(header)} |', '|' + '---|' * len(header)]
     for row in rows:
@@ -311,10 +306,25 @@ def markdown(rows: list[dict], heading: str) -> str:
             _spread(row['mIoU'], 1),
             _spread(row['mask_loss'], 3),
             *(_whole_range(row[key]) for key in ('mask_steps', 'image_steps')),
-            f'{statistics.fmean(row["seconds"]):.0f}',
+            f'{statistics.fmean(row["cpu_seconds"]):.0f}',
         ]
         lines.append(f'| {" | ".join(cells)} |')
     return '\n'.join([*lines, '', *(f'- {remark}' for remark in loss_remarks(rows)), ''])
+
+
+def curve_table(runs: Sequence[dict]) -> str:
+    """oIoU / mask loss of every run at every validation."""
+    steps = sorted({own['step'] for run in runs for own in run['curve']})
+    lines = ['oIoU / mask loss since the validation before, by step:', '']
+    lines += [f'| run | {" | ".join(map(str, steps))} |', '|' + '---|' * (len(steps) + 1)]
+    for run in runs:
+        at = {own['step']: own for own in run['curve']}
+        cells = [
+            f'{at[step]["oIoU"]:.1f} / {at[step]["mask_loss"]:.3f}' if at.get(step, {}).get('mask_loss') else ''
+            for step in steps
+        ]
+        lines.append(f'| {run["law"]}, {JOINT[run["joint"]]}, seed {run["seed"]} | {" | ".join(cells)} |')
+    return '\n'.join([*lines, '', *(f'- {remark}' for remark in curve_remarks(runs)), ''])
 
 
 def _spread(values: list[float], digits: int) -> str:
@@ -333,7 +343,7 @@ def write_csv(runs: list[dict], path: Path) -> None:
     """One line per run."""
     keys = ['law', 'joint', 'seed', 'oIoU', 'mIoU', 'mask_loss', 'mask_steps', 'image_steps']
     with path.open('w', newline='') as file:
-        writer = csv.DictWriter(file, [*keys, 'seconds'], extrasaction='ignore', lineterminator='\n')
+        writer = csv.DictWriter(file, [*keys, 'cpu_seconds'], extrasaction='ignore', lineterminator='\n')
         writer.writeheader()
         writer.writerows({key: csv_cell(own) for key, own in run.items()} for run in runs)
 
@@ -380,13 +390,39 @@ def plot(rows: list[dict], title: str, path: Path) -> None:
     pyplot.close(figure)
 
 
+def plot_curves(runs: Sequence[dict], path: Path) -> None:
+    """Loss and single-step oIoU over training, a line per run, a colour per law."""
+    import matplotlib
+
+    matplotlib.use('Agg')
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 2, figsize=(12, 4.5), layout='constrained')
+    laws = list(dict.fromkeys(run['law'] for run in runs))
+    labelled: set[str] = set()
+    for run in runs:
+        steps = [own['step'] for own in run['curve']]
+        for own, key in zip(axes, ('oIoU', 'mask_loss'), strict=True):
+            own.plot(
+                steps, [point[key] for point in run['curve']], '-s' if run['joint'] else '-o', markersize=3,
+                color=f'C{laws.index(run["law"])}', label=None if run['law'] in labelled else run['law'],
+            )  # fmt: skip
+        labelled.add(run['law'])
+    axes[0].set(xlabel='iteration', ylabel='single-step oIoU, val (%)', ylim=(0, None))
+    axes[1].set(xlabel='iteration', ylabel='mask loss since the validation before')
+    axes[0].legend(fontsize=8)
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+
+
 def write_report(runs: list[dict], heading: str, folder: Path) -> str:
-    """Writes ablation.md, .csv, .json and .png into a folder; returns the Markdown."""
+    """Writes ablation.md, .csv, .json, .png and curves.png into a folder; returns the Markdown."""
     rows = summarise(runs)
-    text = markdown(rows, heading)
+    text = f'{markdown(rows, heading)}\n{curve_table(runs)}'
     (folder / 'ablation.md').write_text(text)
     (folder / 'ablation.json').write_text(json.dumps(dict(runs=runs, summary=rows), indent=2) + '\n')
     write_csv(runs, folder / 'ablation.csv')
+    plot_curves(runs, folder / 'curves.png')
     plot(rows, heading.partition('\n')[0], folder / 'ablation.png')
     return text
 
@@ -409,7 +445,7 @@ def main() -> None:
         raise FileNotFoundError(f'config {args.config} does not exist')
     runs = run_all(args, Config.fromfile(args.config))
     print('\n' + write_report(runs, heading(args), Path(args.work_dir)))
-    print(f'written: {args.work_dir}/ablation.md, .csv, .json, .png')
+    print(f'written: {args.work_dir}/ablation.md, .csv, .json, .png, curves.png')
 
 
 if __name__ == '__main__':

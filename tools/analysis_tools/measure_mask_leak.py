@@ -195,7 +195,7 @@ def to_markdown(report: dict) -> str:
         '| a | ' + ' | '.join(report['leaked_share_of']) + ' |',
         '|---' * (len(report['leaked_share_of']) + 1) + '|',
         '| drawn where masks leak | '
-        + ' | '.join(f'{100 * own:.2g} %' for own in report['leaked_share_of'].values())
+        + ' | '.join(f'{100 * own:.3g} %' for own in report['leaked_share_of'].values())
         + ' |',
         '',
     ]
