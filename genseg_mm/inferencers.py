@@ -36,8 +36,9 @@ from genseg_mm.inference.results import (
     save_prediction,
     show_picture,
 )
-from genseg_mm.models import GenMask
+from genseg_mm.models import Gen2Seg, GenMask
 from genseg_mm.models.coloring_segmentor import as_predictor
+from genseg_mm.models.tiled_maps import checked_tiles
 from genseg_mm.network_sizes import checked_processing_size
 from genseg_mm.precision import evaluation_autocast
 
@@ -76,6 +77,8 @@ class GenSegInferencer(PictureGeneration, BaseInferencer):
         show_progress: Whether calls with several images show a progress bar.
         processing_size: Size that the network works at, whatever config and model say: the longer side, (height,
             width), or 0 for the own size of an image.
+        tiles: Settings of ``Gen2Seg``'s ``tiles`` in place of the model's, for small objects; True for the defaults,
+            False for none.
 
     Raises:
         FileNotFoundError: If config or weights do not exist.
@@ -95,6 +98,7 @@ class GenSegInferencer(PictureGeneration, BaseInferencer):
         scope: str | None = None,
         show_progress: bool = True,
         processing_size: int | Sequence[int] | None = None,
+        tiles: dict[str, float] | bool | None = None,
     ) -> None:
         if isinstance(model, nn.Module):
             if weights is not None:
@@ -109,6 +113,12 @@ class GenSegInferencer(PictureGeneration, BaseInferencer):
         self.takes_texts = isinstance(self.model, GenMask)
         if processing_size is not None:
             self.model.processing_size = checked_processing_size(processing_size)
+        if tiles is not None:
+            if not isinstance(self.model, Gen2Seg):
+                raise ValueError(
+                    f'tiles: expected a Gen2Seg, which may have any colorer, but got {type(self.model).__name__}'
+                )
+            self.model.tiles = checked_tiles(tiles)
         self.scope = scope or self.cfg.get('default_scope') or 'genseg_mm'
         self.show_progress = show_progress
         self.pipeline = self._init_pipeline(self.cfg)

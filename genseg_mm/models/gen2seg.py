@@ -23,6 +23,7 @@ from genseg_mm.models.base import GenSegModel, add_semantic_maps
 from genseg_mm.models.colorers.released_folder import released_kind
 from genseg_mm.models.coloring_head import coloring_losses
 from genseg_mm.models.map_prompting import MapPrompting, settings_of
+from genseg_mm.models.tiled_maps import checked_tiles, tiled_colors, tiled_resize, whole_sizes
 from genseg_mm.network_sizes import checked_processing_size, network_resize_of
 from genseg_mm.registry import MODELS
 
@@ -60,12 +61,17 @@ class Gen2Seg(MapPrompting, GenSegModel):
             public code has it for this colorer, see ``AS_PUBLISHED``.
         processing_size: Size that pictures are brought to for the network, by everything that feeds it: the longer
             side, (height, width), or 0 for their own; None: as the colorer asks (:meth:`network_resize`).
+        tiles: At inference, the network sees overlapping tiles of a picture, too, and small objects larger: ``size``
+            (default 2/3), ``overlap`` (1/2) and ``blend`` (1/2), see
+            :func:`genseg_mm.models.tiled_maps.checked_tiles`, or True for these. The colours of each tile are fitted to
+            the map of the whole (:mod:`genseg_mm.functional.map_tiles`). ``network_resize`` then asks for pictures in
+            which a tile, and no longer the whole, has the size of the network. None (default): no tiles.
         init_cfg: MMEngine's.
         pretrained: None, as ``mmseg.apis.init_model`` sets it; so ``train_cfg``.
 
     Raises:
-        ValueError: If the colour scale, the stretch, the output, the preset or a setting of ``automatic`` is not
-            known, gamma is not positive, or the colorer gives no colour map.
+        ValueError: If the colour scale, the stretch, the output, the preset or a setting of ``automatic`` or ``tiles``
+            is not known, gamma is not positive, or the colorer gives no colour map.
     """
 
     @classmethod
@@ -87,6 +93,7 @@ class Gen2Seg(MapPrompting, GenSegModel):
         output: str | None = None,
         preset: str | None = None,
         processing_size: int | tuple[int, int] | None = None,
+        tiles: dict[str, float] | bool | None = None,
         init_cfg: dict[str, Any] | None = None,
         pretrained: None = None,
         train_cfg: None = None,
@@ -115,13 +122,18 @@ class Gen2Seg(MapPrompting, GenSegModel):
         self.stretch = stretch
         self.output = output
         self.processing_size = checked_processing_size(processing_size)
+        self.tiles = checked_tiles(tiles)
 
     def network_resize(self) -> dict[str, Any]:
         """How pictures are brought to the size that the network works at, as ``NetworkResize`` takes it.
 
         ``processing_size`` decides; without it the colorer. Of what the sides are multiples is the colorer's to say,
-        too; one that says nothing takes any.
+        too; one that says nothing takes any. With ``tiles`` it is the size of a tile.
         """
+        resize = self._whole_resize()
+        return resize if self.tiles is None else tiled_resize(resize, self.tiles)
+
+    def _whole_resize(self) -> dict[str, Any]:
         size = self.processing_size
         if size is None:
             return network_resize_of(self.colorer) or dict(longer_side=0)
@@ -147,6 +159,17 @@ class Gen2Seg(MapPrompting, GenSegModel):
         if raw.shape[-2:] != inputs.shape[-2:]:
             raw = F.interpolate(raw, size=inputs.shape[-2:], mode='bilinear', align_corners=False)
         return raw
+
+    def _tiled(self, image: Tensor, sample: BaseDataElement, scale: str) -> Tensor:
+        """Colours of one picture (3, h, w) without padding, from its whole and its tiles."""
+        sizes = whole_sizes(image.shape[-2:], sample.metainfo.get('ori_shape'), self._whole_resize(), self.tiles)
+
+        def colors_of(part: Tensor) -> Tensor:
+            raw = self.raw_maps(part)
+            check_finite(raw, 'colours', picture_of(sample, 0))
+            return normalize_colors(raw, scale, self.bias)
+
+        return tiled_colors(colors_of, image, sizes, self.tiles)
 
     def forward(
         self, inputs: Tensor, data_samples: list[BaseDataElement] | None = None, mode: str = 'tensor'
@@ -210,19 +233,20 @@ class Gen2Seg(MapPrompting, GenSegModel):
             the masks, and ``gt_sem_seg`` where there is a ``gt_instance_map`` at that size (255 where the background
             is unlabelled).
         """
-        raw = self.raw_maps(inputs)
         if data_samples is None:
-            data_samples = [SegDataSample() for _ in raw]
-        for place, (own, sample) in enumerate(zip(raw, data_samples, strict=True)):
-            height, width = sample.metainfo.get('img_shape', own.shape[-2:])[:2]
-            check_finite(own[:, :height, :width], 'colours', picture_of(sample, place))
+            data_samples = [SegDataSample() for _ in inputs]
         # Extremes of the batch or image only shift and scale a map, which the stretch undoes.
         scale = 'none' if self.normalize in ('batch', 'image') else self.normalize
-        whole = normalize_colors(raw, scale, self.bias)
-        maps = []
-        for colors, sample in zip(whole, data_samples, strict=True):
-            height, width = sample.metainfo.get('img_shape', colors.shape[-2:])[:2]
-            maps.append(colors[:, :height, :width])  # (3, h, w)
+        sizes = [sample.metainfo.get('img_shape', inputs.shape[-2:])[:2] for sample in data_samples]
+        if self.tiles is not None:
+            images = [image[:, :height, :width] for image, (height, width) in zip(inputs, sizes, strict=True)]
+            whole = maps = [self._tiled(*pair, scale) for pair in zip(images, data_samples, strict=True)]
+        else:
+            raw = self.raw_maps(inputs)
+            for place, (own, sample, (height, width)) in enumerate(zip(raw, data_samples, sizes, strict=True)):
+                check_finite(own[:, :height, :width], 'colours', picture_of(sample, place))
+            whole = normalize_colors(raw, scale, self.bias)
+            maps = [own[:, :height, :width] for own, (height, width) in zip(whole, sizes, strict=True)]  # (3, h, w)
         extremes = extremes_of(maps) if self.stretch == 'batch' else None
         for colors, padded, sample in zip(maps, whole, data_samples, strict=True):
             size = sample.metainfo.get('ori_shape', colors.shape[-2:])[:2]

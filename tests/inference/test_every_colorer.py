@@ -62,7 +62,21 @@ def check(infer: GenSegInferencer) -> dict:
     assert infer(IMAGE, automatic=True)['predictions'][0]['masks'].shape[1:] == (60, 90)
     assert np.array_equal(infer.set_image(IMAGE), colors)
     assert np.array_equal(infer.prompt(points=points, boxes=boxes)['masks'], prediction['masks'])
+    if isinstance(infer.model, Gen2Seg):
+        check_tiles(infer, colors)
     return prediction
+
+
+def check_tiles(infer: GenSegInferencer, colors: np.ndarray) -> None:
+    """Tiles give a map of their own, of the image's size; without a share in the result, and off, the usual one."""
+    wanted = infer.model.network_resize()
+    tiled = GenSegInferencer(infer.model, tiles=dict(size=0.75, overlap=0)).set_image(IMAGE)
+    assert tiled.shape == colors.shape and 0 <= tiled.min() < tiled.max() <= 255.001
+    assert np.abs(tiled - colors).max() > 0.01
+    longer = wanted.get('longer_side')
+    assert infer.model.network_resize().get('longer_side') == (round(longer / 0.75) if longer else longer)
+    assert np.array_equal(GenSegInferencer(infer.model, tiles=False).set_image(IMAGE), colors)
+    assert infer.model.network_resize() == wanted
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
@@ -135,6 +149,8 @@ def test_a_segmentor_of_classes_and_other_modules_are_told_what_to_write():
     head = dict(type='FCNHead', in_channels=16, in_index=1, channels=8, num_classes=19)
     with pytest.raises(ValueError, match=r'is a FCNHead: write decode_head=dict\(type="genseg_mm.Ins'):
         GenSegInferencer(segmentor(head), device='cpu')
+    with pytest.raises(ValueError, match='tiles: expected a Gen2Seg, which may have any colorer, but got ColoringSeg'):
+        GenSegInferencer(segmentor(HEAD), device='cpu', tiles=True)
     with pytest.raises(ValueError, match=r'but got Linear; a module that gives maps \(N, 3, H, W\) goes into'):
         GenSegInferencer(torch.nn.Linear(1, 1))
 
