@@ -9,6 +9,19 @@ from mmengine.runner import CheckpointLoader
 
 VARIABLE = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD'
 BEFORE = os.environ.get(VARIABLE)
+# Files with the longest tests, those first that take most; begun last, one of them would keep a single core busy.
+LONGEST = [
+    'test_rehearse.py', 'test_training_plan.py', 'test_documented_commands.py', 'test_determinism.py',
+    'test_two_hosts.py', 'test_restarts.py', 'test_benchmark_tool.py', 'test_kill_campaign.py',
+    'test_mixed_training.py', 'test_resume.py', 'test_fsdp2_strategy.py', 'test_configs.py',
+]  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow tests first, as ordered above; those of a file stay together, for they share what is made for them."""
+    ranks = {name: rank for rank, name in enumerate(LONGEST)}
+    last = len(ranks) + 1
+    items.sort(key=lambda own: ranks.get(own.path.name, last - 1) if own.get_closest_marker('slow') else last)
 
 
 def pytest_collection_finish() -> None:

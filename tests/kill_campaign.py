@@ -322,7 +322,7 @@ def benchmark(folder: Path) -> Campaign:
 
 def encodings(folder: Path) -> Campaign:
     """Of pictures, masks and texts of a tiny RefCOCO, a shard for each."""
-    from test_cached_inputs import make_cache, make_tiny_refcoco, write_config
+    from cached_data import make_cache, make_tiny_refcoco, write_config
 
     folder.mkdir(parents=True, exist_ok=True)
     config = write_config(folder / 'c.py', make_tiny_refcoco(folder / 'coco'), 'sana')

@@ -18,47 +18,87 @@ ROOT = Path(__file__).parents[1]
 ENDED = os.WEXITED | os.WNOHANG | os.WNOWAIT
 
 
-def run_forked(tool: str, *arguments: object, cwd: Path, processes: int = 0) -> str:
-    """Runs a tool as a script in forks of this process, and checks that they end well.
+class ForkedTool:
+    """A tool as a script in a fork of this process, in a process group of its own; used as ``subprocess.Popen`` is.
 
     What was imported here is there already: starting anew costs a tool more than the few iterations of a test.
 
     Args:
         tool: Path below tools/.
         arguments: Of the command line.
-        cwd: Its working directory, where ``<tool>.<rank>.log`` takes the output of each process.
+        cwd: Its working directory.
+        log: File for its output.
+        environment: Variables to set.
+    """
+
+    def __init__(
+        self, tool: str, *arguments: object, cwd: Path, log: Path, environment: dict[str, str] | None = None
+    ) -> None:
+        self.log, self.returncode = log, None
+        words = [str(ROOT / 'tools' / tool), *map(str, arguments)]
+        self.pid = os.fork()
+        if not self.pid:
+            _run(words, log, cwd, environment or {})
+        with contextlib.suppress(PermissionError, ProcessLookupError):  # the child does it, too
+            os.setpgid(self.pid, self.pid)
+
+    def poll(self) -> int | None:
+        """The exit code, negative for a signal; None while it runs."""
+        if self.returncode is None and os.waitid(os.P_PID, self.pid, ENDED):
+            self.returncode = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Sends a signal, unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """Ends it at once."""
+        self.send_signal(signal.SIGKILL)
+
+    def communicate(self, timeout: float = 600) -> tuple[str, None]:
+        """Waits for the end; all of its output."""
+        end = time.monotonic() + timeout
+        while self.poll() is None:
+            assert time.monotonic() < end, self.log.read_text()[-3000:]
+            time.sleep(0.02)
+        return self.log.read_text(), None
+
+
+def run_forked(tool: str, *arguments: object, cwd: Path, processes: int = 0, logs: Path | None = None) -> str:
+    """Runs a tool in forks of this process, and checks that they end well.
+
+    Args:
+        tool: Path below tools/.
+        arguments: Of the command line.
+        cwd: Its working directory.
         processes: That train or test together, each of one thread; 0: one alone.
+        logs: Folder where ``<tool>.<rank>.log`` takes the output of each process; ``cwd`` by default.
 
     Returns:
         The output of the first.
     """
-    path = ROOT / 'tools' / tool
-    logs = [cwd / f'{path.stem}.{rank}.log' for rank in range(processes or 1)]
-    words = [str(path), *map(str, arguments), *(['--launcher', 'pytorch'] if processes else [])]
-    port = str(free_port())
-    running = {}
-    for rank, log in enumerate(logs):
-        shared = dict(WORLD_SIZE=str(processes), MASTER_ADDR='127.0.0.1', MASTER_PORT=port)
+    files = [(logs or cwd) / f'{Path(tool).stem}.{rank}.log' for rank in range(processes or 1)]
+    launcher = ['--launcher', 'pytorch'] if processes else []
+    shared = dict(WORLD_SIZE=str(processes), MASTER_ADDR='127.0.0.1', MASTER_PORT=str(free_port()))
+    running = []
+    for rank, log in enumerate(files):
         environment = dict(shared, RANK=str(rank), LOCAL_RANK=str(rank)) if processes else {}
-        child = os.fork()
-        if not child:
-            _run(words, log, cwd, environment)
-        running[child] = log
+        running.append(ForkedTool(tool, *arguments, *launcher, cwd=cwd, log=log, environment=environment))
     try:
         while running:
-            child = next((one for one in running if os.waitid(os.P_PID, one, ENDED)), None)
-            if child is None:
+            ended = next((own for own in running if own.poll() is not None), None)
+            if ended is None:
                 time.sleep(0.02)
                 continue
-            status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-            log = running.pop(child)
-            assert status == 0, f'{tool} ended with {status}: {log.read_text()[-3000:]}'
+            running.remove(ended)
+            assert ended.returncode == 0, f'{tool} ended with {ended.returncode}: {ended.log.read_text()[-3000:]}'
     finally:
-        for child in running:  # a process whose peer is gone waits for it
-            os.kill(child, signal.SIGKILL)
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(child, 0)
-    return logs[0].read_text()
+        for own in running:  # a process whose peer is gone waits for it
+            own.kill()
+            own.communicate()
+    return files[0].read_text()
 
 
 def free_port() -> int:
@@ -70,6 +110,7 @@ def free_port() -> int:
 def _run(words: list[str], log: Path, cwd: Path, environment: dict[str, str]) -> NoReturn:
     code = 1
     try:
+        os.setpgid(0, 0)
         with log.open('w') as file:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mmengine.config import Config
+from short_runs import ForkedTool, run_forked
 
 from genseg_mm.benchmarking import run_suite
 from genseg_mm.benchmarking.suite import folders_read, make_data, read_suite
@@ -324,11 +325,11 @@ def start(*arguments: object) -> subprocess.Popen:
     )
 
 
-def wait_for(path: Path, process: subprocess.Popen) -> None:
-    for _ in range(1200):
-        if path.exists() or process.poll() is not None:
-            return
-        time.sleep(0.05)
+def wait_for(path: Path, process: ForkedTool) -> None:
+    end = time.monotonic() + 300
+    while not path.exists() and process.poll() is None:
+        assert time.monotonic() < end, process.log.read_text()[-2000:]
+        time.sleep(0.02)
 
 
 @pytest.mark.slow
@@ -362,19 +363,21 @@ def test_errors_in_several_processes_do_not_hang(tmp_path):
 def test_a_stopped_run_continues_where_it_was(tmp_path, stop):
     suite = write_suite(tmp_path, num=60)
     first_file = tmp_path / 'out/rgb/points/result.json'
-    process = start(suite, '--out', tmp_path / 'out')
-    wait_for(first_file, process)
-    process.send_signal(stop)
-    text = process.communicate()[0]
+    command = dict(cwd=ROOT, log=tmp_path / 'log.txt')
+    process = ForkedTool('benchmark.py', suite, '--out', tmp_path / 'out', **command)
+    try:
+        wait_for(first_file, process)
+        process.send_signal(stop)
+        text = process.communicate()[0]
+    finally:
+        process.kill()
     assert process.returncode == (-9 if stop == signal.SIGKILL else 130), text
     if stop == signal.SIGTERM:
         assert 'stopped; the same command continues' in text and 'Traceback' not in text
     assert first_file.exists() and not (tmp_path / 'out/oracle/points/result.json').exists()
     before = result(tmp_path / 'out'), first_file.stat().st_mtime_ns
 
-    again = start(suite, '--out', tmp_path / 'out')
-    text = again.communicate()[0]
-    assert again.returncode == 0, text
+    text = run_forked('benchmark.py', suite, '--out', tmp_path / 'out', cwd=ROOT, logs=tmp_path)
     assert 'rgb · points: finished before, skipped' in text and '1 measured' in text
     assert (result(tmp_path / 'out'), first_file.stat().st_mtime_ns) == before
     assert result(tmp_path / 'out', 'oracle')['dataset']['items'] == 60

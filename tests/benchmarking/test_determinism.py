@@ -1,15 +1,13 @@
 """The same numbers, to the last bit, for repeated runs, any batch size and one or two processes."""
 
 import json
-import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from mmengine.registry import init_default_scope
+from short_runs import run_forked
 
 from genseg_mm.benchmarking.jobs import effective_config, fill_network_size, read_model_config
 from genseg_mm.benchmarking.loop import BenchmarkRunner, finite_or_text
@@ -66,8 +64,7 @@ JOBS = ['genmask/referring', 'unet/points', 'unet/instances', 'unet/edges', 'mae
 def suite_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp('determinism')
     for tool, name in (('bsds500', 'BSDS500'), ('coco', '.')):  # the latter adds coco/ itself
-        script = ROOT / f'tools/dataset_tools/make_tiny_{tool}.py'
-        subprocess.run([sys.executable, script, folder / name], check=True, capture_output=True)
+        run_forked(f'dataset_tools/make_tiny_{tool}.py', folder / name, cwd=folder)
     file = folder / 'same.py'
     file.write_text(SUITE.replace('DATA', str(folder)))
     return file
@@ -112,13 +109,10 @@ def test_repeated_runs_and_batch_sizes_give_the_same_bits(suite_file, tmp_path, 
 
 @pytest.mark.slow
 def test_two_processes_give_the_same_bits(suite_file, tmp_path):
-    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHON': sys.executable}
     common = ['--no-examples', '--cfg-options', 'suite.name=same']
-    two = ['bash', 'tools/dist_benchmark.sh', suite_file, '2', '--out', tmp_path / 'two', *common]
-    one = [sys.executable, 'tools/benchmark.py', suite_file, '--out', tmp_path / 'one', *common]
-    for command in (two, one):
-        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=ROOT, env=environment)
-        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    for name, processes in (('two', 2), ('one', 0)):
+        words = [suite_file, '--out', tmp_path / name, *common]
+        run_forked('benchmark.py', *words, cwd=ROOT, processes=processes, logs=tmp_path)
     for job in JOBS:
         results = [json.loads((tmp_path / where / job / 'result.json').read_text()) for where in ('one', 'two')]
         assert [result['run']['processes'] for result in results] == [1, 2]

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
+from short_runs import run_forked
 from toy_parts import CONFIG, toy_runner
 
 from genseg_mm.checkpoint import load_weights_only
@@ -76,19 +77,18 @@ def test_on_gpus_the_processes_are_joined_before_anything_is_the_main_processs(m
 @pytest.fixture(scope='module')
 def undisturbed(tmp_path_factory) -> Path:
     work_dir = tmp_path_factory.mktemp('undisturbed')
-    job, log = train(work_dir, '0')
-    assert job.wait(240) == 0, log.read_text()[-3000:]
+    run_forked('train.py', CONFIG, '--work-dir', work_dir, '--cfg-options', *WORDS, cwd=work_dir, processes=2)
     return work_dir
 
 
-def train(work_dir: Path, restarts: str) -> tuple[subprocess.Popen, Path]:
+def train(work_dir: Path) -> tuple[subprocess.Popen, Path]:
     """Starts a training in two processes; its log lies beside the work dir."""
     environment = {
         **os.environ,
         'PYTHONPATH': f'{TESTS}{os.pathsep}{TESTS.parent}',
         'PYTHON': sys.executable,
         'OMP_NUM_THREADS': '1',
-        'MAX_RESTARTS': restarts,
+        'MAX_RESTARTS': '2',
     }
     script, log = TESTS.parent / 'tools' / 'dist_train.sh', work_dir.with_suffix('.log')
     with log.open('w') as file:
@@ -170,7 +170,7 @@ def test_training_through_slurm_is_that_through_torchrun(tmp_path, undisturbed):
 @pytest.mark.parametrize('victim', [0, 1])
 def test_a_killed_process_brings_the_job_back_and_the_end_is_the_same(tmp_path, undisturbed, victim):
     work_dir = tmp_path / 'run'
-    job, log = train(work_dir, '2')
+    job, log = train(work_dir)
     try:
         until(lambda: (work_dir / 'iter_100.pth').is_file(), job)
         os.kill(processes_of(job.pid)[victim], signal.SIGKILL)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from short_runs import run_forked
+from short_runs import ForkedTool, run_forked
 from toy_parts import CONFIG, toy_runner
 
 from genseg_mm.checkpoint import load_weights_only
@@ -92,7 +92,7 @@ def test_different_noise_would_be_noticed(tmp_path: Path, uninterrupted: Path) -
 def test_kill_while_saving_then_resume(tmp_path: Path, uninterrupted: Path) -> None:
     words = [CONFIG, '--work-dir', tmp_path]
     options = ['--cfg-options', 'model.ballast=40_000_000', 'default_hooks.checkpoint.max_keep_ckpts=1']
-    process = start(sys.executable, TOOLS / 'train.py', *words, *options)
+    process = ForkedTool('train.py', *words, *options, cwd=tmp_path, log=tmp_path / 'killed.log')
     partial = tmp_path / 'iter_10.pth.stream.tmp'
     deadline = time.monotonic() + 120
     while not (partial.exists() and partial.stat().st_size > 1_000_000):

@@ -1,110 +1,42 @@
 """GenMask trained from a cache: the losses of training without it; caches of other encoders are refused."""
 
-import argparse
 import os
-import runpy
 import signal
-from pathlib import Path
 
 import pytest
 import torch
-from mmengine.config import Config
-from mmengine.dataset import pseudo_collate
-from mmengine.logging import MessageHub
+from cached_data import (
+    ORDER,
+    TOOL,
+    batch,
+    data_config,
+    encoder,
+    losses,
+    make_cache,
+    make_tiny_refcoco,
+    set_hub,
+    write_config,
+)
 from safetensors import safe_open
-from short_runs import run_forked
 from tiny_models import TEXT, build, genmask_config
 from tiny_qwen_vl import pretrained, save_tiny_qwen_vl
 from tiny_released import write_tokenizer
 from tiny_released_dits import byte_tokenizer
 
 from genseg_mm.checkpoint import weights_digest
-from genseg_mm.datasets import Visit
-from genseg_mm.devices import device_of
 from genseg_mm.models.cached_inputs import encoder_manifest
-from genseg_mm.registry import DATASETS
 
-ROOT = Path(__file__).parents[2]
-TOOLS = ROOT / 'tools' / 'dataset_tools'
-make_tiny_refcoco = runpy.run_path(str(TOOLS / 'make_tiny_refcoco.py'))['make_tiny_refcoco']
-TOOL = runpy.run_path(str(TOOLS / 'cache_encodings.py'))
 FAMILIES = ('sana', 'wan')
-ORDER = (0, 7, 2, 8)  # 7 referring items, then captions
 
 
 @pytest.fixture(autouse=True)
 def fresh_hub():
-    hub = MessageHub.get_current_instance()
-    hub.update_info('iter', 3)
-    hub.update_info('seed', 5)
+    set_hub()
 
 
 @pytest.fixture(scope='module')
 def coco(tmp_path_factory):
     return make_tiny_refcoco(tmp_path_factory.mktemp('data') / 'coco')
-
-
-def encoder(family, **changes):
-    config = genmask_config(family)['prompt_encoder']
-    return {**config, 'trainable': False, **changes}
-
-
-def data_config(coco, folder=None, what=('image', 'mask', 'prompt'), size=32):
-    """Referring expressions on files and captions of scenes in memory, without or with a cache."""
-    load = [dict(type='genseg_mm.LoadImage'), dict(type='genseg_mm.LoadReferringMask')]
-    resize = [dict(type='mmcv.Resize', scale=(size, size), keep_ratio=False)]
-
-    def pipeline(transforms):
-        if folder is not None:
-            cached = dict(type='genseg_mm.CachedEncodings', folder=str(folder), what=what)
-            transforms = [dict(cached, transforms=transforms)]
-        text, pack = dict(type='genseg_mm.TextPrompt'), dict(type='genseg_mm.PackGenSegInputs')
-        return [text, *transforms, pack]
-
-    referring = dict(
-        type='genseg_mm.RefCOCODataset',
-        data_root=str(coco),
-        data_prefix=dict(img_path='train2014'),
-        pipeline=pipeline(load + resize),
-        serialize_data=False,  # it takes longer than all else
-    )
-    captions = dict(
-        type='genseg_mm.ShapesDataset',
-        num_scenes=3,
-        image_size=32,
-        task='text_to_image',
-        pipeline=pipeline(resize),
-        serialize_data=False,
-    )
-    ignore = ['classes', 'palette']
-    return dict(type='genseg_mm.MixedDataset', datasets=[referring, captions], ignore_keys=ignore)
-
-
-def write_config(path, coco, family, model=None, **data):
-    model = model or genmask_config(family, prompt_encoder=encoder(family))
-    loader = dict(batch_size=4, dataset=data_config(coco, **data))
-    Config(dict(model=model, train_dataloader=loader)).dump(path)
-    return path
-
-
-def make_cache(config, out, **changes):
-    """Runs the tool in this process."""
-    args = dict(
-        config=str(config), out=str(out), what=['image', 'mask', 'prompt'], split=['train'],
-        dtype='float32', batch_size=4, device='cpu', workers=0, shard_size=1, checkpoint=None,
-        cfg_options=None,
-    )  # fmt: skip
-    TOOL['run'](argparse.Namespace(**{**args, **changes}))
-
-
-def batch(dataset, order=ORDER, visit=1):
-    dataset = DATASETS.build(dataset)
-    return pseudo_collate([dataset[Visit(index, visit)] for index in order])
-
-
-def losses(model, data):
-    result = model(**model.data_preprocessor(data, True), mode='loss')
-    return {name: value.item() for name, value in result.items()}
 
 
 @pytest.mark.parametrize('family', FAMILIES)
@@ -138,98 +70,6 @@ def test_the_encoders_are_not_run_and_gradients_are_the_same(coco, tmp_path, mon
         gradients.append(torch.cat([p.grad.flatten() for p in model.backbone.parameters()]))
     torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-6)
     assert gradients[0].norm() > 0.01
-
-
-def devices(module):
-    return {own.device.type for own in (*module.parameters(), *module.buffers())}
-
-
-def test_encoders_wait_on_the_host_until_they_are_asked_for(coco, tmp_path):
-    """The meta device stands for a card: what waits keeps its values, all else follows."""
-    make_cache(write_config(tmp_path / 'c.py', coco, 'wan'), tmp_path / 'cache')
-    plain, cached = data_config(coco), data_config(coco, tmp_path / 'cache')
-    for kinds, waiting in ((('image',), ()), (('prompt',), ('prompt_encoder',)), (('image', 'mask'), ('codec',))):
-        model = build('wan', prompt_encoder=encoder('wan')).train()
-        assert model.leave_encoders_on_host(kinds) == waiting
-        model.to('meta').bfloat16()
-        parts = dict(codec=model.codec.autoencoder, prompt_encoder=model.prompt_encoder.encoder)
-        assert {name for name, own in parts.items() if devices(own) == {'cpu'}} == set(waiting)
-        assert {own.dtype for part in parts.values() for own in part.parameters()} == {torch.bfloat16}
-        assert devices(model.backbone) == {'meta'} == {model.codec.latents_mean.device.type}
-        assert device_of(model).type == 'meta'
-        ignored = model._ddp_params_and_buffers_to_ignore
-        assert {name.split('.')[0] for name in ignored} == set(waiting) and 'codec.latents_mean' not in ignored
-    latents = model.eval().codec.encode(torch.empty(2, 3, 32, 32, device='meta'))
-    assert latents.shape[0] == 2 and devices(model.codec) == {'meta'}
-    model = build('wan', prompt_encoder=encoder('wan')).train()
-    model.leave_encoders_on_host({'prompt'})
-    with model.to('meta').prompt_encoder.eval().running():
-        assert model.prompt_encoder.device.type == 'meta'
-
-    usual, model = (build('wan', prompt_encoder=encoder('wan')) for _ in range(2))
-    model.leave_encoders_on_host({'image', 'mask', 'prompt'})
-    for turn in (1, 2):  # of training and validation
-        assert losses(model.train(), batch(cached, visit=turn)) == losses(usual.train(), batch(cached, visit=turn))
-        assert model.codec._home is not None and model.prompt_encoder._home is not None
-        own, expected = (
-            one.eval()(**one.data_preprocessor(batch(plain, (0, 3))), mode='predict') for one in (model, usual)
-        )
-        for sample, other in zip(own, expected, strict=True):
-            assert torch.equal(sample.seg_logits.data, other.seg_logits.data)
-        assert model.codec._home is None and model.prompt_encoder._home is None
-    assert losses(model.train(), batch(plain)) == losses(usual.train(), batch(plain))  # in the midst of a training
-    model.train()
-    assert model.codec._home is None and model.prompt_encoder._home is None  # and there they stay
-
-
-@pytest.mark.gpu
-def test_encoders_that_wait_take_nothing_of_a_card():
-    model = build('wan', prompt_encoder=encoder('wan')).train()
-    model.leave_encoders_on_host({'image', 'mask', 'prompt'})
-    model.to('cuda')
-    part = model.codec.autoencoder
-    assert devices(part) == {'cpu'} == devices(model.prompt_encoder.encoder)
-    before = torch.cuda.memory_allocated()
-    model.eval().codec.encode(torch.zeros(1, 3, 32, 32, device='cuda'))
-    assert devices(part) == {'cuda'} and devices(model.prompt_encoder.encoder) == {'cpu'}
-    taken = torch.cuda.memory_allocated()
-    size = sum(own.numel() * own.element_size() for own in part.parameters())
-    model.train()
-    assert devices(part) == {'cpu'}
-    assert taken - before >= size and taken - torch.cuda.memory_allocated() >= size
-
-
-@pytest.mark.slow
-def test_training_from_a_cache_in_two_processes_is_training_without(coco, tmp_path):
-    """DDP, validation that asks for the encoders, and a resume, with and without encoders that wait."""
-    make_cache(write_config(tmp_path / 'c.py', coco, 'wan'), tmp_path / 'cache')
-    weights = []
-    for name, folder in (('plain', None), ('cached', tmp_path / 'cache')):
-        torch.manual_seed(0)
-        cfg = Config.fromfile(ROOT / 'configs/genmask/genmask_wan_shapes_tiny.py')
-        model = genmask_config('wan', prompt_encoder=encoder('wan'), image_prompt_drop_prob=0.5)
-        cfg.model, cfg.custom_hooks, cfg.param_scheduler, cfg.global_batch_size = model, [], [], 8
-        data = data_config(coco, folder)
-        sampler = dict(type='genseg_mm.RatioInfiniteSampler', ratio=[1, 1], group=2)
-        cfg.train_dataloader = dict(batch_size=2, num_workers=0, sampler=sampler, dataset=data)
-        cfg.val_dataloader.dataset = data_config(coco)['datasets'][0]
-        text, load, mask, resize, pack = cfg.val_dataloader.dataset.pipeline
-        cfg.val_dataloader.dataset.update(test_mode=True, indices=4, pipeline=[text, load, resize, mask, pack])
-        cfg.val_dataloader.update(num_workers=0, persistent_workers=False)
-        cfg.val_evaluator = dict(type=cfg.val_evaluator.type)
-        cfg.optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1, momentum=0.9))
-        cfg.train_cfg.update(max_iters=4, val_interval=2)
-        cfg.default_hooks.checkpoint.update(interval=2, save_best=None)
-        cfg.dump(tmp_path / f'{name}.py')
-        work_dir = tmp_path / name
-        arguments = ['train.py', tmp_path / f'{name}.py', '--work-dir', work_dir]
-        text = run_forked(*arguments, '--cfg-options', 'train_cfg.max_iters=2', cwd=tmp_path, processes=2)
-        assert ('codec and prompt_encoder wait in the memory of the host' in text) == (folder is not None)
-        run_forked(*arguments, '--resume', cwd=tmp_path, processes=2)
-        state = torch.load(work_dir / 'iter_4.pth', weights_only=False)['state_dict']
-        weights.append(state)
-    for name, own in weights[0].items():
-        torch.testing.assert_close(weights[1][name], own, rtol=1e-4, atol=1e-5, msg=name)
 
 
 def test_masks_predicted_from_the_cache_are_those_without(coco, tmp_path):

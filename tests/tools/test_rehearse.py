@@ -16,15 +16,22 @@ from genseg_mm.config_file import read_config_file
 ROOT = Path(__file__).parents[2]
 FULL_SIZE = configs.full_size_configs()
 WHOLE = ['refcoco_pixart-sigma', 'refcoco_flux', 'gen2seg_mae-b_hypersim-vkitti2']  # rehearsed to the end
-NUM_PARTS = 4  # of the other configs, for workers
+NUM_PARTS = 2  # of the other configs, for workers
+
+
+@pytest.fixture(scope='module')
+def out(tmp_path_factory) -> Path:
+    """The folder of all rehearsals: the data and the released folders in it are written once."""
+    return tmp_path_factory.mktemp('rehearsals')
 
 
 def rehearse(out: Path, *arguments: object) -> tuple[subprocess.CompletedProcess, dict[str, dict]]:
     """A run of the tool in a process of its own, which has another hub than this one; rows by name of the config."""
+    file = out / 'rehearsal.json'
+    file.unlink(missing_ok=True)
     command = [sys.executable, ROOT / 'tools/rehearse.py', *arguments, '--out', out]
     environment = dict(os.environ, PYTHONPATH=str(ROOT))
     result = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment)
-    file = out / 'rehearsal.json'
     rows = json.loads(file.read_text()) if file.exists() else []
     return result, {Path(row['config']).stem: row for row in rows}
 
@@ -181,9 +188,9 @@ def check_whole(row: dict) -> None:
 
 
 @pytest.mark.slow
-def test_one_of_each_kind_is_rehearsed_to_the_end_at_small_widths(tmp_path):
+def test_one_of_each_kind_is_rehearsed_to_the_end_at_small_widths(out):
     """A DiT with the image as channels, one with it as tokens (sharded), a colorer."""
-    result, rows = rehearse(tmp_path, *WHOLE, '--width', 'tiny')
+    result, rows = rehearse(out, *WHOLE, '--width', 'tiny')
     assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-2000:]
     assert list(rows) == WHOLE
     for row in rows.values():
@@ -195,17 +202,17 @@ def test_one_of_each_kind_is_rehearsed_to_the_end_at_small_widths(tmp_path):
     ]  # fmt: skip
     assert all('generate' in stages_of[name] for name in WHOLE[:2])
     assert rows['gen2seg_mae-b_hypersim-vkitti2']['repositories'] == {'facebook/vit-mae-base': ['']}
-    assert '3 of 3 passed' in result.stdout and '| passed |' in (tmp_path / 'rehearsal.md').read_text()
+    assert '3 of 3 passed' in result.stdout and '| passed |' in (out / 'rehearsal.md').read_text()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('part', range(NUM_PARTS))
-def test_every_config_trains_resumes_and_validates_at_small_widths(part, tmp_path):
+def test_every_config_trains_resumes_and_validates_at_small_widths(part, out):
     """The later stages of all: ``python tools/rehearse.py --all --width tiny``, about half an hour."""
     chosen = [path for path in FULL_SIZE if path.parent.name != 'benchmarks' and path.stem not in WHOLE][
         part::NUM_PARTS
     ]
-    result, rows = rehearse(tmp_path, *chosen, '--width', 'tiny', '--until', 'resume and validate')
+    result, rows = rehearse(out, *chosen, '--width', 'tiny', '--until', 'resume and validate')
     assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-2000:]
     assert list(rows) == [path.stem for path in chosen]
     for row in rows.values():
@@ -214,9 +221,9 @@ def test_every_config_trains_resumes_and_validates_at_small_widths(part, tmp_pat
 
 
 @pytest.mark.slow
-def test_a_transformer_and_its_encoder_are_rehearsed_at_full_width(tmp_path):
+def test_a_transformer_and_its_encoder_are_rehearsed_at_full_width(out):
     """The paper's model: Wan 1.3B's and Qwen2.5-VL-7B's widths, one layer of each kind."""
-    result, rows = rehearse(tmp_path, 'refcoco', '--layers', 1)
+    result, rows = rehearse(out, 'refcoco', '--layers', 1)
     assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-2000:]
     check_whole(rows['refcoco'])
     assert max(stage['peak_bytes'] for stage in rows['refcoco']['stages']) > 3e9

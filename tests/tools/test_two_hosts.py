@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from short_runs import run_forked
 from two_hosts import run, start, two_hosts, why_not
 
 from genseg_mm.checkpoint import load_weights_only
@@ -34,22 +35,20 @@ def weights(work_dir: Path, iteration: int) -> dict[str, torch.Tensor]:
     return load_weights_only(str(work_dir / f'iter_{iteration}.pth'))['state_dict']
 
 
-def training(work_dir: Path, processes: int, iterations: int) -> list[str]:
-    options = [f'train_cfg.max_iters={iterations}', f'train_cfg.val_interval={iterations}']
-    options.append('default_hooks.checkpoint.interval=20')
-    script = ROOT / 'tools' / 'dist_train.sh'
-    return [str(script), str(CONFIG), str(processes), '--work-dir', str(work_dir), '--cfg-options', *options]
+def options(work_dir: Path) -> list[str]:
+    words = ['train_cfg.max_iters=100', 'train_cfg.val_interval=100', 'default_hooks.checkpoint.interval=20']
+    return ['--work-dir', str(work_dir), '--cfg-options', *words]
 
 
-def on_one_host(command: list[str]) -> None:
-    done = subprocess.run(command, env={**os.environ, **ENVIRONMENT}, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+def training(work_dir: Path) -> list[str]:
+    """With one process of each host."""
+    return [str(ROOT / 'tools' / 'dist_train.sh'), str(CONFIG), '1', *options(work_dir)]
 
 
 @pytest.fixture(scope='module')
 def one_host(tmp_path_factory) -> Path:
-    work_dir = tmp_path_factory.mktemp('one_host') / 'run'
-    on_one_host(training(work_dir, 2, 100))
+    work_dir = tmp_path_factory.mktemp('one_host')
+    run_forked('train.py', CONFIG, *options(work_dir), cwd=work_dir, processes=2)
     return work_dir
 
 
@@ -73,7 +72,7 @@ def test_hosts_reach_each_other_and_nothing_else():
 @pytest.mark.slow
 def test_training_on_two_hosts_is_that_on_one_bit_for_bit(tmp_path, one_host):
     logs = [tmp_path / 'first.log', tmp_path / 'second.log']
-    codes = run(training(tmp_path / 'run', 1, 100), logs, 300, **ENVIRONMENT)
+    codes = run(training(tmp_path / 'run'), logs, 300, **ENVIRONMENT)
     assert codes == [0, 0], ''.join(log.read_text()[-2000:] for log in logs)
     for name, value in weights(one_host, 100).items():
         assert torch.equal(weights(tmp_path / 'run', 100)[name], value), name
@@ -85,8 +84,7 @@ def test_a_process_killed_on_the_second_host_brings_both_back(tmp_path, one_host
     logs = [tmp_path / 'first.log', tmp_path / 'second.log']
     with two_hosts() as hosts:
         jobs = [
-            start(hosts, number, training(work_dir, 1, 100), log.open('w'), **environment)
-            for number, log in enumerate(logs)
+            start(hosts, number, training(work_dir), log.open('w'), **environment) for number, log in enumerate(logs)
         ]
         try:
             end = time.monotonic() + 240
@@ -111,16 +109,16 @@ def children(pid: int) -> list[str]:
 
 @pytest.mark.slow
 def test_a_suite_on_two_hosts_has_the_numbers_of_one(tmp_path):
-    def command(out: str, processes: int) -> list[str]:
-        script, suite = ROOT / 'tools' / 'dist_benchmark.sh', ROOT / 'configs' / 'benchmarks' / 'tiny.py'
-        words = ['--only', 'shapes_referring', '--no-examples', '--out', str(tmp_path / out)]
-        words += ['--cfg-options', 'benchmarks.shapes_referring.dataset.num_scenes=10']
-        return [str(script), str(suite), str(processes), 'shipped_genmask', *words]
+    def words(out: str) -> list[str]:
+        few = ['--cfg-options', 'benchmarks.shapes_referring.dataset.num_scenes=10']
+        return ['shipped_genmask', '--only', 'shapes_referring', '--no-examples', '--out', str(tmp_path / out), *few]
 
+    suite = str(ROOT / 'configs' / 'benchmarks' / 'tiny.py')
     logs = [tmp_path / 'first.log', tmp_path / 'second.log']
-    codes = run(command('two', 1), logs, 400, **ENVIRONMENT)
+    command = [str(ROOT / 'tools' / 'dist_benchmark.sh'), suite, '1', *words('two')]
+    codes = run(command, logs, 400, **ENVIRONMENT)
     assert codes == [0, 0], ''.join(log.read_text()[-2000:] for log in logs)
-    on_one_host(command('one', 2))
+    run_forked('benchmark.py', suite, *words('one'), cwd=ROOT, processes=2, logs=tmp_path)
     metrics = [
         [json.loads(own.read_text())['metrics'] for own in sorted((tmp_path / out).glob('*/*/result.json'))]
         for out in ('one', 'two')
