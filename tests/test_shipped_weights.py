@@ -1,5 +1,6 @@
 """The shipped models: gen2seg well above perfect foreground without grouping, GenMask on every kind of expression."""
 
+import runpy
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 
-from genseg_mm.datasets import ShapesDataset
+from genseg_mm.datasets import ObjectScenesDataset, ShapesDataset
 from genseg_mm.datasets.shape_scenes import COLORS, SEEN_SHAPES
 from genseg_mm.evaluation import PointPromptMetric, ReferringMetric
 from genseg_mm.inferencers import init_model
@@ -51,6 +52,32 @@ def test_masks_beat_the_oracle_without_grouping(name):
         assert scores[f'{grounds}_unseen_mIoU'] > oracle['unseen'] + 2  # few scenes: some noise
     assert scores['collapse_share'] < 0.2
     assert scores['plain_seen_mIoU'] > scores['plain_seen_control_rgb'] + 40
+
+
+def test_objects_that_the_colorer_has_never_seen(tmp_path):
+    """Of drawn objects, not those of its training: far above what place or foreground alone give."""
+    tools = ROOT / 'tools/dataset_tools'
+    made = runpy.run_path(str(tools / 'make_tiny_objects.py'))['make_tiny_objects'](tmp_path / 'objects')
+    runpy.run_path(str(tools / 'prepare_objects.py'))['prepare_objects'](tmp_path / 'bank', made)
+    dataset = ObjectScenesDataset(
+        num_scenes=NUM_SCENES,
+        task='instance',
+        split='test',
+        bank=tmp_path / 'bank',
+        test_mode=True,
+        pipeline=[dict(type='genseg_mm.PackGenSegInputs')],
+    )
+    config = Config.fromfile(ROOT / 'configs/gen2seg/gen2seg_unet_objects_long_tiny.py')
+    model = init_model(config, str(ROOT / 'genseg_mm/weights/gen2seg_unet_objects.safetensors'), 'cpu')
+    assert model.network_resize()['longer_side'] == 96
+    metric = PointPromptMetric(threshold=model.prompting['radius'], sigma=0.005)
+    batch = pseudo_collate([dataset[index] for index in range(NUM_SCENES)])
+    with torch.no_grad():
+        outputs = model.test_step(batch)
+    metric.process(batch, [sample.to_dict() for sample in outputs])
+    scores = metric.evaluate(NUM_SCENES)
+    assert scores['mIoU'] > max(scores['control_position'], scores['control_rgb']) + 25
+    assert scores['collapse_share'] < 0.3
 
 
 @pytest.fixture(scope='module')

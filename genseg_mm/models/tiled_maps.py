@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -11,6 +12,7 @@ from genseg_mm.network_sizes import Size, network_sizes
 
 # 2 x 2 tiles, in which everything is half as large again.
 DEFAULTS = dict(size=2 / 3, overlap=0.5, blend=0.5)
+PIXELS_AT_ONCE = 1 << 18  # of a pass of the network
 _RANGES = dict(
     size=('a share of the picture in (0, 1)', lambda value: 0 < value < 1),
     overlap=('a share of a tile in [0, 1)', lambda value: 0 <= value < 1),
@@ -88,8 +90,8 @@ def tiled_colors(
     """Colours of one picture from its whole and its tiles.
 
     Args:
-        colors_of: Network, (1, 3, h, w) in [-1, 1] to colours of the same size. It sees one picture at a time, so that
-            it needs no more memory than without tiles.
+        colors_of: Network, (n, 3, h, w) in [-1, 1] to colours of the same size, picture by picture. It sees as many at
+            once as have ``PIXELS_AT_ONCE``, a large one alone, which then needs no more memory than without tiles.
         image: (3, H, W), without padding.
         sizes: Of the network's input without and with padding (:func:`whole_sizes`).
         tiles: Settings of the tiles.
@@ -98,21 +100,18 @@ def tiled_colors(
         (3, H, W).
     """
     resized, padded = sizes
-
-    def run(part: Tensor) -> Tensor:
-        own = tuple(part.shape[-2:])
-        seen = _resize(part, resized)
-        bottom, right = (after - before for before, after in zip(resized, padded, strict=True))
-        if bottom or right:
-            seen = F.pad(seen, (0, right, 0, bottom), mode='replicate')
-        return _resize(colors_of(seen)[..., : resized[0], : resized[1]], own)[0]
-
     rows, columns = (tile_spans(side, tiles['size'], tiles['overlap']) for side in image.shape[-2:])
-    parts = [image[None, :, slice(*row), slice(*column)] for row in rows for column in columns]
-    return blend_tiles(run(image[None]), [run(part) for part in parts], rows, columns, tiles['blend'])
+    parts = [image, *(image[:, slice(*row), slice(*column)] for row in rows for column in columns)]
+    bottom, right = (after - before for before, after in zip(resized, padded, strict=True))
+    seen = F.pad(torch.cat([_resize(part, resized) for part in parts]), (0, right, 0, bottom), mode='replicate')
+    at_once = max(PIXELS_AT_ONCE // (padded[0] * padded[1]), 1)
+    maps = torch.cat([colors_of(some) for some in seen.split(at_once)])[..., : resized[0], : resized[1]]
+    whole, *others = (_resize(own, part.shape[-2:])[0] for own, part in zip(maps, parts, strict=True))
+    return blend_tiles(whole, others, rows, columns, tiles['blend'])
 
 
-def _resize(maps: Tensor, size: Size) -> Tensor:
-    if tuple(maps.shape[-2:]) == tuple(size):
-        return maps
-    return F.interpolate(maps, size=tuple(size), mode='bilinear', align_corners=False, antialias=True)
+def _resize(one: Tensor, size: Size) -> Tensor:
+    """(3, h, w) to (1, 3, H, W)."""
+    if tuple(one.shape[-2:]) == tuple(size):
+        return one[None]
+    return F.interpolate(one[None], size=tuple(size), mode='bilinear', align_corners=False, antialias=True)

@@ -24,10 +24,11 @@ class ErodingColorer(nn.Module):
         return dict(longer_side=self.longer_side if size is None else size, multiples=(2, 2))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        self.seen.append(tuple(images.shape[-2:]))
+        self.seen += [tuple(images.shape[-2:])] * len(images)
         eroded = -F.max_pool2d(-images, self.width, 1, self.width // 2)
         opened = F.max_pool2d(eroded, self.width, 1, self.width // 2)
-        return opened * (1 + self.change * opened.mean()) + self.change * opened.mean()
+        shift = self.change * opened.mean((1, 2, 3), keepdim=True)
+        return opened * (1 + shift) + shift
 
 
 def model_of(tiles: object = None, **colorer: object) -> Gen2Seg:
@@ -62,6 +63,15 @@ def test_colours_that_differ_from_tile_to_tile_are_fitted():
     same, changed = (map_of(model_of(True, width=1, change=own), picture) for own in (0.0, 0.8))
     assert_close(changed, same, atol=0.01, rtol=0)
     assert (same - map_of(model_of(width=1), picture)).abs().mean() > 1
+
+
+def test_large_pictures_are_seen_one_by_one(scene: torch.Tensor, monkeypatch: pytest.MonkeyPatch):
+    together = map_of(model_of(True), scene)
+    monkeypatch.setattr('genseg_mm.models.tiled_maps.PIXELS_AT_ONCE', 24 * 36)
+    model = model_of(True)
+    calls, run = [], model.colorer.forward
+    monkeypatch.setattr(model.colorer, 'forward', lambda images: calls.append(len(images)) or run(images))
+    assert torch.equal(map_of(model, scene), together) and calls == [1] * 5
 
 
 def test_sizes_that_the_network_sees(scene: torch.Tensor):
