@@ -35,7 +35,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--layers', type=int, default=2, help='layers of each kind (default: %(default)s)')
     parser.add_argument('--batch-size', type=int, help='training batch (default: 1 at full width, else 2)')
     parser.add_argument('--processes', type=int, default=1, help='that train and test together')
-    ends = ['train', 'resume and validate', 'test']
+    ends = ['train', 'train and validate', 'resume and validate', 'test']
     parser.add_argument('--until', choices=ends, help='the last stage (default: all of them)')
     parser.add_argument('--limit', type=int, default=1800, help='seconds of a stage (default: %(default)s)')
     parser.add_argument('--out', type=Path, default=Path('work_dirs/rehearsal'), help='folder (default: %(default)s)')
@@ -140,14 +140,15 @@ def _stages(cfg: 'Config', config: Path, out: Path, args: argparse.Namespace, ro
     row['changes'].update(configs.weight_files(cfg, out))
     own = configs.write_config(config, row['changes'], out)
     picture = args.out / 'data' / 'coco' / 'train2014'
-    return stages.stages_of(cfg, own, out, next(iter(sorted(picture.glob('*.jpg')))), args.processes)
+    photo = next(iter(sorted(picture.glob('*.jpg'))))
+    return stages.stages_of(cfg, own, out, photo, args.processes, args.until == 'train and validate')
 
 
 def _clean(out: Path, stage: Any) -> None:
     """Nothing of an earlier rehearsal may stand in for what a stage has to write."""
     import shutil
 
-    if stage.name == 'train':
+    if stage.name in ('train', 'train and validate'):
         for name in ('work', 'test', 'demo', 'released', 'demo_released'):
             shutil.rmtree(out / name, ignore_errors=True)
 

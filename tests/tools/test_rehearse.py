@@ -16,7 +16,6 @@ from genseg_mm.config_file import read_config_file
 ROOT = Path(__file__).parents[2]
 FULL_SIZE = configs.full_size_configs()
 WHOLE = ['refcoco_pixart-sigma', 'refcoco_flux', 'gen2seg_mae-b_hypersim-vkitti2']  # rehearsed to the end
-NUM_PARTS = 2  # of the other configs, for workers
 
 
 @pytest.fixture(scope='module')
@@ -205,19 +204,56 @@ def test_one_of_each_kind_is_rehearsed_to_the_end_at_small_widths(out):
     assert '3 of 3 passed' in result.stdout and '| passed |' in (out / 'rehearsal.md').read_text()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('part', range(NUM_PARTS))
-def test_every_config_trains_resumes_and_validates_at_small_widths(part, out):
-    """The later stages of all: ``python tools/rehearse.py --all --width tiny``, about half an hour."""
-    chosen = [path for path in FULL_SIZE if path.parent.name != 'benchmarks' and path.stem not in WHOLE][
-        part::NUM_PARTS
-    ]
-    result, rows = rehearse(out, *chosen, '--width', 'tiny', '--until', 'resume and validate')
+def classes(node: object) -> list[str]:
+    """All types that a part of a config names."""
+    if isinstance(node, dict):
+        own = [str(node['type'])] if 'type' in node else []
+        return own + classes(list(node.values()))
+    return [name for own in node for name in classes(own)] if isinstance(node, (list, tuple)) else []
+
+
+def kind(path: Path) -> tuple:
+    """What its checkpoints and their resuming depend on: classes of the model's parts, adapters, how it is trained."""
+    cfg = read_config_file(path).to_dict()
+    keys = ('strategy', 'optim_wrapper', 'param_scheduler', 'train_cfg', 'custom_hooks', 'default_hooks')
+    parts = [sorted(set(classes(cfg.get(key)))) for key in ('model', *keys)]
+    loader, backbone = cfg.get('train_dataloader') or {}, cfg.get('model', {}).get('backbone') or {}
+    return repr(parts), repr(classes(loader.get('sampler'))), bool(backbone.get('lora')), 'global_batch_size' in cfg
+
+
+def check_rehearsed(out: Path, chosen: list[Path], until: str) -> None:
+    result, rows = rehearse(out, *chosen, '--width', 'tiny', '--until', until)
     assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-2000:]
     assert list(rows) == [path.stem for path in chosen]
     for row in rows.values():
         check_whole(row)
-        assert row['stages'][-1]['name'] == 'resume and validate'
+        assert row['stages'][-1]['name'] == until
+
+
+@pytest.fixture(scope='module')
+def first_and_others() -> tuple[list[Path], list[Path]]:
+    """The first config of each kind, but those that are rehearsed to the end, and all others."""
+    known, first, others = {}, [], []
+    for path in FULL_SIZE:
+        if path.parent.name != 'benchmarks':
+            known.setdefault(kind(path), []).append(path)
+    for paths in known.values():
+        whole = [path for path in paths if path.stem in WHOLE]
+        first += [] if whole else paths[:1]
+        others += [path for path in paths if path not in whole + first]
+    assert len(first) + len(WHOLE) + len(others) == sum(path.parent.name != 'benchmarks' for path in FULL_SIZE)
+    return first, others
+
+
+@pytest.mark.slow
+def test_each_kind_of_config_trains_resumes_and_validates_at_small_widths(out, first_and_others):
+    """The later stages of all: ``python tools/rehearse.py --all --width tiny``, about half an hour."""
+    check_rehearsed(out, first_and_others[0], 'resume and validate')
+
+
+@pytest.mark.slow
+def test_every_other_config_trains_and_validates_at_small_widths(out, first_and_others):
+    check_rehearsed(out, first_and_others[1], 'train and validate')
 
 
 @pytest.mark.slow

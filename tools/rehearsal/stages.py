@@ -67,7 +67,9 @@ class Outcome:
     output: str = field(default='', repr=False)
 
 
-def stages_of(cfg: Config, config: Path, out: Path, picture: Path, processes: int) -> Iterator[Stage]:
+def stages_of(
+    cfg: Config, config: Path, out: Path, picture: Path, processes: int, validates: bool = False
+) -> Iterator[Stage]:
     """The stages of a training config; each is asked for when the one before it is done.
 
     Args:
@@ -76,6 +78,7 @@ def stages_of(cfg: Config, config: Path, out: Path, picture: Path, processes: in
         out: Folder of its results.
         picture: What the inferencer looks at.
         processes: That train and test together.
+        validates: After the first update already: 'train and validate' in place of 'train', for who ends there.
     """
     work = out / 'work'
     several = processes if processes > 1 or 'strategy' in cfg else 0
@@ -89,7 +92,11 @@ def stages_of(cfg: Config, config: Path, out: Path, picture: Path, processes: in
         root = Path(os.environ['GENSEG_DATA'], 'hypersim')
         index = str(root / 'index.csv')
         yield Stage('index', 'dataset_tools/prepare_hypersim.py', [str(root), '--out', index], index)
-    yield Stage('train', 'train.py', common, str(work / 'last_checkpoint'), several)
+    if validates:
+        soon = ['--cfg-options', 'train_cfg.val_interval=1']
+        yield Stage('train and validate', 'train.py', [*common, *soon], str(work / 'last_checkpoint'), several)
+    else:
+        yield Stage('train', 'train.py', common, str(work / 'last_checkpoint'), several)
     longer = ['--cfg-options', 'train_cfg.max_iters=2']
     yield Stage('resume and validate', 'train.py', [*common, '--resume', *longer], '', several)
     checkpoint = (work / 'last_checkpoint').read_text().strip()
