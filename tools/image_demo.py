@@ -74,6 +74,9 @@ def parse_args() -> argparse.Namespace:
         'for released weights as published)',
     )
     parser.add_argument(
+        '--tiles', action='store_true', default=None, help='show the network overlapping tiles, too, for small objects'
+    )
+    parser.add_argument(
         '--output',
         choices=['float', 'picture'],
         help='colour map of Gen2Seg with fractions, or cut to 8 bits and resized by Lanczos as published (default: as '
@@ -205,7 +208,9 @@ def _inferencer(args: argparse.Namespace) -> 'GenSegInferencer':
     if args.weights is None and is_file:
         raise ValueError(f'{args.model} is a config: expected its trained --weights, but got none')
     if args.weights is not None or is_config(args.model):  # without weights: a name of the metafiles
-        inferencer = GenSegInferencer(args.model, args.weights, device=args.device, processing_size=size)
+        inferencer = GenSegInferencer(
+            args.model, args.weights, device=args.device, processing_size=size, tiles=args.tiles
+        )
         if args.output is not None:
             if not hasattr(inferencer.model, 'output'):
                 raise ValueError(f'--output is for Gen2Seg, but {args.model} is a {type(inferencer.model).__name__}')
@@ -214,7 +219,7 @@ def _inferencer(args: argparse.Namespace) -> 'GenSegInferencer':
     near = near_models(args.model)
     if near and '/' not in args.model and not Path(args.model).exists():
         raise FileNotFoundError(f'{args.model} is no folder, hub id or model of genseg_mm{near}')
-    given = dict(processing_size=size, output=args.output)
+    given = dict(processing_size=size, output=args.output, tiles=args.tiles)
     given = {key: value for key, value in given.items() if value is not None}
     return GenSegInferencer.from_pretrained(args.model, device=args.device, **given)
 

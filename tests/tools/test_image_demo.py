@@ -65,6 +65,17 @@ def test_points_of_a_folder(monkeypatch, capsys, folder):
         assert (out / f'vis/{name}.png').is_file()
 
 
+def test_tiles(monkeypatch, folder):
+    inputs, config = str(folder / 'images' / 'a.png'), str(folder / 'config.py')
+    run(monkeypatch, folder, inputs, config, '--points', '5,5', '--tiles', '--no-save-vis')
+    tiled = np.asarray(Image.open(folder / 'out/preds/a.png'))
+    expected = GenSegInferencer(Config.fromfile(config), folder / 'weights.pth', device='cpu', tiles=True)
+    expected = expected.set_image(inputs)
+    assert np.abs(tiled - expected).max() <= 0.5
+    run(monkeypatch, folder, inputs, config, '--points', '5,5', '--no-save-vis')
+    assert (tiled != np.asarray(Image.open(folder / 'out/preds/a.png'))).any()
+
+
 def test_points_of_both_kinds_on_one_image(monkeypatch, capsys, folder):
     inputs, config = str(folder / 'images' / 'a.png'), str(folder / 'config.py')
     options = ['--points', '5,5;14,6', '5,5;14,6,0', '14,6', '--no-save-vis']
