@@ -1,8 +1,8 @@
 """Fits the tiny models' closed-form codec on procedural scenes and reports its round trip.
 
-The shipped weights: ``python tools/fit_patch_codec.py genseg_mm/weights/patch_codec_shapes.safetensors``, and
+The shipped weights: ``python tools/fit_patch_codec.py genseg_mm/weights/patch_codec_shapes.safetensors``;
 ``python tools/fit_patch_codec.py genseg_mm/weights/patch_codec_objects.safetensors --scenes objects --patch-size 12
---latent-channels 32``
+--latent-channels 32``, and ``patch_codec_objects_48.safetensors`` likewise with 48.
 """
 
 from pathlib import Path

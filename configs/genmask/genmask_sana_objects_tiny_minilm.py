@@ -16,6 +16,7 @@ model = dict(
             type='transformers.AutoModel.from_pretrained',
             pretrained_model_name_or_path='package:all_minilm_l6_v2',
         ),
+        remember=20000,  # prompts, 15 KB each: two thirds of those of a batch have come before
     ),
     backbone=dict(transformer=dict(caption_channels=384)),
 )

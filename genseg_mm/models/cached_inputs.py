@@ -23,7 +23,7 @@ from genseg_mm.models.prompt_encoders import PromptEmbeddings
 _NO_SETTINGS = {
     'training', 'trainable', 'padding', 'max_batch', 'frozen_parts', 'name_or_path', '_name_or_path', 'dtype',
     'torch_dtype', 'transformers_version', '_diffusers_version', '_class_name', 'architectures', '_commit_hash',
-    'gradient_checkpointing', 'attn_implementation', 'use_cache',
+    'gradient_checkpointing', 'attn_implementation', 'use_cache', 'remember',
 }  # fmt: skip
 _fingerprints: WeakKeyDictionary[nn.Module, dict] = WeakKeyDictionary()
 

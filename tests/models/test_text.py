@@ -62,6 +62,35 @@ def test_padding_of_a_fixed_length_is_read_if_asked(folder):
     torch.testing.assert_close(read.pooled[1], read.states[1][fixed.mask[1]].mean(0))
 
 
+def test_prompts_that_come_again_are_remembered(folder, monkeypatch):
+    plain, encoder = build(folder, pooled='mean'), build(folder, pooled='mean', remember=3)
+    calls = []
+    encode = encoder._encode
+    monkeypatch.setattr(encoder, '_encode', lambda texts, device: calls.append(texts[0]) or encode(texts, device))
+    first = encoder(['two', 'a red circle', 'two'])
+    assert calls == ['two', 'a red circle']
+    expected = plain(['two', 'a red circle', 'two'])
+    assert torch.equal(first.mask, expected.mask)
+    torch.testing.assert_close(first.states, expected.states, rtol=0, atol=1e-6)
+    torch.testing.assert_close(first.pooled, expected.pooled, rtol=0, atol=1e-6)
+    # The same bits whatever comes along, now and in another process that begins in the middle.
+    again = build(folder, pooled='mean', remember=3)(['two', 'a longer sentence about it'])
+    length = int(first.mask[0].sum())
+    assert torch.equal(again.states[0, :length], first.states[0, :length])
+    assert torch.equal(encoder(['two']).states[0], first.states[0, :length]) and len(calls) == 2
+    encoder(['one', 'three'])  # the red circle was asked for longest ago
+    calls.clear()
+    encoder(['two', 'a red circle'])
+    assert calls == ['a red circle']
+    encoder.load_state_dict({})  # may bring other weights
+    calls.clear()
+    encoder(['two'])
+    assert calls == ['two']
+    for changes in (dict(trainable=True), dict(padding='max_length')):
+        with pytest.raises(ValueError, match=r"remember=3 needs a frozen encoder with padding='longest', but got"):
+            build(folder, remember=3, **changes)
+
+
 def test_trained_from_scratch_every_parameter_gets_a_gradient(folder):
     settings = dict(model_type='bert', vocab_size=384, max_position_embeddings=64, **SIZES)
     encoder = TextPromptEncoder(settings, 'byt5')

@@ -1,5 +1,8 @@
 """Text encoders of any family: texts -> token embeddings, and where asked for their mean."""
 
+from collections import OrderedDict
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -29,11 +32,15 @@ class TextPromptEncoder(PromptEncoder):
             everywhere then.
         pooled: 'mean' adds the mean of the states of real tokens, for families that want one vector per prompt (SD3,
             Flux); None adds nothing.
+        remember: Keeps the states of so many prompts, those asked for last, of a frozen encoder whose prompts come
+            again and again. Each prompt is encoded by itself then, so that its states do not depend, in their last
+            bits, on which others came along with it the first time.
 
     Raises:
         ImportError: If the package is not installed.
         ValueError: As :class:`PromptEncoder`, or if ``reads_padding`` comes without a fixed length, the model is no
-            text encoder, it has fewer positions than ``max_length``, or ``pooled`` is unknown.
+            text encoder, it has fewer positions than ``max_length``, ``pooled`` is unknown, or an encoder that is
+            trained, or pads to a fixed length, is to remember.
     """
 
     safetensors_only = True
@@ -48,6 +55,7 @@ class TextPromptEncoder(PromptEncoder):
         tokenizer_kwargs: dict | None = None,
         reads_padding: bool = False,
         pooled: str | None = None,
+        remember: int = 0,
         init_cfg: dict | None = None,
     ) -> None:
         if reads_padding and padding == 'longest':
@@ -70,6 +78,14 @@ class TextPromptEncoder(PromptEncoder):
         known = getattr(self.encoder.config, 'max_position_embeddings', None)
         if known is not None and max_length > known:
             raise ValueError(f'max_length must be at most {known}, the positions of the encoder, but got {max_length}')
+        if remember and (self.trainable or padding != 'longest'):
+            raise ValueError(
+                f"remember={remember} needs a frozen encoder with padding='longest', but got "
+                f'trainable={self.trainable}, padding={padding!r}: leave it out'
+            )
+        self.remember = remember
+        self._remembered: OrderedDict[str, PromptEmbeddings] = OrderedDict()
+        self.register_load_state_dict_pre_hook(_forget)
 
     @classmethod
     def build(cls, encoder: dict) -> nn.Module:
@@ -90,6 +106,22 @@ class TextPromptEncoder(PromptEncoder):
 
     def encode(self, texts: list[str], device: torch.device) -> PromptEmbeddings:
         """See :meth:`PromptEncoder.encode`."""
+        if not self.remember:
+            return self._encode(texts, device)
+        known = self._remembered
+        for text in dict.fromkeys(texts):
+            if text not in known:
+                known[text] = self._encode([text], device)
+            known.move_to_end(text)
+        prompts = [known[text] for text in texts]
+        while len(known) > self.remember:
+            known.popitem(last=False)
+        length = max((own.mask.shape[1] for own in prompts), default=0)
+        states, masks, pooled = zip(*(own.padded(length) for own in prompts), strict=True)
+        joined = None if self.pooled is None else torch.cat(pooled)
+        return PromptEmbeddings(torch.cat(states).to(device), torch.cat(masks).to(device), joined)
+
+    def _encode(self, texts: list[str], device: torch.device) -> PromptEmbeddings:
         tokens = self.tokenizer(
             texts, padding=self.padding, truncation=True, max_length=self.max_length, return_tensors='pt'
         )
@@ -100,6 +132,11 @@ class TextPromptEncoder(PromptEncoder):
             return PromptEmbeddings(states, torch.ones_like(mask, dtype=torch.bool), pooled)
         mask = mask.bool()
         return PromptEmbeddings(states * mask[..., None].to(states.dtype), mask, pooled)
+
+
+def _forget(encoder: TextPromptEncoder, *_: Any) -> None:
+    """Drops what other weights have given."""
+    encoder._remembered.clear()
 
 
 def _mean(states: Tensor, mask: Tensor) -> Tensor:

@@ -1,0 +1,40 @@
+"""The shipped GenMask on scenes of objects: the second half, all kinds of sentences, after *_long_tiny_names.py.
+
+Paper: arXiv 2603.23906; MiniLM in place of its text encoder, and the path of masks starts from the image.
+Command: ``python tools/train.py configs/genmask/genmask_sana_objects_long_tiny.py --cfg-options load_from=CHECKPOINT``,
+CHECKPOINT being the last one of the other config.
+Hardware: one CPU core. Expected: see configs/genmask/README.md, on scenes of objects.
+"""
+
+_base_ = ['./genmask_sana_objects_long_tiny_names.py']
+
+max_iters = 3900
+pipeline = [dict(type='genseg_mm.TextPrompt'), dict(type='genseg_mm.PackGenSegInputs')]
+objects = dict(
+    type='genseg_mm.ObjectScenesDataset',
+    exclude_groups=['People & Body'],
+    num_names=200,
+    split='train',
+    pipeline=pipeline,
+)
+train_dataloader = dict(
+    dataset=dict(
+        datasets=[
+            # Scenes that the first half has not seen, small objects among them.
+            dict(
+                objects,
+                num_scenes=16000,
+                task='referring',
+                seed=1,
+                kind_weights={'name': 3},
+                cache=True,
+            ),
+            dict(objects, num_scenes=16000, task='text_to_image', seed=1),
+        ]
+    )
+)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
+    dict(type='CosineAnnealingLR', by_epoch=False, begin=900, end=max_iters),
+]
+train_cfg = dict(max_iters=max_iters, val_interval=650)
