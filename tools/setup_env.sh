@@ -12,16 +12,17 @@ A .venv that it did not make itself for this project, or a link, is left alone.
 
   --active   add to the environment of the `python` on PATH instead of making .venv; of what was
              there before, nothing is removed
-  --objects  also fetch the pictures of objects for ObjectScenesDataset into the cache (15 MB; 120 MB
-             there); without a network this says so in one line, and nothing else needs them
+  --objects  also fetch the pictures of objects for ObjectScenesDataset (15 MB; 120 MB unpacked) and
+             MiniLM, which reads sentences about them (83 MB), into the cache; without a network
+             this says so in one line, and nothing else needs them
 
 environment variables:
   GENSEG_PYTHON    the Python for a new .venv (3.11 or newer; default: the first on PATH)
   GENSEG_TORCH     what to install for torch instead of the pin in setup.py, options of pip
                    included; kept by later calls. Example:
                    GENSEG_TORCH='torch==2.13.0 --index-url URL-OF-AN-INDEX'
-  XDG_CACHE_HOME   keeps the compiled mmcv in genseg_mm/wheels and the objects in genseg_mm/objects
-                   (default: ~/.cache)
+  XDG_CACHE_HOME   keeps the compiled mmcv in genseg_mm/wheels, the objects in genseg_mm/objects and
+                   MiniLM in genseg_mm/packages (default: ~/.cache)
   MAX_JOBS         parallel compilers (default: one per core)
   FORCE_CUDA=1     compile mmcv's operators for CUDA on a machine that shows no GPU
 TEXT
@@ -61,10 +62,10 @@ find_python() {
 get_objects() {
     [ -n "$objects" ] || return 0
     local said
-    if said=$("$1" "$root/tools/dataset_tools/prepare_objects.py" 2>&1); then
-        echo "objects: ${said##*$'\n'}"
+    if said=$("$1" "$root/tools/dataset_tools/prepare_objects.py" --sentence-encoder 2>&1); then
+        echo "objects: ${said//$'\n'/; }"
     else
-        echo "objects: not there, scenes of shapes go on without them (${said##*$'\n'})"
+        echo "objects: not whole, scenes of shapes go on without them (${said##*$'\n'})"
     fi
 }
 

