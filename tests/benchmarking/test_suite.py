@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from genseg_mm.benchmarking.suite import Suite, choose_models, find_file, is_released, parse_model, read_suite
+from genseg_mm.config_file import read_config_file
 
 ROOT = Path(__file__).parents[2]
 BENCHMARK = (
@@ -43,6 +44,24 @@ def test_data_variable_points_to_the_data_a_suite_makes_and_is_restored(tmp_path
     monkeypatch.delenv('GENSEG_DATA')
     read_suite(write(tmp_path, suite_text(extra=", make_data='tool.py', data_root='tiny'")))
     assert 'GENSEG_DATA' not in os.environ
+
+
+@pytest.mark.parametrize(
+    ('benchmark', 'config'),
+    [('objects_points', 'gen2seg_unet_objects_tiny'), ('objects_referring', 'genmask_sana_objects_tiny')],
+)
+def test_scenes_of_objects_are_those_that_the_configs_test_on(benchmark, config):
+    suite = read_suite(ROOT / 'configs/benchmarks/objects.py').benchmarks[benchmark]
+    cfg = read_config_file(str(ROOT / f'configs/{config.split("_")[0]}/{config}.py'))
+    tested = cfg.test_dataloader.dataset.datasets
+    assert len(suite['dataset']['datasets']) == len(tested) > 1
+    for own, other in zip(suite['dataset']['datasets'], tested, strict=True):
+        other = {key: value for key, value in other.items() if value is not None}
+        for one in (own, other):
+            del one['pipeline'], one['num_scenes']
+        assert own == other
+    theirs = cfg.test_evaluator.to_dict()
+    assert {key: value for key, value in suite['evaluator'].items() if key != 'controls'} == theirs
 
 
 def test_options_override_the_suite(tmp_path):
