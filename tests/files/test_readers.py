@@ -35,7 +35,7 @@ OWNERS = {
     'np.load': (),
     'torch.load': ('checkpoint.py', 'checkpoint_folders.py'),
     'load_file': ('checkpoint.py',),
-    'safe_open': ('encoding_cache.py', 'latent_probe.py', 'pretrained_parts.py'),
+    'safe_open': ('encoding_cache.py', 'latent_probe.py', 'picture_classifier.py', 'pretrained_parts.py'),
 }
 IDS = np.random.default_rng(0).integers(0, 2, (24, 32))
 
