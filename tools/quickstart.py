@@ -7,35 +7,73 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from mmengine.config import Config
 
+from genseg_mm.datasets.object_bank import PREPARE, default_bank
+from genseg_mm.files.package_folders import PREFIX, SENTENCE_ENCODER, place_of_package
 from genseg_mm.files.write_lock import WriteLock
 from genseg_mm.launch import ToolParser, run_tool
 from genseg_mm.stopping import end_with_parent
 
 ROOT = Path(__file__).resolve().parents[1]
-CONFIGS = {
-    'genmask': 'configs/genmask/genmask_sana_shapes_tiny.py',
-    'gen2seg': 'configs/gen2seg/gen2seg_unet_shapes_tiny.py',
-}
-# Pictures of an update, whatever the number of processes: GenMask reads texts far better with twice its config's.
-PICTURES = {'genmask': 32, 'gen2seg': 8}
-# The models that come with the package, trained longer than the quickstart has time for: paper, config, weights.
-SHIPPED = {
-    'shipped_genmask': (
-        'genmask', 'configs/genmask/genmask_sana_shapes_long_tiny.py', 'genmask_sana_shapes.safetensors'
-    ),
-    'shipped_unet': (
-        'gen2seg', 'configs/gen2seg/gen2seg_unet_shapes_long_tiny.py', 'gen2seg_unet_shapes.safetensors'
-    ),
-    'shipped_mae': (
-        'gen2seg', 'configs/gen2seg/gen2seg_mae_shapes_long_tiny.py', 'gen2seg_mae_shapes.safetensors'
-    ),
+
+
+@dataclass(frozen=True)
+class Model:
+    """One that the quickstart evaluates.
+
+    Attributes:
+        paper: 'genmask' or 'gen2seg'.
+        title: In the table.
+        config: Below the project's root.
+        weights: Those that come with the package, trained longer than the quickstart has time for; None trains anew.
+        pictures: Of an update of the training, whatever the number of processes.
+    """
+
+    paper: str
+    title: str
+    config: str
+    weights: str | None = None
+    pictures: int = 0
+
+
+# Scenes of recognisable objects wherever their pictures are at hand, and shapes, which need nothing on disk.
+WORLDS = {
+    'objects': {
+        'shipped_genmask': Model(
+            'genmask', 'shipped GenMask', 'configs/genmask/genmask_sana_objects_long_tiny.py',
+            'genmask_sana_objects.safetensors',
+        ),
+        'shipped_unet': Model(
+            'gen2seg', 'shipped UNet', 'configs/gen2seg/gen2seg_unet_objects_long_tiny.py',
+            'gen2seg_unet_objects.safetensors',
+        ),
+        # Sentences about objects take hours; in a quarter of an hour it learns those about shapes.
+        'genmask': Model('genmask', 'GenMask, shapes', 'configs/genmask/genmask_sana_shapes_tiny.py', pictures=32),
+        'gen2seg': Model('gen2seg', 'gen2seg-tiny', 'configs/gen2seg/gen2seg_unet_objects_tiny.py', pictures=4),
+    },
+    'shapes': {
+        'shipped_genmask': Model(
+            'genmask', 'shipped GenMask', 'configs/genmask/genmask_sana_shapes_long_tiny.py',
+            'genmask_sana_shapes.safetensors',
+        ),
+        'shipped_unet': Model(
+            'gen2seg', 'shipped UNet', 'configs/gen2seg/gen2seg_unet_shapes_long_tiny.py',
+            'gen2seg_unet_shapes.safetensors',
+        ),
+        'shipped_mae': Model(
+            'gen2seg', 'shipped MAE', 'configs/gen2seg/gen2seg_mae_shapes_long_tiny.py',
+            'gen2seg_mae_shapes.safetensors',
+        ),
+        # It reads texts far better with twice its config's pictures.
+        'genmask': Model('genmask', 'GenMask-tiny', 'configs/genmask/genmask_sana_shapes_tiny.py', pictures=32),
+        'gen2seg': Model('gen2seg', 'gen2seg-tiny', 'configs/gen2seg/gen2seg_unet_shapes_tiny.py', pictures=8),
+    },
 }  # fmt: skip
-GENMASK_TITLES = {'shipped_genmask': 'shipped GenMask', 'genmask': 'GenMask-tiny'}
-GEN2SEG_TITLES = {'gen2seg': 'gen2seg-tiny', 'shipped_unet': 'shipped UNet', 'shipped_mae': 'shipped MAE'}
+SUITES = {'objects': 'configs/benchmarks/objects.py', 'shapes': 'configs/benchmarks/tiny.py'}
 SHOWN = re.compile(r'Iter\((train|val|test)\)|Predictions drawn|error:')
 
 
@@ -81,23 +119,23 @@ def newest(folder: Path, pattern: str) -> Path:
     return found[-1]
 
 
-def training_command(name: str, options: list[str]) -> list[str]:
+def training_command(model: Model, options: list[str]) -> list[str]:
     """Two processes of one thread, which share the pictures of an update, where there are two cores.
 
     On such small models they are faster than one process of two threads, and they do not stall when another program
     wants a core.
     """
     processes = min(len(os.sched_getaffinity(0)), 2)
-    batch_size = PICTURES[name] // processes
+    batch_size = model.pictures // processes
     sizes = [f'train_dataloader.batch_size={batch_size}']
-    if Config.fromfile(ROOT / CONFIGS[name]).train_dataloader.sampler.get('group', 1) > 1:
+    if Config.fromfile(ROOT / model.config).train_dataloader.sampler.get('group', 1) > 1:
         sizes.append(f'train_dataloader.sampler.group={batch_size}')
     if processes == 1:
-        return [sys.executable, 'tools/train.py', CONFIGS[name], *options, *sizes]
-    return ['bash', 'tools/dist_train.sh', CONFIGS[name], '2', *options, *sizes]
+        return [sys.executable, 'tools/train.py', model.config, *options, *sizes]
+    return ['bash', 'tools/dist_train.sh', model.config, '2', *options, *sizes]
 
 
-def train_and_test(name: str, out: Path, seed: int) -> tuple[dict, dict]:
+def train_and_test(name: str, model: Model, out: Path, seed: int) -> tuple[dict, dict]:
     """Metrics on held-out scenes and seconds of each stage of one model."""
     work_dir = out / name
     if work_dir.exists():
@@ -105,27 +143,26 @@ def train_and_test(name: str, out: Path, seed: int) -> tuple[dict, dict]:
         shutil.rmtree(work_dir)
     work_dir.mkdir(parents=True)
     common = ['--work-dir', str(work_dir), '--cfg-options', f'randomness.seed={seed}']
-    print(f'{name}: training {CONFIGS[name]}', flush=True)
-    seconds = {f'{name}.train': run(training_command(name, common), work_dir / 'train.txt')}
+    print(f'{name}: training {model.config}', flush=True)
+    seconds = {f'{name}.train': run(training_command(model, common), work_dir / 'train.txt')}
     best = sorted(work_dir.glob('best_*.pth'))  # of the configs that keep one, chosen on validation scenes
     checkpoint = best[0] if best else newest(work_dir, '*.pth')
-    metrics, seconds[f'{name}.test'] = test(name, CONFIGS[name], checkpoint, out, common)
+    metrics, seconds[f'{name}.test'] = test(name, model, checkpoint, out, common)
     return metrics, seconds
 
 
-def test_shipped(name: str, out: Path) -> tuple[dict, dict]:
+def test_shipped(name: str, model: Model, out: Path) -> tuple[dict, dict]:
     """Metrics and seconds of a model that comes with the package."""
-    _, config, weights = SHIPPED[name]
     (out / name).mkdir(parents=True, exist_ok=True)
     options = ['--work-dir', str(out / name), '--cfg-options']
-    metrics, seconds = test(name, config, ROOT / 'genseg_mm/weights' / weights, out, options)
+    metrics, seconds = test(name, model, ROOT / 'genseg_mm/weights' / model.weights, out, options)
     return metrics, {f'{name}.test': seconds}
 
 
-def test(name: str, config: str, weights: Path, out: Path, options: list[str]) -> tuple[dict, float]:
+def test(name: str, model: Model, weights: Path, out: Path, options: list[str]) -> tuple[dict, float]:
     """Metrics of a model on held-out scenes, seconds taken; its pictures go to ``out``."""
     print(f'{name}: testing {weights.name} on held-out scenes', flush=True)
-    command = [sys.executable, 'tools/test.py', config, str(weights), *options]
+    command = [sys.executable, 'tools/test.py', model.config, str(weights), *options]
     command += ['default_hooks.visualization.test=True']
     seconds = run(command, out / name / 'test.txt')
     metrics = json.loads(newest(out / name, '*/*.json').read_text())
@@ -133,7 +170,26 @@ def test(name: str, config: str, weights: Path, out: Path, options: list[str]) -
     return metrics, seconds
 
 
-SUBSETS = ('seen', 'unseen', 'textured_seen', 'textured_unseen')
+# Of the test scenes, as the configs name them: the report's name and what the table says.
+REFERRING = {'': 'held-out scenes', 'wordings_': 'held-out wordings'}
+SUBSETS = {
+    'seen': 'seen',
+    'unseen': 'unseen',
+    'textured_seen': 'textured, seen',
+    'textured_unseen': 'textured, unseen',
+}
+
+
+def genmask_numbers(metrics: dict) -> dict:
+    """The numbers of a GenMask that the report takes over, by its names."""
+    if 'oIoU/scenes' not in metrics:
+        return {key: metrics[key] for key in ('oIoU', 'mIoU')}
+    numbers = {
+        f'{prefix}{key}': metrics[f'{key}/{subset}']
+        for prefix, subset in (('', 'scenes'), ('wordings_', 'wordings'))
+        for key in ('oIoU', 'mIoU')
+    }
+    return numbers | {'N-acc': metrics['N-acc']}
 
 
 def gen2seg_numbers(metrics: dict) -> dict:
@@ -147,16 +203,12 @@ def gen2seg_numbers(metrics: dict) -> dict:
     return numbers
 
 
-def make_report(metrics: dict, seconds: dict) -> dict:
+def make_report(models: dict[str, Model], metrics: dict, seconds: dict) -> dict:
     """The report: percent, except collapse_share (0 to 1); every number under its dotted name and under its section."""
     report = {}
-    for model in GENMASK_TITLES:
-        if model in metrics:
-            report |= {f'{model}.{key}': metrics[model][key] for key in ('oIoU', 'mIoU')}
-    for model in GEN2SEG_TITLES:
-        if model in metrics:
-            numbers = gen2seg_numbers(metrics[model])
-            report |= {f'{model}.{name}': value for name, value in numbers.items()}
+    for name, own in metrics.items():
+        numbers = genmask_numbers(own) if models[name].paper == 'genmask' else gen2seg_numbers(own)
+        report |= {f'{name}.{key}': value for key, value in numbers.items()}
     report |= {f'seconds.{stage}': round(value, 1) for stage, value in seconds.items()}
     sections: dict = {}
     for dotted, value in report.items():
@@ -165,49 +217,76 @@ def make_report(metrics: dict, seconds: dict) -> dict:
     return report | sections
 
 
-def print_table(report: dict, out: Path) -> None:
-    """The report as a short table."""
-    rows = []
-    for model, title in GENMASK_TITLES.items():
-        if model in report:
-            own = report[model]
-            rows.append(f'{title:15} held-out scenes  oIoU {own["oIoU"]:5.1f}   mIoU {own["mIoU"]:5.1f}')
-    for model, title in GEN2SEG_TITLES.items():
-        own = report.get(model, {})
-        rows += [
-            f'{title:15} {subset.replace("_", ", "):17} mIoU {own[f"{subset}_mIoU"]:5.1f}   '
-            f'controls: rgb {own[f"control_rgb_{subset}"]:.1f}, '
-            f'position {own[f"control_position_{subset}"]:.1f}, '
-            f'oracle foreground {own[f"oracle_foreground_{subset}"]:.1f}'
-            for subset in SUBSETS
-            if f'{subset}_mIoU' in own
+def lines_of(model: Model, numbers: dict) -> list[str]:
+    """The numbers of a model as lines of the table."""
+    if model.paper == 'genmask':
+        lines = [
+            f'{model.title:15} {title:17} oIoU {numbers[prefix + "oIoU"]:5.1f}   mIoU {numbers[prefix + "mIoU"]:5.1f}'
+            for prefix, title in REFERRING.items()
+            if f'{prefix}oIoU' in numbers
         ]
-        if own:
-            rows.append(f'{"":15} collapse share {own["collapse_share"]:.3f} (1 = image-independent)')
+        if 'N-acc' in numbers:
+            lines.append(f'{"":15} {"no target":17} N-acc {numbers["N-acc"]:5.1f}  (sentences about what is not there)')
+        return lines
+    lines = [
+        f'{model.title:15} {title:17} mIoU {numbers[f"{subset}_mIoU"]:5.1f}   '
+        f'controls: rgb {numbers[f"control_rgb_{subset}"]:.1f}, '
+        f'position {numbers[f"control_position_{subset}"]:.1f}, '
+        f'oracle foreground {numbers[f"oracle_foreground_{subset}"]:.1f}'
+        for subset, title in SUBSETS.items()
+        if f'{subset}_mIoU' in numbers
+    ]
+    return [*lines, f'{"":15} collapse share {numbers["collapse_share"]:.3f} (1 = image-independent)']
+
+
+def print_table(models: dict[str, Model], report: dict, out: Path, suite: str) -> None:
+    """The report as a short table."""
+    rows = [line for name, model in models.items() if name in report for line in lines_of(model, report[name])]
     stages = ', '.join(f'{stage} {value:.0f} s' for stage, value in report['seconds'].items())
     pictures = ', '.join(str(path.relative_to(ROOT)) for path in sorted(out.glob('*.png')))
     print('\n' + '\n'.join(rows))
     print(f'times: {stages}\npictures: {pictures}\nreport: {(out / "report.json").relative_to(ROOT)}')
-    print('leaderboard of the shipped models: python tools/benchmark.py configs/benchmarks/tiny.py')
+    print(f'leaderboard of the shipped models: python tools/benchmark.py {suite}')
+
+
+def choose_world(asked: str | None) -> str:
+    """The world asked for; by default that of objects, where they and the encoder of its sentences are.
+
+    Raises:
+        FileNotFoundError: If that of objects is asked for, and something is missing.
+    """
+    missing = [str(default_bank())] * (not default_bank().is_file())
+    missing += [PREFIX + SENTENCE_ENCODER] * (place_of_package(SENTENCE_ENCODER) is None)
+    if not missing:
+        return asked or 'objects'
+    said = f'scenes of objects lack {" and ".join(missing)} (`{PREPARE} --sentence-encoder` fetches both)'
+    if asked == 'objects':
+        raise FileNotFoundError(f'{said}; --world shapes needs nothing')
+    if asked is None:
+        print(f'{said}: scenes of shapes instead', flush=True)
+    return 'shapes'
 
 
 def main() -> None:
     parser = ToolParser(description=__doc__)
-    parser.add_argument('--only', choices=CONFIGS, help='one of the two models')
+    parser.add_argument('--only', choices=('genmask', 'gen2seg'), help='one of the two papers')
+    parser.add_argument('--world', choices=WORLDS, help='default: objects, or shapes where there are no objects')
     parser.add_argument('--seed', type=int, default=0)
     args = parser.parse_args()
+    world = choose_world(args.world)
+    models = {name: model for name, model in WORLDS[world].items() if args.only in (None, model.paper)}
     out = ROOT / 'work_dirs/quickstart'
     WriteLock(out, 'wait for it, or end it', reentrant=True)
     metrics, seconds = {}, {}
-    for name in (name for name, (paper, *_) in SHIPPED.items() if args.only in (None, paper)):
-        metrics[name], own_seconds = test_shipped(name, out)
+    for name, model in models.items():
+        if model.weights:
+            metrics[name], own_seconds = test_shipped(name, model, out)
+        else:
+            metrics[name], own_seconds = train_and_test(name, model, out, args.seed)
         seconds |= own_seconds
-    for name in [args.only] if args.only else CONFIGS:
-        metrics[name], own_seconds = train_and_test(name, out, args.seed)
-        seconds |= own_seconds
-    report = make_report(metrics, seconds)
+    report = make_report(models, metrics, seconds)
     (out / 'report.json').write_text(json.dumps(report, indent=2) + '\n')
-    print_table(report, out)
+    print_table(models, report, out, SUITES[world])
 
 
 if __name__ == '__main__':

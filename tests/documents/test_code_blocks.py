@@ -221,10 +221,18 @@ def test_configs_train_and_validate_in_mmsegs_runner(block, place, tmp_path, mon
 
 def test_listings_are_as_the_tool_prints_them():
     """The numbers of the shipped models are measured by the slow tests; here they are those of the tables."""
-    for block in of('text'):
-        lines = block.source.splitlines()
-        assert lines[-1].startswith('times: ')
-        tables = (ROOT / 'configs/gen2seg/README.md').read_text() + (ROOT / 'configs/genmask/README.md').read_text()
-        row = next(line for line in tables.splitlines() if 'genmask_sana_shapes.safetensors' in line)
-        oiou, miou = lines[0].split()[-3], lines[0].split()[-1]
-        assert f'| {oiou} (mIoU {miou}) |' in row
+    tables = {name: (ROOT / f'configs/{name}/README.md').read_text().splitlines() for name in ('gen2seg', 'genmask')}
+
+    def row(paper: str, start: str) -> str:
+        return next(line for line in tables[paper] if start in line)
+
+    objects, shapes = (block.source.splitlines() for block in of('text'))
+    assert objects[-1].startswith('times: ') and shapes[-1].startswith('times: ')
+    numbers = [[word for word in line.split() if word.replace('.', '').isdigit()] for line in objects]
+    assert f'{numbers[0][0]} (mIoU {numbers[0][1]})' in row('genmask', 'oIoU, new scenes, all kinds')
+    assert f'{numbers[1][0]} (mIoU {numbers[1][1]})' in row('genmask', 'oIoU, new scenes in new words')
+    assert numbers[2][0] in row('genmask', 'N-acc / T-acc')
+    after = tables['gen2seg'][tables['gen2seg'].index(row('gen2seg', '**The shipped one** (`gen2seg_unet_objects')) :]
+    assert f'| {numbers[3][0]} | {numbers[4][0]} |' in next(line for line in after if line.startswith('| mIoU'))
+    oiou, miou = shapes[0].split()[-3], shapes[0].split()[-1]
+    assert f'| {oiou} (mIoU {miou}) |' in row('genmask', 'genmask_sana_shapes.safetensors')

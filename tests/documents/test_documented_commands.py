@@ -4,6 +4,8 @@ Long trainings are cut to a few iterations. What needs real data or released wei
 """
 
 import json
+import os
+import re
 import runpy
 import shutil
 import signal
@@ -24,6 +26,8 @@ from shell_commands import Command, commands_of, lines_of, make_place
 from short_runs import run_forked, small_data
 
 from genseg_mm.checkpoint import load_weights_only, model_weights
+from genseg_mm.datasets.object_bank import PREPARE, default_bank
+from genseg_mm.files.package_folders import SENTENCE_ENCODER, place_of_package
 from genseg_mm.registry import MODELS
 
 LINES = [
@@ -169,7 +173,7 @@ class Twins:
         picture = np.asarray(Image.open(self.place / 'outputs/preds/00000000.png'))
         assert picture.shape == (64, 64, 3)
 
-    def quickstart(self, command: Command | None = None) -> None:
+    def quickstart(self, command: Command | None = None, world: str = 'shapes') -> None:
         """All of it but set-up and most iterations; the table is compared with the one in README.md."""
         settings = runpy.run_path(str(ROOT / 'tools/quickstart.py'))['main'].__globals__
         whole_command, whole_test, whole_run = (settings[name] for name in ('training_command', 'test', 'run'))
@@ -187,27 +191,28 @@ class Twins:
             run_forked(Path(program).name, *words, cwd=self.place, processes=processes, logs=log.parent)
             return time.monotonic() - start
 
-        def training_command(name: str, options: list[str]) -> list[str]:
-            few = small_data(Config.fromfile(ROOT / settings['CONFIGS'][name]))
-            return [*whole_command(name, options), *SHORT, 'train_cfg.val_interval=2', *few]
+        def training_command(model: object, options: list[str]) -> list[str]:
+            few = small_data(Config.fromfile(ROOT / model.config))
+            return [*whole_command(model, options), *SHORT, 'train_cfg.val_interval=2', *few]
 
-        def test(name: str, config: str, weights: Path, out: Path, options: list[str]) -> tuple:
-            few = small_data(Config.fromfile(ROOT / config), ('test',))
-            own = options if name.startswith('shipped') else [*options, *few]
-            return whole_test(name, config, weights, out, own)
+        def test(name: str, model: object, weights: Path, out: Path, options: list[str]) -> tuple:
+            few = small_data(Config.fromfile(ROOT / model.config), ('test',))
+            own = options if model.weights else [*options, *few]
+            return whole_test(name, model, weights, out, own)
 
         settings.update(ROOT=self.place, training_command=training_command, test=test, run=run)
-        for path in (*settings['CONFIGS'].values(), *(config for _, config, _ in settings['SHIPPED'].values())):
-            cfg = Config.fromfile(ROOT / path)
+        models = settings['WORLDS'][world]
+        for model in models.values():
+            cfg = Config.fromfile(ROOT / model.config)
             with DefaultScope.overwrite_default_scope(cfg.default_scope):
                 MODELS.build(cfg.model)  # imports what the forks need
-        argv, sys.argv = sys.argv, ['quickstart.py']
+        argv, sys.argv = sys.argv, ['quickstart.py', '--world', world]
         try:
             settings['main']()
         finally:
             sys.argv = argv
         report = json.loads((self.place / 'work_dirs/quickstart/report.json').read_text())
-        compare_with_listing(report, settings)
+        compare_with_listing(report, models, settings['lines_of'], world)
 
     def run_tests(self, command: Command) -> None:
         usage = subprocess.run(['/bin/bash', ROOT / command.tool, '--help'], capture_output=True, text=True)
@@ -230,26 +235,21 @@ TWINS: dict[str, Callable[[Twins, Command], None]] = {
 }
 
 
-def compare_with_listing(report: dict, settings: dict) -> None:
+def compare_with_listing(report: dict, models: dict, lines_of: Callable, world: str) -> None:
     """The lines of README.md: those of shipped models number by number; those of trainings, which were cut, by name."""
-    listing = next(one for path in documents() for one in code_blocks(path) if one.kind == 'text').source
-    printed = listing.splitlines()
-    for model in (*settings['GENMASK_TITLES'], *settings['GEN2SEG_TITLES']):
-        title = {**settings['GENMASK_TITLES'], **settings['GEN2SEG_TITLES']}[model]
-        lines = [line for line in printed if line.startswith(title)]
-        assert lines, f'README.md has no line of {title}'
-        if not model.startswith('shipped'):
-            continue
-        for line in lines:
-            numbers = [float(word) for word in line.replace(',', ' ').split() if word.replace('.', '').isdigit()]
-            if model == 'shipped_genmask':
-                expected = [report[model]['oIoU'], report[model]['mIoU']]
-            else:
-                subset = line[len(title) :].split('mIoU')[0].strip().replace(', ', '_')
-                controls = ('control_rgb', 'control_position', 'oracle_foreground')
-                expected = [report[model][f'{subset}_mIoU']]
-                expected += [report[model][f'{control}_{subset}'] for control in controls]
-            assert numbers == pytest.approx(expected, abs=0.15), line
+    listings = [one.source for path in documents() for one in code_blocks(path) if one.kind == 'text']
+    printed = listings[('objects', 'shapes').index(world)].splitlines()
+    for name, model in models.items():
+        made = lines_of(model, report[name])
+        start = next(at for at, line in enumerate(printed) if line.startswith(model.title))
+        for line, own in zip(printed[start : start + len(made)], made, strict=True):
+            said, measured = (re.split(r'[ ,]+', one.strip()) for one in (line, own))
+            assert len(said) == len(measured), f'README.md has {line!r}, but the quickstart prints {own!r}'
+            for word, value in zip(said, measured, strict=True):
+                if not re.fullmatch(r'[0-9.]+', value):
+                    assert word == value, f'README.md has {line!r}, but the quickstart prints {own!r}'
+                elif model.weights:
+                    assert float(word) == pytest.approx(float(value), abs=0.15), line
 
 
 def needs_by_words(line: str, commands: list[Command]) -> set[str]:
@@ -325,6 +325,12 @@ def test_commands_run_on_their_twins(document, twins, reader):
 
 
 @pytest.mark.slow
-def test_quickstart_measures_what_the_document_prints(twins, reader):
+@pytest.mark.parametrize('world', ['objects', 'shapes'])
+def test_quickstart_measures_what_the_document_prints(world, twins, reader):
+    if world == 'objects':
+        if not os.environ.get('GENSEG_QUICKSTART_OBJECTS'):
+            pytest.skip('takes 10 CPU minutes: GENSEG_QUICKSTART_OBJECTS=1 runs it')
+        if not (default_bank().is_file() and place_of_package(SENTENCE_ENCODER)):
+            pytest.skip(f'no objects, or no encoder of sentences: `{PREPARE} --sentence-encoder` fetches both')
     assert any(QUICKSTART in line for _, line in LINES)
-    twins.quickstart()
+    twins.quickstart(world=world)

@@ -48,10 +48,12 @@ def test_slurm_scripts_ask_for_what_the_environment_says(tmp_path: Path) -> None
 def test_the_quickstart_gives_an_update_as_many_pictures_on_any_machine(cores: int, monkeypatch) -> None:
     quickstart = runpy.run_path(str(TOOLS / 'quickstart.py'))
     monkeypatch.setattr(os, 'sched_getaffinity', lambda _: set(range(cores)))
-    for name, pictures in quickstart['PICTURES'].items():
-        words = quickstart['training_command'](name, ['--work-dir', 'out', '--cfg-options'])
-        processes = 1 if 'tools/train.py' in words else int(words[words.index(quickstart['CONFIGS'][name]) + 1])
+    trained = [one for world in quickstart['WORLDS'].values() for one in world.values() if not one.weights]
+    assert len(trained) == 4
+    for model in trained:
+        words = quickstart['training_command'](model, ['--work-dir', 'out', '--cfg-options'])
+        processes = 1 if 'tools/train.py' in words else int(words[words.index(model.config) + 1])
         assert processes == min(cores, 2)
         options = dict(word.split('=') for word in words[words.index('--cfg-options') + 1 :])
         sizes = {int(value) for key, value in options.items() if key.endswith(('batch_size', 'group'))}
-        assert sizes == {pictures // processes}, words
+        assert sizes == {model.pictures // processes}, words
