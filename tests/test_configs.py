@@ -16,6 +16,7 @@ from transformers import BertConfig, BertModel
 from genseg_mm.config_file import find_config
 from genseg_mm.datasets.object_bank import CutOut, default_bank, write_bank
 from genseg_mm.launch import check_config
+from genseg_mm.launch.auto_timesteps import auto_laws
 from genseg_mm.launch.runner_checks import seed_samples
 
 ROOT = Path(__file__).parents[1]
@@ -93,6 +94,11 @@ def test_leaf_says_what_it_is_for(path):
     own = path.relative_to(ROOT).as_posix()
     assert own in docstring, f'the command of {own} should name it'
     assert len(text.splitlines()) <= (200 if path.parent.name == 'benchmarks' else 70)
+
+
+def test_no_config_breaks_the_search_for_laws_that_are_measured():
+    """tools/train.py looks through every model for ``a='auto'``; none of ours has it."""
+    assert [path.stem for path in TRAINED if auto_laws(Config.fromfile(path))] == []
 
 
 def test_mixed_training_leaves_out_every_picture_that_any_set_tests_on():

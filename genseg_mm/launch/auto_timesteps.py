@@ -60,8 +60,8 @@ def resolve_auto_timesteps(cfg: Config) -> str | None:
 
 def auto_laws(cfg: Config) -> list[dict]:
     """The configs of long-tail laws with ``a='auto'`` in the model of a config."""
-    nodes = [node for _, node in typed_dicts(cfg.get('model') or {})]
-    return [own for own in nodes if class_name(own['type']) == 'LongTailTimesteps' and own.get('a') == 'auto']
+    nodes = [node for _, node in typed_dicts(cfg.get('model') or {}, ('model',))]
+    return [own for own in nodes if class_name(own.get('type')) == 'LongTailTimesteps' and own.get('a') == 'auto']
 
 
 def _width(cfg: Config, share: float) -> dict[str, Any]:
