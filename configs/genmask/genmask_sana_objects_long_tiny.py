@@ -9,27 +9,19 @@ Hardware: one CPU core, 55 minutes for all parts. Expected: oIoU 52.0 on new sce
 _base_ = ['./genmask_sana_objects_long_tiny_names.py']
 
 max_iters = 3900
-pipeline = [dict(type='genseg_mm.TextPrompt'), dict(type='genseg_mm.PackGenSegInputs')]
-objects = dict(
-    type='genseg_mm.ObjectScenesDataset',
-    exclude_groups=['People & Body'],
-    num_names=200,
-    split='train',
-    pipeline=pipeline,
-)
 train_dataloader = dict(
     dataset=dict(
         datasets=[
             # Scenes that the first half has not seen, small objects among them.
             dict(
-                objects,
+                _base_.trained_on,
                 num_scenes=16000,
                 task='referring',
                 seed=1,
                 kind_weights={'name': 3},
                 cache=True,
             ),
-            dict(objects, num_scenes=16000, task='text_to_image', seed=1),
+            dict(_base_.trained_on, num_scenes=16000, task='text_to_image', seed=1),
         ]
     )
 )

@@ -25,27 +25,20 @@ model = dict(
         )
     ),
 )
-pipeline = [dict(type='genseg_mm.TextPrompt'), dict(type='genseg_mm.PackGenSegInputs')]
-objects = dict(
-    type='genseg_mm.ObjectScenesDataset',
-    exclude_groups=['People & Body'],
-    num_names=200,
-    split='train',
-    pipeline=pipeline,
-)
+trained_on = dict(_base_.objects, split='train', pipeline=_base_.train_pipeline)
 train_dataloader = dict(
     sampler=dict(ratio=[3, 1]),
     dataset=dict(
         datasets=[
             dict(
-                objects,
+                trained_on,
                 num_scenes=10000,
                 task='referring',
                 object_size=(0.2, 0.6),
                 kind_weights={'name': 60},
                 cache=True,
             ),
-            dict(objects, num_scenes=10000, task='text_to_image'),
+            dict(trained_on, num_scenes=10000, task='text_to_image'),
         ]
     ),
 )
