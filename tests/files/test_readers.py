@@ -2,7 +2,7 @@
 
 import ast
 import io
-import re
+import mmap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from peak_memory import memory_now, peak_since
 from PIL import Image
 from safetensors.torch import save_file
 from scipy.io import savemat
@@ -121,27 +122,22 @@ CASES: dict[str, tuple[Callable, Callable[[Path], bytes]]] = {
 SUFFIXES = dict(HDF5='.hdf5', MAT='.mat', NPZ='.npz', safetensors='.safetensors')
 
 
-def status(key: str) -> int:
-    """Of this process, in KiB."""
-    return int(re.search(rf'{key}:\s+(\d+)', Path('/proc/self/status').read_text())[1])
-
-
-def memory_now() -> int:
-    """What this process holds, KiB; its peak starts anew, as other tests may have had a higher one."""
-    Path('/proc/self/clear_refs').write_text('5')
-    return status('VmRSS')
-
-
-def peak_since(start: int) -> int:
-    """KiB by which this process was larger at most."""
-    return status('VmHWM') - start
-
-
 def test_peaks_are_seen_and_start_anew():
     start = memory_now()
-    np.ones(100 << 17)  # 100 MiB
-    assert peak_since(start) > 90 << 10
+    with mmap.mmap(-1, 200 << 20) as fresh:  # pages that nothing in this process has held before
+        for place in range(0, len(fresh), mmap.PAGESIZE):
+            fresh[place] = 1
+        assert peak_since(start) > 190 << 10
     assert peak_since(memory_now()) < 50 << 10
+
+
+def test_what_is_taken_from_the_heap_is_seen_too():
+    """Freed blocks lie between held ones, where the heap keeps them, until they are given back."""
+    blocks = [np.ones(60_000, np.uint8) for _ in range(2000)]
+    del blocks[::2]
+    start = memory_now()
+    again = [np.ones(60_000, np.uint8) for _ in range(1000)]
+    assert peak_since(start) > 45 << 10 and len(again) + len(blocks) == 2000
 
 
 def test_chunks_of_a_png_that_claim_gigabytes(tmp_path):
