@@ -124,6 +124,7 @@ def main() -> None:
         include_package_data=False,
         package_data={
             'genseg_mm': [
+                'py.typed',
                 '**/*.safetensors',
                 'leaderboard/reported/*.csv',
                 'leaderboard/page.*',
@@ -133,6 +134,7 @@ def main() -> None:
         python_requires='>=3.11',
         install_requires=INSTALL_REQUIRES,
         extras_require=EXTRAS,
+        entry_points={'console_scripts': ['genseg = genseg_mm.command:main']},
         cmdclass={'build_py': BuildPyWithMim},
         zip_safe=False,
     )

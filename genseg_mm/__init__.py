@@ -5,15 +5,22 @@ Importing the package is light: neither diffusers nor transformers nor the model
 
 from importlib.metadata import PackageNotFoundError, distribution
 
-from mmengine.config import utils as _config_utils
-
 from genseg_mm import deferred_imports, moved_modules
 
-__version__ = '0.1.0'
+__version__ = '0.2.0'
 
 
 def _name_installed_distributions() -> None:
-    """Lets ``_base_ = 'mmseg::...'`` find the OneDL builds, whose distributions have other names than upstream's."""
+    """Lets ``_base_ = 'mmseg::...'`` find the OneDL builds, whose distributions have other names than upstream's.
+
+    Without MMEngine nothing but ``genseg doctor`` works, which says so.
+    """
+    try:
+        from mmengine.config import utils
+    except ModuleNotFoundError as error:
+        if (error.name or '').partition('.')[0] != 'mmengine':
+            raise
+        return
     for package, distributions in (
         ('mmseg', ('onedl-mmsegmentation', 'mmsegmentation')),
         ('mmdet', ('onedl-mmdetection', 'mmdet')),
@@ -24,7 +31,7 @@ def _name_installed_distributions() -> None:
                 distribution(name)
             except PackageNotFoundError:
                 continue
-            _config_utils.MODULE2PACKAGE[package] = name
+            utils.MODULE2PACKAGE[package] = name
             break
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.config.utils import ConfigParsingError
 
-_PACKAGE = Path(__file__).resolve().parent
+from genseg_mm.command import shipped_root
+
 _SUFFIXES = ('.py', '.yml', '.yaml', '.json')
 
 
@@ -61,10 +62,7 @@ def find_config(name: str | os.PathLike) -> str:
 @cache
 def shipped_configs() -> dict[str, Path]:
     """Configs that can be named: the name, and the name within ``configs/``, both without ``.py``, -> file."""
-    root = next((own for own in (_PACKAGE.parent / 'configs', _PACKAGE / '.mim' / 'configs') if own.is_dir()), None)
-    if root is None:
-        return {}
-    found = {}
+    root, found = shipped_root() / 'configs', {}
     for path in sorted(root.rglob('*.py')):
         inside = path.relative_to(root)
         found[inside.as_posix()[:-3]] = path

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from genseg_mm import command
+
 GRACEFUL = tuple(getattr(signal, name) for name in ('SIGINT', 'SIGTERM', 'SIGUSR1') if hasattr(signal, name))
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 # `timeout`, and a terminal whose group gets what the launcher passes on as well, signal twice at once.
@@ -126,10 +128,9 @@ def resume_command(option: str = '--resume') -> str:
 
     A launcher script names itself in ``GENSEG_COMMAND``.
     """
-    words = shlex.split(os.environ.get('GENSEG_COMMAND', '')) or [
-        os.path.basename(sys.executable or 'python'),
-        *sys.argv,
-    ]
+    words = shlex.split(os.environ.get('GENSEG_COMMAND', '')) or command.typed_words(
+        os.path.basename(sys.executable or 'python')
+    )
     kept: list[str] = []
     words = iter(words)
     word = next(words, None)

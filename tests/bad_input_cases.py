@@ -190,6 +190,7 @@ TOOL_CASES = [
     ('train.py', f'{TINY} --work-dir {{}}/run --resume {{}}/none.pth', 'none.pth does not exist'),
     ('train.py', f'{TINY} --work-dir {{}}/run --launcher pytorch', 'expects the variable RANK'),
     ('test.py', f'{TINY} {{}}/none.pth --work-dir {{}}/run', 'none.pth does not exist'),
+    ('test.py', f'{TINY} --work-dir {{}}/run', f'{TINY}: expected a checkpoint, since no trained weights come with'),
     ('test.py', f'{TINY} {{}}/none.pth --out a.json --work-dir {{}}/run', 'does not exist'),
     ('test.py', f'{TINY} {{}}/file.txt --out a.json --work-dir {{}}/run', '--out writes a .pkl file, but got a.json'),
     ('test.py', f'{TINY} {{}}/file.txt --tta --work-dir {{}}/run', '--tta needs tta_model and tta_pipeline'),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from genseg_mm import config_file
+from genseg_mm import command
 from genseg_mm.config_file import find_config, read_config_file, shipped_configs
 
 ROOT = Path(__file__).parents[1]
@@ -19,7 +19,8 @@ def test_names_are_those_of_the_checkout_else_of_the_installed_package(tmp_path,
     package = tmp_path / 'site/genseg_mm'
     (package / '.mim/configs/a').mkdir(parents=True)
     (package / '.mim/configs/a/mine.py').write_text('x = 1\n')
-    monkeypatch.setattr(config_file, '_PACKAGE', package)
+    (package.parent / 'configs').mkdir()  # of somebody else's package, which must not be taken for ours
+    monkeypatch.setattr(command, '_PACKAGE', package)
     shipped_configs.cache_clear()
     try:
         assert read_config_file('mine').x == 1

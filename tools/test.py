@@ -1,4 +1,4 @@
-"""Tests a model: python tools/test.py CONFIG CHECKPOINT [options]."""
+"""Tests a model: python tools/test.py CONFIG [CHECKPOINT] [options]."""
 
 import argparse
 import os
@@ -13,8 +13,10 @@ from genseg_mm import launch
 def parse_args() -> argparse.Namespace:
     """Command line of MMDetection's test.py."""
     parser = launch.ToolParser(description='Test a model')
-    parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('config', help='config file, or name of one that comes with the package')
+    parser.add_argument(
+        'checkpoint', nargs='?', help='checkpoint file (default: the trained weights that come with the config)'
+    )
     launch.add_common_arguments(parser)
     parser.add_argument('--out', help='write all predictions to this .pkl file')
     parser.add_argument('--show', action='store_true', help='show predictions in a window')
@@ -26,11 +28,26 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def weights_of(config: str) -> str:
+    """Trained weights that come with a config, which are said; ValueError if there are none."""
+    from genseg_mm.config_file import find_config
+    from genseg_mm.inference.build_model import shipped_weights, with_weights
+
+    weights = shipped_weights(find_config(config))
+    if weights is None:
+        raise ValueError(
+            f'{config}: expected a checkpoint, since no trained weights come with this config, but got none (there are '
+            f'weights of {", ".join(with_weights())})'
+        )
+    print(f'weights: {weights}', flush=True)
+    return weights
+
+
 def main() -> None:
     """Tests."""
     args = parse_args()
     cfg = launch.load_config(args, 'test')
-    launch.set_checkpoint(cfg, args.checkpoint)
+    launch.set_checkpoint(cfg, args.checkpoint or weights_of(args.config))
     if args.show or args.show_dir:
         launch.enable_pictures(cfg, args.show, args.show_dir, args.wait_time)
     if args.tta:

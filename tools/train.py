@@ -13,7 +13,7 @@ from genseg_mm import launch
 def parse_args() -> argparse.Namespace:
     """Command line of MMDetection's train.py."""
     parser = launch.ToolParser(description='Train a model')
-    parser.add_argument('config', help='config file')
+    parser.add_argument('config', help='config file, or name of one that comes with the package')
     launch.add_common_arguments(parser)
     parser.add_argument(
         '--resume',

@@ -22,6 +22,7 @@ from mmengine.registry import DATASETS, DefaultScope, init_default_scope
 import genseg_mm
 from genseg_mm import __version__
 from genseg_mm.checkpoint import weights_sha256
+from genseg_mm.command import typed_name, typed_words
 from genseg_mm.dataset_configs import parts_of
 from genseg_mm.datasets.published_counts import difference, expected_items, shortage
 
@@ -173,6 +174,8 @@ def source_sha256() -> str:
 
 def command() -> str:
     """The command line, with the tool's path as it is in the repository."""
+    if typed_name():
+        return shlex.join(typed_words())
     tool = Path(sys.argv[0])
     if tool.is_absolute() and ROOT in tool.parents:
         tool = tool.relative_to(ROOT)

@@ -18,6 +18,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
 
 import genseg_mm
+from genseg_mm.command import shipped_root
 from genseg_mm.config_file import read_config_file
 from genseg_mm.files.write_lock import WriteLock
 from genseg_mm.launch.config import override_config
@@ -303,7 +304,7 @@ def find_file(path: str) -> str:
     if given.is_absolute() or '://' in path:
         return path if '://' in path else str(given)
     inside = given.relative_to('genseg_mm') if given.parts[:1] == ('genseg_mm',) else given
-    places = [given, _PACKAGE.parent / given, _PACKAGE / '.mim' / given, _PACKAGE / inside]
+    places = [given, shipped_root() / given, _PACKAGE / inside]
     for place in places:
         if place.is_file():
             return str(place)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 import genseg_mm
 from genseg_mm.checkpoint import check_whole, load_weights_only, model_weights, some_of
+from genseg_mm.command import shipped_root
 from genseg_mm.config_file import read_config_file
 from genseg_mm.devices import checked_device
 from genseg_mm.files.hub_files import hub_message
@@ -76,10 +77,10 @@ def chosen_weights(model: Any, given: str | PathLike | None, own: str | PathLike
         return None if given == RANDOM else given
     if own is None and isinstance(model, (str, PathLike)) and not Path(fspath(model)).is_file():
         config = _metafile_models()[1][_plain(fspath(model))]['Config']
-        trained = ', '.join(sorted(name for name, one in _metafile_models()[1].items() if one.get('Weights')))
         raise ValueError(
-            f'{fspath(model)} is a config without trained weights (there are those of {trained}): train it with '
-            f'python tools/train.py {config} and give weights=CHECKPOINT, or weights={RANDOM!r} for an untrained model'
+            f'{fspath(model)} is a config without trained weights (there are those of {", ".join(with_weights())}): '
+            f'train it with genseg train {Path(config).stem} and give weights=CHECKPOINT, or weights={RANDOM!r} for an '
+            'untrained model'
         )
     return own
 
@@ -95,10 +96,31 @@ def near_models(name: str) -> str:
     return f'; did you mean {" or ".join(near)}?' if near else ''
 
 
+def shipped_weights(config: str | PathLike) -> str | None:
+    """Trained weights that come with a config of ``configs/``, given by its file; None if there are none."""
+    root, models = _metafile_models()
+    for one in models.values():
+        if Path(root, one['Config']).resolve() == Path(config).resolve():
+            return _path_of(one.get('Weights'))
+    return None
+
+
+def with_weights() -> list[str]:
+    """Names of the models that come with trained weights."""
+    return sorted(name for name, one in _metafile_models()[1].items() if one.get('Weights'))
+
+
 def _metafile_models() -> tuple[str, dict[str, dict]]:
     """Folder that the metafiles' paths start from, and their models by name."""
-    root = BaseInferencer._get_repo_or_mim_dir('genseg_mm')
+    root = str(shipped_root())
     return root, {_plain(one['Name']): one for one in BaseInferencer._get_models_from_metafile(root)}
+
+
+def _path_of(weights: str | None) -> str | None:
+    """The file of an entry of a metafile."""
+    if weights and '://' not in weights:  # of this package, wherever it is installed
+        return str(Path(genseg_mm.__file__).resolve().parents[1] / weights)
+    return weights or None
 
 
 def _plain(name: str) -> str:
@@ -113,10 +135,7 @@ def _from_metafile(name: str) -> tuple[str, str | None]:
             f'{name} is neither the file of a config nor a model of genseg_mm'
             + (near_models(name) or f', which are {", ".join(sorted(models))}')
         )
-    weights = found.get('Weights')
-    if weights and '://' not in weights:  # of this package, wherever it is installed
-        weights = str(Path(genseg_mm.__file__).resolve().parents[1] / weights)
-    return str(Path(root, found['Config'])), weights
+    return str(Path(root, found['Config'])), _path_of(found.get('Weights'))
 
 
 def build_model(

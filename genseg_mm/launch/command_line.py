@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from genseg_mm import command
 from genseg_mm.files.hub_files import hub_message
 from genseg_mm.files.whole_files import FULL, WriteError
 from genseg_mm.stopping import exit_code, terminable
@@ -60,7 +61,7 @@ def run_tool(main: Callable[[], None]) -> None:
         rank = int(os.environ.get('RANK', 0))
         if rank == 0 or (_is_distributed() and message != _ELSEWHERE):
             where = f' (process {rank})' if rank else ''
-            print(f'error{where}: {message}', file=sys.stderr)
+            print(f'error{where}: {command.as_typed(message)}', file=sys.stderr)
         _leave(2)
     if _is_distributed():
         _leave(0)
@@ -222,8 +223,19 @@ class ToolParser(argparse.ArgumentParser):
     """argparse's parser whose mistakes are ``error: ...`` in one line, exit code 2, with the switch that was meant.
 
     All tools count with integers that are not negative (and not 0, but for seeds, workers and the like), so that is
-    checked here, as are ``--device`` and numbers that are none (nan, inf).
+    checked here, as are ``--device`` and numbers that are none (nan, inf). Run by ``genseg``, its help has that name
+    and an example.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault('prog', command.typed_name())
+        super().__init__(*args, **kwargs)
+
+    def format_help(self) -> str:
+        """As argparse's, with the names and the example of ``genseg``."""
+        text = command.as_typed(super().format_help())
+        shown = command.example() if self.prog == command.typed_name() else None
+        return f'{text}\nexample: {shown}\n' if shown else text
 
     def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
         """As argparse's, with the values checked."""

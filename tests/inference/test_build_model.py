@@ -133,7 +133,7 @@ def test_name_in_a_metafile_means_trained_weights():
         assert (ROOT / one['Config']).is_file() and Path(one['Config']).stem.lower() == name
         assert 'Weights' in one, f'{name}: expected weights, or null'
         if one['Weights'] is None:
-            message = f'{name} is a config without trained weights .*tools/train.py {one["Config"]}'
+            message = f'{name} is a config without trained weights .*genseg train {Path(one["Config"]).stem} '
             with pytest.raises(ValueError, match=message.replace('+', r'\+')):
                 build_model.chosen_weights(name, None, None)
             continue
