@@ -47,4 +47,5 @@ if [ ${#pytest[@]} -eq 0 ]; then
     pytest=(-n "$((cores < 8 ? cores : 8))" --dist worksteal)
 fi
 echo "tests: pytest -m '$select' ${pytest[*]}"
+[ "${CI:-}" != true ] || pytest+=(--durations=40)  # what to make faster
 exec "$python" -m pytest -m "$select" "${pytest[@]}"

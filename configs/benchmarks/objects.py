@@ -30,11 +30,19 @@ models = dict(
         config='configs/gen2seg/gen2seg_unet_objects_long_tiny.py',
         checkpoint='genseg_mm/weights/gen2seg_unet_objects.safetensors',
     ),
+    shipped_unet_tiles=dict(
+        title='gen2seg UNet, shipped, in tiles',
+        config='configs/gen2seg/gen2seg_unet_objects_long_tiny.py',
+        checkpoint='genseg_mm/weights/gen2seg_unet_objects.safetensors',
+        settings=dict(tiles=True),
+    ),
     **_base_.controls,
 )
 benchmarks = dict(
     objects_referring=_base_.objects_referring,
     objects_points=_base_.objects_points,
+    objects_labelled=_base_.objects_labelled,
+    objects_unlabelled=_base_.objects_unlabelled,
 )
 tables = [
     dict(
@@ -71,5 +79,17 @@ tables = [
             )
         ],
         rank_by='never labelled',
+    ),
+    dict(
+        name='objects_instances',
+        title='Scenes of objects: all instances without prompts, one class (%)',
+        reported=None,
+        protocol="COCO's AP and AR@100",
+        columns=[
+            dict(name=f'{metric}, {words}', benchmark=f'objects_{kind}', metric=metric)
+            for kind, words in (('labelled', 'labelled'), ('unlabelled', 'never labelled'))
+            for metric in ('AP', 'AR@100')
+        ],
+        rank_by='AP, never labelled',
     ),
 ]

@@ -77,3 +77,41 @@ objects_points = dict(
     ),
     tolerance=0.05,
 )
+# Without prompts, and of one class. Mean over both sets is of no use: a benchmark each.
+objects_labelled, objects_unlabelled = (
+    dict(
+        task='instances',
+        title=f'Scenes of objects: instances, {words}',
+        protocol="masks without prompts, one class, 200 scenes; COCO's AP (IoU 0.50 to 0.95) and AR@100",
+        model=dict(automatic=True),
+        dataset=dict(
+            type='genseg_mm.ObjectScenesDataset',
+            num_scenes=200,
+            image_size=(96, 96),
+            task='instance',
+            split='test',
+            groups=groups,
+            test_mode=True,
+            pipeline=[
+                dict(type='model_resize'),
+                dict(
+                    type='genseg_mm.PackGenSegInputs',
+                    meta_keys=(
+                        'img_path',
+                        'img_id',
+                        'ori_shape',
+                        'img_shape',
+                        'sample_idx',
+                        'instances',
+                    ),
+                ),
+            ],
+        ),
+        evaluator=dict(type='genseg_mm.ClassAgnosticCocoMetric'),
+        tolerance=0.05,
+    )
+    for words, groups in (
+        ('labelled kinds', ('household', 'transport-ground')),
+        ('kinds never labelled', ('animal', 'food', 'person', 'face')),
+    )
+)
