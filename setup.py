@@ -55,6 +55,8 @@ EXTRAS = {
     ],
     # markdown-it-py reads the code blocks of the documents; it comes with rich, too.
     'test': ['pytest>=8.3', 'pytest-xdist>=3.6', 'markdown-it-py>=3.0', 'ruff==0.17.5'],
+    # tools/build_docs.sh, and what runs docs/notebooks. Pinned: a warning of another version fails the build.
+    'docs': ['sphinx==9.0.4', 'furo==2025.12.19', 'myst-parser==5.2.0', 'nbclient>=0.10', 'ipykernel>=6.29'],
     'tensorboard': ['tensorboard>=2.19'],
     # tools/dataset_tools/prepare_objects.py: what objects are called, and their kinds; and a client of npm where there
     # is none. It fetches all three by itself where they are missing.

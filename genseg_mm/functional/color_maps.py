@@ -13,10 +13,10 @@ STRETCHES = ('image', 'padded', 'batch')
 def normalize_colors(raw: Tensor, normalize: str, bias: float = 0.0) -> Tensor:
     """Raw output of a colorer as colours.
 
-    ``'batch'`` is the reference's scale and what the released weights were trained with: x -> (x + |min|) / (|max| +
-    |min| + 1e-5) * 255 with the extremes of the whole batch. It couples the samples of a batch: most of a sample's
-    gradient lands on the two extreme values, which may belong to other samples. ``'image'`` takes the extremes of each
-    image, ``'sigmoid'`` is 255 * sigmoid(x + bias), and ``'none'`` takes raw values as colours.
+    ``'batch'`` is the reference's scale and what the released weights were trained with: ``x -> (x + |min|) /
+    (|max| + |min| + 1e-5) * 255`` with the extremes of the whole batch. It couples the samples of a batch: most of a
+    sample's gradient lands on the two extreme values, which may belong to other samples. ``'image'`` takes the extremes
+    of each image, ``'sigmoid'`` is 255 * sigmoid(x + bias), and ``'none'`` takes raw values as colours.
 
     Args:
         raw: Output of a colorer, (N, 3, H, W).
@@ -25,7 +25,7 @@ def normalize_colors(raw: Tensor, normalize: str, bias: float = 0.0) -> Tensor:
 
     Returns:
         Colours, (N, 3, H, W), float32; in [0, 255] unless ``'none'`` (or, with the reference's formula, when all values
-        have one sign: it divides by |max| + |min|, not by max - min).
+        have one sign: it divides by ``|max| + |min|``, not by ``max - min``).
 
     Raises:
         ValueError: If the scale is not known.

@@ -45,7 +45,7 @@ def inverse_distance_sum(
     compiled: bool = False,
     with_grad: bool = True,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """sum_i weight_i sum_{j: own_j != i} 1 / (1 + |point_j - centre_i|^2), and both gradients.
+    """``sum_i weight_i sum_{j: own_j != i} 1 / (1 + |point_j - centre_i|^2)``, and both gradients.
 
     Image b has points[b] and centres first <= i < last = spans[b]. Value and gradients come from one pass over the
     pairs, of which nothing is stored; autograd sees nothing of it.
@@ -160,7 +160,7 @@ def _accumulate(
 
 
 def _kernel(points: Tensor, centres: Tensor, own: Tensor, buffer: Tensor, scratch: Tensor) -> tuple[Tensor, Tensor]:
-    """1 / (1 + |point_j - centre_i|^2), (n, P), zero where own_j is i + 1; also the scratch.
+    """``1 / (1 + |point_j - centre_i|^2)``, (n, P), zero where own_j is i + 1; also the scratch.
 
     ``own``, (P,), is overwritten.
     """

@@ -16,8 +16,9 @@ def joint_bilateral_filter(
 ) -> Tensor:
     """Means over a window, weighted by the guide, as ``cv2.ximgproc.jointBilateralFilter`` does.
 
-    Pixel q counts for pixel p with exp(-|G_p - G_q|_1^2 / (2 sigma_color^2)) * exp(-|p - q|^2 / (2 sigma_space^2)),
-    where the distance of colours is the sum over channels and the window is the disk |p - q| <= diameter // 2. The
+    Pixel q counts for pixel p with
+    ``exp(-|G_p - G_q|_1^2 / (2 sigma_color^2)) * exp(-|p - q|^2 / (2 sigma_space^2))``,
+    where the distance of colours is the sum over channels and the window is the disk ``|p - q| <= diameter // 2``. The
     border is mirrored without repeating the edge pixel (reflect-101). On 8-bit maps equal to OpenCV up to one level
     where a mean lies on .5.
 

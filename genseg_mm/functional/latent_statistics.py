@@ -54,7 +54,7 @@ def fit_linear_map(
         labels: (n, K) in {0, 1}.
         method: 'least_squares': closed form, values aim at -1 and 1. 'logistic': log-odds, by L-BFGS.
         ridge: Penalty of the weights (not of the biases). For least squares it is the variance of white noise on the
-            cells that the fit allows for; for logistic regression ridge / 2 * |weights|^2 joins the mean loss.
+            cells that the fit allows for; for logistic regression ``ridge / 2 * |weights|^2`` joins the mean loss.
 
     Returns:
         Weights (K, C) and biases (K,), float32.

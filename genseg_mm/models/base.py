@@ -147,7 +147,7 @@ def training_generators(num: int) -> list[Generator]:
 
 
 def draw_noise(shape: Sequence[int], generators: Sequence[Generator]) -> Tensor:
-    """Standard normal noise, (N, *shape), sample by sample on the CPU: the same on every device and in any batch."""
+    """Standard normal noise, ``(N, *shape)``, sample by sample on the CPU: the same on all devices and in any batch."""
     return torch.stack([torch.randn(*shape, generator=own) for own in generators])
 
 

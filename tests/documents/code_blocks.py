@@ -1,9 +1,9 @@
 """The code blocks of the project's documents, by a CommonMark parser.
 
 A block says by its language what it is: ``python``, ``bash``, ``text`` (what a command prints); a python block whose
-first line begins with ``# config`` is a config. Code that cannot run as it stands, on any machine, says so in a comment
-of the same line, ``# needs: data`` (real datasets), ``# needs: download`` (released weights) or both: it runs on
-twins, small ones of the same formats in the same places.
+first line begins with ``# config`` is a config. Directives of MyST (``{toctree}``) are Sphinx's to read, not code. Code
+that cannot run as it stands, on any machine, says so in a comment of the same line, ``# needs: data`` (real datasets),
+``# needs: download`` (released weights) or both: it runs on twins, small ones of the same formats in the same places.
 """
 
 import re
@@ -13,6 +13,7 @@ from pathlib import Path
 from markdown_it import MarkdownIt
 
 ROOT = Path(__file__).parents[2]
+DIRECTIVES = ('toctree', 'include', 'eval-rst', 'model-zoo', 'published-counts', 'room')
 LANGUAGES = ('python', 'bash', 'text')
 NEEDS = ('data', 'download')
 _NEEDS = re.compile(r'#.*?\bneeds: ((?:\w+)(?:, (?:data|download)\b)*)')
@@ -51,13 +52,18 @@ def documents() -> list[Path]:
 
 
 def code_blocks(path: Path) -> list[CodeBlock]:
-    """All blocks of a document, indented ones too, in their order."""
+    """All blocks of a document, indented ones too, in their order; no directives of Sphinx."""
     name = path.relative_to(ROOT).as_posix()
     return [
         CodeBlock(name, token.map[0] + 2, token.info.strip(), token.content)
         for token in MarkdownIt('commonmark').parse(path.read_text(encoding='utf-8'))
-        if token.type in ('fence', 'code_block')
+        if token.type in ('fence', 'code_block') and not _is_directive(token.info)
     ]
+
+
+def _is_directive(info: str) -> bool:
+    """Whether a fence is one of the directives that carry no code."""
+    return info.startswith('{') and info[1:].partition('}')[0] in DIRECTIVES
 
 
 def needs_of(line: str) -> set[str]:

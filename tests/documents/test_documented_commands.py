@@ -321,7 +321,7 @@ def test_commands_run_on_their_twins(document, twins, reader):
             if command.tool != QUICKSTART:
                 TWINS[command.tool](twins, command)
                 run += 1
-    assert run >= 4
+    assert run
 
 
 @pytest.mark.slow
