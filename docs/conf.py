@@ -45,7 +45,10 @@ intersphinx_mapping = {
 }
 intersphinx_timeout = 10
 
-suppress_warnings = ['ref.python']  # a short name in a docstring that several classes have: no link
+suppress_warnings = [
+    'ref.python',  # a short name in a docstring that several classes have: no link
+    'toc.empty_glob',
+]
 
 html_theme = 'furo'
 html_title = f'genseg_mm {release}'
