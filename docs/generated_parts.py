@@ -4,11 +4,12 @@ Directives for MyST pages:
 
 - ``{model-zoo} COLLECTION`` with ``:weights:`` (only models that have some): a table of configs/*/metafile.yaml.
 - ``{published-counts} CLASS``: the table of what is published of a dataset, its ``PUBLISHED``.
-- ``{room} NAME``: the modules of a room of ``genseg_mm/``, by autodoc.
+- ``{room} NAME``: the modules of a room of ``genseg_mm/``, by autodoc; ``{room} others``: of all other rooms.
 """
 
 import hashlib
 import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ import genseg_mm.datasets
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / 'genseg_mm'
+INSIDE = {'__init__', '__main__', 'deferred_imports', 'moved_modules', '.mim'}  # rooms that nobody calls
 PROMPTS = dict(gen2seg='--points 40,60', genmask="--texts 'the red circle'")
 # class -> what its numbers count, and whether they were all read in their sources
 COUNTED = {
@@ -129,7 +131,12 @@ def counts(name: str) -> list[list[str]]:
 
 
 def modules(room: str) -> list[str]:
-    """Names of the modules of a room, or of the one file that it is."""
+    """Names of the modules of a room, or of the one file that it is; 'others': of all that no page names."""
+    if room == 'others':
+        pages = '\n'.join(path.read_text(encoding='utf-8') for path in (ROOT / 'docs/api').glob('*.md'))
+        named = re.findall(r'^```\{room\} (\S+)', pages, re.MULTILINE)
+        rooms = {path.stem for path in PACKAGE.iterdir() if path.suffix == '.py' or any(path.glob('*.py'))}
+        return [module for own in sorted(rooms - set(named) - INSIDE) for module in modules(own)]
     place = PACKAGE / room
     if not place.is_dir():
         return [f'genseg_mm.{room}']
