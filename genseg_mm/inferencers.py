@@ -13,7 +13,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.infer import BaseInferencer
 from mmseg.structures import SegDataSample
 from rich.progress import track
-from torch import Tensor, nn
+from torch import nn
 
 from genseg_mm.datasets.transforms import NetworkPipeline
 from genseg_mm.devices import checked_device, device_of
@@ -21,7 +21,7 @@ from genseg_mm.files import check_writable
 from genseg_mm.finite import check_finite
 from genseg_mm.inference.build_model import build_description_writer, build_model, chosen_weights, read_config
 from genseg_mm.inference.generation import PictureGeneration
-from genseg_mm.inference.images import Job, is_folder, list_sources, read_image, read_jobs, run_in_order
+from genseg_mm.inference.images import ColoredImage, Job, is_folder, list_sources, read_image, read_jobs, run_in_order
 from genseg_mm.inference.prompts import Prompts, check_options, is_set, split_prompts
 from genseg_mm.inference.results import (
     ColorMap,
@@ -125,7 +125,7 @@ class GenSegInferencer(PictureGeneration, BaseInferencer):
         self.pipeline.size_by_hand = processing_size is not None
         self.collate_fn = pseudo_collate
         self.description_writer: Callable | None = None  # built from the config when it is first asked for
-        self._current: tuple[Job, Tensor, Tensor] | None = None  # of set_image, with both colour maps
+        self._current: ColoredImage | None = None  # of set_image
 
     @classmethod
     def from_pretrained(
@@ -266,6 +266,19 @@ class GenSegInferencer(PictureGeneration, BaseInferencer):
             The colour map, (H, W, 3) float32 RGB in [0, 255].
         """
         self._current = None
+        self._current = self.color_image(image, image_size)
+        return color_array(self._current.colors).view(ColorMap)
+
+    def color_image(self, image: Any, image_size: int | Sequence[int] | None = None) -> ColoredImage:
+        """The colour map of one image, to be kept by the caller: for programs that hold several images at once.
+
+        Args:
+            image: As ``inputs`` of a call.
+            image_size: (height, width) of the network.
+
+        Returns:
+            What :meth:`prompt` takes as ``image``.
+        """
         sources, is_single = list_sources(image)
         if not is_single or self.takes_texts:
             what = 'GenMask, which has no colour map' if is_single else 'a list or folder'
@@ -273,8 +286,8 @@ class GenSegInferencer(PictureGeneration, BaseInferencer):
         job = Job(sources[0], Prompts(), read_image(sources[0]))
         sample = self._predict(list(self.preprocess(job, image_size)))[0]
         colors = sample.pred_color_map.data
-        self._current = job, colors, sample.pred_network_map.data
-        return color_array(colors).view(ColorMap)
+        check_finite(colors, 'colours', job.source.name)
+        return ColoredImage(job.source.name, colors, sample.pred_network_map.data)
 
     def prompt(
         self,
@@ -282,6 +295,7 @@ class GenSegInferencer(PictureGeneration, BaseInferencer):
         point_labels: Any = None,
         boxes: Any = None,
         automatic: bool | dict | None = None,
+        image: ColoredImage | None = None,
         **prompting: Any,
     ) -> dict[str, np.ndarray]:
         """Masks of the image of :meth:`set_image`; the network does not run again.
@@ -291,20 +305,21 @@ class GenSegInferencer(PictureGeneration, BaseInferencer):
             point_labels: (K,) or (K, P).
             boxes: (K, 4).
             automatic: True, or settings: instances without prompts.
+            image: Of :meth:`color_image`, in place of that of ``set_image``.
             **prompting: Settings of ``masks_from_points`` over those of the model.
 
         Returns:
             ``masks`` (K, H, W) bool, ``scores`` (K,), ``bboxes`` (K, 4).
         """
-        if self._current is None:
+        image = image or self._current
+        if image is None:
             raise ValueError('prompt needs an image: call set_image before')
-        job, colors, network_map = self._current
-        prompts = split_prompts([job.source.name], True, points, point_labels, boxes)[0]
+        prompts = split_prompts([image.name], True, points, point_labels, boxes)[0]
         if prompts.has_geometry == is_set(automatic):
             raise ValueError('prompt needs either points or boxes, or automatic=True')
         check_options([prompts], False, automatic, prompting)
-        prompts.check(job.source.name, job.image.shape[:2])
-        found = instances_of(self.model, colors, network_map, prompts, job.source.name, automatic, prompting)
+        prompts.check(image.name, tuple(image.colors.shape[1:]))
+        found = instances_of(self.model, image.colors, image.network_map, prompts, image.name, automatic, prompting)
         return arrays_of(found)
 
     def preprocess(

@@ -13,6 +13,7 @@ import numpy as np
 from mmengine.logging import print_log
 from mmseg.structures import SegDataSample
 from PIL import Image, ImageOps
+from torch import Tensor
 
 from genseg_mm.datasets.transforms.images import LoadImage
 from genseg_mm.files.image_headers import check_opened
@@ -167,6 +168,15 @@ def _from_array(image: np.ndarray, name: str) -> np.ndarray:
     if image.ndim == 2 or image.shape[2] == 1:
         return cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_GRAY2BGR)
     return np.ascontiguousarray(image[..., :3])
+
+
+@dataclass(frozen=True)
+class ColoredImage:
+    """An image that a model has coloured."""
+
+    name: str  # in messages
+    colors: Tensor  # at the size of the image, (3, H, W) in [0, 255]
+    network_map: Tensor  # the same at the network's size, (3, h, w)
 
 
 @dataclass
