@@ -34,6 +34,7 @@ autodoc_typehints = 'description'
 autodoc_typehints_description_target = 'documented'
 autodoc_default_options = {'members': True, 'show-inheritance': True}
 autodoc_inherit_docstrings = False
+autodoc_mock_imports = ['fastapi', 'gradio']  # of genseg_mm.app, an extra
 napoleon_google_docstring, napoleon_numpy_docstring = True, False
 napoleon_use_ivar = True
 

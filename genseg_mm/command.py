@@ -41,9 +41,7 @@ COMMANDS = (
         'masks and colour maps of pictures, or pictures of texts',
         'photo.jpg gen2seg_unet_objects_long_tiny --automatic',
     ),
-    Command(
-        'app', 'app.py', 'a page in the browser: clicks, boxes, words and pictures of words', 'gen2seg_unet_objects_long_tiny'
-    ),
+    Command('app', 'app.py', 'a page in the browser: clicks, boxes, words', 'gen2seg_unet_objects_long_tiny'),
     Command('benchmark', 'benchmark.py', 'measure models on a suite of benchmarks', 'tiny shipped_unet control_rgb'),
     Command(
         'compare',
