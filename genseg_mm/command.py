@@ -49,6 +49,12 @@ COMMANDS = (
         'two results, item by item, with intervals',
         'work_dirs/benchmarks/tiny/shipped_unet/dram work_dirs/benchmarks/tiny/control_rgb/dram --out compared',
     ),
+    Command(
+        'prepare own',
+        'dataset_tools/prepare_own.py',
+        'look at a folder of your own data and write a config that trains on it',
+        'photos --model gen2seg-tiny --out photos.py --check',
+    ),
     Command('prepare objects', 'dataset_tools/prepare_objects.py', 'fetch the objects of drawn scenes', ''),
     Command(
         'prepare hypersim',

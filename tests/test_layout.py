@@ -151,7 +151,7 @@ NAMES = {
     'DATASETS': 'ShapesDataset RefCOCODataset MixedDataset CocoInstanceDataset ClevrTexDataset '
     'HypersimDataset VirtualKITTI2Dataset DRAMDataset EgoHOSDataset IShapeDataset PIDRayDataset '
     'CocoCaptionsDataset ImageTextDataset SeededDataset GRefCOCODataset ReasonSegDataset BSDS500Dataset '
-    'ObjectScenesDataset',
+    'ObjectScenesDataset InstanceFolderDataset ReferringDataset',
     'DATA_SAMPLERS': 'RatioInfiniteSampler VisitSampler',
     'TRANSFORMS': 'CachedEncodings TextPrompt PointPrompt LoadInstanceMap LoadReferringMask LoadImage PackGenSegInputs '
     'LoadBoundaries '

@@ -8,10 +8,12 @@ from genseg_mm.datasets.coco_instances import CocoInstanceDataset
 from genseg_mm.datasets.grefcoco import GRefCOCODataset
 from genseg_mm.datasets.hypersim import HypersimDataset
 from genseg_mm.datasets.image_text import ImageTextDataset
+from genseg_mm.datasets.instance_folders import InstanceFolderDataset
 from genseg_mm.datasets.object_scenes_dataset import ObjectScenesDataset
 from genseg_mm.datasets.picture_sampler import PictureSampler
 from genseg_mm.datasets.reason_seg import ReasonSegDataset
 from genseg_mm.datasets.refcoco import RefCOCODataset
+from genseg_mm.datasets.referring_tables import ReferringDataset
 from genseg_mm.datasets.samplers import MixedDataset, RatioInfiniteSampler, VisitSampler
 from genseg_mm.datasets.seeded_access import SeededAccess, SeededDataset, Visit
 from genseg_mm.datasets.shapes_dataset import ShapesDataset
@@ -47,6 +49,7 @@ __all__ = [
     'HypersimDataset',
     'IShapeDataset',
     'ImageTextDataset',
+    'InstanceFolderDataset',
     'KeepClasses',
     'LoadBoundaries',
     'LoadImage',
@@ -66,6 +69,7 @@ __all__ = [
     'RatioInfiniteSampler',
     'ReasonSegDataset',
     'RefCOCODataset',
+    'ReferringDataset',
     'SeededAccess',
     'SeededDataset',
     'ShapesDataset',

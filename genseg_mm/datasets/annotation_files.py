@@ -197,13 +197,17 @@ def read_coco(path: str | os.PathLike, lists: Mapping[str, Mapping[str, Field]])
         lists: Fields of the entries of each list that the file must have.
 
     Returns:
-        The content; in each list every id is there once, and every annotation is of one of the images.
+        The content; in each list every id is there once, and every annotation is of one of the images. Images without
+        ``file_name`` have the one that their ``coco_url`` ends with, as in LVIS: ``train2017/000000391895.jpg``.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If it is damaged, lacks a list, or an entry is wrong; names file, list and entry.
     """
     content = read_lists(path, lists)
+    for image in content['images']:
+        if isinstance(image, dict) and 'file_name' not in image and isinstance(image.get('coco_url'), str):
+            image['file_name'] = '/'.join(image['coco_url'].split('/')[-2:])
     for name, fields in lists.items():
         seen = set()
         for index, entry in enumerate(content[name]):

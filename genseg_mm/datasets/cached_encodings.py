@@ -20,7 +20,7 @@ from genseg_mm.datasets.transforms.referring import CHECKED
 from genseg_mm.registry import DATASETS, TRANSFORMS, class_name
 
 # What our loaders make the mask of a 'mask' item from; paths stand for the file with its size and time.
-MASK_SOURCES = ('gt_seg_map', 'segmentations', 'shapes', 'seg_map_path', 'mask_path')
+MASK_SOURCES = ('gt_seg_map', 'segmentations', 'shapes', 'row_mask', 'seg_map_path', 'mask_path')
 # Transforms that change the text alone; they stay before CachedEncodings.
 TEXT_TRANSFORMS = ('TextPrompt', 'UseDescriptions')
 # Arguments with which a dataset draws one of several texts at each access, and what lists all of them.

@@ -30,6 +30,9 @@ class CocoInstanceDataset(SeededAccess, BaseDataset):
     marked ``ignore``, boxes outside of the picture, sides below one pixel and areas of 0 are dropped, and crowd
     regions (iscrowd) stay with ``ignore_flag=1``.
 
+    LVIS's files are in this format, too: their pictures have a ``coco_url`` in place of ``file_name``, which ends with
+    folder and name, so that ``data_prefix=dict(img='')`` is the folder of train2017/ and val2017/.
+
     ``dropped`` counts annotations by reason, ``skipped`` names pictures by reason; both are logged. ``num_pictures`` is
     what the file has, before anything is left out.
 

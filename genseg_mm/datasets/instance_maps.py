@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mmengine import fileio
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
@@ -112,7 +113,7 @@ class InstanceMapDataset(SeededAccess, BaseDataset):
             absent = [
                 (pair[key], reason)
                 for key, reason in (('img_path', 'no image'), ('instance_map_path', 'no instance map'))
-                if key in pair and str(pair[key]) not in files
+                if key in pair and '://' not in str(pair[key]) and str(pair[key]) not in files
             ]
             for path, reason in absent:
                 self.skip(path, reason)
@@ -184,7 +185,7 @@ def read_instance_map(path: str | Path) -> np.ndarray:
         FileNotFoundError: If there is no such file.
         ValueError: If the file is damaged, or holds something else than ids.
     """
-    if not Path(path).is_file():
+    if '://' not in str(path) and not Path(path).is_file():
         raise FileNotFoundError(f'no instance map at {path}')
     if Path(path).suffix.lower() in HDF5_SUFFIXES:
         return _read_hdf5(path)
@@ -197,12 +198,29 @@ def check_index_png(path: str | Path) -> None:
     Raises:
         ValueError: If the file is no picture, or one with several channels.
     """
-    mode = read_header(path, str(path), _A_PNG).mode
+    mode = read_header(_content(path), str(path), _A_PNG).mode
     if mode not in INDEX_MODES:
         raise ValueError(
             f'{path}: expected a palette PNG whose indices are the instances, but got mode {mode}, colours: it was '
-            'converted on the way, and two instances may share a colour; fetch the original file'
+            'converted on the way, and two instances may share a colour; fetch the original file (or say that colours '
+            "are meant as ids: InstanceFolderDataset(ids='rgb'))"
         )
+
+
+def check_color_png(path: str | Path) -> None:
+    """Refuses a file whose pixels are no RGB colours where ids are coded so; reads its header only.
+
+    Raises:
+        ValueError: If the file is no picture, or one of another mode.
+    """
+    mode = read_header(_content(path), str(path), _A_PNG).mode
+    if mode != 'RGB':
+        raise ValueError(f"{path}: expected ids coded as RGB (ids='rgb'), but got mode {mode}")
+
+
+def _content(path: str | Path) -> str | Path | bytes:
+    """The bytes behind an address such as ``rows://...``; a path as it is."""
+    return fileio.get(path) if '://' in str(path) else path
 
 
 def _read_hdf5(path: str | Path) -> np.ndarray:
@@ -306,7 +324,7 @@ def as_ids(array: np.ndarray, where: str | Path) -> np.ndarray:
 
 
 def _read_png(path: str | Path) -> np.ndarray:
-    array, mode = read_stored(path, str(path), _A_PNG)
+    array, mode = read_stored(_content(path), str(path), _A_PNG)
     if mode == 'RGB':
         ids = array[..., 0].astype(np.int32)
         for channel in (1, 2):  # in place: a large map has no room for copies

@@ -193,7 +193,7 @@ class RawLoader:
         masks = any('mask' in instance for instance in results.get('instances', ()))
         if 'instance_map_path' in results or masks:
             return LoadInstanceMap(invalid='skip')(results)
-        referring = 'segmentations' in results or 'shapes' in results
+        referring = any(key in results for key in ('segmentations', 'shapes', 'row_mask'))
         return LoadReferringMask()(results) if referring else results
 
 

@@ -6,6 +6,7 @@ a row in ``DATASETS_OF`` is an error of this test.
 
 import codecs
 import copy
+import importlib.util
 import inspect
 import json
 import os
@@ -23,11 +24,13 @@ from genseg_mm.datasets import LoadInstanceMap, LoadReferringMask, image_text
 from genseg_mm.files import texts
 
 MAKERS = ('captions', 'coco', 'grefcoco', 'reasonseg', 'dram', 'egohos', 'ishape', 'pidray', 'bsds500')
-MORE_MAKERS = ('hypersim', 'virtual_kitti2', 'clevrtex')
+MORE_MAKERS = ('hypersim', 'virtual_kitti2', 'clevrtex', 'own')
 SPLIT = 'metadata_images_split_scene_v1.csv'
 COCO_VAL = dict(ann_file='annotations/instances_val2017.json', data_prefix=dict(img='val2017/'))
 CAPTIONS = dict(ann_file='annotations/captions_train2014.json', data_prefix=dict(img_path='train2014/'))
 LISTS = ('list.jsonl', 'list.csv', 'list.tsv', 'folder', 'shards/*.tar')
+HAS_PARQUET = importlib.util.find_spec('pyarrow') is not None  # of the extra [parquet]
+PARQUET = [('own/parquet', dict(ann_file='refs.parquet', split='train'))] * HAS_PARQUET
 # Name of a dataset -> arguments of several; the first is the folder of its data.
 DATASETS_OF = dict(
     CocoInstanceDataset=[('coco', COCO_VAL)],
@@ -48,6 +51,17 @@ DATASETS_OF = dict(
     HypersimDataset=[('hypersim', dict(split_file=SPLIT, partition='train', index_file='index.csv'))],
     VirtualKITTI2Dataset=[('virtual_kitti2', dict(missing='skip'))],
     ClevrTexDataset=[('clevrtex', {})],
+    InstanceFolderDataset=[
+        ('own/coco', dict(format='coco')),
+        ('own/lvis', dict(format='coco', images='.', annotations='lvis.json', split='val')),
+        ('own/yolo', dict(format='yolo', annotations='data.yaml', split='train')),
+        ('own/yolo', dict(format='yolo', images='images/val', annotations='labels/val')),
+    ],
+    ReferringDataset=[
+        ('own/referring', dict(ann_file='refs.csv', mask_values='0/255', split='train')),
+        ('own/polygons', dict(ann_file='refs.jsonl', split='val', test_mode=True)),
+        *PARQUET,
+    ],
     ShapesDataset=[],  # nothing on disk
     ObjectScenesDataset=[],  # one file, see test_object_bank.py
     MixedDataset=[],  # of others
@@ -62,6 +76,7 @@ WRONG = (
     None, float('nan'), float('inf'), -1, 0, 1.5, True, 10**400, 2**63, '', ' ', 'x', '0', 'cut \ud83d', '\0',
     '/etc/passwd', '../' * 30 + 'etc/passwd', [], {}, [[]], [None] * 4, list('1234'), [[1, 2, 3, '4', 5, 6]],
 )  # fmt: skip
+OWN_SIZE = (72, 96)  # of the pictures of make_tiny_own.py
 NUM_MUTATIONS = 50
 SECONDS = 10  # of processor time, for files of a few thousand bytes
 
@@ -120,9 +135,14 @@ def outcome(name: str, folder: Path, kwargs: dict, path: Path) -> list[dict] | s
     try:
         items = items_of(build(name, folder, kwargs))
         for item in items[:3]:
-            for key, load in (('segmentations', LoadReferringMask), ('instances', LoadInstanceMap)):
+            for key, load in (
+                ('segmentations', LoadReferringMask),
+                ('row_mask', LoadReferringMask),
+                ('instances', LoadInstanceMap),
+            ):
                 if key in item:
-                    load()(copy.deepcopy(item))
+                    size = dict(ori_shape=OWN_SIZE) if key == 'row_mask' else {}
+                    load()(copy.deepcopy(dict(item, **size)))
     except (ValueError, FileNotFoundError) as error:
         message = str(error)
         assert type(error) in (ValueError, FileNotFoundError), repr(error)
@@ -243,7 +263,7 @@ def test_marks_change_nothing(root, name, folder, kwargs):
     folder = root / folder
     expected = items_of(build(name, folder, kwargs))
     for path in opened_files(name, folder, kwargs):
-        if path.suffix in ('.p', '.tar'):
+        if path.suffix in ('.p', '.tar', '.parquet'):
             continue
         data = path.read_bytes()
         text = data.decode('cp1252' if b'\xe9' in data else 'utf-8')

@@ -27,7 +27,7 @@ from genseg_mm.launch.config import CfgOptions
 from genseg_mm.launch.dataset_parts import SPLITS, DatasetPart, RawLoader, dataset_parts
 
 # Files that are read after the picture, with what reads them
-LATER_FILES = dict(instance_map_path=read_instance_map, boundaries_path=read_boundaries)
+LATER_FILES = dict(instance_map_path=read_instance_map, mask_path=read_instance_map, boundaries_path=read_boundaries)
 COLUMNS = (
     'dataset', 'items', 'expected', 'missing', 'unreadable', 'no instance', 'instances', 'hidden', 'max id',
 )  # fmt: skip

@@ -10,7 +10,7 @@ from pycocotools import mask as mask_utils
 
 from genseg_mm.datasets.annotation_files import warn_counted
 from genseg_mm.datasets.class_subsets import NYU40_CLASSES, class_list
-from genseg_mm.datasets.instance_maps import as_ids, check_index_png, read_instance_map
+from genseg_mm.datasets.instance_maps import as_ids, check_color_png, check_index_png, read_instance_map
 from genseg_mm.datasets.segmentations import encode_segmentation, labels_to_instances, without_short_parts
 from genseg_mm.registry import TRANSFORMS
 
@@ -22,10 +22,11 @@ class LoadInstanceMap(BaseTransform):
     """Map of instance ids, at the original size.
 
     Sources, in this order: gt_instance_map already in the results; instance_map_path, a PNG (palette indices,
-    8- or 16-bit grey, or RGB-coded ids as r * 65536 + g * 256 + b, unless ids_are_indices in the results refuses
-    colours) or Hypersim's HDF5, whose values label_rule in the results makes instances of, where they are classes
-    (see ``genseg_mm/datasets/segmentations.py``); instances in mmdet's form (mask: polygons, or RLE with counts as a
-    list, str or bytes; ignore_flag), as ``genseg_mm.CocoInstanceDataset`` and ``mmdet.CocoDataset`` give them.
+    8- or 16-bit grey, or RGB-coded ids as r * 65536 + g * 256 + b; ids_are_indices in the results refuses colours,
+    ids_are_colors everything else) or Hypersim's HDF5, whose values label_rule in the results makes instances of, where
+    they are classes (see ``genseg_mm/datasets/segmentations.py``); instances in mmdet's form (mask: polygons, or RLE
+    with counts as a list, str or bytes; ignore_flag), as ``genseg_mm.CocoInstanceDataset`` and ``mmdet.CocoDataset``
+    give them.
 
     Added: gt_instance_map (H, W) int32, 0 = background, seg_fields. Palette files are read as indices, not
     colours, and ids above 255 are kept. Of instances, the n-th that takes part has id n, and instance_counts says
@@ -61,6 +62,8 @@ class LoadInstanceMap(BaseTransform):
         elif 'instance_map_path' in results:
             if results.get('ids_are_indices', False):
                 check_index_png(results['instance_map_path'])
+            if results.get('ids_are_colors', False):
+                check_color_png(results['instance_map_path'])
             instance_map = read_instance_map(results['instance_map_path'])
             if 'label_rule' in results:
                 where = results['instance_map_path']

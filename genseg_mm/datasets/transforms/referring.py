@@ -14,6 +14,7 @@ from mmcv.transforms import BaseTransform
 from genseg_mm.datasets.annotation_files import warn_counted
 from genseg_mm.datasets.instance_maps import read_instance_map
 from genseg_mm.datasets.reason_seg import draw_shapes
+from genseg_mm.datasets.row_masks import draw_row_mask
 from genseg_mm.datasets.segmentations import decode_segmentation
 from genseg_mm.files import check_texts, has_lone_surrogate, read_json
 from genseg_mm.files.whole_files import whole_file
@@ -57,10 +58,11 @@ class LoadReferringMask(BaseTransform):
     """Mask of the referred objects, at the original size.
 
     Required keys: segmentations (one COCO polygon list or RLE per object), height, width; or shapes and ignore_label
-    (ReasonSeg) and ori_shape, the size of the decoded picture; or gt_seg_map already there; or seg_map_path, a PNG of
-    one channel with 0, 1 and 255 = ignored (as mmseg's datasets give it).
+    (ReasonSeg) and ori_shape, the size of the decoded picture; or row_mask (``ReferringDataset``) and ori_shape; or
+    gt_seg_map already there; or seg_map_path, a PNG of one channel with 0, 1 and 255 = ignored (as mmseg's datasets
+    give it).
     Added: gt_seg_map (H, W) uint8, 1 on the objects (OR of all parts: summed parts would make overlaps 2), 255 where
-    ReasonSeg's regions are to be ignored; seg_fields.
+    regions are to be ignored (of ReasonSeg and of rows); seg_fields.
 
     In training it stands before Resize, which then resizes the mask too; in test after it: the mask stays as it is.
 
@@ -86,6 +88,8 @@ class LoadReferringMask(BaseTransform):
             results['gt_seg_map'] = self._read(np.asarray(results['gt_seg_map']), results)
         elif 'shapes' in results:
             results['gt_seg_map'] = _draw_reasoning_mask(results)
+        elif 'row_mask' in results:
+            results['gt_seg_map'] = draw_row_mask(results)
         elif 'segmentations' not in results and 'seg_map_path' in results:
             mask = read_instance_map(results['seg_map_path'])
             results['gt_seg_map'] = self._read(mask, results)

@@ -1,0 +1,490 @@
+"""Looks at a folder of data of one's own and says which dataset reads it, with which arguments."""
+
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from genseg_mm.datasets.annotation_files import folders_below
+from genseg_mm.datasets.instance_folders import MAPS, PICTURES, YAML
+from genseg_mm.datasets.instance_maps import INDEX_MODES, read_instance_map
+from genseg_mm.datasets.own_splits import DEFAULT_SHARE
+from genseg_mm.datasets.referring_tables import ENDINGS, read_rows
+from genseg_mm.datasets.row_masks import MASK_VALUES, is_file_name
+from genseg_mm.datasets.yolo_polygons import is_label_line, read_data_yaml
+from genseg_mm.files import read_json, read_lines
+from genseg_mm.files.image_headers import read_header
+from genseg_mm.files.parquet_tables import parquet_columns
+
+KINDS = ('referring', 'coco', 'yolo', 'maps', 'rows')
+DEPTH = 3  # of folders below the given one
+MAX_FOLDERS = 2000
+MAX_JSONS = 20  # in a folder: more are one per picture, and nothing that is read here
+SAMPLED = 16  # files of masks that are looked into
+ALIASES = dict(
+    image=('image', 'img', 'image_path', 'img_path', 'file_name', 'filename', 'image_file', 'picture', 'path'),
+    text=(
+        'text', 'texts', 'sentence', 'sentences', 'expression', 'expressions', 'caption', 'captions', 'phrase',
+        'question', 'sent', 'query', 'prompt', 'description',
+    ),
+    mask=('mask', 'mask_path', 'mask_file', 'segmentation', 'polygons', 'polygon', 'rle', 'segm', 'seg_map_path'),
+    split=('split', 'subset', 'set', 'partition'),
+    ignore=('ignore', 'ignored', 'ignore_region'),
+    index=('index', 'value', 'mask_value', 'label', 'instance_id', 'object_id', 'id'),
+)  # fmt: skip
+TRAIN = ('train', 'training', 'trainval')
+VAL = ('val', 'valid', 'validation', 'dev', 'test', 'testA', 'testing')
+PICTURE_FOLDERS = ('images', 'image', 'imgs', 'img', 'pictures', 'photos', 'JPEGImages', 'leftImg8bit', 'data')
+MAP_WORDS = re.compile(r'mask|instance|ids?$|label|annot|seg|gt|ground', re.IGNORECASE)
+MAP_SUFFIXES = tuple(
+    f'{middle}{ending}'
+    for middle in ('', '_mask', '_masks', '-mask', '_instance', '_instances', '_ids', '_id', '_label', '_labels',
+                   '_gt', '_seg', '_segmentation', '_instanceIds')
+    for ending in MAPS
+)  # fmt: skip
+
+
+@dataclass
+class OwnData:
+    """One kind of data in a folder.
+
+    Attributes:
+        kind: One of ``KINDS``.
+        path: What it was told by: a file or a folder.
+        train: Config of the training dataset, without a pipeline.
+        val: The same of validation.
+        notes: What was taken for granted, a line each.
+    """
+
+    kind: str
+    path: str
+    train: dict[str, Any]
+    val: dict[str, Any]
+    notes: list[str] = field(default_factory=list)
+
+
+def look_at(folder: str, val_share: float = DEFAULT_SHARE, **said: Any) -> tuple[list[OwnData], list[str]]:
+    """What a folder holds.
+
+    Args:
+        folder: The folder.
+        val_share: Share of validation, where there is no split.
+        **said: Arguments of the dataset that are not to be found out: ``ids``, ``mask_values``, ``map_suffix``.
+
+    Returns:
+        Every kind of data that was recognised; and for what looks like some and is none, a line why.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+    """
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f'there is no folder {folder}')
+    root = os.path.abspath(folder)
+    found, refused = [], []
+    for kind, look in zip(KINDS, (_referring, _coco, _yolo, _maps, _rows), strict=True):
+        try:
+            own = look(root, val_share, {key: value for key, value in said.items() if value is not None})
+        except (ValueError, OSError, ImportError) as error:
+            refused.append(f'{kind}: {error}')
+            continue
+        if own is not None:
+            found.append(own)
+    if any(own.kind == 'yolo' for own in found):
+        refused = [line for line in refused if not line.startswith('maps: ')]
+    return found, refused
+
+
+def _near(root: str) -> Iterator[tuple[str, list[str]]]:
+    """Folders with their files, not deeper than ``DEPTH``."""
+    depth = root.count(os.sep)
+    for number, (folder, files) in enumerate(folders_below(root)):
+        if number >= MAX_FOLDERS:
+            return
+        if folder.count(os.sep) - depth <= DEPTH:
+            yield folder, files
+
+
+def _two(make: Callable[[str], dict], has_split: bool, val_share: float) -> tuple[dict, dict]:
+    """Configs of training and validation that differ in their split; one that is drawn has its share."""
+    share = {} if has_split or val_share == DEFAULT_SHARE else dict(val_share=val_share)
+    train, val = (dict(make(split), split=split, **share) for split in ('train', 'val'))
+    return train, val
+
+
+def _drawn(val_share: float) -> str:
+    return f'no split is there: {val_share:.0%} of the pictures are drawn for validation, by their names'
+
+
+def _side(names: Sequence[str], wanted: Sequence[str]) -> str | None:
+    """The first of the names that says one of these words."""
+    for word in wanted:
+        pattern = re.compile(rf'(?:^|[^a-z]){word.lower()}(?:[^a-z]|$)')
+        for name in names:
+            if pattern.search(name.lower()):
+                return name
+    return None
+
+
+def _sides(names: Sequence[str]) -> tuple[str, str] | None:
+    """The names of training and validation; None where they do not say so."""
+    train, val = _side(names, TRAIN), _side(names, VAL)
+    return (train, val) if train is not None and val is not None and train != val else None
+
+
+# ---- referring tables
+
+
+def _referring(root: str, val_share: float, said: dict) -> OwnData | None:
+    tables = {}
+    for folder, files in _near(root):
+        for name in files:
+            if name.lower().endswith(ENDINGS):
+                columns = _columns(os.path.join(folder, name))
+                if columns is not None:
+                    tables[os.path.join(folder, name)] = columns
+    if not tables:
+        return None
+    names = sorted(tables)
+    sides = _sides([os.path.relpath(name, root) for name in names]) if len(names) > 1 else None
+    train, val = (os.path.join(root, own) for own in sides) if sides else (names[0], names[0])
+    notes = [] if sides or len(names) == 1 else [f'of {len(names)} tables the first is taken: {names[0]}']
+    config, splits, more = _table_config(train, tables[train], root, said)
+    config['ann_file'] = os.path.relpath(train, root)
+    if sides:
+        other, _, _ = _table_config(val, tables[val], root, said)
+        return OwnData('referring', train, config, dict(other, ann_file=os.path.relpath(val, root)), notes + more)
+    chosen = _sides(sorted(splits))
+    if chosen:
+        notes.append(f'splits as the column says: {chosen[0]} and {chosen[1]}')
+        return OwnData('referring', train, dict(config, split=chosen[0]), dict(config, split=chosen[1]), notes + more)
+    if splits:
+        raise ValueError(f'{train}: expected splits for training and validation, but got {sorted(splits)}')
+    pair = _two(lambda split: config, False, val_share)
+    return OwnData('referring', train, *pair, [*notes, *more, _drawn(val_share)])
+
+
+def _columns(path: str) -> dict[str, str] | None:
+    """What a table says -> name of its column, if it is one of pictures, masks and texts."""
+    if path.lower().endswith('.parquet'):
+        names = parquet_columns(path)
+    else:
+        _, first = next(read_rows(path), (0, {}))
+        names = list(first)
+    found = {}
+    for key, aliases in ALIASES.items():
+        found[key] = next((alias for alias in aliases if alias in names and alias not in found.values()), None)
+    if None in (found['image'], found['text'], found['mask']):
+        return None
+    return {key: name for key, name in found.items() if name is not None}
+
+
+def _table_config(path: str, columns: dict[str, str], root: str, said: dict) -> tuple[dict, set[str], list[str]]:
+    """Arguments of ``ReferringDataset`` but the split, the splits that the table has, and notes."""
+    images, masks, splits, indexed = {}, {}, set(), False
+    for _, row in read_rows(path):
+        image, mask = row.get(columns['image']), row.get(columns['mask'])
+        if isinstance(image, str):
+            images[image] = None
+        if is_file_name(mask):
+            masks[mask] = None
+        if isinstance(row.get(columns.get('split', '')), str):
+            splits.add(row[columns['split']])
+        indexed = indexed or row.get(columns.get('index', '')) not in (None, '')
+    if not images:
+        raise ValueError(f'{path}: expected names of pictures as {columns["image"]!r}, but got none')
+    places = [os.path.dirname(path), root, *(os.path.join(os.path.dirname(path), own) for own in PICTURE_FOLDERS)]
+    folder = _folder_of(list(images), places, f'{path}: pictures')
+    prefix = dict(img_path=os.path.relpath(folder, root))
+    notes, config = [], dict(type='genseg_mm.ReferringDataset', data_root=root)
+    if masks:
+        near = [os.path.join(os.path.dirname(path), own) for own in ('masks', 'mask', 'labels', 'annotations')]
+        mask_folder = _folder_of(list(masks), [folder, *places, *near], f'{path}: masks')
+        if mask_folder != folder:
+            prefix['mask_path'] = os.path.relpath(mask_folder, root)
+        files = [os.path.join(mask_folder, mask) for mask in _sampled(list(masks))]
+        values = said.get('mask_values') or _mask_values(files, indexed)
+        config['mask_values'] = values
+        notes.append(
+            f'masks are files of values {values}' + ('' if 'mask_values' in said else f', as in {len(files)} of them')
+        )
+    if prefix != dict(img_path='.'):
+        config['data_prefix'] = prefix
+    used = {
+        key: name
+        for key, name in columns.items()
+        if key != name and (key != 'index' or config.get('mask_values') == 'index')
+    }
+    if used:
+        config['columns'] = used
+    return config, splits, notes
+
+
+def _folder_of(names: Sequence[str], places: Sequence[str], what: str) -> str:
+    """The first folder that has most of a sample of files."""
+    sample = _sampled(names)
+    for place in places:
+        if sum(os.path.isfile(os.path.join(place, name)) for name in sample) * 2 > len(sample):
+            return place
+    raise FileNotFoundError(f'{what}: there is no {sample[0]} in any of {", ".join(dict.fromkeys(places[:4]))}')
+
+
+def _sampled(names: Sequence[Any], most: int = SAMPLED) -> list:
+    """So many at most, spread evenly."""
+    return [names[place] for place in np.unique(np.linspace(0, len(names) - 1, min(most, len(names))).astype(int))]
+
+
+def _mask_values(files: Sequence[str], indexed: bool) -> str:
+    if indexed:
+        return 'index'
+    values = np.unique(np.concatenate([np.unique(read_instance_map(own)).astype(np.int64) for own in files]))
+    found = [own for own, on in (('0/1', 1), ('0/255', 255)) if set(values.tolist()) <= {0, on}]
+    if len(found) != 1:
+        shown = ', '.join(map(str, values[:8].tolist())) + ', ...' * (len(values) > 8)
+        raise ValueError(
+            f'masks such as {files[0]} hold the values {shown}: say what they mean (--mask-values, one of '
+            f'{", ".join(MASK_VALUES)}; index needs a column that says whose value is meant)'
+        )
+    return found[0]
+
+
+# ---- COCO and LVIS
+
+
+def _coco(root: str, val_share: float, said: dict) -> OwnData | None:
+    files = {}
+    for folder, names in _near(root):
+        jsons = [name for name in names if name.lower().endswith('.json')]
+        for name in jsons if len(jsons) <= MAX_JSONS else ():
+            first = _coco_pictures(os.path.join(folder, name))
+            if first:
+                files[os.path.join(folder, name)] = first
+    if not files:
+        return None
+    names = sorted(files)
+    sides = _sides([os.path.relpath(name, root) for name in names]) if len(names) > 1 else None
+    train, val = (os.path.join(root, own) for own in sides) if sides else (names[0], names[0])
+    train_config, val_config = (_coco_config(own, files[own], root) for own in (train, val))
+    if sides:
+        return OwnData('coco', train, train_config, val_config)
+    notes = [] if len(names) == 1 else [f'of {len(names)} files the first is taken: {names[0]}']
+    pair = _two(lambda split: train_config, False, val_share)
+    return OwnData('coco', train, *pair, [*notes, _drawn(val_share)])
+
+
+def _coco_pictures(path: str) -> list[str]:
+    """Names of pictures of a json of instances; none of another file."""
+    content = read_json(path)
+    if not isinstance(content, dict):
+        return []
+    images, annotations = content.get('images'), content.get('annotations')
+    if not isinstance(images, list) or not isinstance(annotations, list):
+        return []
+    if not any(isinstance(own, dict) and own.get('segmentation') for own in annotations):
+        return []
+    named = [own for own in images if isinstance(own, dict)]
+    names = [own.get('file_name') or '/'.join(str(own.get('coco_url', '')).split('/')[-2:]) for own in named]
+    return [name for name in _sampled(names) if isinstance(name, str) and name] if names else []
+
+
+def _coco_config(path: str, pictures: Sequence[str], root: str) -> dict:
+    beside = os.path.dirname(path)
+    stem = Path(path).stem
+    guesses = [beside, root]
+    for place in dict.fromkeys((beside, root)):
+        below = sorted(own.path for own in os.scandir(place) if own.is_dir() and not own.name.startswith('.'))
+        like = [own for own in below if os.path.basename(own) in stem or os.path.basename(own) in PICTURE_FOLDERS]
+        guesses += like + [own for own in below if own not in like]
+        guesses += [os.path.join(own, side) for own in like for side in (*TRAIN, *VAL)]
+    folder = _folder_of(pictures, guesses, f'{path}: pictures')
+    return dict(
+        type='genseg_mm.InstanceFolderDataset',
+        data_root=root,
+        format='coco',
+        images=os.path.relpath(folder, root),
+        annotations=os.path.relpath(path, root),
+    )
+
+
+# ---- YOLO
+
+
+def _yolo(root: str, val_share: float, said: dict) -> OwnData | None:
+    base = dict(type='genseg_mm.InstanceFolderDataset', data_root=root, format='yolo')
+    for folder, names in _near(root):
+        for name in names:
+            path = os.path.join(folder, name)
+            if name.endswith(YAML) and _looks_like_data(path):
+                data = read_data_yaml(path)
+                has_split = 'train' in data.splits and 'val' in data.splits
+                base['annotations'] = os.path.relpath(path, root)
+                notes = [f'{len(data.names)} classes: {", ".join(list(data.names.values())[:8])}']
+                notes += [] if has_split else [_drawn(val_share)]
+                return OwnData('yolo', path, *_two(lambda split: base, has_split, val_share), notes)
+    pairs = [
+        (pictures, labels)
+        for pictures, labels in _folder_pairs(root)
+        if os.path.basename(labels) == 'labels' or os.path.basename(os.path.dirname(labels)) == 'labels'
+        if _has_label_files(labels)
+    ]
+    return _of_pairs('yolo', root, pairs, base, val_share) if pairs else None
+
+
+def _looks_like_data(path: str) -> bool:
+    keys = {line.partition(':')[0] for _, line in read_lines(path) if line[:1].isalpha()}
+    return 'names' in keys and bool(keys & {'train', 'val', 'test'})
+
+
+def _has_label_files(folder: str) -> bool:
+    for below, names in _near(folder):
+        for name in [own for own in names if own.endswith('.txt')][:SAMPLED]:
+            _, line = next(read_lines(os.path.join(below, name)), (0, ''))
+            if line.strip():
+                return is_label_line(line)
+    return False
+
+
+def _folder_pairs(root: str) -> list[tuple[str, str]]:
+    """Folders that may belong together: beside each other, or of the same name in folders beside each other."""
+    folders = sorted(folder for folder, _ in _near(root) if folder != root)
+    names = {folder: os.path.relpath(folder, root).split(os.sep) for folder in folders}
+    pairs = []
+    for first in folders:
+        for second in folders:
+            a, b = names[first], names[second]
+            # Exactly one part of the path differs: images/train and labels/train, train/images and train/labels.
+            if len(a) == len(b) and sum(x != y for x, y in zip(a, b, strict=True)) == 1:
+                pairs.append((first, second))
+    return pairs
+
+
+def _of_pairs(kind: str, root: str, pairs: Sequence[tuple[str, str]], base: dict, val_share: float) -> OwnData:
+    """Data of folders of pictures and of annotations; those of training and validation, or all to be split."""
+    pairs = [own for own in pairs if not any(_is_below(own, other) for other in pairs)] if len(pairs) > 1 else pairs
+    inner = {pictures: (pictures, other) for pictures, other in pairs}
+    deeper = _with_sides(root, inner)
+    configs = []
+    for pictures, other in deeper or [pairs[0]]:
+        places = dict(images=os.path.relpath(pictures, root), annotations=os.path.relpath(other, root))
+        configs.append(dict(base, **places))
+    if deeper:
+        return OwnData(kind, configs[0]['annotations'], *configs)
+    own = configs[0]
+    return OwnData(kind, own['annotations'], *_two(lambda split: own, False, val_share), [_drawn(val_share)])
+
+
+def _is_below(own: tuple[str, str], other: tuple[str, str]) -> bool:
+    return own != other and all(a.startswith(f'{b}{os.sep}') for a, b in zip(own, other, strict=True))
+
+
+def _with_sides(root: str, pairs: dict[str, tuple[str, str]]) -> list[tuple[str, str]] | None:
+    """The pairs of training and validation among the pairs or their folders below."""
+    whole = dict(pairs)
+    for pictures, other in pairs.values():
+        for below in sorted(own.name for own in os.scandir(pictures) if own.is_dir()):
+            if os.path.isdir(os.path.join(other, below)):
+                whole[os.path.join(pictures, below)] = os.path.join(pictures, below), os.path.join(other, below)
+    sides = _sides([os.path.relpath(own, root) for own in whole])
+    return [whole[os.path.join(root, side)] for side in sides] if sides else None
+
+
+# ---- maps of ids
+
+
+def _maps(root: str, val_share: float, said: dict) -> OwnData | None:
+    pairs, suffixes = [], {}
+    for pictures, maps in _folder_pairs(root):
+        suffix = _suffix_of(pictures, maps, said.get('map_suffix'))
+        if suffix is not None and _is_of_maps(pictures, maps, suffix):
+            pairs.append((pictures, maps))
+            suffixes[maps] = suffix
+    if not pairs:
+        return None
+    base: dict[str, Any] = dict(type='genseg_mm.InstanceFolderDataset', data_root=root, format='maps')
+    suffix = suffixes[pairs[0][1]]
+    files = _sampled([path for own in suffixes for path in _files(own) if path.endswith(suffix)])
+    ids, note = (said['ids'], '') if 'ids' in said else _ids_of(files)
+    if suffix != '.png':
+        base['map_suffix'] = suffix
+    if ids != 'index':
+        base['ids'] = ids
+    own = _of_pairs('maps', root, pairs, base, val_share)
+    own.notes += [note] if note else []
+    return own
+
+
+def _files(folder: str) -> list[str]:
+    return [os.path.join(below, name) for below, names in folders_below(folder) for name in names]
+
+
+def _suffix_of(pictures: str, maps: str, given: str | None) -> str | None:
+    """What follows the names of pictures in those of most maps, if anything does."""
+    stems = {os.path.splitext(os.path.relpath(own, pictures))[0] for own in _files(pictures) if _is_picture(own)}
+    names = [os.path.relpath(own, maps) for own in _files(maps) if own.lower().endswith(MAPS)]
+    if not stems or not names:
+        return None
+    counts = {
+        suffix: sum(name.endswith(suffix) and name[: -len(suffix)] in stems for name in names)
+        for suffix in ([given] if given else MAP_SUFFIXES)
+    }
+    best = max(counts, key=counts.get)
+    return best if counts[best] * 2 > len(stems) else None
+
+
+def _is_picture(path: str) -> bool:
+    return path.lower().endswith(PICTURES)
+
+
+def _is_of_maps(pictures: str, maps: str, suffix: str) -> bool:
+    """Whether the second of two folders of equal names holds the maps: it says so, or it alone has one channel."""
+
+    def grey(folder: str, ending: Sequence[str] | str) -> bool:
+        files = _sampled([own for own in _files(folder) if own.lower().endswith(ending)], 4)
+        return all(own.lower().endswith(('.hdf5', '.h5')) or read_header(own, own).mode in INDEX_MODES for own in files)
+
+    def says(folder: str, other: str) -> bool:
+        parts = zip(folder.split(os.sep), other.split(os.sep), strict=False)
+        return any(MAP_WORDS.search(own) is not None for own, its in parts if own != its)
+
+    if says(maps, pictures) != says(pictures, maps):
+        return says(maps, pictures)
+    return grey(maps, suffix) and not grey(pictures, PICTURES)
+
+
+def _ids_of(files: Sequence[str]) -> tuple[str, str]:
+    """What the maps hold, by some of them, and a note."""
+    modes = {'index' if own.lower().endswith(('.hdf5', '.h5')) else read_header(own, own).mode for own in files}
+    if modes == {'RGB'}:
+        return 'rgb', "maps are colours: each colour but black is an instance (ids='rgb')"
+    if not modes <= {*INDEX_MODES, 'index'}:
+        raise ValueError(f'{files[0]}: expected maps of one channel, or RGB, but got the modes {sorted(modes)}')
+    values = [np.unique(read_instance_map(own)) for own in files]
+    if all(len(own[own > 0]) <= 1 for own in values) and len(files) > 1:
+        marks = sorted({int(own.max()) for own in values if own.size})
+        return 'components', (
+            f'maps have one value beside 0 ({", ".join(map(str, marks[-3:]))}), which says what is an object and not '
+            'which: every connected region is taken for one (--ids index: one instance per picture)'
+        )
+    return 'index', ''
+
+
+# ---- rows of Hugging Face's datasets
+
+
+def _rows(root: str, val_share: float, said: dict) -> OwnData | None:
+    if not any(os.path.isfile(os.path.join(root, name)) for name in ('dataset_dict.json', 'state.json')):
+        return None
+    from genseg_mm.datasets.picture_rows import image_columns, open_rows
+
+    table, drawn = open_rows(root, 'train')
+    images, maps = image_columns(table)
+    config = dict(
+        type='genseg_mm.InstanceFolderDataset', data_root=root, format='rows', images=images, annotations=maps
+    )
+    if said.get('ids', 'index') != 'index':
+        config['ids'] = said['ids']
+    notes = [f'columns {images!r} and {maps!r}', *([_drawn(val_share)] if drawn else [])]
+    return OwnData('rows', root, *_two(lambda split: config, not drawn, val_share), notes)

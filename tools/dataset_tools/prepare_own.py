@@ -1,0 +1,178 @@
+"""Looks at a folder of data of one's own, says what it found, and writes a config that trains on it.
+
+    python tools/dataset_tools/prepare_own.py FOLDER
+    python tools/dataset_tools/prepare_own.py FOLDER --model gen2seg-sd2 --out my.py --check
+
+Recognised are COCO's and LVIS's json, folders of id maps, YOLO's polygons (with or without data.yaml), tables of
+sentences (jsonl, csv, tsv, parquet), and rows of Hugging Face's datasets; docs/tutorials/own_data.md goes through them.
+Where there is no split, training and validation are drawn by the names of the pictures. What is taken for granted is
+said, and stands in the config. The exit code is 1 if --check finds a bad file.
+"""
+
+import argparse
+import os
+import runpy
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.registry import DATASETS
+
+from genseg_mm.command import as_typed
+from genseg_mm.datasets.instance_folders import IDS
+from genseg_mm.datasets.instance_maps import read_instance_map
+from genseg_mm.datasets.own_folders import KINDS, OwnData, look_at
+from genseg_mm.datasets.own_splits import DEFAULT_SHARE
+from genseg_mm.datasets.row_masks import MASK_VALUES
+from genseg_mm.files import write_text
+from genseg_mm.files.image_headers import read_header
+from genseg_mm.launch import ToolParser, run_tool
+from genseg_mm.launch.own_config import MODELS, choose_model, own_config
+
+MAPS_READ = 100  # to count instances; --check reads all
+HEADERS_READ = 200
+
+
+def parse_args() -> argparse.Namespace:
+    parser = ToolParser(description=__doc__.split('\n', maxsplit=1)[0])
+    parser.add_argument('folder', help='folder of the data')
+    names = '; '.join(f'{task}: {", ".join(own)}' for task, own in MODELS.items())
+    parser.add_argument('--model', help=f'name of a config, or one of these (default: the first). {names}')
+    parser.add_argument('--out', help='config to write (default: ./<name of the folder>.py)')
+    parser.add_argument('--weights', help="weights to begin with (default: those that come with the model); 'none'")
+    parser.add_argument('--kind', choices=KINDS, help='which of several kinds of data in the folder')
+    parser.add_argument(
+        '--val-share', type=float, default=DEFAULT_SHARE, help='of a split that is drawn (default: 0.2)'
+    )
+    parser.add_argument('--ids', choices=IDS, help='what the pixels of id maps mean, where it is not to be found out')
+    parser.add_argument('--map-suffix', help='what follows the name of a picture in that of its map, such as _mask.png')
+    parser.add_argument('--mask-values', choices=MASK_VALUES, help='what mask files of sentences hold, likewise')
+    parser.add_argument('--missing', choices=('error', 'skip'), help='pictures without a map or labels')
+    parser.add_argument('--check', action='store_true', help='read every file, as verify_dataset.py does')
+    parser.add_argument('--force', action='store_true', help='write over a config that is there')
+    args = parser.parse_args()
+    if not 0 < args.val_share < 1:
+        parser.error(f'argument --val-share: expected a share between 0 and 1, but got {args.val_share}')
+    return args
+
+
+def chosen(args: argparse.Namespace) -> OwnData:
+    """The data of the folder.
+
+    Raises:
+        ValueError: If there is none that is recognised, or several kinds and none was asked for.
+    """
+    said = dict(ids=args.ids, map_suffix=args.map_suffix, mask_values=args.mask_values)
+    found, refused = look_at(args.folder, args.val_share, **said)
+    if args.kind:
+        found = [own for own in found if own.kind == args.kind]
+        refused = [line for line in refused if line.startswith(f'{args.kind}: ')]
+    if not found:
+        why = '; '.join(refused) or (
+            "expected a json in COCO's format, folders of pictures and id maps, YOLO's labels, or a table of pictures, "
+            'masks and sentences'
+        )
+        raise ValueError(f'{args.folder}: no data that is recognised: {why}')
+    for line in refused:
+        print(f'not taken: {line}')
+    if len(found) > 1:
+        kinds = ', '.join(f'{own.kind} ({os.path.relpath(own.path, args.folder)})' for own in found)
+        raise ValueError(f'{args.folder} holds several kinds of data: {kinds}; choose one by --kind')
+    (own,) = found
+    if args.missing and own.kind != 'referring':
+        own.train['missing'] = own.val['missing'] = args.missing
+    return own
+
+
+def describe(name: str, dataset: Any) -> list[str]:
+    """Lines on what a dataset holds, and what was left out."""
+    items = [dataset.get_data_info(index) for index in range(len(dataset))]
+    pictures = list(dict.fromkeys(item['img_path'] for item in items))
+    text = f'{name}: {len(pictures)} pictures'
+    if 'text' in items[0] or 'sentences' in items[0]:
+        masks = {(item['img_path'], item['ref_id']): len(item['sentences']) for item in items}
+        text += f', {len(masks)} masks, {sum(masks.values())} sentences'
+    elif 'instances' in items[0]:
+        text += f', {_few([sum(not one["ignore_flag"] for one in item["instances"]) for item in items])} instances'
+        text += f' ({sum(len(item["instances"]) for item in items)} in all)'
+    else:
+        some = _spread([item['instance_map_path'] for item in items], MAPS_READ)
+        counts = [len(np.unique(ids[ids > 0])) for ids in map(read_instance_map, some)]
+        text += f', {_few(counts)} ids' + (f' ({len(some)} maps read)' if len(some) < len(items) else '')
+    sizes = [_size(path) for path in _spread(pictures, HEADERS_READ)]
+    small, large = min(sizes), max(sizes)
+    text += f', {small[1]}x{small[2]} to {large[1]}x{large[2]} pixels' if small != large else f', {small[1]}x{small[2]}'
+    lines = [text]
+    left = {key: list(value) for key, value in getattr(dataset, 'skipped', {}).items()}
+    left |= {key: list(value) for key, value in getattr(dataset, 'left_out', {}).items()}
+    lines += [f'{name}: left out {len(names)}: {reason}, such as {names[0]}' for reason, names in left.items()]
+    lines += [
+        f'{name}: left out {count} annotations: {reason}' for reason, count in getattr(dataset, 'dropped', {}).items()
+    ]
+    return lines
+
+
+def _few(counts: list[int]) -> str:
+    return f'{min(counts)} / {np.median(counts):g} / {max(counts)} (fewest / median / most)'
+
+
+def _spread(values: list, most: int) -> list:
+    return [values[place] for place in np.unique(np.linspace(0, len(values) - 1, min(most, len(values))).astype(int))]
+
+
+def _size(path: str) -> tuple[int, int, int]:
+    """Pixels, width and height."""
+    if '://' in path:
+        from mmengine import fileio
+
+        header = read_header(fileio.get(path), path)
+    else:
+        header = read_header(path, path)
+    return header.height * header.width, header.width, header.height
+
+
+def main() -> None:
+    args = parse_args()
+    data = chosen(args)
+    task = 'referring' if data.kind == 'referring' else 'instance'
+    model = choose_model(args.model, task)
+    name = os.path.basename(os.path.abspath(args.folder)).replace(' ', '_')
+    out = Path(args.out or f'{name}.py')
+    if out.suffix != '.py':
+        raise ValueError(f'--out: expected the name of a config that ends with .py, but got {out}')
+    if out.exists() and not args.force:
+        raise ValueError(f'{out} is there: choose another name by --out, or --force writes over it')
+    print(f'{data.kind}: {data.path}')
+    print(*data.notes, sep='\n', end='\n' if data.notes else '')
+    datasets = [DATASETS.build(dict(data.train)), DATASETS.build(dict(data.val, test_mode=True))]
+    for side, dataset in zip(('train', 'val'), datasets, strict=True):
+        print(*describe(side, dataset), sep='\n')
+    weights = None if args.weights == 'none' else args.weights or model.weights
+    weights = None if weights is None else os.path.abspath(weights)
+    title = f'{model.name} on {name}: {len(datasets[0])} for training, {len(datasets[1])} for validation.'
+    write_text(out, own_config(data, model, len(datasets[0]), title, weights))
+    print(f'wrote {out}: {model.config}' + (f' from {os.path.basename(weights)}' if weights else ' from the start'))
+    if args.check:
+        verify = runpy.run_path(str(Path(__file__).with_name('verify_dataset.py')))
+        sys.argv = ['verify_dataset.py', str(out)]
+        try:
+            verify['main']()
+        except SystemExit as end:
+            if end.code:
+                raise
+    print(as_typed('\n'.join(_next_commands(out, task))))
+
+
+def _next_commands(out: Path, task: str) -> list[str]:
+    prompt, metric = ("--texts 'WHAT'", 'oIoU') if task == 'referring' else ('--automatic', 'mIoU')
+    return [
+        'next:',
+        f'  python tools/train.py {out}',
+        f'  python tools/test.py {out} work_dirs/{out.stem}/best_{metric}_iter_*.pth',
+        f'  python tools/image_demo.py PICTURE {out} --weights work_dirs/{out.stem}/best_{metric}_iter_*.pth {prompt}',
+    ]
+
+
+if __name__ == '__main__':
+    run_tool(main)
