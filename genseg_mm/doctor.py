@@ -37,6 +37,8 @@ OPTIONAL = {
     'matplotlib': ('plots', 'mm'),
     'sentencepiece': ("T5's and Gemma's tokenizers", 'mm'),
     'tensorboard': ('curves of trainings', 'tensorboard'),
+    'pyarrow': ('own tables in parquet', 'parquet'),
+    'datasets': ("rows of Hugging Face's datasets", 'huggingface'),
 }
 # data set -> paths below the data root, and the config that `genseg verify` reads; its first lines say the layout
 DATA = {

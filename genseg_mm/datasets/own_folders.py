@@ -14,7 +14,7 @@ from genseg_mm.datasets.instance_folders import MAPS, PICTURES, YAML
 from genseg_mm.datasets.instance_maps import INDEX_MODES, read_instance_map
 from genseg_mm.datasets.own_splits import DEFAULT_SHARE
 from genseg_mm.datasets.referring_tables import ENDINGS, read_rows
-from genseg_mm.datasets.row_masks import MASK_VALUES, is_file_name
+from genseg_mm.datasets.row_masks import MASK_VALUES, WHITE, is_file_name
 from genseg_mm.datasets.yolo_polygons import is_label_line, read_data_yaml
 from genseg_mm.files import read_json, read_lines
 from genseg_mm.files.image_headers import read_header
@@ -241,7 +241,8 @@ def _mask_values(files: Sequence[str], indexed: bool) -> str:
     if indexed:
         return 'index'
     values = np.unique(np.concatenate([np.unique(read_instance_map(own)).astype(np.int64) for own in files]))
-    found = [own for own, on in (('0/1', 1), ('0/255', 255)) if set(values.tolist()) <= {0, on}]
+    means = {'0/1': {0, 1}, '0/255': {0, 255, WHITE}}
+    found = [own for own, known in means.items() if set(values.tolist()) <= known]
     if len(found) != 1:
         shown = ', '.join(map(str, values[:8].tolist())) + ', ...' * (len(values) > 8)
         raise ValueError(

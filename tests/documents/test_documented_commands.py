@@ -68,7 +68,9 @@ class Twins:
                 signal.signal(number, handler)
 
     def config(self, path: str) -> str:
-        """The tiny twin of a config."""
+        """The tiny twin of a config; itself, of one that an earlier command wrote."""
+        if not (ROOT / path).is_file() and (self.place / path).is_file():
+            return path
         assert (ROOT / path).is_file(), f'{path} does not exist'
         twin = path if '_tiny' in path else path.replace('.py', '_tiny.py')
         assert (ROOT / twin).is_file(), f'{path} has no tiny twin'
@@ -81,7 +83,7 @@ class Twins:
         config, *options = command.arguments
         assert not options or options[0] == '--cfg-options'
         twin = self.config(config)
-        cfg = Config.fromfile(ROOT / twin)
+        cfg = Config.fromfile(self.place / twin)
         changes = [*SHORT, 'train_cfg.val_interval=2', 'train_dataloader.batch_size=2', *small_data(cfg)]
         if cfg.train_dataloader.sampler.get('group', 1) > 1:
             changes.append('train_dataloader.sampler.group=1')
@@ -95,6 +97,8 @@ class Twins:
         """What a command means by a checkpoint: a file that the training before it wrote, or one that is shipped."""
         if (ROOT / written).is_file():
             return ROOT / written
+        if (self.place / written).is_file():  # bash has found it: best_*.pth
+            return self.place / written
         if written != 'CHECKPOINT':
             # work_dirs/<config>/iter_<last iteration>.pth
             assert Path(written).parent == Path('work_dirs') / Path(config).stem
@@ -105,7 +109,7 @@ class Twins:
         config, checkpoint, *options = command.arguments
         twin = self.config(config)
         weights = self.checkpoint(config, checkpoint)
-        cfg = Config.fromfile(ROOT / twin)
+        cfg = Config.fromfile(self.place / twin)
         if weights.suffix == '.pth' or 'long' in config:
             few = small_data(cfg, ('test',))
             options = [*(options or ['--cfg-options']), *few] if few else options
@@ -151,6 +155,9 @@ class Twins:
         self.tool(command.tool, self.config(command.arguments[0]), '--out-dir', 'browsed')
         pictures = list((self.place / 'browsed').rglob('*.png'))
         assert pictures and all(np.asarray(Image.open(path)).std() > 10 for path in pictures)
+
+    def own_data(self, command: Command) -> None:
+        self.tool(command.tool, *command.arguments)
 
     def prepare_hypersim(self, command: Command) -> None:
         self.tool(command.tool, *command.arguments)
@@ -229,6 +236,8 @@ TWINS: dict[str, Callable[[Twins, Command], None]] = {
     'tools/analysis_tools/compare.py': Twins.compare,
     'tools/analysis_tools/browse_dataset.py': Twins.browse,
     'tools/dataset_tools/verify_dataset.py': Twins.verify,
+    'tools/dataset_tools/make_tiny_own.py': Twins.own_data,
+    'tools/dataset_tools/prepare_own.py': Twins.own_data,
     'tools/dataset_tools/prepare_hypersim.py': Twins.prepare_hypersim,
     'tools/dataset_tools/cache_encodings.py': Twins.cache,
     'tools/model_converters/publish_model.py': Twins.publish,
