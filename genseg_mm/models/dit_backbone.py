@@ -177,18 +177,19 @@ class DiTBackbone(BaseModule):
         self._check(noisy, prompt)
         if image_latents is not None and not self.family.takes_images:
             raise ValueError('this DiTBackbone has takes_images=False: expected no image_latents, but got some')
+        alike = False if image_latents is None else True if has_image is None else None
         if image_latents is None:
             image_latents = torch.zeros_like(noisy)
-            has_image = torch.zeros(len(noisy), dtype=torch.bool, device=_device_with_values(noisy))
+            has_image = torch.zeros(noisy.shape[0], dtype=torch.bool, device=_device_with_values(noisy))
         elif has_image is None:
-            has_image = torch.ones(len(noisy), dtype=torch.bool, device=_device_with_values(noisy))
+            has_image = torch.ones(noisy.shape[0], dtype=torch.bool, device=_device_with_values(noisy))
         dtype = self.transformer.dtype
         states = prompt.states.to(dtype)
         if self.family.needs_fixed_length_text:
             states = states.masked_fill(~prompt.mask[..., None], 0)
         pooled = None if prompt.pooled is None else prompt.pooled.to(dtype)
         prompt = PromptEmbeddings(states, prompt.mask, pooled)
-        inputs = DiTInputs(noisy.to(dtype), sigma.float(), prompt, image_latents.to(dtype), has_image)
+        inputs = DiTInputs(noisy.to(dtype), sigma.float(), prompt, image_latents.to(dtype), has_image, alike)
         return self.family.velocity(self.transformer, inputs).float()
 
     def _check(self, noisy: Tensor, prompt: PromptEmbeddings) -> None:

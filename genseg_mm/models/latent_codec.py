@@ -103,7 +103,7 @@ class LatentCodec(FrozenPartsMixin, BaseModule):
             )
         self.fetch_frozen_parts()
         with frozen_pass(images.device):
-            if self.training or images.device.type == 'meta':
+            if self.training or images.device.type == 'meta' or torch.compiler.is_exporting():
                 return self._encode_all(images)
             return torch.stack(self._memory.encode(images, self._encode_all, self.autoencoder))
 
@@ -132,7 +132,8 @@ class LatentCodec(FrozenPartsMixin, BaseModule):
 
     def _parts(self, batch: Tensor) -> tuple[Tensor, ...]:
         dtype = next((p.dtype for p in self.autoencoder.parameters()), batch.dtype)
-        return batch.to(dtype).split(self.max_batch or max(len(batch), 1))
+        batch = batch.to(dtype)
+        return (batch,) if self.max_batch is None else batch.split(self.max_batch)
 
     def _encode(self, images: Tensor) -> Tensor:
         encoded = self.autoencoder.encode(images[:, :, None] if self.is_video else images)

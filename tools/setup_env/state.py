@@ -76,7 +76,9 @@ def wanted() -> dict:
         'build': extras['build'],
         'mmcv': next(line for line in extras['mm'] if line.startswith('onedl-mmcv')),
         'opencv': next(line for line in extras['mm'] if line.startswith('opencv')),
-        'packages': [line for line in extras['mm'] + extras['test'] + extras['docs'] if 'mmcv' not in line],
+        'packages': [
+            line for line in extras['mm'] + extras['test'] + extras['docs'] + extras['onnx'] if 'mmcv' not in line
+        ],
     }
 
 

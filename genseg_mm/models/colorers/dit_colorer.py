@@ -133,9 +133,9 @@ class DiTColorer(BaseModule):
         height, width = images.shape[-2:]
         bottom, right = (-side % step for side, step in zip((height, width), self.multiples, strict=True))
         latents = self.codec.encode(F.pad(images, (0, right, 0, bottom), mode='replicate'))  # (N, C, h, w)
-        sigma = latents.new_full((len(latents),), self.sigma)  # (N,)
+        sigma = latents.new_full((latents.shape[0],), self.sigma)  # (N,)
         prompt = PromptEmbeddings(
-            *(None if part is None else part.expand(len(latents), *part.shape[1:]) for part in self.prompt)
+            *(None if part is None else part.expand(latents.shape[0], *part.shape[1:]) for part in self.prompt)
         )
         output = self.backbone(latents, sigma, prompt)  # (N, C, h, w)
         clean = output if self.prediction == 'data' else data_from_velocity(latents, output, sigma)

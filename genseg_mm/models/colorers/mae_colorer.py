@@ -121,7 +121,7 @@ class MAEColorer(BaseModule):
         positions = resize_positions(embeddings.position_embeddings, height, width)
         pixels = ((images + 1) / 2 - self.mean) / self.std
         tokens = embeddings.patch_embeddings(pixels)  # (N, hw, D), raster order
-        tokens = torch.cat([embeddings.cls_token.expand(len(tokens), -1, -1), tokens], dim=1)
+        tokens = torch.cat([embeddings.cls_token.expand(tokens.shape[0], -1, -1), tokens], dim=1)
         tokens = tokens + positions  # (N, 1 + hw, D)
         for layer in encoder.layers:
             tokens = layer(tokens)
@@ -194,7 +194,8 @@ def resize_positions(positions: Tensor, height: int, width: int) -> Tensor:
         (1, 1 + height * width, D); the input itself if the grid is the same.
     """
     side = math.isqrt(positions.shape[1] - 1)
-    if (height, width) == (side, side):
+    # An exported graph has to serve all sizes: there, the grid's own is interpolated, too, which changes nothing.
+    if not torch.compiler.is_exporting() and (height, width) == (side, side):
         return positions
     dim = positions.shape[-1]
     grid = positions[:, 1:].view(1, side, side, dim).permute(0, 3, 1, 2)  # (1, D, side, side)

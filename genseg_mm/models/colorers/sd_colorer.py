@@ -145,8 +145,8 @@ class SDColorer(BaseModule):
         """
         step_from, num_text_tokens = self.graph()
         latents = self.codec.encode(images)  # (N, C, h, w)
-        timesteps = torch.full((len(latents),), self.timestep, device=latents.device)
-        text = self.text[:, :num_text_tokens].expand(len(latents), -1, -1)  # (N, L, D)
+        timesteps = torch.full((latents.shape[0],), self.timestep, device=latents.device)
+        text = self.text[:, :num_text_tokens].expand(latents.shape[0], -1, -1)  # (N, L, D)
         output = self.unet(latents, timesteps, encoder_hidden_states=text).sample
         start = latents if step_from == 'image' else torch.zeros_like(latents)
         clean = clean_latents(output.float(), start, self.alpha_bar, self.prediction_type)

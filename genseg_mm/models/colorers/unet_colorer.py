@@ -93,8 +93,8 @@ class UNetColorer(BaseModule):
         """
         check_patches(images, self.patch_size, type(self).__name__)
         latents = F.pixel_unshuffle(images, self.patch_size)  # (N, 3 p^2, H/p, W/p)
-        timesteps = torch.full((len(latents),), TIMESTEP, device=latents.device)
-        text = self.text.to(latents.dtype).expand(len(latents), -1, -1)  # (N, L, D)
+        timesteps = torch.full((latents.shape[0],), TIMESTEP, device=latents.device)
+        text = self.text.to(latents.dtype).expand(latents.shape[0], -1, -1)  # (N, L, D)
         output = self.unet(latents, timesteps, encoder_hidden_states=text).sample
         return F.pixel_shuffle(output, self.patch_size)  # (N, 3, H, W)
 

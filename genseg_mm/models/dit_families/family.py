@@ -38,6 +38,8 @@ class DiTInputs(NamedTuple):
         image: Latents of the input images, (N, C, H, W); for :meth:`TokenFamily.velocity_of_one_kind` None where no
             sample has one.
         has_image: Which of them count, (N,) bool.
+        alike: True where all are known to have an image, False where none has one, without asking the tensor (which an
+            exported graph cannot, and a GPU would be waited for); None: it has to be asked.
     """
 
     noisy: Tensor
@@ -45,6 +47,7 @@ class DiTInputs(NamedTuple):
     prompt: PromptEmbeddings
     image: Tensor | None
     has_image: Tensor
+    alike: bool | None = None
 
     def select(self, chosen: Tensor) -> 'DiTInputs':
         """The samples at ``chosen``, (N,) bool."""
@@ -147,7 +150,7 @@ def pooled_or_zeros(prompt: PromptEmbeddings, width: int) -> Tensor:
         ValueError: If they have another width.
     """
     if prompt.pooled is None:
-        return prompt.states.new_zeros(len(prompt.states), width)
+        return prompt.states.new_zeros(prompt.states.shape[0], width)
     if prompt.pooled.shape[-1] != width:
         raise ValueError(
             f'the transformer expects pooled prompt vectors of width {width}, but got {prompt.pooled.shape[-1]}: use '

@@ -21,9 +21,9 @@ class TokenFamily(DiTFamily):
     def velocity(self, transformer: nn.Module, inputs: DiTInputs) -> Tensor:
         """See :meth:`DiTFamily.velocity`."""
         has_image = inputs.has_image
-        if has_image.all():
+        if inputs.alike or (inputs.alike is None and has_image.all()):
             return self.velocity_of_one_kind(transformer, inputs)
-        if not has_image.any():
+        if inputs.alike is False or not has_image.any():
             return self.velocity_of_one_kind(transformer, inputs._replace(image=None))
         with_image, without = inputs.select(has_image), inputs.select(~has_image)._replace(image=None)
         parts = [self.velocity_of_one_kind(transformer, part) for part in (with_image, without)]
@@ -76,7 +76,7 @@ class WanFamily(TokenFamily):
 
     def velocity_of_one_kind(self, transformer: nn.Module, inputs: DiTInputs) -> Tensor:
         """See :meth:`TokenFamily.velocity_of_one_kind`."""
-        noisy, sigma, prompt, image, _ = inputs
+        noisy, sigma, prompt, image = inputs[:4]
         timestep, frames = sigma * 1000, noisy[:, :, None]  # (N,), (N, C, 1, H, W)
         if image is not None:
             frames = torch.stack([image, noisy], 2)  # (N, C, 2, H, W)
@@ -132,7 +132,7 @@ class QwenImageFamily(TokenFamily):
 
     def velocity_of_one_kind(self, transformer: nn.Module, inputs: DiTInputs) -> Tensor:
         """See :meth:`TokenFamily.velocity_of_one_kind`."""
-        noisy, sigma, prompt, image, _ = inputs
+        noisy, sigma, prompt, image = inputs[:4]
         height, width = noisy.shape[-2:]
         images = [noisy] if image is None else [noisy, image]
         tokens = torch.cat([pack(latents) for latents in images], 1)  # (N, L or 2L, 4C)
@@ -143,7 +143,7 @@ class QwenImageFamily(TokenFamily):
                 encoder_hidden_states=prompt.states,
                 encoder_hidden_states_mask=prompt.mask,
                 timestep=sigma,
-                img_shapes=[[(1, height // 2, width // 2)] * len(images)] * len(noisy),
+                img_shapes=[[(1, height // 2, width // 2)] * len(images)] * noisy.shape[0],
                 return_dict=False,
             )[0]
         return unpack(velocity[:, : tokens.shape[1] // len(images)], height, width)
@@ -191,7 +191,7 @@ class FluxFamily(TokenFamily):
 
     def velocity_of_one_kind(self, transformer: nn.Module, inputs: DiTInputs) -> Tensor:
         """See :meth:`TokenFamily.velocity_of_one_kind`."""
-        noisy, sigma, prompt, image, _ = inputs
+        noisy, sigma, prompt, image = inputs[:4]
         height, width = noisy.shape[-2:]
         ids = _token_ids(height // 2, width // 2).to(noisy.device)  # (L, 3)
         images = [noisy] if image is None else [noisy, image]
@@ -211,7 +211,7 @@ class FluxFamily(TokenFamily):
                 txt_ids=ids.new_zeros(prompt.states.shape[1], 3),
                 return_dict=False,
             )[0]
-        return unpack(velocity[:, : len(ids)], height, width)
+        return unpack(velocity[:, : ids.shape[0]], height, width)
 
 
 def _token_ids(rows: int, columns: int) -> Tensor:
@@ -257,7 +257,7 @@ class Flux2Family(TokenFamily):
 
     def velocity_of_one_kind(self, transformer: nn.Module, inputs: DiTInputs) -> Tensor:
         """See :meth:`TokenFamily.velocity_of_one_kind`."""
-        noisy, sigma, prompt, image, _ = inputs
+        noisy, sigma, prompt, image = inputs[:4]
         height, width = noisy.shape[-2:]
         ids = F.pad(_token_ids(height, width), (0, 1)).to(noisy.device)  # (L, 4): time, row, column, place in the text
         images = [noisy] if image is None else [noisy, image]
@@ -278,7 +278,7 @@ class Flux2Family(TokenFamily):
                 txt_ids=text_ids,
                 return_dict=False,
             )[0]
-        return velocity[:, : len(ids)].mT.unflatten(2, (height, width))
+        return velocity[:, : ids.shape[0]].mT.unflatten(2, (height, width))
 
 
 @register_family('z_image')
@@ -324,7 +324,7 @@ class ZImageFamily(TokenFamily):
 
     def velocity_of_one_kind(self, transformer: nn.Module, inputs: DiTInputs) -> Tensor:
         """See :meth:`TokenFamily.velocity_of_one_kind`."""
-        noisy, sigma, prompt, image, _ = inputs
+        noisy, sigma, prompt, image = inputs[:4]
         frames = list(noisy[:, :, None])  # N of (C, 1, H, W)
         texts = _real_tokens(prompt)
         arguments = dict(x=frames, cap_feats=texts)
@@ -332,8 +332,8 @@ class ZImageFamily(TokenFamily):
             arguments = dict(
                 x=[list(pair) for pair in zip(image[:, :, None], frames, strict=True)],
                 cap_feats=[[text[:0], text] for text in texts],
-                image_noise_mask=[[0, 1]] * len(noisy),
-                siglip_feats=[None] * len(noisy),
+                image_noise_mask=[[0, 1]] * noisy.shape[0],
+                siglip_feats=[None] * noisy.shape[0],
             )
         backward = transformer(
             t=1 - sigma, patch_size=self.patch_size(transformer)[0], f_patch_size=1, return_dict=False, **arguments
