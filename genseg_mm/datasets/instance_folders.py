@@ -184,7 +184,7 @@ class InstanceFolderDataset(InstanceMapDataset):
         )
         items = [dataset.get_data_info(index) for index in range(len(dataset))]
         self.dropped = dataset.dropped
-        names = [os.path.relpath(item['img_path'], pictures) for item in items]
+        names = [os.path.splitext(os.path.relpath(item['img_path'], pictures))[0] for item in items]
         kept = self._of_split(names)
         for name, item in zip(names, items, strict=True):
             if name in kept:

@@ -67,12 +67,16 @@ class OwnData:
     notes: list[str] = field(default_factory=list)
 
 
-def look_at(folder: str, val_share: float = DEFAULT_SHARE, **said: Any) -> tuple[list[OwnData], list[str]]:
+def look_at(
+    folder: str, val_share: float = DEFAULT_SHARE, kind: str | None = None, **said: Any
+) -> tuple[list[OwnData], list[str]]:
     """What a folder holds.
 
     Args:
         folder: The folder.
         val_share: Share of validation, where there is no split.
+        kind: Only this one of ``KINDS``; None looks for all. Maps that go with labels of YOLO or with a table of
+            sentences are then not reported as maps of ids.
         **said: Arguments of the dataset that are not to be found out: ``ids``, ``mask_values``, ``map_suffix``.
 
     Returns:
@@ -85,16 +89,16 @@ def look_at(folder: str, val_share: float = DEFAULT_SHARE, **said: Any) -> tuple
         raise FileNotFoundError(f'there is no folder {folder}')
     root = os.path.abspath(folder)
     found, refused = [], []
-    for kind, look in zip(KINDS, (_referring, _coco, _yolo, _maps, _rows), strict=True):
+    for name, look in zip(KINDS, (_referring, _coco, _yolo, _maps, _rows), strict=True):
+        if kind not in (None, name) or (name == 'maps' and any(own.kind in ('referring', 'yolo') for own in found)):
+            continue
         try:
             own = look(root, val_share, {key: value for key, value in said.items() if value is not None})
         except (ValueError, OSError, ImportError) as error:
-            refused.append(f'{kind}: {error}')
+            refused.append(f'{name}: {error}')
             continue
         if own is not None:
             found.append(own)
-    if any(own.kind == 'yolo' for own in found):
-        refused = [line for line in refused if not line.startswith('maps: ')]
     return found, refused
 
 
@@ -202,7 +206,7 @@ def _table_config(path: str, columns: dict[str, str], root: str, said: dict) -> 
     notes, config = [], dict(type='genseg_mm.ReferringDataset', data_root=root)
     if masks:
         near = [os.path.join(os.path.dirname(path), own) for own in ('masks', 'mask', 'labels', 'annotations')]
-        mask_folder = _folder_of(list(masks), [folder, *places, *near], f'{path}: masks')
+        mask_folder = _folder_of(list(masks), [*near, folder, *places], f'{path}: masks')
         if mask_folder != folder:
             prefix['mask_path'] = os.path.relpath(mask_folder, root)
         files = [os.path.join(mask_folder, mask) for mask in _sampled(list(masks))]
@@ -328,8 +332,8 @@ def _yolo(root: str, val_share: float, said: dict) -> OwnData | None:
     pairs = [
         (pictures, labels)
         for pictures, labels in _folder_pairs(root)
-        if os.path.basename(labels) == 'labels' or os.path.basename(os.path.dirname(labels)) == 'labels'
-        if _has_label_files(labels)
+        if 'labels' in os.path.relpath(labels, root).split(os.sep)[-2:]
+        if _has_label_files(labels) and any(map(_is_picture, _files(pictures)))
     ]
     return _of_pairs('yolo', root, pairs, base, val_share) if pairs else None
 

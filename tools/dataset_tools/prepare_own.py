@@ -13,6 +13,7 @@ import argparse
 import os
 import runpy
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from genseg_mm.launch.own_config import MODELS, choose_model, own_config
 
 MAPS_READ = 100  # to count instances; --check reads all
 HEADERS_READ = 200
+FEW = 3  # bad files that are named
 
 
 def parse_args() -> argparse.Namespace:
@@ -64,10 +66,7 @@ def chosen(args: argparse.Namespace) -> OwnData:
         ValueError: If there is none that is recognised, or several kinds and none was asked for.
     """
     said = dict(ids=args.ids, map_suffix=args.map_suffix, mask_values=args.mask_values)
-    found, refused = look_at(args.folder, args.val_share, **said)
-    if args.kind:
-        found = [own for own in found if own.kind == args.kind]
-        refused = [line for line in refused if line.startswith(f'{args.kind}: ')]
+    found, refused = look_at(args.folder, args.val_share, args.kind, **said)
     if not found:
         why = '; '.join(refused) or (
             "expected a json in COCO's format, folders of pictures and id maps, YOLO's labels, or a table of pictures, "
@@ -89,6 +88,7 @@ def describe(name: str, dataset: Any) -> list[str]:
     """Lines on what a dataset holds, and what was left out."""
     items = [dataset.get_data_info(index) for index in range(len(dataset))]
     pictures = list(dict.fromkeys(item['img_path'] for item in items))
+    bad: list[str] = []
     text = f'{name}: {len(pictures)} pictures'
     if 'text' in items[0] or 'sentences' in items[0]:
         masks = {(item['img_path'], item['ref_id']): len(item['sentences']) for item in items}
@@ -98,12 +98,14 @@ def describe(name: str, dataset: Any) -> list[str]:
         text += f' ({sum(len(item["instances"]) for item in items)} in all)'
     else:
         some = _spread([item['instance_map_path'] for item in items], MAPS_READ)
-        counts = [len(np.unique(ids[ids > 0])) for ids in map(read_instance_map, some)]
+        counts = _read(some, lambda path: len(np.unique((ids := read_instance_map(path))[ids > 0])), bad)
         text += f', {_few(counts)} ids' + (f' ({len(some)} maps read)' if len(some) < len(items) else '')
-    sizes = [_size(path) for path in _spread(pictures, HEADERS_READ)]
-    small, large = min(sizes), max(sizes)
-    text += f', {small[1]}x{small[2]} to {large[1]}x{large[2]} pixels' if small != large else f', {small[1]}x{small[2]}'
-    lines = [text]
+    sizes = _read(_spread(pictures, HEADERS_READ), _size, bad)
+    if sizes:
+        (_, *small), (_, *large) = min(sizes), max(sizes)
+        text += ', ' + ' to '.join(dict.fromkeys(f'{width}x{height}' for width, height in (small, large)))
+    lines = [text, *(f'{name}: cannot be read: {line}' for line in bad[:FEW])]
+    lines += [f'{name}: {len(bad) - FEW} more cannot be read; --check names them'] * (len(bad) > FEW)
     left = {key: list(value) for key, value in getattr(dataset, 'skipped', {}).items()}
     left |= {key: list(value) for key, value in getattr(dataset, 'left_out', {}).items()}
     lines += [f'{name}: left out {len(names)}: {reason}, such as {names[0]}' for reason, names in left.items()]
@@ -113,7 +115,20 @@ def describe(name: str, dataset: Any) -> list[str]:
     return lines
 
 
+def _read(paths: list[str], read: Callable[[str], Any], bad: list[str]) -> list:
+    """What reading files brings; a line for each that cannot be read."""
+    found = []
+    for path in paths:
+        try:
+            found.append(read(path))
+        except (ValueError, OSError) as error:
+            bad.append(' '.join(str(error).split()))
+    return found
+
+
 def _few(counts: list[int]) -> str:
+    if not counts:
+        return 'no'
     return f'{min(counts)} / {np.median(counts):g} / {max(counts)} (fewest / median / most)'
 
 
@@ -145,7 +160,9 @@ def main() -> None:
         raise ValueError(f'{out} is there: choose another name by --out, or --force writes over it')
     print(f'{data.kind}: {data.path}')
     print(*data.notes, sep='\n', end='\n' if data.notes else '')
-    datasets = [DATASETS.build(dict(data.train)), DATASETS.build(dict(data.val, test_mode=True))]
+    # What is missing is left to --check, which names it all.
+    lenient = dict(missing='skip') if args.check and task == 'instance' else {}
+    datasets = [DATASETS.build({**side, **lenient}) for side in (data.train, dict(data.val, test_mode=True))]
     for side, dataset in zip(('train', 'val'), datasets, strict=True):
         print(*describe(side, dataset), sep='\n')
     weights = None if args.weights == 'none' else args.weights or model.weights
