@@ -322,6 +322,36 @@ class GenSegInferencer(PictureGeneration, BaseInferencer):
         found = instances_of(self.model, image.colors, image.network_map, prompts, image.name, automatic, prompting)
         return arrays_of(found)
 
+    def video(
+        self,
+        path: str | PathLike,
+        points: Any = None,
+        point_labels: Any = None,
+        boxes: Any = None,
+        texts: Any = None,
+        out_dir: str | PathLike = 'outputs',
+        **options: Any,
+    ) -> dict[str, Any]:
+        """Predicts a video frame by frame: see :mod:`genseg_mm.inference.videos`, also for what comes back.
+
+        Args:
+            path: Of the video.
+            points: As of a call, on one frame; their colours are carried along.
+            point_labels: As of a call.
+            boxes: As of a call, on the same frame.
+            texts: Of GenMask, asked of every frame.
+            out_dir: Folder of ``preds/<name>.json`` and ``vis/<name>.webm``. What a run that was ended has left there
+                is gone on with.
+            **options: Of :class:`genseg_mm.inference.videos.VideoPrediction`.
+        """
+        from genseg_mm.inference.videos import VideoPrediction
+
+        out_dir = check_writable(out_dir, 'out_dir')
+        (prompts,) = split_prompts([f'video {path}'], True, points, point_labels, boxes, texts)
+        check_options([prompts], self.takes_texts, options.get('automatic'), options.get('prompting'))
+        options = dict(show_progress=self.show_progress) | options
+        return VideoPrediction(self, path, prompts, out_dir, **options).run()
+
     def preprocess(
         self, job: Job, image_size: int | Sequence[int] | None = None, describe: bool = False
     ) -> Iterator[dict]:

@@ -1,10 +1,14 @@
-"""Predicts images with a trained or released model: python tools/image_demo.py INPUTS MODEL [options].
+"""Predicts images or a video with a trained or released model: python tools/image_demo.py INPUTS MODEL [options].
 
 Points of a trained Gen2Seg, an expression of a trained GenMask, automatic instances of released weights::
 
     python tools/image_demo.py street.jpg CONFIG.py --weights iter_3200.pth --points 320,240 80,200
     python tools/image_demo.py street.jpg CONFIG.py --weights iter_2800.pth --texts 'the red car'
     python tools/image_demo.py photos/ reachomk/gen2seg-sd --automatic --batch-size 8
+
+Objects of a video, clicked on in its first frame and carried along; what was ended goes on where it is called again::
+
+    python tools/image_demo.py street.mp4 CONFIG.py --weights iter_3200.pth --points 320,240
 
 Two-stage reasoning (the config's ``description_writer`` refines the text first), and pictures from texts::
 
@@ -16,7 +20,7 @@ import argparse
 import os
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if __name__ == '__main__':
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # while the imports run
@@ -26,6 +30,8 @@ from genseg_mm import launch
 if TYPE_CHECKING:
     from genseg_mm.inferencers import GenSegInferencer
 
+VIDEO_OPTIONS = ('query_frame', 'follow', 'max_frames')
+
 
 def parse_args() -> argparse.Namespace:
     """Command line of MMDetection's image_demo.py, with point and box prompts."""
@@ -33,7 +39,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         'inputs',
         nargs='?',
-        help='image file, or folder of image files (with the folders below); none for --task generate',
+        help='image file, video, or folder of image files (with the folders below); none for --task generate',
     )
     parser.add_argument(
         'model', help='config file (with --weights) or name of a config, or folder or hub id of released weights'
@@ -58,6 +64,7 @@ def parse_args() -> argparse.Namespace:
         '--describe', action='store_true', help="refine the texts with the config's description_writer first"
     )
     _add_generation(parser)
+    _add_video(parser)
     parser.add_argument(
         '--automatic', action='store_true', help='all instances of the colour map, without prompts (Gen2Seg)'
     )
@@ -112,6 +119,20 @@ def _add_generation(parser: argparse.ArgumentParser) -> None:
     group.add_argument('--num-images', type=int, help='pictures for each text (default: 1)')
 
 
+def _add_video(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group('videos')
+    group.add_argument(
+        '--query-frame', type=int, help='number of the frame that points and boxes are given on (default: 0)'
+    )
+    group.add_argument(
+        '--follow',
+        type=float,
+        metavar='PART',
+        help="part of the way, in [0, 1], that a prompt's colour moves to its mask's after every frame (default: 1)",
+    )
+    group.add_argument('--max-frames', type=int, help='longer videos are refused (default: 100000)')
+
+
 def read_points(prompts: list[str]) -> tuple[list, list]:
     """Points (x, y) and labels of the prompts of the command line."""
     points = [[_numbers(one, '--points', 'X,Y or X,Y,LABEL', 2, 3) for one in p.split(';')] for p in prompts]
@@ -149,6 +170,8 @@ def _segment(args: argparse.Namespace) -> str:
     for name in ('num_steps', 'guidance_scale', 'negative_text', 'seed', 'num_images'):
         if getattr(args, name) is not None:
             raise ValueError(f'--{name.replace("_", "-")} is for --task generate, but got --task segment')
+    from genseg_mm.files.videos import is_video
+
     prompts = {}
     if args.points:
         prompts['points'], prompts['point_labels'] = read_points(args.points)
@@ -160,6 +183,11 @@ def _segment(args: argparse.Namespace) -> str:
     options = dict(automatic=True) if args.automatic else {}
     if args.describe:
         options['describe'] = True
+    if is_video(args.inputs):
+        return _predict_video(args, **prompts, **options)
+    for name in VIDEO_OPTIONS:
+        if getattr(args, name) is not None:
+            raise ValueError(f'--{name.replace("_", "-")} is for videos, but got {args.inputs}')
     results = _inferencer(args).stream(
         args.inputs,
         batch_size=args.batch_size,
@@ -175,6 +203,30 @@ def _segment(args: argparse.Namespace) -> str:
     )
     num_masks = [len(prediction['masks']) for prediction, _ in results if prediction is not None]
     return f'images: {len(num_masks)}, masks: {sum(num_masks)}'
+
+
+def _predict_video(args: argparse.Namespace, **options: Any) -> str:
+    if args.show or args.no_save_pred or args.on_error != 'raise':
+        raise ValueError('--show, --no-save-pred and --on-error are for images, but got a video')
+    options.update({name: getattr(args, name) for name in VIDEO_OPTIONS if getattr(args, name) is not None})
+    summary = _inferencer(args).video(
+        args.inputs,
+        out_dir=args.out_dir,
+        batch_size=args.batch_size,
+        image_size=args.image_size,
+        save_video=not args.no_save_vis,
+        **options,
+    )
+    flicker = summary['flicker']
+    told = [
+        f'{what} {flicker[name]:.{digits}f}'
+        for what, name, digits in (
+            ('IoU of masks', 'mask_iou', 3), ('change of colours', 'color_change', 1), ('of pixels', 'image_change', 1)
+        )
+        if flicker[name] is not None
+    ]  # fmt: skip
+    from_frame = f'; from frame to frame: {", ".join(told)}' if told else ''
+    return f'frames: {summary["num_frames"]}, masks: {summary["num_masks"]}{from_frame}'
 
 
 def _generate(args: argparse.Namespace) -> str:

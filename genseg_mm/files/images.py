@@ -127,7 +127,7 @@ def _decode(data: bytes, name: str, header: Header, color_type: str, backend: st
     if color_type in ('color', 'grayscale'):
         flag = f'{color_type}_ignore_orientation'
     pixels, reason = None, 'unknown or damaged format'
-    with _decoder_messages() as messages:
+    with decoder_messages() as messages:
         try:
             if _is_wrong_in(backend, header, color_type):
                 pixels = _decode_exactly(data, name)
@@ -221,7 +221,7 @@ def _scratch_file() -> BinaryIO:
 
 
 @contextmanager
-def _decoder_messages() -> Iterator[list[str]]:
+def decoder_messages() -> Iterator[list[str]]:
     """Collects what the C libraries of decoders write to the error stream: only there they tell of a hole."""
     messages: list[str] = []
     with _CAPTURE:  # one at a time: the stream is the process's

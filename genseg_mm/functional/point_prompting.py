@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from genseg_mm.functional.color_grouping import connected_components
+from genseg_mm.functional.queried_colors import BOX_TOLERANCE, box_queries, pixel_ranges, query_colors
 from genseg_mm.functional.similarity_masks import (
-    EPS,
-    LARGE,
     check_rule,
     color_distances,
     masks_within,
@@ -18,7 +17,6 @@ from genseg_mm.functional.similarity_masks import (
     similar_masks,
 )
 
-BOX_TOLERANCE = 30.0  # distance of colours; the median radius of the public code's masks
 SETTINGS = ('rule', 'threshold', 'radius', 'sigma', 'smooth', 'component')  # of masks_from_points
 
 
@@ -77,10 +75,104 @@ def masks_from_points(
         ValueError: If a shape, type or value is wrong, a point lies outside the map, or a prompt has neither a positive
             point nor a box.
     """
-    color_map = check_color_map(color_map)
-    if rule == 'reference' and radius is None:
-        color_map = color_map.clamp(0, 255).floor_()
+    color_map = _readable_map(color_map, rule, radius)
     points, labels, ranges = check_prompts(points, point_labels, boxes, color_map.shape[1:], color_map.device)
+    _check_settings(rule, threshold, radius, sigma)
+    if len(points) == 0:
+        return torch.zeros(0, *color_map.shape[1:], dtype=torch.bool, device=color_map.device)
+    queries, labels = _queries_of(color_map, points, labels, ranges, radius, sigma)
+    masks = _masks_of(color_map, queries, labels, rule, threshold, radius, smooth)
+    if ranges is not None:
+        masks &= _box_masks(ranges, *color_map.shape[1:])
+    return _prompted_parts(masks, points, labels, sigma) if component else masks
+
+
+@torch.no_grad()
+def queries_from_points(
+    color_map: Tensor,
+    points: Tensor | Sequence | None = None,
+    point_labels: Tensor | Sequence | None = None,
+    boxes: Tensor | Sequence | None = None,
+    **settings: Any,
+) -> tuple[Tensor, Tensor]:
+    """The colours that prompts ask for, to look for them in other pictures: what :func:`masks_from_points` begins with.
+
+    Args:
+        color_map: As there.
+        points: As there.
+        point_labels: As there.
+        boxes: As there. For other pictures they give no more than a query.
+        **settings: Those of :func:`masks_from_points`.
+
+    Returns:
+        Queries, (K, Q, 3), and their labels, (K, Q) int64: 1 positive, 0 negative, -1 none.
+
+    Raises:
+        ValueError: As there.
+    """
+    settings = _all_settings(settings)
+    _check_settings(*(settings[name] for name in ('rule', 'threshold', 'radius', 'sigma')))
+    color_map = _readable_map(color_map, settings['rule'], settings['radius'])
+    points, labels, ranges = check_prompts(points, point_labels, boxes, color_map.shape[1:], color_map.device)
+    return _queries_of(color_map, points, labels, ranges, settings['radius'], settings['sigma'])
+
+
+@torch.no_grad()
+def masks_from_queries(
+    color_map: Tensor, queries: Tensor, labels: Tensor, before: Tensor | None = None, **settings: Any
+) -> Tensor:
+    """Masks of colours that were asked for on another map, such as that of an earlier picture of a video.
+
+    Args:
+        color_map: (3, H, W), as of :func:`masks_from_points`.
+        queries: (K, Q, 3), of :func:`queries_from_points`.
+        labels: (K, Q).
+        before: Masks on the map before, (K, H, W) bool. With ``component``, the connected parts that touch the mask
+            before are kept; the largest part where none does or none is given.
+        **settings: Those of :func:`masks_from_points`.
+
+    Returns:
+        (K, H, W) bool.
+
+    Raises:
+        ValueError: If the map or a setting is wrong.
+    """
+    settings = _all_settings(settings)
+    sigma, component = settings.pop('sigma'), settings.pop('component')
+    _check_settings(settings['rule'], settings['threshold'], settings['radius'], sigma)
+    color_map = _readable_map(color_map, settings['rule'], settings['radius'])
+    if len(queries) == 0:
+        return torch.zeros(0, *color_map.shape[1:], dtype=torch.bool, device=color_map.device)
+    masks = _masks_of(color_map, queries.to(color_map), labels, **settings)
+    if component:
+        for number, mask in enumerate(masks):
+            masks[number] = _touching_parts(mask, None if before is None else before[number])
+    return masks
+
+
+def _touching_parts(mask: Tensor, before: Tensor | None) -> Tensor:
+    """The connected parts of a mask, (H, W), that share a pixel with that before, or the largest."""
+    numbers = connected_components(mask[None])[0]
+    areas = numbers.flatten().bincount()
+    areas[0] = 0
+    chosen = areas.argmax()[None] if before is None else numbers[before & mask].unique()
+    return mask & torch.isin(numbers, chosen if len(chosen) else areas.argmax()[None])
+
+
+def _all_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """Those of :func:`masks_from_points`, with defaults for all that are not given."""
+    prompt_settings(**settings)  # refuses unknown ones
+    parameters = inspect.signature(masks_from_points).parameters
+    return {name: settings.get(name, parameters[name].default) for name in SETTINGS}
+
+
+def _readable_map(color_map: Tensor, rule: str, radius: float | None) -> Tensor:
+    """The map in floating point; under the public code's rule cut to whole levels."""
+    color_map = check_color_map(color_map)
+    return color_map.clamp(0, 255).floor_() if rule == 'reference' and radius is None else color_map
+
+
+def _check_settings(rule: str, threshold: float, radius: float | None, sigma: float) -> None:
     check_rule(rule)
     if not 0 <= threshold <= 1:
         raise ValueError(f'threshold: expected a similarity in [0, 1], but got {threshold}')
@@ -88,8 +180,12 @@ def masks_from_points(
         raise ValueError(f'radius: expected a positive distance of colours or None, but got {radius}')
     if not sigma > 0:
         raise ValueError(f'sigma: expected a positive number, but got {sigma}')
-    if len(points) == 0:
-        return torch.zeros(0, *color_map.shape[1:], dtype=torch.bool, device=color_map.device)
+
+
+def _queries_of(
+    color_map: Tensor, points: Tensor, labels: Tensor, ranges: Tensor | None, radius: float | None, sigma: float
+) -> tuple[Tensor, Tensor]:
+    """Queries, (K, Q, 3), and labels, (K, Q); a prompt without a positive point asks with its box."""
     queries = query_colors(color_map, points.flatten(0, 1), sigma).view(*labels.shape, 3)
     if ranges is not None and (missing := ~(labels == 1).any(1)).any():
         extra = labels.new_full((len(labels), 1), -1)
@@ -97,11 +193,21 @@ def masks_from_points(
         filled = queries.new_zeros(len(queries), 1, 3)
         filled[missing, 0] = box_queries(color_map, ranges[missing], radius or BOX_TOLERANCE)
         queries, labels = torch.cat([queries, filled], 1), torch.cat([labels, extra], 1)
+    return queries, labels
+
+
+def _masks_of(
+    color_map: Tensor,
+    queries: Tensor,
+    labels: Tensor,
+    rule: str,
+    threshold: float,
+    radius: float | None,
+    smooth: bool,
+) -> Tensor:
     masks = _union(color_map, queries, labels == 1, rule, threshold, radius, smooth)
     _drop_negatives(masks, color_map, queries, labels)
-    if ranges is not None:
-        masks &= _box_masks(ranges, *color_map.shape[1:])
-    return _prompted_parts(masks, points, labels, sigma) if component else masks
+    return masks
 
 
 def prompt_settings(**settings: Any) -> dict[str, Any]:
@@ -335,159 +441,3 @@ def _checked_boxes(boxes: Tensor, num_prompts: int | None, size: tuple[int, int]
         number = int(wrong.nonzero()[0])
         raise ValueError(f'{form}, but prompt {number} has {boxes[number].tolist()}')
     return ranges
-
-
-# The colour that a prompt asks for: around a point, or the one that fills a box.
-
-
-def query_colors(color_map: Tensor, points: Tensor, sigma: float = 0.01) -> Tensor:
-    """Gaussian-weighted mean colour around every point (gen2seg, Sec. 3.3).
-
-    The Gaussian spans the whole map, on axes that run from 0 to 1 over the pixel centres. Its weights are relative to
-    the pixel nearest to the point: between the pixels of a tiny map they would all but vanish and leave the query to
-    the 1e-6 in the denominator, that is black.
-
-    Args:
-        color_map: (3, H, W).
-        points: (Q, 2), (x, y) in pixels.
-        sigma: Standard deviation, in widths and heights of the map.
-
-    Returns:
-        (Q, 3), summed in float64 and returned in the map's floating type (at least float32).
-
-    Raises:
-        ValueError: If sigma is not positive.
-    """
-    if not sigma > 0:
-        raise ValueError(f'sigma: expected a positive number, but got {sigma}')
-    dtype = torch.promote_types(color_map.dtype, torch.float32)
-    # float64 is also what keeps these products out of reach of autocast and TF32.
-    exact = torch.float32 if color_map.device.type == 'mps' else torch.float64
-    points = points.to(exact)
-    height, width = color_map.shape[1:]
-    queries = [torch.zeros(0, 3, dtype=exact, device=color_map.device)]
-    if height * width > LARGE:
-        queries += [_query_nearby(color_map, point, sigma, exact) for point in points]
-        return torch.cat(queries).to(dtype)
-    colors = color_map.to(exact)
-    for part in points.split(1024):
-        across = _axis_weights(part[:, 0], width, sigma)  # (Q, W)
-        down = _axis_weights(part[:, 1], height, sigma)  # (Q, H)
-        total = ((colors @ across.T) * down.T).sum(1)  # (3, Q)
-        queries.append((total / (across.sum(1) * down.sum(1) + EPS)).T)
-    return torch.cat(queries).to(dtype)
-
-
-def _query_nearby(color_map: Tensor, point: Tensor, sigma: float, exact: torch.dtype) -> Tensor:
-    """The weighted mean, (1, 3), from the pixels within 9 sigma: all others together weigh less than rounding does."""
-    ranges, weights = [], []
-    for position, size in zip(point.flip(0), color_map.shape[1:], strict=True):
-        reach = 9 * sigma * max(size - 1, 1) + 2
-        first = max(int(position - reach), 0)
-        last = min(int(position + reach) + 1, size)
-        ranges.append(slice(first, last))
-        weights.append(_axis_weights(position[None], size, sigma)[:, first:last])
-    down, across = weights
-    colors = color_map[:, ranges[0], ranges[1]].to(exact)
-    total = ((colors @ across.T) * down.T).sum(1)  # (3, 1)
-    return (total / (across.sum(1) * down.sum(1) + EPS)).T
-
-
-def _axis_weights(position: Tensor, size: int, sigma: float) -> Tensor:
-    """Gaussian around a position over the pixels of an axis, (Q, size), 1 at the nearest pixel."""
-    extent = max(size - 1, 1)
-    pixels = torch.linspace(0, 1, size, dtype=position.dtype, device=position.device)
-    squared = (pixels - position[:, None] / extent).square()
-    return torch.exp((squared.amin(1, keepdim=True) - squared) / (2 * sigma**2))
-
-
-def pixel_ranges(boxes: Tensor) -> Tensor:
-    """First and one past the last column and row of the pixels in a box, (K, 4) integers xyxy.
-
-    Pixel i reaches from i to i + 1 on the axes of a box and belongs to it by its centre, so that the box around a mask
-    (right and bottom exclusive, as in COCO) holds just its pixels.
-    """
-    return torch.ceil(boxes - 0.5).long()
-
-
-INSIDE = 24  # samples across a box
-FRAME = 6  # samples across the frame on either side of it
-STEP = 2  # every second sample, across and down, is a candidate
-
-
-def box_queries(color_map: Tensor, ranges: Tensor, tolerance: float = BOX_TOLERANCE) -> Tensor:
-    """The colour of the object that a box is drawn around (ours; the paper prompts with points).
-
-    12 x 12 candidates are spread over the box, and 24 x 24 samples over the box and 6 more on either side over a frame
-    around it, a quarter of the box wide (at least 2 pixels). Colours at a distance d agree to exp(-d^2 / (2
-    tolerance^2)). A candidate is the better,
-
-    - the larger the part of the box that agrees with it,
-    - the more of the box's columns and of its rows have a pixel that agrees (a tight box touches its object on all
-      sides: a ring, not the disk within),
-    - the smaller the part of the frame that agrees (background, neighbours that reach in):
-
-    part of the box * part of the columns * part of the rows - part of the frame. The query is the mean of the samples
-    in the box that agree with the best one (mean shift of half the tolerance, 3 steps), so that neither a pixel's noise
-    nor an object's empty middle matters.
-
-    Args:
-        color_map: (3, H, W) floating point.
-        ranges: Pixels of the boxes, see ``pixel_ranges``; (K, 4), within the map, not empty.
-        tolerance: Distance of colours.
-
-    Returns:
-        (K, 3).
-    """
-    queries = color_map.new_empty(len(ranges), 3)
-    num_pairs = (INSIDE // STEP) ** 2 * (INSIDE + 2 * FRAME) ** 2
-    for part in parts(len(ranges), num_pairs, color_map.device):
-        queries[part] = _box_queries(color_map, ranges[part], tolerance)
-    return queries
-
-
-def _box_queries(color_map: Tensor, ranges: Tensor, tolerance: float) -> Tensor:
-    (left, top, right, bottom), (height, width) = ranges.unbind(1), color_map.shape[1:]
-    x, y = _sample_axis(left, right), _sample_axis(top, bottom)  # (K, S)
-    known = ((y >= 0) & (y < height))[:, :, None] & ((x >= 0) & (x < width))[:, None]  # (K, S, S)
-    samples = color_map[:, y.clamp(0, height - 1)[:, :, None], x.clamp(0, width - 1)[:, None]].movedim(
-        0, -1
-    )  # (K, S, S, 3)
-    middle = slice(FRAME, FRAME + INSIDE)
-    inside = samples[:, middle, middle]  # (K, I, I, 3)
-    candidates = inside[:, STEP // 2 :: STEP, STEP // 2 :: STEP].flatten(1, 2)  # (K, C, 3)
-    agree = _agreement(candidates[:, :, None], samples.flatten(1, 2)[:, None], tolerance)
-    agree = agree.unflatten(2, known.shape[1:]) * known[:, None]  # (K, C, S, S)
-    in_box = agree[:, :, middle, middle]
-    columns, rows = in_box.amax(2).mean(2), in_box.amax(3).mean(2)  # (K, C)
-    in_frame = known.flatten(1).sum(1) - INSIDE**2
-    total = in_box.sum((2, 3))
-    frame = (agree.sum((2, 3)) - total) / in_frame.clamp(min=1)[:, None]
-    best = (total / INSIDE**2 * columns * rows - frame).argmax(1)
-    query = candidates[torch.arange(len(best), device=best.device), best]  # (K, 3)
-    inside = inside.flatten(1, 2)
-    for _ in range(3):
-        weight = _agreement(query[:, None], inside, tolerance / 2)[..., None]  # (K, I I, 1)
-        query = (weight * inside).sum(1) / weight.sum(1)
-    return query
-
-
-def _sample_axis(start: Tensor, end: Tensor) -> Tensor:
-    """Pixels along an axis at which a box and its frame are sampled, (K, FRAME + INSIDE + FRAME).
-
-    The frame's may lie outside the map.
-    """
-    size = (end - start)[:, None].float()
-    steps = (torch.arange(INSIDE, device=start.device) + 0.5) / INSIDE
-    margin = (torch.arange(FRAME, device=start.device) + 0.5) / FRAME * (size / 4).clamp(min=2)
-    inside = start[:, None] + (steps * size).long()
-    before = start[:, None] - 1 - margin.long().flip(1)
-    return torch.cat([before, inside, end[:, None] + margin.long()], 1)
-
-
-def _agreement(first: Tensor, second: Tensor, tolerance: float) -> Tensor:
-    """How much colours, (..., 3), agree: 1 for equal ones, 0.6 at the tolerance."""
-    squared = (first[..., 0] - second[..., 0]).square_()
-    for channel in (1, 2):
-        squared.add_((first[..., channel] - second[..., channel]).square_())
-    return squared.mul_(-0.5 / tolerance**2).exp_()

@@ -120,7 +120,12 @@ def color_array(colors: Tensor) -> np.ndarray:
 
 
 def draw_prediction(
-    image: np.ndarray, prediction: dict, prompts: Prompts, caption: str, texts: Sequence[str] = ()
+    image: np.ndarray,
+    prediction: dict,
+    prompts: Prompts,
+    caption: str,
+    texts: Sequence[str] = (),
+    numbers: Sequence[int] | None = None,
 ) -> np.ndarray:
     """The image with masks, points and boxes, and the colour map beside it.
 
@@ -130,13 +135,15 @@ def draw_prediction(
         prompts: Of this image.
         caption: One line under the pictures.
         texts: Of the masks: below the caption one line each, with the mask's colour.
+        numbers: Of the masks, which decide their colours; from 0 on by default.
 
     Returns:
         RGB, uint8; images of less than 256 pixels are enlarged by a whole factor.
     """
     zoom = max(-(-_SMALLEST // max(image.shape[:2])), 1)
     size = image.shape[0] * zoom, image.shape[1] * zoom
-    colors = [pictures.color_of(number) for number in range(len(prediction['masks']))]
+    numbers = range(len(prediction['masks'])) if numbers is None else numbers
+    colors = [pictures.color_of(number) for number in numbers]
     picture = pictures.fit(np.ascontiguousarray(image[..., ::-1]), size)
     if colors:
         masks = [pictures.fit(mask.astype(np.uint8), size) > 0 for mask in prediction['masks']]
@@ -190,6 +197,32 @@ def save_picture(picture: np.ndarray, path: Path) -> None:
         Image.fromarray(picture).save(temporary, 'PNG')
 
 
+def encoded(masks: np.ndarray) -> list[dict]:
+    """Masks (K, H, W) bool as COCO RLE: ``size`` and ``counts``, a text."""
+    from pycocotools import mask as coco_mask
+
+    found = coco_mask.encode(np.asfortranarray(masks.transpose(1, 2, 0).astype(np.uint8)))
+    return [dict(size=rle['size'], counts=rle['counts'].decode('ascii')) for rle in found]
+
+
+def decoded(rles: Sequence[dict], height: int, width: int) -> np.ndarray:
+    """Masks (K, H, W) bool of :func:`encoded`."""
+    from pycocotools import mask as coco_mask
+
+    if not rles:
+        return np.zeros((0, height, width), bool)
+    return np.ascontiguousarray(coco_mask.decode(list(rles)).transpose(2, 0, 1)).astype(bool)
+
+
+def plain_prompts(prompts: Prompts) -> dict[str, Any]:
+    """What is given of the prompts, as plain values."""
+    return {
+        key: value.tolist() if isinstance(value, np.ndarray) else value
+        for key, value in vars(prompts).items()
+        if value is not None
+    }
+
+
 def save_prediction(prediction: dict, job: Job, folder: Path) -> None:
     """Writes ``<name>.json``, prompts and masks as COCO RLE, and ``<name>.png``, the colour map rounded to 8 bits.
 
@@ -198,21 +231,13 @@ def save_prediction(prediction: dict, job: Job, folder: Path) -> None:
         job: Gives the prompts and the name.
         folder: Is made where it is missing.
     """
-    from pycocotools import mask as coco_mask
-
     masks = prediction['masks']
-    encoded = coco_mask.encode(np.asfortranarray(masks.transpose(1, 2, 0).astype(np.uint8)))
-    given = {
-        key: value.tolist() if isinstance(value, np.ndarray) else value
-        for key, value in vars(job.prompts).items()
-        if value is not None
-    }
     content = dict(
         image=job.source.path,
         height=masks.shape[1],
         width=masks.shape[2],
-        prompts=given,
-        masks=[dict(size=rle['size'], counts=rle['counts'].decode('ascii')) for rle in encoded],
+        prompts=plain_prompts(job.prompts),
+        masks=encoded(masks),
         scores=prediction['scores'].tolist(),
         bboxes=prediction['bboxes'].tolist(),
     )

@@ -215,7 +215,7 @@ def _one_line(text: str) -> str:
 _LARGEST = 2**32 - 1  # of a seed; nothing else comes near it
 _MAY_BE_ZERO = {
     'seed', 'seeds', 'workers', 'warmup', 'threads', 'indices', 'start_iter', 'local_rank', 'min_instances',
-    'min_scene_instances', 'num_prompts', 'first', 'max_items', 'processing_size',
+    'min_scene_instances', 'num_prompts', 'first', 'max_items', 'processing_size', 'query_frame',
 }  # fmt: skip
 
 

@@ -28,7 +28,7 @@ PACKAGE = Path(genseg_mm.__file__).parent
 OWNERS = {
     'imread': (),
     'imdecode': (),
-    'VideoCapture': (),
+    'VideoCapture': ('videos.py',),
     'loadmat': (),
     'imfrombytes': ('images.py',),
     'Image.open': ('image_headers.py',),

@@ -5,7 +5,7 @@ import pytest
 import torch
 from plain_prompting import POINTS, grey_row, patches
 
-from genseg_mm.functional import point_prompting, similarity_masks
+from genseg_mm.functional import queried_colors, similarity_masks
 from genseg_mm.functional.joint_bilateral import FilterTile, joint_bilateral_filter
 from genseg_mm.functional.point_prompting import masks_from_points, query_colors
 from genseg_mm.functional.similarity_masks import (
@@ -130,7 +130,7 @@ def test_similarity_masks_get_the_masks_of_small_ones(monkeypatch, noise: float,
     for extra in ({}, dict(boxes=boxes)):
         expected = masks_from_points(color_map, points, **extra, **settings)
         with monkeypatch.context() as patched:
-            for module in (similarity_masks, point_prompting):
+            for module in (similarity_masks, queried_colors):
                 patched.setattr(module, 'LARGE', 1000)
             masks = masks_from_points(color_map, points, **extra, **settings)
             single = masks_from_points(

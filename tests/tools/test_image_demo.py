@@ -13,6 +13,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from genseg_mm import launch
+from genseg_mm.files.videos import write_video
 from genseg_mm.inferencers import GenSegInferencer
 
 TOOL = Path(__file__).parents[2] / 'tools' / 'image_demo.py'
@@ -103,6 +104,31 @@ def test_every_option_reaches_the_inferencer(monkeypatch, capsys, folder):
     expected |= dict(return_vis=False, on_error='skip', no_save_vis=True, no_save_pred=True)
     expected |= dict(out_dir=str(folder / 'out'), processing_size=16, output='picture')
     assert seen == expected
+
+
+def test_a_video(monkeypatch, capsys, folder):
+    frame = np.zeros((24, 32, 3), np.uint8)
+    frame[4:12, 4:12] = 0, 0, 255
+    write_video(folder / 'a.webm', [np.roll(frame, number, 1) for number in range(5)], 10)
+    run(monkeypatch, folder, str(folder / 'a.webm'), str(folder / 'config.py'), '--points', '7,7', '--follow', '0.5')
+    out = folder / 'out'
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert said.startswith('frames: 5, masks: 5; from frame to frame: IoU of masks 0.')
+    assert said.endswith(f'written to: {out}/vis, {out}/preds')
+    saved = json.loads((out / 'preds/a.json').read_text())
+    assert saved['follow'] == 0.5
+    for number, one in enumerate(saved['frames']):
+        assert 40 <= coco_mask.decode(one['masks'])[4:12, 4 + number : 12 + number].sum() <= 64  # VP8 is lossy
+    for options, message in (
+        (['--on-error', 'skip'], '--show, --no-save-pred and --on-error are for images, but got a video'),
+        (['--max-frames', '4'], 'expected at most 4 frames, but got 5; --max-frames allows more'),
+    ):
+        with pytest.raises(SystemExit):
+            run(monkeypatch, folder, str(folder / 'a.webm'), str(folder / 'config.py'), '--points', '7,7', *options)
+        assert message in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        run(monkeypatch, folder, str(folder / 'images'), str(folder / 'config.py'), '--query-frame', '2')
+    assert '--query-frame is for videos, but got' in capsys.readouterr().err
 
 
 def test_points_of_the_command_line():
