@@ -54,9 +54,10 @@ EXTRAS = {
         'opencv-python-headless==4.12.0.88',
     ],
     # markdown-it-py reads the code blocks of the documents; it comes with rich, too.
-    'test': ['pytest>=8.3', 'pytest-xdist>=3.6', 'markdown-it-py>=3.0', 'ruff==0.17.5'],
+    'test': ['pytest>=8.3', 'pytest-xdist>=3.6', 'markdown-it-py>=3.0', 'shtab>=1.7', 'ruff==0.17.5'],
     # tools/build_docs.sh, and what runs docs/notebooks. Pinned: a warning of another version fails the build.
     'docs': ['sphinx==9.0.4', 'furo==2025.12.19', 'myst-parser==5.2.0', 'nbclient>=0.10', 'ipykernel>=6.29'],
+    'completion': ['shtab>=1.7'],  # genseg completion
     'tensorboard': ['tensorboard>=2.19'],
     # Data of one's own: tables in parquet, and rows of Hugging Face's datasets.
     'parquet': ['pyarrow>=18'],

@@ -4,6 +4,7 @@
 """
 
 import difflib
+import os
 import re
 import runpy
 import shlex
@@ -101,6 +102,7 @@ COMMANDS = (
         'a model as a file that runs without this package',
         'gen2seg_unet_objects_long_tiny --format onnx --out unet.onnx',
     ),
+    Command('completion', 'completion.py', 'what makes a shell complete the words of genseg', 'bash'),
     Command('doctor', 'doctor.py', 'what works on this machine, and what to type for the rest', '--json'),
 )  # fmt: skip
 GROUPS = dict(prepare='data sets, and what is computed of them once')
@@ -127,15 +129,22 @@ def main(words: Sequence[str] | None = None) -> None:
     """
     words = list(sys.argv[1:] if words is None else words)
     if not words or words[0] in ('-h', '--help', 'help'):
-        print(overview())
+        _show(overview())
     elif words[0] in ('-V', '--version'):
         import genseg_mm
 
         print(f'genseg_mm {genseg_mm.__version__}')
     elif words[0] in GROUPS and (not words[1:] or words[1] in ('-h', '--help')):
-        print(overview(words[0]))
+        _show(overview(words[0]))
     else:
-        _run(*_chosen(words))
+        _run(*find_tool(words))
+
+
+def _show(text: str) -> None:
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # `genseg --help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def overview(group: str = '') -> str:
@@ -157,7 +166,7 @@ def overview(group: str = '') -> str:
     return '\n'.join([f'usage: {start} COMMAND [options]', '', *lines, '', more])
 
 
-def _chosen(words: list[str]) -> tuple[Path, str, list[str]]:
+def find_tool(words: list[str]) -> tuple[Path, str, list[str]]:
     """Tool, what was typed for it, and its arguments."""
     table = {own.name: own for own in COMMANDS}
     for count in (2, 1):

@@ -72,7 +72,7 @@ class Finding:
     """A line of the report.
 
     Attributes:
-        group: 'environment', 'machine', 'weights', 'data' or 'optional'.
+        group: 'environment', 'machine', 'weights', 'data', 'optional' or 'result'.
         name: What was looked at.
         state: 'ok'; 'missing', where something has to be done; 'note', where nothing has to.
         found: What there is.
@@ -363,10 +363,10 @@ def prediction() -> Finding:
     try:
         iou = _iou_of_a_scene()
     except Exception as error:  # whatever it is, it does not work then
-        return Finding('environment', 'prediction', MISSING, f'{type(error).__name__}: {_one_line(error)}', '', True)
+        return Finding('result', 'prediction', MISSING, f'{type(error).__name__}: {_one_line(error)}', '', True)
     said = f'a shipped model finds the objects of a drawn scene, mIoU {100 * iou:.0f}, {time.monotonic() - start:.1f} s'
     state = OK if iou >= SMALLEST_IOU else MISSING
-    return Finding('environment', 'prediction', state, said, '' if state == OK else 'report it, with --json', True)
+    return Finding('result', 'prediction', state, said, '' if state == OK else 'report it, with --json', True)
 
 
 def _iou_of_a_scene() -> float:

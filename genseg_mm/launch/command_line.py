@@ -36,6 +36,7 @@ _DISTRIBUTIONS = dict(
     cv2='opencv-python-headless', yaml='pyyaml', PIL='pillow', sklearn='scikit-learn',
     tensorboard='tensorboard', mmdet='onedl-mmdetection', mmseg='onedl-mmsegmentation',
     mmcv='onedl-mmcv (through tools/setup_env.sh)', skimage='scikit-image',
+    shtab="'genseg_mm[completion]'",
 )  # fmt: skip
 
 

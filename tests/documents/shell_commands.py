@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from genseg_mm.command import find_tool, tools_folder
+
 _RECORD = """#!/bin/sh
 {{ printf '%s\\037' "$GENSEG_DATA" {first} "$@"; printf '\\036'; }} >> "$RECORD"
 """
@@ -62,6 +64,7 @@ def commands_of(line: str, place: Path, environment: Mapping[str, str]) -> tuple
             ('python', _RECORD.format(first='')),
             ('bash', _BASH + _RECORD.format(first='').partition('\n')[2]),
             ('srun', _SRUN),
+            ('genseg', _RECORD.format(first='genseg')),
         ):
             (programs / name).write_text(text)
             (programs / name).chmod(0o755)
@@ -78,6 +81,9 @@ def commands_of(line: str, place: Path, environment: Mapping[str, str]) -> tuple
 
 
 def _command(data_root: str, words: list[str]) -> Command:
+    if words[0] == 'genseg':
+        tool, _, arguments = find_tool(words[1:])
+        return Command(f'tools/{tool.relative_to(tools_folder())}', tuple(arguments), data_root=data_root)
     words = [word for word in words if word != '-u']
     processes = None
     if words[0].endswith('torchrun.py'):

@@ -26,8 +26,10 @@ from shell_commands import Command, commands_of, lines_of, make_place
 from short_runs import run_forked, small_data
 
 from genseg_mm.checkpoint import load_weights_only, model_weights
+from genseg_mm.config_file import find_config, shipped_configs
 from genseg_mm.datasets.object_bank import PREPARE, default_bank
 from genseg_mm.files.package_folders import SENTENCE_ENCODER, place_of_package
+from genseg_mm.inference.build_model import shipped_weights
 from genseg_mm.registry import MODELS
 
 LINES = [
@@ -68,9 +70,10 @@ class Twins:
                 signal.signal(number, handler)
 
     def config(self, path: str) -> str:
-        """The tiny twin of a config; itself, of one that an earlier command wrote."""
+        """The tiny twin of a config, given by its file or its name; itself, of one that an earlier command wrote."""
         if not (ROOT / path).is_file() and (self.place / path).is_file():
             return path
+        path = os.path.relpath(find_config(path if '/' not in path else ROOT / path), ROOT)
         assert (ROOT / path).is_file(), f'{path} does not exist'
         twin = path if '_tiny' in path else path.replace('.py', '_tiny.py')
         assert (ROOT / twin).is_file(), f'{path} has no tiny twin'
@@ -106,7 +109,10 @@ class Twins:
         return self.checkpoints[self.config(config)]
 
     def test(self, command: Command) -> None:
-        config, checkpoint, *options = command.arguments
+        config, *options = command.arguments
+        if not options or options[0].startswith('-'):  # the weights that come with it
+            options.insert(0, os.path.relpath(shipped_weights(find_config(config)), ROOT))
+        checkpoint, *options = options
         twin = self.config(config)
         weights = self.checkpoint(config, checkpoint)
         cfg = Config.fromfile(self.place / twin)
@@ -120,7 +126,7 @@ class Twins:
 
     def benchmark(self, command: Command) -> None:
         suite, *rest = command.arguments
-        assert (ROOT / suite).is_file()
+        assert Path(find_config(suite if '/' not in suite else ROOT / suite)).is_file()
         models = [word for word in rest if '=' in word]
         for model in models:
             name, config, checkpoint = model.replace('=', ':').split(':')
@@ -271,6 +277,9 @@ def needs_by_words(line: str, commands: list[Command]) -> set[str]:
         path = ROOT / word.partition('=')[2].partition(':')[0] if '=' in word else ROOT / word
         if word.endswith('.py') and path.is_file() and '_tiny' not in word and 'tiny.py' not in word:
             needs |= {'data'}
+    first = {command.arguments[0] for command in commands if command.arguments}
+    if any('tiny' not in word for word in first & set(shipped_configs())):
+        needs |= {'data'}
     if 'prepare_hypersim' in line:
         needs |= {'data'}
     return needs

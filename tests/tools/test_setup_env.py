@@ -53,6 +53,8 @@ def bare_machine(tmp_path: Path) -> Path:
     shutil.copytree(ROOT / 'tools' / 'setup_env', project / 'tools' / 'setup_env', ignore=ignored)
     shutil.copy2(ROOT / 'tools' / 'setup_env.sh', project / 'tools' / 'setup_env.sh')
     shutil.copy2(ROOT / 'setup.py', project / 'setup.py')
+    (project / 'genseg_mm').mkdir()
+    shutil.copy2(ROOT / 'genseg_mm' / '__init__.py', project / 'genseg_mm' / '__init__.py')  # the version
     bin_folder.mkdir()
     for name in ('bash', 'dirname', 'cat'):
         (bin_folder / name).symlink_to(shutil.which(name))

@@ -64,13 +64,15 @@ def is_foreign(name: str) -> bool:
 
 def wanted() -> dict:
     """Everything that, when it changes, makes the environment another one."""
-    extras = runpy.run_path(str(ROOT / 'setup.py'), run_name='requirements')['EXTRAS']
+    setup = runpy.run_path(str(ROOT / 'setup.py'), run_name='requirements')
+    extras = setup['EXTRAS']
     # An environment made with GENSEG_TORCH keeps that torch when a later call does not name it.
     override = os.environ.get('GENSEG_TORCH') or read_stamp().get('wanted', {}).get('override')
     return {
         'python': sys.version,
         'prefix': sys.prefix,
         'project': str(ROOT),
+        'version of genseg_mm': setup['version'](),  # its metadata and the command genseg are written by an install
         'override': override,
         'torch': override or extras['torch'][0],
         'build': extras['build'],
