@@ -81,7 +81,7 @@ def test_the_overview_names_all_commands_at_once_without_torch():
 
 def test_a_group_lists_its_commands(genseg):
     code, said, _ = genseg('prepare --help')
-    assert code == 0 and '  objects ' in said and '  hypersim ' in said and 'train' not in said
+    assert code == 0 and '  objects ' in said and '  hypersim ' in said and '\n  train ' not in said
     assert genseg('prepare') == (0, said, '')
 
 
