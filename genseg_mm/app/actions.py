@@ -69,7 +69,10 @@ class Actions:
             return view(session, self.segmenting, settings, **others)
 
     def prepare(self, key: Hashable, settings: Settings) -> Iterator[dict]:
-        """Colours the picture by the chosen models, and finds again what the current step asks, model by model."""
+        """Colours the picture by the chosen models, and finds again what the current step asks, model by model.
+
+        It follows the opening of a picture, whose error, if there was one, stays on the page (``keep``).
+        """
         session = self.sessions.of(key)
         ticket, step = session.new_ticket(), session.current
         found, error = {}, {}
@@ -84,10 +87,10 @@ class Actions:
                 if step.kind != 'picture':  # with a key of its own: the page has pictures of the old masks
                     step = replace(step, found=dict(found), settings=settings, key=new_key())
                     session.replace(step)
-                yield view(session, self.segmenting, settings, **error)
+                yield view(session, self.segmenting, settings, keep=True, **error)
         if not models:
             with session.lock:
-                yield view(session, self.segmenting, settings)
+                yield view(session, self.segmenting, settings, keep=True)
 
     def _found_again(self, step: Step, model: str, settings: Settings, found: dict[str, Found]) -> None:
         if step.kind == 'picture':

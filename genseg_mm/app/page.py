@@ -153,9 +153,8 @@ def _connect(page: gr.Blocks, own: Handlers, stage: gr.HTML, fields: dict, knobs
     wanted = [fields[key] for key in ('idea', 'count', 'seed', 'steps', 'guidance')]
     imagined = fields['idea'].submit, fields['draw'].click
     work += [trigger(own.draw, [*wanted, *inputs], stage, **slow) for trigger in imagined]
-    moved = *(knobs[key].release for key in ('radius', 'threshold', 'size')), knobs['connected'].input
-    for trigger in moved:
-        trigger(own.tune, inputs, stage, **now)
+    for key in ('radius', 'threshold', 'size', 'connected'):  # of a slider that is moved the last place counts
+        knobs[key].input(own.tune, inputs, stage, **{**now, 'trigger_mode': 'always_last'})
     fields['stop'].click(own.stop, inputs, stage, cancels=work, **now)
     page.unload(own.leave)
 
@@ -203,7 +202,7 @@ def _knobs(colorers: list[str], readers: list[str], first: list[str], second: li
     own: dict[str, gr.blocks.Block] = {}
     with gr.Accordion('Fine-tune', open=False):
         own['radius'] = gr.Slider(
-            0, 150, 0, step=1, label='Radius of colours',
+            0, 300, 0, step=1, label='Radius of colours',
             info="How far from the clicked colour of the map a pixel may be: more takes more. 0: the model's own.",
         )  # fmt: skip
         own['threshold'] = gr.Slider(

@@ -16,7 +16,7 @@ const make = (tag, attributes = {}, ...children) => {
 };
 const rgb = (color, alpha = 1) => `rgba(${color.join(',')},${alpha})`;
 const send = (data, event = 'quick') => { sentAt = performance.now(); stage.classList.add('busy'); trigger(event === 'quick' ? 'quick' : 'chain', data); };
-const complain = (text) => { $('.error').textContent = text || ''; };
+const complain = (text) => { $('.problem').textContent = text || ''; };
 const loaded = (url) => new Promise((done, failed) => {
   const picture = new Image();
   picture.onload = () => done(picture);
@@ -49,7 +49,7 @@ async function show(value) {
   $('.undo').disabled = value.position <= 0;
   $('.redo').disabled = value.position >= value.history.length - 1;
   $('.clear').disabled = !value.objects.length && !value.rows.some((row) => row.areas?.length);
-  complain(value.error);
+  if (value.error || !value.keep) complain(value.error);
   $('.status').textContent = describe(value);
   if (value.file) save(value.file);
   stage.dataset.seq = value.seq;
@@ -95,7 +95,7 @@ function panels(row, index) {
   const figure = (frame, text) => make('figure', {}, frame, make('figcaption', {}, text));
   const cutFrame = frame('cut', cut);
   if (!ids) cutFrame.append(make('span', { className: 'wait' }, 'the cut-out comes here'));
-  const shown = make('section', { className: 'row', 'aria-label': row.model || 'picture' },
+  const shown = make('section', { className: 'answer', 'aria-label': row.model || 'picture' },
     make('h3', {}, make('span', {}, row.model), make('span', { className: 'time' }, row.seconds ? `${Math.round(1000 * row.seconds)} ms` : '')),
     make('div', { className: 'panels' }, figure(main, 'picture and masks'), figure(map, row.what || 'colour map'), figure(cutFrame, 'cut-out')));
   if (ids) {
