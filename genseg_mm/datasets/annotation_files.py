@@ -189,12 +189,17 @@ def check_entry(entry: object, fields: Mapping[str, Field], where: str) -> None:
             raise ValueError(f'{where}: {key} must be {field.expected}, but got {short_repr(entry[key])}{_id(entry)}')
 
 
-def read_coco(path: str | os.PathLike, lists: Mapping[str, Mapping[str, Field]]) -> dict[str, list[dict]]:
+def read_coco(
+    path: str | os.PathLike,
+    lists: Mapping[str, Mapping[str, Field]],
+    complete: Callable[[dict], None] | None = None,
+) -> dict[str, list[dict]]:
     """Reads a file in COCO's format and checks every entry.
 
     Args:
         path: The json.
         lists: Fields of the entries of each list that the file must have.
+        complete: Fills in what follows from the rest, before anything is checked.
 
     Returns:
         The content; in each list every id is there once, and every annotation is of one of the images. Images without
@@ -204,7 +209,7 @@ def read_coco(path: str | os.PathLike, lists: Mapping[str, Mapping[str, Field]])
         FileNotFoundError: If there is no such file.
         ValueError: If it is damaged, lacks a list, or an entry is wrong; names file, list and entry.
     """
-    content = read_lists(path, lists)
+    content = read_lists(path, lists, complete)
     for image in content['images']:
         if isinstance(image, dict) and 'file_name' not in image and isinstance(image.get('coco_url'), str):
             image['file_name'] = '/'.join(image['coco_url'].split('/')[-2:])
@@ -222,14 +227,18 @@ def read_coco(path: str | os.PathLike, lists: Mapping[str, Mapping[str, Field]])
     return content
 
 
-def read_lists(path: str | os.PathLike, names: Collection[str]) -> dict[str, Any]:
-    """The dict of a COCO file, which has these lists.
+def read_lists(
+    path: str | os.PathLike, names: Collection[str], complete: Callable[[dict], None] | None = None
+) -> dict[str, Any]:
+    """The dict of a COCO file, which has these lists; ``complete`` as of :func:`read_coco`.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If it is damaged or lacks a list.
     """
     content = read_json(path)
+    if complete is not None and isinstance(content, dict):
+        complete(content)
     missing = [name for name in names if not isinstance(content, dict) or not isinstance(content.get(name), list)]
     if missing:
         raise ValueError(

@@ -147,7 +147,11 @@ class CocoInstanceDataset(SeededAccess, BaseDataset):
                     f'{os.path.basename(self.ann_file)!r} and a folder of pictures {folder!r}. '
                     f'{where_configs_look()}'
                 )
-        return read_coco(self.ann_file, dict(images=IMAGE, annotations=INSTANCE, categories=CATEGORY))
+        return read_coco(self.ann_file, dict(images=IMAGE, annotations=INSTANCE, categories=CATEGORY), self._complete)
+
+    @staticmethod
+    def _complete(content: dict) -> None:
+        """Fills in what a subclass lets a file leave out."""
 
     def _wanted(self, names: Mapping[int, str]) -> set[int]:
         if self.classes == 'all':

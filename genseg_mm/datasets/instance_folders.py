@@ -5,12 +5,21 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from genseg_mm.datasets.annotation_files import ExistingFiles, folders_below, picture_path, where_configs_look
+from pycocotools import mask as mask_utils
+
+from genseg_mm.datasets.annotation_files import (
+    ExistingFiles,
+    folders_below,
+    is_integer,
+    picture_path,
+    where_configs_look,
+)
 from genseg_mm.datasets.coco_instances import CocoInstanceDataset
 from genseg_mm.datasets.instance_maps import InstanceMapDataset
 from genseg_mm.datasets.own_splits import DEFAULT_SHARE, DRAWN, checked_share, drawn_split
 from genseg_mm.datasets.picture_rows import PictureRows, open_rows
-from genseg_mm.datasets.segmentations import label_rule
+from genseg_mm.datasets.row_masks import as_segmentation
+from genseg_mm.datasets.segmentations import encode_segmentation, label_rule
 from genseg_mm.datasets.yolo_polygons import YoloData, folder_of, label_path, read_data_yaml, read_labels
 from genseg_mm.files import has_lone_surrogate, read_lines
 from genseg_mm.files.image_headers import read_header
@@ -29,7 +38,8 @@ class InstanceFolderDataset(InstanceMapDataset):
 
     - ``'maps'``: every picture has a map of ids of the same name, ``images/a/b.jpg`` and ``masks/a/b.png``, at any
       depth; 0 is background. What the pixels of a map mean says ``ids``.
-    - ``'coco'``: a json in COCO's or LVIS's format; see :class:`genseg_mm.CocoInstanceDataset`.
+    - ``'coco'``: a json in COCO's or LVIS's format; see :class:`genseg_mm.CocoInstanceDataset`. ``id``, ``bbox`` and
+      ``area`` of annotations, and ``categories``, may be missing. Boxes without a mask are left out.
     - ``'yolo'``: a text file of polygons per picture (``genseg_mm/datasets/yolo_polygons.py``), ``images/a/b.jpg`` and
       ``labels/a/b.txt``; or a ``data.yaml`` as ``annotations``, which says where the pictures of each split are. An
       empty file is a picture without an instance; a picture without a file is missing its labels. Where polygons
@@ -174,7 +184,7 @@ class InstanceFolderDataset(InstanceMapDataset):
     def _coco(self) -> Iterator[dict]:
         path = self._existing(self.annotations, os.path.isfile, 'json')
         pictures = self._existing(self.images, os.path.isdir, 'folder of pictures')
-        dataset = CocoInstanceDataset(
+        dataset = OwnCocoFile(
             data_root=self.data_root,
             ann_file=os.path.relpath(path, self.data_root or '.'),
             data_prefix=dict(img=os.path.relpath(pictures, self.data_root or '.')),
@@ -184,6 +194,11 @@ class InstanceFolderDataset(InstanceMapDataset):
         )
         items = [dataset.get_data_info(index) for index in range(len(dataset))]
         self.dropped = dataset.dropped
+        for item in items:
+            drawn = [own for own in item['instances'] if 'mask' in own or own['ignore_flag']]
+            if len(drawn) < len(item['instances']):
+                self.dropped['boxes without a mask'] += len(item['instances']) - len(drawn)
+                item['instances'] = drawn
         names = [os.path.splitext(os.path.relpath(item['img_path'], pictures))[0] for item in items]
         kept = self._of_split(names)
         for name, item in zip(names, items, strict=True):
@@ -299,6 +314,43 @@ class InstanceFolderDataset(InstanceMapDataset):
             if name in kept:
                 pair = rows.pair(number)
                 yield dict(pair, img_id=name, **({} if 'instances' in pair else meaning))
+
+
+class OwnCocoFile(CocoInstanceDataset):
+    """A json of one's own, whose annotations may lack what follows from their masks."""
+
+    @staticmethod
+    def _complete(content: dict) -> None:
+        annotations = content.get('annotations')
+        annotations = [own for own in annotations if isinstance(own, dict)] if isinstance(annotations, list) else []
+        for number, own in enumerate(annotations, start=1):
+            own.setdefault('id', number)
+            if 'bbox' not in own or 'area' not in own:
+                box, area = _extent(own.get('segmentation'))
+                own |= {
+                    key: value for key, value in (('bbox', box), ('area', area)) if value is not None and key not in own
+                }
+        if 'categories' not in content:
+            for own in annotations:
+                own.setdefault('category_id', 1)
+            numbers = {own['category_id'] for own in annotations if is_integer(own['category_id'])}
+            content['categories'] = [dict(id=number, name=f'object {number}') for number in sorted(numbers)]
+
+
+def _extent(segmentation: Any) -> tuple[list[float] | None, float | None]:
+    """Box [x, y, width, height] and area of polygons or an RLE; None where it is neither."""
+    try:
+        if isinstance(segmentation, dict):
+            rle = encode_segmentation(segmentation, *segmentation['size'], 'the mask')
+            return mask_utils.toBbox(rle).tolist(), float(mask_utils.area(rle))
+        polygons = as_segmentation(segmentation, 'the mask')
+    except (ValueError, TypeError, KeyError):
+        return None, None
+    xs, ys = ([value for own in polygons for value in own[start::2]] for start in (0, 1))
+    if not xs:
+        return None, None
+    box = [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
+    return box, sum(_area(own[::2], own[1::2]) for own in polygons)
 
 
 def _area(xs: Sequence[float], ys: Sequence[float]) -> float:

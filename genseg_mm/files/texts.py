@@ -308,6 +308,7 @@ def _csv_rows(path: str | os.PathLike, comment: str) -> Iterator[tuple[int, list
                 numbers.append(number)
                 yield line
 
+    csv.field_size_limit(MAX_LINE_BYTES)  # a cell may hold the outline of an object; Python's own is 128 KiB
     reader = csv.reader(lines(), strict=True)
     while True:
         numbers.clear()

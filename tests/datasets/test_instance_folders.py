@@ -249,6 +249,34 @@ def test_lvis_without_a_name(own):
         build(own / 'lvis', format='coco', images='.', annotations='lvis.json')
 
 
+def test_a_json_of_ones_own_may_leave_out_what_follows(own):
+    path, kwargs = own / 'coco/annotations.json', dict(format='coco')
+    whole = infos(build(own / 'coco', **kwargs))
+    box = dict(image_id=1, bbox=[1, 2, 3, 4], area=12)
+
+    def thin(content: dict) -> None:
+        del content['categories']
+        for one in content['annotations']:
+            for key in ('id', 'bbox', 'area', 'category_id', 'iscrowd'):
+                del one[key]
+        content['annotations'].append(box)
+
+    edit_json(path, thin)
+    dataset = build(own / 'coco', **kwargs)
+    assert dict(dataset.dropped) == {'boxes without a mask': 1}
+    for one, other in zip(infos(dataset), whole, strict=True):
+        assert [part['bbox'] for part in one['instances']] == [part['bbox'] for part in other['instances']]
+        assert np.array_equal(instance_map(one), instance_map(other))
+    rle = dict(size=[*SIZE], counts=[72 * 10 + 5, 20, 52, 20, 72 * 96 - 72 * 10 - 5 - 92])
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(dict(content, annotations=[dict(image_id=1, segmentation=rle)])))
+    (instance,) = infos(build(own / 'coco', **kwargs))[0]['instances']
+    assert (instance['bbox'], instance['area'], instance['ann_id']) == ([10, 5, 12, 25], 40, 1)
+    path.write_text(json.dumps(dict(content, annotations=[dict(image_id=1, segmentation=[[1, 2]])])))
+    with pytest.raises(ValueError, match=r"annotations\[0\] lacks the key 'bbox'"):
+        build(own / 'coco', **kwargs)
+
+
 def test_huge_pictures_are_refused_by_their_header(own, monkeypatch):
     monkeypatch.setenv('GENSEG_MAX_IMAGE_PIXELS', str(72 * 96 - 1))
     with pytest.raises(FileNotFoundError, match='no readable picture, such as .*at most 6911 pixels, .* says 72x96'):

@@ -7,6 +7,7 @@ import numpy as np
 from mmengine.dataset import ConcatDataset
 from PIL import Image
 
+from genseg_mm.datasets import InstanceFolderDataset, ReferringDataset
 from genseg_mm.datasets.annotation_files import named_files
 from genseg_mm.datasets.instance_maps import InstanceMapDataset
 from genseg_mm.datasets.published_counts import Count, difference, expected_items, shortage
@@ -61,3 +62,36 @@ def test_an_own_dataset_has_what_ours_have(tmp_path):
     assert difference(dataset) == '1 pictures fewer than the 3 of the complete dataset'
     joined = ConcatDataset([dataset, DATASETS.build(dict(config, subset='others'))])
     assert expected_items(joined) == 6 and shortage(joined) == '4 of 6 pictures'
+
+
+@DATASETS.register_module()
+class OwnFolders(InstanceFolderDataset):
+    """Folders whose items say where they are from."""
+
+    def list_pairs(self) -> Iterator[dict]:
+        for pair in super().list_pairs():
+            yield dict(pair, source='own')
+
+
+@DATASETS.register_module()
+class OwnSentences(ReferringDataset):
+    """A table whose sentences begin alike."""
+
+    def usable_text(self, value: object, where: str, name: str = '') -> str:
+        text = super().usable_text(value, where, name)
+        return text and f'the {text}'
+
+
+def test_subclasses_of_the_readers_of_own_data(tmp_path):
+    for folder in ('images', 'masks'):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(np.eye(8, dtype=np.uint8)).save(tmp_path / folder / 'a.png')
+    (tmp_path / 'refs.csv').write_text('image,mask,text\nimages/a.png,masks/a.png,line\n')
+    folders = DATASETS.build(dict(type='genseg_mm.OwnFolders', data_root=str(tmp_path)))
+    assert (
+        folders.get_data_info(0)['source'] == 'own' and difference(folders) is None and expected_items(folders) is None
+    )
+    sentences = dict(type='genseg_mm.OwnSentences', data_root=str(tmp_path), ann_file='refs.csv', mask_values='0/1')
+    pipeline = [dict(type=f'genseg_mm.{name}') for name in ('LoadImage', 'LoadReferringMask', 'PackGenSegInputs')]
+    sample = DATASETS.build(dict(sentences, test_mode=True, pipeline=pipeline))[0]['data_samples']
+    assert sample.text == 'the line' and np.array_equal(sample.gt_sem_seg.data[0], np.eye(8))

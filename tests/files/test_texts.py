@@ -175,3 +175,9 @@ def test_cells_that_are_formulas_become_texts(text):
 @pytest.mark.parametrize('value', ['-0.5', '+3', '-1e-05', '-.5', 'a=b', '', "'quoted'", "it's", -3, 0.5, None])
 def test_numbers_and_other_cells_stay(value):
     assert csv_cell(value) is value
+
+
+def test_a_cell_may_hold_a_long_outline(tmp_path):
+    outline = '[' + ', '.join(['1234.5'] * 40_000) + ']'
+    (tmp_path / 'a.csv').write_text(f'image,mask\na.png,"{outline}"\n')
+    assert [row for _, row in read_table(tmp_path / 'a.csv')] == [dict(image='a.png', mask=outline)]
