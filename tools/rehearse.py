@@ -165,7 +165,7 @@ def main() -> None:
     import_all()
     rows = []
     for number, config in enumerate(chosen, 1):
-        print(f'{number}/{len(chosen)} {config.relative_to(configs.ROOT)}', flush=True)
+        print(f'{number}/{len(chosen)} {os.path.relpath(config, configs.ROOT)}', flush=True)
         rows.append(rehearse(config, args))
         print(f'  {rows[-1]["error"] or "passed"}', flush=True)
         (args.out / 'rehearsal.json').write_text(json.dumps(rows, indent=2) + '\n')

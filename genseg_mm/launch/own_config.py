@@ -33,6 +33,11 @@ MODELS = {
 KINDS_OF_MODELS = dict(instance='Gen2Seg', referring='GenMask')
 TINY_PIXELS = 128  # sides up to this are those of models that train on a CPU
 EPOCHS, TINY_ITERS, LARGE_ITERS = 30, (200, 4000), (500, 10000)
+# What the model has to be told beside its own config.
+_MODEL_OF_TASK = {
+    'instance': (),
+    'referring': ('model = dict(generation=dict(image_size=size[::-1]))  # of pictures that it makes of texts',),
+}
 FINE_TUNED = 0.5  # of the learning rate, for weights that are already trained
 LINE = 100
 
@@ -146,6 +151,7 @@ def own_config(data: OwnData, model: ChosenModel, num_train: int, title: str, we
         '',
         *_datasets(data),
         f'size = {size!r}  # (width, height) at which the model is trained',
+        *_MODEL_OF_TASK[model.task],
         *(_referring_pipelines() if model.task == 'referring' else _instance_pipelines()),
         '',
         'train_dataloader = dict(',

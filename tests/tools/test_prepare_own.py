@@ -288,3 +288,15 @@ def test_every_model_by_its_short_name(task, name, made, prepare):
     from genseg_mm.launch.config_checks import check_config
 
     check_config(cfg, f'{folder.name}.py', 'train')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['gen2seg-sd2', 'genmask-wan2.1-1.3b'])
+def test_a_large_model_trains_on_own_data(name, made, prepare, run_tool):
+    """Rehearsed: its released classes with random weights, a layer or two each."""
+    folder = made / ('yolo' if name.startswith('gen2seg') else 'referring')
+    assert prepare(folder, '--model', name, '--out', 'large.py')[0] == 0
+    code, printed, errors = run_tool('rehearse.py', 'large.py', '--width', 'tiny', '--until', 'train', '--out', 'out')
+    assert code == 0 and '1 of 1 passed' in printed, printed + errors
+    (row,) = json.loads(Path('out/rehearsal.json').read_text())
+    assert [own['name'] for own in row['stages']][-1] == 'train' and not row['error']
