@@ -165,7 +165,7 @@ def _operators() -> Finding:
     if not error:
         return Finding('environment', 'mmcv.ops', OK, 'compiled')
     return Finding(
-        'environment', 'mmcv.ops', NOTE, f'not compiled ({error}): heads and backbones of mmseg and mmdet need them, '
+        'environment', 'mmcv.ops', NOTE, f'not compiled ({error}): models and transforms of mmseg and mmdet need them, '
         'nothing else', 'bash tools/setup_env.sh, in a checkout',
     )  # fmt: skip
 

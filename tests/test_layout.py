@@ -154,7 +154,7 @@ NAMES = {
     'ObjectScenesDataset InstanceFolderDataset ReferringDataset',
     'DATA_SAMPLERS': 'RatioInfiniteSampler VisitSampler',
     'TRANSFORMS': 'CachedEncodings TextPrompt PointPrompt LoadInstanceMap LoadReferringMask LoadImage PackGenSegInputs '
-    'LoadBoundaries '
+    'LoadBoundaries RandomInstanceFlip '
     'KeepClasses RandomInstanceCrop RandomScenePermute UseDescriptions RandomReferringFlip NetworkResize '
     'AntialiasedResize NetworkPipeline',
     'METRICS': 'ReferringMetric EdgeMetric PointPromptMetric ClassAgnosticCocoMetric',

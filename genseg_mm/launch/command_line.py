@@ -166,6 +166,11 @@ def _network_errors() -> tuple[type, ...]:
 def _missing_package(error: ImportError, raised_in: str) -> str | None:
     """One line for a package that is not installed; None for an import that is a fault of ours."""
     package = (error.name or '').partition('.')[0]
+    if error.name == 'mmcv._ext':
+        return (
+            'mmcv is installed without its compiled operators, which models and transforms of mmseg and mmdet need: '
+            '`bash tools/setup_env.sh` of a checkout compiles them (--active: into your environment)'
+        )
     if isinstance(error, ModuleNotFoundError) and package not in ('', 'genseg_mm'):
         return (
             f'the package {package} is not installed, which this needs: pip install '

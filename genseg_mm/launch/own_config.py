@@ -230,7 +230,7 @@ def _instance_pipelines() -> list[str]:
         "    dict(type='genseg_mm.LoadImage'),",
         "    dict(type='genseg_mm.LoadInstanceMap', invalid='skip'),",
         "    dict(type='genseg_mm.AntialiasedResize', scale=size),",
-        "    dict(type='mmseg.RandomFlip', prob=0.5, direction='horizontal'),",
+        "    dict(type='genseg_mm.RandomInstanceFlip', prob=0.5, direction='horizontal'),",
         "    dict(type='genseg_mm.PackGenSegInputs'),",
         ']',
         'test_pipeline = [',

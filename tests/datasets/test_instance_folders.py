@@ -311,7 +311,7 @@ def test_draws_follow_from_the_visit_in_any_process(made):
     pipeline = [
         dict(type='genseg_mm.LoadImage'),
         dict(type='genseg_mm.LoadInstanceMap'),
-        dict(type='mmseg.RandomFlip', prob=0.5, direction='horizontal'),
+        dict(type='genseg_mm.RandomInstanceFlip', prob=0.5, direction='horizontal'),
         dict(type='genseg_mm.PackGenSegInputs'),
     ]
     dataset = build(made / 'maps', pipeline=pipeline)

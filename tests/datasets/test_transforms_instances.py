@@ -152,6 +152,26 @@ def test_resize_and_flip_keep_large_ids_exact():
     assert passed_by['img'].shape == (4, 9, 3) and passed_by['gt_instance_map'].shape == (2, 3)
 
 
+def test_our_flip_draws_and_flips_as_that_of_mmseg_does():
+    settings = dict(prob=[0.3, 0.3, 0.3], direction=['horizontal', 'vertical', 'diagonal'])
+    flips = [
+        TRANSFORMS.build(dict(type=name, **settings)) for name in ('mmseg.RandomFlip', 'genseg_mm.RandomInstanceFlip')
+    ]
+    generator, directions = np.random.default_rng(0), set()
+    for seed in range(20):
+        image, ids = generator.integers(0, 256, (4, 6, 3), np.uint8), generator.integers(0, 70_000, (4, 6), np.int32)
+        maps, made = dict(gt_instance_map=ids, gt_seg_map=ids % 3), []
+        for flip in flips:
+            np.random.seed(seed)
+            made.append(flip(dict(img=image, seg_fields=list(maps), **maps)))
+        theirs, ours = made
+        directions.add(ours['flip_direction'])
+        assert ours['flip_direction'] == theirs['flip_direction']
+        for key in ('img', *maps):
+            assert ours[key].dtype == theirs[key].dtype and (ours[key] == theirs[key]).all()
+    assert directions == {None, 'horizontal', 'vertical', 'diagonal'}
+
+
 # ---- files and mmdet instances
 
 

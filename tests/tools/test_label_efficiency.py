@@ -51,7 +51,7 @@ def test_pretraining_sees_no_label_and_its_weights_fit(parsed, network):
     assert narrow.train_dataloader.dataset.to_dict() == dict(
         dataset.to_dict(), groups=('household', 'transport-ground')
     )
-    assert [own.type for own in dataset.pipeline] == ['mmseg.RandomFlip', 'genseg_mm.PackGenSegInputs']
+    assert [own.type for own in dataset.pipeline] == ['genseg_mm.RandomInstanceFlip', 'genseg_mm.PackGenSegInputs']
     pretrained = MODELS.build(cfg.model).state_dict()
     tuned = MODELS.build(label_efficiency.cell_config(args, 'all', 5, 50, 1).model).state_dict()
     shapes = {name: value.shape for name, value in pretrained.items() if name.startswith('colorer.')}

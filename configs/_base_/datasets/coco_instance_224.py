@@ -9,7 +9,7 @@ train_pipeline = [
     dict(type='genseg_mm.LoadInstanceMap', invalid='skip'),
     # By Pillow: antialiased pictures, ids by its nearest, as in the reference.
     dict(type='genseg_mm.AntialiasedResize', scale=image_size, backend='pillow'),
-    dict(type='mmseg.RandomFlip', prob=0.5, direction='horizontal'),
+    dict(type='genseg_mm.RandomInstanceFlip', prob=0.5, direction='horizontal'),
     dict(type='genseg_mm.PackGenSegInputs'),
 ]
 train_dataloader = dict(

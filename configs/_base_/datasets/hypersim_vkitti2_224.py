@@ -8,14 +8,14 @@ hypersim_pipeline = [
     dict(type='genseg_mm.LoadInstanceMap'),
     # By Pillow: antialiased pictures, ids by its nearest, as in the reference.
     dict(type='genseg_mm.AntialiasedResize', scale=(224, 224), backend='pillow'),
-    dict(type='mmseg.RandomFlip', prob=0.5, direction='horizontal'),
+    dict(type='genseg_mm.RandomInstanceFlip', prob=0.5, direction='horizontal'),
     dict(type='genseg_mm.PackGenSegInputs'),
 ]
 vkitti2_pipeline = [
     dict(type='genseg_mm.LoadImage'),
     dict(type='genseg_mm.LoadInstanceMap'),
     dict(type='genseg_mm.RandomInstanceCrop', crop_size=(224, 224)),
-    dict(type='mmseg.RandomFlip', prob=0.5, direction='horizontal'),
+    dict(type='genseg_mm.RandomInstanceFlip', prob=0.5, direction='horizontal'),
     dict(type='genseg_mm.PackGenSegInputs'),
 ]
 

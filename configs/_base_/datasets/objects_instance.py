@@ -2,7 +2,7 @@
 # of household things and ground transport alone; animals, food, people and faces have none in training.
 train_pipeline = [
     dict(type='genseg_mm.RandomScenePermute'),
-    dict(type='mmseg.RandomFlip', prob=0.5, direction='horizontal'),
+    dict(type='genseg_mm.RandomInstanceFlip', prob=0.5, direction='horizontal'),
     dict(type='genseg_mm.PackGenSegInputs'),
 ]
 # ObjectScenesDataset gives the ground truth and one random point of each instance itself.

@@ -1,8 +1,8 @@
 # Procedural scenes of look-alike textured objects: raw colours do not tell one object from another.
 train_pipeline = [
     dict(type='genseg_mm.RandomScenePermute'),
-    dict(type='mmseg.RandomFlip', prob=0.5, direction='horizontal'),
-    dict(type='mmseg.RandomFlip', prob=0.5, direction='vertical'),
+    dict(type='genseg_mm.RandomInstanceFlip', prob=0.5, direction='horizontal'),
+    dict(type='genseg_mm.RandomInstanceFlip', prob=0.5, direction='vertical'),
     dict(type='genseg_mm.PackGenSegInputs'),
 ]
 # ShapesDataset gives the ground truth and one random point of each instance itself.

@@ -1,7 +1,13 @@
 """Pipeline transforms: loading, prompts, augmentation, packing."""
 
 from genseg_mm.datasets.transforms.images import AntialiasedResize, LoadImage, NetworkResize, PackGenSegInputs
-from genseg_mm.datasets.transforms.instances import KeepClasses, LoadInstanceMap, RandomInstanceCrop, RandomScenePermute
+from genseg_mm.datasets.transforms.instances import (
+    KeepClasses,
+    LoadInstanceMap,
+    RandomInstanceCrop,
+    RandomInstanceFlip,
+    RandomScenePermute,
+)
 from genseg_mm.datasets.transforms.network_pipeline import NetworkPipeline
 from genseg_mm.datasets.transforms.points import PointPrompt
 from genseg_mm.datasets.transforms.referring import LoadReferringMask, RandomReferringFlip, TextPrompt, UseDescriptions
@@ -17,6 +23,7 @@ __all__ = [
     'PackGenSegInputs',
     'PointPrompt',
     'RandomInstanceCrop',
+    'RandomInstanceFlip',
     'RandomReferringFlip',
     'RandomScenePermute',
     'TextPrompt',

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-from mmcv.transforms import BaseTransform
+from mmcv.transforms import BaseTransform, RandomFlip
 from mmcv.transforms.utils import cache_randomness
 from pycocotools import mask as mask_utils
 
@@ -292,6 +292,24 @@ class RandomInstanceCrop(BaseTransform):
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}(crop_size={self.crop_size})'
+
+
+@TRANSFORMS.register_module()
+class RandomInstanceFlip(RandomFlip):
+    """``mmcv.RandomFlip`` that flips every map of ``seg_fields``, as mmseg's does, which needs compiled operators.
+
+    Its draws are those of mmseg's. Masks of mmdet (``gt_masks``) are not flipped: make maps of them first.
+
+    Args:
+        prob: As of mmcv's: of a flip, or of each direction.
+        direction: 'horizontal', 'vertical', 'diagonal', or a list of these.
+    """
+
+    def _flip(self, results: dict) -> None:
+        super()._flip(results)
+        for key in results.get('seg_fields', ()):
+            if key != 'gt_seg_map' and results.get(key) is not None:
+                results[key] = self._flip_seg_map(results[key], results['flip_direction']).copy()
 
 
 def instance_pixels(instance_map: np.ndarray, crop_size: Sequence[int]) -> np.ndarray:
