@@ -4,8 +4,15 @@ Importing the package is light: neither diffusers nor transformers nor the model
 """
 
 from importlib.metadata import PackageNotFoundError, distribution
+from typing import TYPE_CHECKING
 
 from genseg_mm import deferred_imports, moved_modules
+
+if TYPE_CHECKING:
+    from os import PathLike
+    from typing import Any
+
+    from genseg_mm.models.base import GenSegModel
 
 __version__ = '0.2.0'
 
@@ -35,8 +42,28 @@ def _name_installed_distributions() -> None:
             break
 
 
+def from_pretrained(source: 'str | PathLike', device: str = 'cpu', **overrides: 'Any') -> 'GenSegModel':
+    """The model of a saved folder or hub id (``save_pretrained``, ``push_to_hub``), or of released weights of gen2seg.
+
+    Args:
+        source: Folder or hub id; its kind is recognised.
+        device: Device of the model.
+        overrides: Arguments of the model's class in place of those saved, such as ``processing_size=0``.
+
+    Returns:
+        A ``Gen2Seg`` or ``GenMask``, in eval mode.
+
+    Raises:
+        FileNotFoundError: If there is no such folder, or it is not whole.
+        ValueError: If it holds something else or is damaged.
+    """
+    from genseg_mm.models.gen2seg import load_released
+
+    return load_released(source, device, **overrides)
+
+
 _name_installed_distributions()
 deferred_imports.install()
 moved_modules.install()
 
-__all__ = ['__version__']
+__all__ = ['__version__', 'from_pretrained']

@@ -45,6 +45,12 @@ def single_datasets(dataset: Any) -> Iterator[Any]:
     return (own for own in walk(dataset) if not parts_of(own))
 
 
+def pipeline_of(cfg: Mapping) -> list[dict]:
+    """Transforms of the test dataset of a config; none where it has no such dataset."""
+    datasets = walk((cfg.get('test_dataloader') or {}).get('dataset') or {})
+    return next((own['pipeline'] for own in datasets if own.get('pipeline')), None) or cfg.get('test_pipeline') or []
+
+
 def replace_transforms(config: Any, replace: Callable[[dict], list[dict] | None]) -> Any:
     """A copy of a config in which transforms are others.
 

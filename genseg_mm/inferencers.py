@@ -38,6 +38,7 @@ from genseg_mm.inference.results import (
 )
 from genseg_mm.models import Gen2Seg, GenMask
 from genseg_mm.models.coloring_segmentor import as_predictor
+from genseg_mm.models.gen2seg import load_released
 from genseg_mm.models.tiled_maps import checked_tiles
 from genseg_mm.network_sizes import checked_processing_size
 from genseg_mm.precision import evaluation_autocast
@@ -67,9 +68,9 @@ class GenSegInferencer(PictureGeneration, BaseInferencer):
     config's ``evaluation_dtype``.
 
     Args:
-        model: Path of a config, name of a model in ``configs/*/metafile.yaml`` (trained, or an error), config, or a
-            built model: ``Gen2Seg``, ``GenMask``, or a segmentor of mmseg behind ``InstanceColoringHead``, whose colour
-            maps take the same prompts.
+        model: Path of a config, name of a model in ``configs/*/metafile.yaml`` (trained, or an error), saved or
+            released folder, config, or a built model: ``Gen2Seg``, ``GenMask``, or a segmentor of mmseg behind
+            ``InstanceColoringHead``, whose colour maps take the same prompts.
         weights: Trained weights (.pth, .safetensors), all of which have to fit; 'random' for an untrained model.
             Default: those of the name, of a config none. A config in a checkpoint is not used.
         device: Such as 'cuda:0'; None takes the best there is, and leaves a built model where it is.
@@ -105,6 +106,11 @@ class GenSegInferencer(PictureGeneration, BaseInferencer):
                 raise ValueError('weights go with a config, but got a built model: load them into it before')
             self.cfg = getattr(model, 'cfg', None) or Config()
             self.model = (model if device is None else model.to(checked_device(device))).eval()
+        elif isinstance(model, (str, os.PathLike)) and Path(model).expanduser().is_dir():
+            if weights is not None:
+                raise ValueError(f'weights go with a config, but got the folder {os.fspath(model)}, which has its own')
+            self.model = load_released(model, device=checked_device(device))
+            self.cfg = getattr(self.model, 'cfg', None) or Config()
         else:
             self.cfg, own_weights = read_config(model)
             weights = chosen_weights(model, weights, own_weights)
@@ -131,17 +137,15 @@ class GenSegInferencer(PictureGeneration, BaseInferencer):
     def from_pretrained(
         cls, source: str | PathLike, device: str | torch.device | None = None, **overrides: Any
     ) -> 'GenSegInferencer':
-        """Opens released weights, whose kind is recognised.
+        """Opens released weights, or a model that ``save_pretrained`` wrote; the kind is recognised.
 
         Args:
-            source: Folder or hub id of a Stable Diffusion pipeline (``reachomk/gen2seg-sd``) or of a
-                ``ViTMAEForPreTraining`` (``reachomk/gen2seg-mae-h``).
+            source: Folder or hub id of a Stable Diffusion pipeline (``reachomk/gen2seg-sd``), of a
+                ``ViTMAEForPreTraining`` (``reachomk/gen2seg-mae-h``) or of a saved Gen2Seg or GenMask.
             device: Such as 'cuda:0'; None takes the best there is.
-            **overrides: Settings of the model over those of the public code (the preset 'as_published'), such as
+            **overrides: Settings of the model over those saved, or of the public code (the preset 'as_published'), as
                 ``processing_size=0`` or ``output='float'``: :func:`genseg_mm.models.gen2seg.load_released`.
         """
-        from genseg_mm.models.gen2seg import load_released
-
         device = checked_device(device)
         return cls(load_released(os.fspath(source), device='cpu', **overrides), device=device)
 

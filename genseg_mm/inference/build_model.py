@@ -11,16 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.config import Config, ConfigDict
-from mmengine.infer import BaseInferencer
 from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
-import genseg_mm
 from genseg_mm.checkpoint import check_whole, load_weights_only, model_weights, some_of
-from genseg_mm.command import shipped_root
 from genseg_mm.config_file import read_config_file
 from genseg_mm.devices import checked_device
 from genseg_mm.files.hub_files import hub_message
+from genseg_mm.metafiles import entry_of_config, metafile_models, plain_name, weights_of_entry
 
 CONFIG_ENDINGS = ('.py', '.json', '.yml', '.yaml')
 RANDOM = 'random'  # in place of weights: an untrained model is wanted
@@ -76,7 +74,7 @@ def chosen_weights(model: Any, given: str | PathLike | None, own: str | PathLike
     if given is not None:
         return None if given == RANDOM else given
     if own is None and isinstance(model, (str, PathLike)) and not Path(fspath(model)).is_file():
-        config = _metafile_models()[1][_plain(fspath(model))]['Config']
+        config = metafile_models()[1][plain_name(fspath(model))]['Config']
         raise ValueError(
             f'{fspath(model)} is a config without trained weights (there are those of {", ".join(with_weights())}): '
             f'train it with genseg train {Path(config).stem} and give weights=CHECKPOINT, or weights={RANDOM!r} for an '
@@ -87,55 +85,35 @@ def chosen_weights(model: Any, given: str | PathLike | None, own: str | PathLike
 
 def is_config(model: str) -> bool:
     """Whether a name means a config, and not released weights: its ending, or a metafile, says so."""
-    return model.endswith(CONFIG_ENDINGS) or _plain(model) in _metafile_models()[1]
+    return model.endswith(CONFIG_ENDINGS) or plain_name(model) in metafile_models()[1]
 
 
 def near_models(name: str) -> str:
     """``; did you mean ...?`` with names of the metafiles that are nearly this one, or nothing."""
-    near = difflib.get_close_matches(_plain(name), _metafile_models()[1], 3)
+    near = difflib.get_close_matches(plain_name(name), metafile_models()[1], 3)
     return f'; did you mean {" or ".join(near)}?' if near else ''
 
 
 def shipped_weights(config: str | PathLike) -> str | None:
     """Trained weights that come with a config of ``configs/``, given by its file; None if there are none."""
-    root, models = _metafile_models()
-    for one in models.values():
-        if Path(root, one['Config']).resolve() == Path(config).resolve():
-            return _path_of(one.get('Weights'))
-    return None
+    entry = entry_of_config(fspath(config))
+    return None if entry is None else weights_of_entry(entry)
 
 
 def with_weights() -> list[str]:
     """Names of the models that come with trained weights."""
-    return sorted(name for name, one in _metafile_models()[1].items() if one.get('Weights'))
-
-
-def _metafile_models() -> tuple[str, dict[str, dict]]:
-    """Folder that the metafiles' paths start from, and their models by name."""
-    root = str(shipped_root())
-    return root, {_plain(one['Name']): one for one in BaseInferencer._get_models_from_metafile(root)}
-
-
-def _path_of(weights: str | None) -> str | None:
-    """The file of an entry of a metafile."""
-    if weights and '://' not in weights:  # of this package, wherever it is installed
-        return str(Path(genseg_mm.__file__).resolve().parents[1] / weights)
-    return weights or None
-
-
-def _plain(name: str) -> str:
-    return name.lower().removeprefix('genseg_mm/')
+    return sorted(name for name, one in metafile_models()[1].items() if one.get('Weights'))
 
 
 def _from_metafile(name: str) -> tuple[str, str | None]:
-    root, models = _metafile_models()
-    found = models.get(_plain(name))
+    root, models = metafile_models()
+    found = models.get(plain_name(name))
     if found is None:
         raise FileNotFoundError(
             f'{name} is neither the file of a config nor a model of genseg_mm'
             + (near_models(name) or f', which are {", ".join(sorted(models))}')
         )
-    return str(Path(root, found['Config'])), _path_of(found.get('Weights'))
+    return str(Path(root, found['Config'])), weights_of_entry(found)
 
 
 def build_model(

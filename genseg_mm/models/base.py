@@ -15,12 +15,13 @@ from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement, PixelData
 from torch import Generator, Tensor
 
+from genseg_mm.models.saved import SavedModel
 from genseg_mm.registry import TRANSFORMS
 
 IGNORED = 255  # label that metrics and visualisers of mmseg and mmdet leave out
 
 
-class GenSegModel(BaseModel):
+class GenSegModel(SavedModel, BaseModel):
     """BaseModel whose logged losses are means over all ranks, and which mmseg's functions build and run on pictures.
 
     ::

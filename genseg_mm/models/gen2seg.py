@@ -1,6 +1,7 @@
 """gen2seg (arXiv 2505.15263): a generative model made an instance colorer, prompted or not; released weights."""
 
 from collections.abc import Mapping
+from os import PathLike, fspath
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,8 @@ from genseg_mm.models.base import GenSegModel, add_semantic_maps
 from genseg_mm.models.colorers.released_folder import released_kind
 from genseg_mm.models.coloring_head import coloring_losses
 from genseg_mm.models.map_prompting import MapPrompting, settings_of
+from genseg_mm.models.saved import load_saved
+from genseg_mm.models.saved.config import SAVED
 from genseg_mm.models.tiled_maps import checked_tiles, tiled_colors, tiled_resize, whole_sizes
 from genseg_mm.network_sizes import checked_processing_size, network_resize_of
 from genseg_mm.registry import MODELS
@@ -345,12 +348,12 @@ RELEASED = {
 }
 
 
-def load_released(source: str, device: str = 'cpu', **overrides: Any) -> Gen2Seg:
-    """A Gen2Seg from released weights, or from what our trainings wrote in the same formats.
+def load_released(source: str | PathLike, device: str | torch.device = 'cpu', **overrides: Any) -> GenSegModel:
+    """A Gen2Seg from released weights, or from what our trainings wrote in the same formats; or a saved model.
 
     ``reachomk/gen2seg-sd`` is a Stable Diffusion 2 pipeline, ``reachomk/gen2seg-mae-h`` a
     ``ViTMAEForPreTraining``; the kind is recognised by ``model_index.json`` or ``config.json``. Of
-    a hub id only the files needed are fetched.
+    a hub id only the files needed are fetched. What ``save_pretrained`` of our models wrote is opened as it was.
 
     Args:
         source: Folder or hub id.
@@ -366,6 +369,10 @@ def load_released(source: str, device: str = 'cpu', **overrides: Any) -> Gen2Seg
         FileNotFoundError: If there is no such folder, or it is not whole.
         ValueError: If it holds something else or is damaged.
     """
-    settings = RELEASED[released_kind(source)]
-    colorer = {**settings['colorer'], 'pretrained': str(source), **overrides.pop('colorer', {})}
+    source = fspath(source)
+    kind = released_kind(source)
+    if kind == SAVED:
+        return load_saved(source, device, **overrides)
+    settings = RELEASED[kind]
+    colorer = {**settings['colorer'], 'pretrained': source, **overrides.pop('colorer', {})}
     return Gen2Seg(**{**settings, **overrides, 'colorer': colorer}).to(device).eval()

@@ -5,8 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from tiny_codecs import AUTOENCODERS
-from tiny_models import MAE_COLORER, TRANSFORMERS, UNET_COLORER, build, dit_colorer_config
+from tiny_models import MAE_COLORER, SD_COLORER, TRANSFORMERS, UNET_COLORER, build, dit_colorer_config
 
 from genseg_mm.exporting import files
 from genseg_mm.exporting.files import METADATA, open_file, time_against_torch, write_file
@@ -14,13 +13,6 @@ from genseg_mm.exporting.graphs import graph_of
 from genseg_mm.inferencers import GenSegInferencer
 from genseg_mm.models import Gen2Seg
 
-SD_COLORER = dict(
-    type='genseg_mm.SDColorer',
-    config=dict(
-        unet=dict(UNET_COLORER['config'], in_channels=4, out_channels=4),
-        vae={key: own for key, own in AUTOENCODERS['kl'].items() if key != 'type'},
-    ),
-)
 SHIPPED = {
     'gen2seg_unet_objects_long_tiny': ('batch', 'height', 'width'),
     'gen2seg_unet_shapes_long_tiny': ('batch', 'height', 'width'),

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from genseg_mm.files.package_folders import SENTENCE_ENCODER, place_of_package
 from genseg_mm.inference import build_model
 from genseg_mm.inferencers import GenSegInferencer, inference_model, init_model
+from genseg_mm.metafiles import metafile_models
 from genseg_mm.models import GenMask
 
 ROOT = Path(__file__).parents[2]
@@ -125,7 +126,7 @@ def test_wrong_models(tmp_path):
 
 
 def test_name_in_a_metafile_means_trained_weights():
-    _root, models = build_model._metafile_models()
+    _root, models = metafile_models()
     configs = list((ROOT / 'configs').glob('gen*/*.py'))
     assert sorted(models) == sorted(path.stem.lower() for path in configs)
     trained = []

@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from tiny_codecs import AUTOENCODERS
 
 from genseg_mm.datasets import PackGenSegInputs
 from genseg_mm.registry import MODELS
@@ -174,6 +175,15 @@ UNET_COLORER = dict(
         norm_num_groups=4,
         attention_head_dim=4,
         cross_attention_dim=8,
+    ),
+)
+
+
+SD_COLORER = dict(
+    type='genseg_mm.SDColorer',
+    config=dict(
+        unet=dict(UNET_COLORER['config'], in_channels=4, out_channels=4),
+        vae={key: own for key, own in AUTOENCODERS['kl'].items() if key != 'type'},
     ),
 )
 

@@ -7,7 +7,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from torch import nn
 
-from genseg_mm.dataset_configs import walk
+from genseg_mm.dataset_configs import pipeline_of
 from genseg_mm.datasets.transforms.images import NetworkResize, PackGenSegInputs
 from genseg_mm.network_sizes import is_network_resize, network_resize_of
 from genseg_mm.registry import TRANSFORMS, class_name
@@ -77,9 +77,3 @@ def _checked_size(image_size: int | Sequence[int]) -> tuple[int, int]:
     if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
         raise ValueError(f'image_size must be (height, width) or one number, in pixels, but got {image_size!r}')
     return sides
-
-
-def pipeline_of(cfg: Config) -> list[dict]:
-    """Transforms of the test dataset of a config; none where it has no such dataset."""
-    datasets = walk((cfg.get('test_dataloader') or {}).get('dataset') or {})
-    return next((own['pipeline'] for own in datasets if own.get('pipeline')), None) or cfg.get('test_pipeline') or []

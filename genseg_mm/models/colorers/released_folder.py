@@ -1,7 +1,8 @@
 """Released folders: what kind they are, their parts, and errors that say what is wrong with them.
 
-Two formats: a Stable Diffusion pipeline of diffusers (``model_index.json`` and one subfolder per
-part) and a ``ViTMAEForPreTraining`` of transformers (``config.json`` and its weights).
+Two formats are published: a Stable Diffusion pipeline of diffusers (``model_index.json`` and one subfolder per
+part) and a ``ViTMAEForPreTraining`` of transformers (``config.json`` and its weights). A third is our own, see
+:mod:`genseg_mm.models.saved`.
 """
 
 import json
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from genseg_mm.files import read_json_dict
 from genseg_mm.files.hub_files import HUB_ID
 from genseg_mm.models.pretrained_parts import load_part, reading, variants_of
+from genseg_mm.models.saved.config import SAVED
 
 PIPELINE_PARTS = ('unet', 'vae', 'text_encoder', 'tokenizer', 'scheduler')
 # Copies of the weights in other precisions and formats, which nothing here reads.
@@ -33,11 +35,12 @@ def released_kind(source: str) -> str:
         source: Folder or hub id.
 
     Returns:
-        ``'sd'`` for a Stable Diffusion pipeline, ``'mae'`` for a ViT-MAE.
+        ``'sd'`` for a Stable Diffusion pipeline, ``'mae'`` for a ViT-MAE, ``'genseg_mm'`` for what
+        ``save_pretrained`` of our models wrote.
 
     Raises:
         FileNotFoundError: If there is no such folder.
-        ValueError: If it is neither.
+        ValueError: If it is none of these.
     """
     if is_hub_id(source):
         # A file in the cache settles it without the hub, which may be out of reach.
@@ -53,14 +56,16 @@ def released_kind(source: str) -> str:
         config = read_json_dict(file) if file.is_file() else {}
     if config.get('model_type') == 'vit_mae':
         return 'mae'
+    if config.get('model_type') == SAVED:
+        return SAVED
     found = f'a config.json of model_type {config.get("model_type")!r}' if config else 'neither file'
     if not config and not is_hub_id(source):
         names = sorted(path.name for path in Path(source).expanduser().iterdir())
         found = f'{", ".join(names[:6])}{", ..." if len(names) > 6 else ""}' if names else 'no file'
     raise ValueError(
         f'{source} is not a released colorer: expected a Stable Diffusion pipeline '
-        "(model_index.json) or a ViT-MAE (config.json with model_type 'vit_mae'), but got "
-        f'{found}'
+        '(model_index.json), a ViT-MAE (config.json with model_type "vit_mae") or a model that genseg_mm saved, '
+        f'but got {found}'
     )
 
 

@@ -1,0 +1,34 @@
+"""The models of ``configs/*/metafile.yaml``: names, configs, weights that come with the package, measured numbers."""
+
+from pathlib import Path
+
+from mmengine.infer import BaseInferencer
+
+from genseg_mm.command import shipped_root
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def metafile_models() -> tuple[str, dict[str, dict]]:
+    """Folder that the metafiles' paths start from, and their models by name (:func:`plain_name`)."""
+    root = str(shipped_root())
+    return root, {plain_name(one['Name']): one for one in BaseInferencer._get_models_from_metafile(root)}
+
+
+def plain_name(name: str) -> str:
+    """The name of a model as it is looked up: small letters, without ``genseg_mm/`` before it."""
+    return name.lower().removeprefix('genseg_mm/')
+
+
+def weights_of_entry(entry: dict) -> str | None:
+    """The file of weights that an entry names, wherever the package is installed; None if it names none."""
+    weights = entry.get('Weights')
+    if weights and '://' not in weights:
+        return str(_PACKAGE.parent / weights)
+    return weights or None
+
+
+def entry_of_config(config: str | Path) -> dict | None:
+    """The entry of a config of ``configs/``, given by its file; None if there is none."""
+    root, models = metafile_models()
+    return next((own for own in models.values() if Path(root, own['Config']).resolve() == Path(config).resolve()), None)
