@@ -3,7 +3,7 @@
 Only the standard library is imported at first, since anything else may be what is missing.
 """
 
-import importlib.util
+import importlib
 import os
 import platform
 import re
@@ -37,6 +37,8 @@ OPTIONAL = {
     'matplotlib': ('plots', 'mm'),
     'sentencepiece': ("T5's and Gemma's tokenizers", 'mm'),
     'tensorboard': ('curves of trainings', 'tensorboard'),
+    'gradio': ('genseg app', 'app'),
+    'shtab': ('genseg completion', 'completion'),
     'pyarrow': ('own tables in parquet', 'parquet'),
     'datasets': ("rows of Hugging Face's datasets", 'huggingface'),
     'onnxruntime': ('genseg export --format onnx', 'onnx'),
@@ -324,8 +326,9 @@ def optional() -> Iterator[Finding]:
     """Packages and files that parts of the project ask for."""
     for module, (purpose, extra) in OPTIONAL.items():
         name = _DISTRIBUTIONS.get(module, module)
-        error = None if importlib.util.find_spec(module) else 'not installed'
-        said = error or _version([name]) or 'there'
+        # By its distribution: the name of a module may be that of a folder.
+        error = None if _version([name]) else 'not installed'
+        said = error or _version([name])
         remedy = f"pip install 'genseg_mm[{extra}]'" if extra != 'mm' else f'pip install {name}'
         yield Finding('optional', name, NOTE if error else OK, f'{said} ({purpose})', remedy if error else '')
     yield from _prepared()

@@ -1,6 +1,7 @@
 """``genseg doctor``: what is there is found, and what is missing is named with what to type."""
 
 import json
+import re
 import runpy
 import shutil
 import subprocess
@@ -78,6 +79,18 @@ def test_what_the_package_asks_for_is_read_from_its_installation():
     assert wishes['torch'] == '>=2.6' and 'onedl-mmcv' not in wishes
     names = {doctor._DISTRIBUTIONS.get(name, name).lower() for name in doctor.NEEDED}
     assert names | {'jinja2'} == set(wishes)
+
+
+def test_optional_packages_are_those_of_their_extras(monkeypatch):
+    setup = runpy.run_path(str(ROOT / 'setup.py'), run_name='requirements')
+    for module, (_, extra) in doctor.OPTIONAL.items():
+        assert doctor._DISTRIBUTIONS.get(module, module) in {
+            re.match(r'[\w-]+', line)[0] for line in setup['EXTRAS'][extra]
+        }
+    monkeypatch.setattr(doctor, '_version', lambda names: None)
+    found = {own.name: own for own in doctor.optional()}
+    assert (found['gradio'].state, found['gradio'].remedy) == (NOTE, "pip install 'genseg_mm[app]'")
+    assert found['peft'].remedy == 'pip install peft'
 
 
 def test_data_sets_are_found_where_configs_look(tmp_path, monkeypatch):

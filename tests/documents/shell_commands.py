@@ -65,6 +65,7 @@ def commands_of(line: str, place: Path, environment: Mapping[str, str]) -> tuple
             ('bash', _BASH + _RECORD.format(first='').partition('\n')[2]),
             ('srun', _SRUN),
             ('genseg', _RECORD.format(first='genseg')),
+            ('pip', '#!/bin/sh\n'),  # tests change no environment
         ):
             (programs / name).write_text(text)
             (programs / name).chmod(0o755)

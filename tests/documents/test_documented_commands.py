@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from code_blocks import ROOT, code_blocks, documents, needs_of
-from made_files import make_data
+from made_files import make_data, make_street
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from PIL import Image
@@ -41,6 +41,7 @@ LINES = [
 ]
 SHORT = ['train_cfg.max_iters=2', 'default_hooks.checkpoint.interval=2', 'default_hooks.logger.interval=1']
 QUICKSTART = 'tools/quickstart.sh'  # has a test of its own
+NO_PROGRAM = ('source .venv/bin/activate', 'export GENSEG_DATA', 'pip install')  # lines that start none of ours
 TWO_MODELS = ['shipped_unet', 'control_rgb', '--only', 'dram', 'egohos', '--no-examples']
 
 
@@ -181,7 +182,15 @@ class Twins:
         self.tool(command.tool, self.checkpoint(config, checkpoint), *rest)
         assert (self.place / rest[0]).stat().st_size > 1e6
 
+    def doctor(self, command: Command) -> None:
+        self.tool(command.tool, *command.arguments)
+
     def demo(self, command: Command) -> None:
+        if command.arguments[0] == 'street.jpg':
+            make_street(self.place / 'street.jpg')
+            self.tool(command.tool, *command.arguments)
+            assert json.loads((self.place / 'outputs/preds/street.json').read_text())['masks']
+            return
         self.tool(command.tool, *command.arguments)
         picture = np.asarray(Image.open(self.place / 'outputs/preds/00000000.png'))
         assert picture.shape == (64, 64, 3)
@@ -239,6 +248,7 @@ TWINS: dict[str, Callable[[Twins, Command], None]] = {
     'tools/test.py': Twins.test,
     'tools/benchmark.py': Twins.benchmark,
     'tools/image_demo.py': Twins.demo,
+    'tools/doctor.py': Twins.doctor,
     'tools/analysis_tools/compare.py': Twins.compare,
     'tools/analysis_tools/browse_dataset.py': Twins.browse,
     'tools/dataset_tools/verify_dataset.py': Twins.verify,
@@ -300,7 +310,7 @@ def test_every_line_is_read_by_bash_and_has_a_twin(place):
             assert command.tool in TWINS, f'{block.where}: a line that no test runs: {line}'
             assert (ROOT / command.tool).is_file()
         if not commands:
-            assert line.startswith(('source .venv/bin/activate', 'export GENSEG_DATA')), f'{block.where}: {line}'
+            assert line.startswith(NO_PROGRAM), f'{block.where}: {line}'
         asked = needs_by_words(line, commands)
         assert bool(said) == bool(asked) and ('data' in said) == ('data' in asked), f'{block.where}: {line}'
         if 'slurm_train' in line:
