@@ -221,7 +221,7 @@ class InstanceFolderDataset(InstanceMapDataset):
             pairs = [(name, own, os.path.join(labels, f'{name}.txt')) for name, own in self._pictures_of(root).items()]
         wanted = self._wanted(data)
         kept = self._of_split([name for name, _, _ in pairs]) if drawn and pairs else None
-        files = ExistingFiles()
+        files, num = ExistingFiles(), 0
         for name, image, labels in sorted(pairs):
             if kept is not None and name not in kept:
                 continue
@@ -233,7 +233,12 @@ class InstanceFolderDataset(InstanceMapDataset):
             else:
                 size = self._size(image)
                 if size is not None:
-                    yield dict(pair, **size, instances=self._polygons(labels, size, data, wanted))
+                    pair.update(size, instances=self._polygons(labels, size, data, wanted))
+                    num += len(pair['instances'])
+                    yield pair
+        if not num and self.dropped:
+            reasons = ', '.join(f'{count} {reason}' for reason, count in self.dropped.items())
+            raise ValueError(f'{self._inside(self.annotations)}: expected polygons, but got {reasons}')
 
     def _named_by(self, data: YoloData, path: str) -> tuple[list[str], bool]:
         """Pictures of the split that a ``data.yaml`` has, and whether its split is still to be drawn."""

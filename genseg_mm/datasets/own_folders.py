@@ -1,17 +1,29 @@
 """Looks at a folder of data of one's own and says which dataset reads it, with which arguments."""
 
 import os
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from genseg_mm.datasets.annotation_files import folders_below
 from genseg_mm.datasets.instance_folders import MAPS, PICTURES, YAML
 from genseg_mm.datasets.instance_maps import INDEX_MODES, read_instance_map
+from genseg_mm.datasets.own_layouts import (
+    MAP_WORDS,
+    TRAIN,
+    VAL,
+    files_below,
+    folder_of_most,
+    folder_pairs,
+    is_below,
+    is_picture,
+    near_folders,
+    pairs_of_sides,
+    sampled,
+    sides_of,
+)
 from genseg_mm.datasets.own_splits import DEFAULT_SHARE
 from genseg_mm.datasets.referring_tables import ENDINGS, read_rows
 from genseg_mm.datasets.row_masks import MASK_VALUES, WHITE, is_file_name
@@ -21,10 +33,7 @@ from genseg_mm.files.image_headers import read_header
 from genseg_mm.files.parquet_tables import parquet_columns
 
 KINDS = ('referring', 'coco', 'yolo', 'maps', 'rows')
-DEPTH = 3  # of folders below the given one
-MAX_FOLDERS = 2000
 MAX_JSONS = 20  # in a folder: more are one per picture, and nothing that is read here
-SAMPLED = 16  # files of masks that are looked into
 ALIASES = dict(
     image=('image', 'img', 'image_path', 'img_path', 'file_name', 'filename', 'image_file', 'picture', 'path'),
     text=(
@@ -36,10 +45,7 @@ ALIASES = dict(
     ignore=('ignore', 'ignored', 'ignore_region'),
     index=('index', 'value', 'mask_value', 'label', 'instance_id', 'object_id', 'id'),
 )  # fmt: skip
-TRAIN = ('train', 'training', 'trainval')
-VAL = ('val', 'valid', 'validation', 'dev', 'test', 'testA', 'testing')
 PICTURE_FOLDERS = ('images', 'image', 'imgs', 'img', 'pictures', 'photos', 'JPEGImages', 'leftImg8bit', 'data')
-MAP_WORDS = re.compile(r'mask|instance|ids?$|label|annot|seg|gt|ground', re.IGNORECASE)
 MAP_SUFFIXES = tuple(
     f'{middle}{ending}'
     for middle in ('', '_mask', '_masks', '-mask', '_instance', '_instances', '_ids', '_id', '_label', '_labels',
@@ -88,6 +94,7 @@ def look_at(
     if not os.path.isdir(folder):
         raise FileNotFoundError(f'there is no folder {folder}')
     root = os.path.abspath(folder)
+    files_below.cache_clear()
     found, refused = [], []
     for name, look in zip(KINDS, (_referring, _coco, _yolo, _maps, _rows), strict=True):
         if kind not in (None, name) or (name == 'maps' and any(own.kind in ('referring', 'yolo') for own in found)):
@@ -102,14 +109,24 @@ def look_at(
     return found, refused
 
 
-def _near(root: str) -> Iterator[tuple[str, list[str]]]:
-    """Folders with their files, not deeper than ``DEPTH``."""
-    depth = root.count(os.sep)
-    for number, (folder, files) in enumerate(folders_below(root)):
-        if number >= MAX_FOLDERS:
-            return
-        if folder.count(os.sep) - depth <= DEPTH:
-            yield folder, files
+def _recognised(paths: Sequence[str], read: Callable[[str], Any]) -> dict[str, Any]:
+    """What reading files brings, of those that bring something; others may be damaged, if only some are not.
+
+    Raises:
+        ValueError: If one is damaged and none brings anything.
+    """
+    found, damage = {}, None
+    for path in paths:
+        try:
+            own = read(path)
+        except (ValueError, ImportError) as error:
+            damage = damage or error
+            continue
+        if own:
+            found[path] = own
+    if damage is not None and not found:
+        raise damage
+    return found
 
 
 def _two(make: Callable[[str], dict], has_split: bool, val_share: float) -> tuple[dict, dict]:
@@ -123,37 +140,16 @@ def _drawn(val_share: float) -> str:
     return f'no split is there: {val_share:.0%} of the pictures are drawn for validation, by their names'
 
 
-def _side(names: Sequence[str], wanted: Sequence[str]) -> str | None:
-    """The first of the names that says one of these words."""
-    for word in wanted:
-        pattern = re.compile(rf'(?:^|[^a-z]){word.lower()}(?:[^a-z]|$)')
-        for name in names:
-            if pattern.search(name.lower()):
-                return name
-    return None
-
-
-def _sides(names: Sequence[str]) -> tuple[str, str] | None:
-    """The names of training and validation; None where they do not say so."""
-    train, val = _side(names, TRAIN), _side(names, VAL)
-    return (train, val) if train is not None and val is not None and train != val else None
-
-
 # ---- referring tables
 
 
 def _referring(root: str, val_share: float, said: dict) -> OwnData | None:
-    tables = {}
-    for folder, files in _near(root):
-        for name in files:
-            if name.lower().endswith(ENDINGS):
-                columns = _columns(os.path.join(folder, name))
-                if columns is not None:
-                    tables[os.path.join(folder, name)] = columns
+    paths = [os.path.join(folder, name) for folder, names in near_folders(root) for name in names]
+    tables = _recognised([path for path in paths if path.lower().endswith(ENDINGS)], _columns)
     if not tables:
         return None
     names = sorted(tables)
-    sides = _sides([os.path.relpath(name, root) for name in names]) if len(names) > 1 else None
+    sides = sides_of([os.path.relpath(name, root) for name in names]) if len(names) > 1 else None
     train, val = (os.path.join(root, own) for own in sides) if sides else (names[0], names[0])
     notes = [] if sides or len(names) == 1 else [f'of {len(names)} tables the first is taken: {names[0]}']
     config, splits, more = _table_config(train, tables[train], root, said)
@@ -161,7 +157,7 @@ def _referring(root: str, val_share: float, said: dict) -> OwnData | None:
     if sides:
         other, _, _ = _table_config(val, tables[val], root, said)
         return OwnData('referring', train, config, dict(other, ann_file=os.path.relpath(val, root)), notes + more)
-    chosen = _sides(sorted(splits))
+    chosen = sides_of(sorted(splits))
     if chosen:
         notes.append(f'splits as the column says: {chosen[0]} and {chosen[1]}')
         return OwnData('referring', train, dict(config, split=chosen[0]), dict(config, split=chosen[1]), notes + more)
@@ -201,15 +197,15 @@ def _table_config(path: str, columns: dict[str, str], root: str, said: dict) -> 
     if not images:
         raise ValueError(f'{path}: expected names of pictures as {columns["image"]!r}, but got none')
     places = [os.path.dirname(path), root, *(os.path.join(os.path.dirname(path), own) for own in PICTURE_FOLDERS)]
-    folder = _folder_of(list(images), places, f'{path}: pictures')
+    folder = folder_of_most(list(images), places, f'{path}: pictures')
     prefix = dict(img_path=os.path.relpath(folder, root))
     notes, config = [], dict(type='genseg_mm.ReferringDataset', data_root=root)
     if masks:
         near = [os.path.join(os.path.dirname(path), own) for own in ('masks', 'mask', 'labels', 'annotations')]
-        mask_folder = _folder_of(list(masks), [*near, folder, *places], f'{path}: masks')
+        mask_folder = folder_of_most(list(masks), [*near, folder, *places], f'{path}: masks')
         if mask_folder != folder:
             prefix['mask_path'] = os.path.relpath(mask_folder, root)
-        files = [os.path.join(mask_folder, mask) for mask in _sampled(list(masks))]
+        files = [os.path.join(mask_folder, mask) for mask in sampled(list(masks))]
         values = said.get('mask_values') or _mask_values(files, indexed)
         config['mask_values'] = values
         notes.append(
@@ -225,20 +221,6 @@ def _table_config(path: str, columns: dict[str, str], root: str, said: dict) -> 
     if used:
         config['columns'] = used
     return config, splits, notes
-
-
-def _folder_of(names: Sequence[str], places: Sequence[str], what: str) -> str:
-    """The first folder that has most of a sample of files."""
-    sample = _sampled(names)
-    for place in places:
-        if sum(os.path.isfile(os.path.join(place, name)) for name in sample) * 2 > len(sample):
-            return place
-    raise FileNotFoundError(f'{what}: there is no {sample[0]} in any of {", ".join(dict.fromkeys(places[:4]))}')
-
-
-def _sampled(names: Sequence[Any], most: int = SAMPLED) -> list:
-    """So many at most, spread evenly."""
-    return [names[place] for place in np.unique(np.linspace(0, len(names) - 1, min(most, len(names))).astype(int))]
 
 
 def _mask_values(files: Sequence[str], indexed: bool) -> str:
@@ -260,17 +242,13 @@ def _mask_values(files: Sequence[str], indexed: bool) -> str:
 
 
 def _coco(root: str, val_share: float, said: dict) -> OwnData | None:
-    files = {}
-    for folder, names in _near(root):
-        jsons = [name for name in names if name.lower().endswith('.json')]
-        for name in jsons if len(jsons) <= MAX_JSONS else ():
-            first = _coco_pictures(os.path.join(folder, name))
-            if first:
-                files[os.path.join(folder, name)] = first
+    jsons = [[os.path.join(folder, name) for name in names if name.lower().endswith('.json')]
+             for folder, names in near_folders(root)]  # fmt: skip
+    files = _recognised([path for own in jsons if len(own) <= MAX_JSONS for path in own], _coco_pictures)
     if not files:
         return None
     names = sorted(files)
-    sides = _sides([os.path.relpath(name, root) for name in names]) if len(names) > 1 else None
+    sides = sides_of([os.path.relpath(name, root) for name in names]) if len(names) > 1 else None
     train, val = (os.path.join(root, own) for own in sides) if sides else (names[0], names[0])
     train_config, val_config = (_coco_config(own, files[own], root) for own in (train, val))
     if sides:
@@ -292,7 +270,7 @@ def _coco_pictures(path: str) -> list[str]:
         return []
     named = [own for own in images if isinstance(own, dict)]
     names = [own.get('file_name') or '/'.join(str(own.get('coco_url', '')).split('/')[-2:]) for own in named]
-    return [name for name in _sampled(names) if isinstance(name, str) and name] if names else []
+    return [name for name in sampled(names) if isinstance(name, str) and name] if names else []
 
 
 def _coco_config(path: str, pictures: Sequence[str], root: str) -> dict:
@@ -304,7 +282,7 @@ def _coco_config(path: str, pictures: Sequence[str], root: str) -> dict:
         like = [own for own in below if os.path.basename(own) in stem or os.path.basename(own) in PICTURE_FOLDERS]
         guesses += like + [own for own in below if own not in like]
         guesses += [os.path.join(own, side) for own in like for side in (*TRAIN, *VAL)]
-    folder = _folder_of(pictures, guesses, f'{path}: pictures')
+    folder = folder_of_most(pictures, guesses, f'{path}: pictures')
     return dict(
         type='genseg_mm.InstanceFolderDataset',
         data_root=root,
@@ -319,7 +297,7 @@ def _coco_config(path: str, pictures: Sequence[str], root: str) -> dict:
 
 def _yolo(root: str, val_share: float, said: dict) -> OwnData | None:
     base = dict(type='genseg_mm.InstanceFolderDataset', data_root=root, format='yolo')
-    for folder, names in _near(root):
+    for folder, names in near_folders(root):
         for name in names:
             path = os.path.join(folder, name)
             if name.endswith(YAML) and _looks_like_data(path):
@@ -331,9 +309,9 @@ def _yolo(root: str, val_share: float, said: dict) -> OwnData | None:
                 return OwnData('yolo', path, *_two(lambda split: base, has_split, val_share), notes)
     pairs = [
         (pictures, labels)
-        for pictures, labels in _folder_pairs(root)
+        for pictures, labels in folder_pairs(root)
         if 'labels' in os.path.relpath(labels, root).split(os.sep)[-2:]
-        if _has_label_files(labels) and any(map(_is_picture, _files(pictures)))
+        if _has_label_files(labels) and any(map(is_picture, files_below(pictures)))
     ]
     return _of_pairs('yolo', root, pairs, base, val_share) if pairs else None
 
@@ -344,33 +322,15 @@ def _looks_like_data(path: str) -> bool:
 
 
 def _has_label_files(folder: str) -> bool:
-    for below, names in _near(folder):
-        for name in [own for own in names if own.endswith('.txt')][:SAMPLED]:
-            _, line = next(read_lines(os.path.join(below, name)), (0, ''))
-            if line.strip():
-                return is_label_line(line)
-    return False
-
-
-def _folder_pairs(root: str) -> list[tuple[str, str]]:
-    """Folders that may belong together: beside each other, or of the same name in folders beside each other."""
-    folders = sorted(folder for folder, _ in _near(root) if folder != root)
-    names = {folder: os.path.relpath(folder, root).split(os.sep) for folder in folders}
-    pairs = []
-    for first in folders:
-        for second in folders:
-            a, b = names[first], names[second]
-            # Exactly one part of the path differs: images/train and labels/train, train/images and train/labels.
-            if len(a) == len(b) and sum(x != y for x, y in zip(a, b, strict=True)) == 1:
-                pairs.append((first, second))
-    return pairs
+    files = sampled([own for own in files_below(folder) if own.endswith('.txt')])
+    return any(is_label_line(next(read_lines(own), (0, ''))[1]) for own in files)
 
 
 def _of_pairs(kind: str, root: str, pairs: Sequence[tuple[str, str]], base: dict, val_share: float) -> OwnData:
     """Data of folders of pictures and of annotations; those of training and validation, or all to be split."""
-    pairs = [own for own in pairs if not any(_is_below(own, other) for other in pairs)] if len(pairs) > 1 else pairs
+    pairs = [own for own in pairs if not any(is_below(own, other) for other in pairs)] if len(pairs) > 1 else pairs
     inner = {pictures: (pictures, other) for pictures, other in pairs}
-    deeper = _with_sides(root, inner)
+    deeper = pairs_of_sides(root, inner)
     configs = []
     for pictures, other in deeper or [pairs[0]]:
         places = dict(images=os.path.relpath(pictures, root), annotations=os.path.relpath(other, root))
@@ -381,27 +341,14 @@ def _of_pairs(kind: str, root: str, pairs: Sequence[tuple[str, str]], base: dict
     return OwnData(kind, own['annotations'], *_two(lambda split: own, False, val_share), [_drawn(val_share)])
 
 
-def _is_below(own: tuple[str, str], other: tuple[str, str]) -> bool:
-    return own != other and all(a.startswith(f'{b}{os.sep}') for a, b in zip(own, other, strict=True))
-
-
-def _with_sides(root: str, pairs: dict[str, tuple[str, str]]) -> list[tuple[str, str]] | None:
-    """The pairs of training and validation among the pairs or their folders below."""
-    whole = dict(pairs)
-    for pictures, other in pairs.values():
-        for below in sorted(own.name for own in os.scandir(pictures) if own.is_dir()):
-            if os.path.isdir(os.path.join(other, below)):
-                whole[os.path.join(pictures, below)] = os.path.join(pictures, below), os.path.join(other, below)
-    sides = _sides([os.path.relpath(own, root) for own in whole])
-    return [whole[os.path.join(root, side)] for side in sides] if sides else None
-
-
 # ---- maps of ids
 
 
 def _maps(root: str, val_share: float, said: dict) -> OwnData | None:
     pairs, suffixes = [], {}
-    for pictures, maps in _folder_pairs(root):
+    for pictures, maps in folder_pairs(root):
+        if any(is_below((pictures, maps), own) for own in pairs):
+            continue
         suffix = _suffix_of(pictures, maps, said.get('map_suffix'))
         if suffix is not None and _is_of_maps(pictures, maps, suffix):
             pairs.append((pictures, maps))
@@ -410,7 +357,7 @@ def _maps(root: str, val_share: float, said: dict) -> OwnData | None:
         return None
     base: dict[str, Any] = dict(type='genseg_mm.InstanceFolderDataset', data_root=root, format='maps')
     suffix = suffixes[pairs[0][1]]
-    files = _sampled([path for own in suffixes for path in _files(own) if path.endswith(suffix)])
+    files = sampled([path for own in suffixes for path in files_below(own) if path.endswith(suffix)])
     ids, note = (said['ids'], '') if 'ids' in said else _ids_of(files)
     if suffix != '.png':
         base['map_suffix'] = suffix
@@ -421,14 +368,10 @@ def _maps(root: str, val_share: float, said: dict) -> OwnData | None:
     return own
 
 
-def _files(folder: str) -> list[str]:
-    return [os.path.join(below, name) for below, names in folders_below(folder) for name in names]
-
-
 def _suffix_of(pictures: str, maps: str, given: str | None) -> str | None:
     """What follows the names of pictures in those of most maps, if anything does."""
-    stems = {os.path.splitext(os.path.relpath(own, pictures))[0] for own in _files(pictures) if _is_picture(own)}
-    names = [os.path.relpath(own, maps) for own in _files(maps) if own.lower().endswith(MAPS)]
+    stems = {os.path.splitext(os.path.relpath(own, pictures))[0] for own in files_below(pictures) if is_picture(own)}
+    names = [os.path.relpath(own, maps) for own in files_below(maps) if own.lower().endswith(MAPS)]
     if not stems or not names:
         return None
     counts = {
@@ -439,15 +382,11 @@ def _suffix_of(pictures: str, maps: str, given: str | None) -> str | None:
     return best if counts[best] * 2 > len(stems) else None
 
 
-def _is_picture(path: str) -> bool:
-    return path.lower().endswith(PICTURES)
-
-
 def _is_of_maps(pictures: str, maps: str, suffix: str) -> bool:
     """Whether the second of two folders of equal names holds the maps: it says so, or it alone has one channel."""
 
     def grey(folder: str, ending: Sequence[str] | str) -> bool:
-        files = _sampled([own for own in _files(folder) if own.lower().endswith(ending)], 4)
+        files = sampled([own for own in files_below(folder) if own.lower().endswith(ending)], 4)
         return all(own.lower().endswith(('.hdf5', '.h5')) or read_header(own, own).mode in INDEX_MODES for own in files)
 
     def says(folder: str, other: str) -> bool:

@@ -27,14 +27,14 @@ NUM = 10
 SHORT = ['train_cfg.max_iters=2', 'train_cfg.val_interval=2', 'default_hooks.checkpoint.interval=2']
 # folder -> kind, and what the lines hold: of training, of validation
 FOLDERS = {
-    'maps': ('maps', '8 pictures, .* ids, 96x72', '2 pictures'),
+    'maps': ('maps', '8 pictures, .* instances, 96x72', '2 pictures'),
     'coco': ('coco', r'8 pictures, .* instances \(\d+ in all\)', '2 pictures'),
     'lvis': ('coco', '8 pictures, .* instances', '2 pictures'),
     'yolo': ('yolo', '8 pictures, .* instances', '2 pictures'),
     'referring': ('referring', r'8 pictures, \d+ masks, \d+ sentences', '2 pictures, .* sentences'),
     'polygons': ('referring', r'8 pictures, \d+ masks, \d+ sentences', '2 pictures, .* sentences'),
     'parquet': ('referring', r'8 pictures, \d+ masks, \d+ sentences', '2 pictures, .* sentences'),
-    'rows': ('rows', '8 pictures, .* ids', '2 pictures'),
+    'rows': ('rows', '8 pictures, .* instances', '2 pictures'),
 }
 NEEDS = dict(parquet=('pyarrow', 'parquet'), rows=('datasets', 'huggingface'))
 FAST = ('yolo', 'referring')  # the others are slow tests
@@ -218,6 +218,32 @@ def test_layouts_of_coco_and_tables(made, tmp_path):
     assert (train['ann_file'], val['ann_file']) == ('train.jsonl', 'val.jsonl') and 'split' not in train
 
 
+def test_what_else_lies_in_the_folder_does_no_harm(made, tmp_path, prepare):
+    copy = shutil.copytree(made / 'coco', tmp_path / 'my photos.v2')
+    (copy / 'package.json').write_text('{"a": 1,}')
+    (copy / 'results.csv').write_text('epoch,epoch\n1,"x\n')
+    code, printed, errors = prepare(copy)
+    assert code == 0 and 'wrote my_photos_v2.py' in printed, errors
+    Config.fromfile('my_photos_v2.py')
+    labels = tmp_path / 'boxes/labels'
+    labels.mkdir(parents=True)
+    picture(tmp_path / 'boxes/images/a.png')
+    picture(tmp_path / 'boxes/images/b.png')
+    for name in ('a', 'b', 'classes'):
+        (labels / f'{name}.txt').write_text('0 0.5 0.5 0.2 0.2\n' if name != 'classes' else 'cat\n')
+    code, _, errors = prepare(tmp_path / 'boxes')
+    assert code == 2 and 'labels: expected polygons, but got 1 boxes without a polygon' in errors
+
+
+def test_a_folder_per_video(tmp_path):
+    for video in range(30):
+        for frame in range(2):
+            picture(tmp_path / f'JPEGImages/{video:02d}/{frame:03d}.jpg')
+            picture(tmp_path / f'Annotations/{video:02d}/{frame:03d}.png', ids(1, 2))
+    train, _, _ = only(tmp_path)
+    assert train == dict(format='maps', images='JPEGImages', annotations='Annotations', split='train')
+
+
 def test_values_that_could_mean_anything_have_to_be_said(prepare, tmp_path):
     for name, value in (('a', 3), ('b', 7)):
         picture(tmp_path / f'x/{name}.png')
@@ -266,6 +292,7 @@ def test_mistakes_of_the_command_line(made, prepare, tmp_path):
         ([made / 'maps', '--model', 'gen2seg-tinny'], "did you mean 'gen2seg-tiny'"),
         ([made / 'maps', '--val-share', '2'], '--val-share: expected a share between 0 and 1'),
         ([made / 'maps', '--out', 'x.txt'], r'ends with \.py, but got x\.txt'),
+        ([made / 'maps', '--weights', 'none.pth'], r'--weights: there is no file .*none\.pth'),
         ([made / 'maps', '--kind', 'yolo'], 'no data that is recognised'),
     ):
         code, _, errors = prepare(*words)

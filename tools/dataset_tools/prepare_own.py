@@ -11,6 +11,7 @@ said, and stands in the config. The exit code is 1 if --check finds a bad file.
 
 import argparse
 import os
+import re
 import runpy
 import sys
 from collections.abc import Callable
@@ -21,9 +22,10 @@ import numpy as np
 from mmengine.registry import DATASETS
 
 from genseg_mm.command import as_typed
+from genseg_mm.datasets import LoadInstanceMap
 from genseg_mm.datasets.instance_folders import IDS
-from genseg_mm.datasets.instance_maps import read_instance_map
 from genseg_mm.datasets.own_folders import KINDS, OwnData, look_at
+from genseg_mm.datasets.own_layouts import sampled
 from genseg_mm.datasets.own_splits import DEFAULT_SHARE
 from genseg_mm.datasets.row_masks import MASK_VALUES
 from genseg_mm.files import write_text
@@ -97,10 +99,10 @@ def describe(name: str, dataset: Any) -> list[str]:
         text += f', {_few([sum(not one["ignore_flag"] for one in item["instances"]) for item in items])} instances'
         text += f' ({sum(len(item["instances"]) for item in items)} in all)'
     else:
-        some = _spread([item['instance_map_path'] for item in items], MAPS_READ)
-        counts = _read(some, lambda path: len(np.unique((ids := read_instance_map(path))[ids > 0])), bad)
-        text += f', {_few(counts)} ids' + (f' ({len(some)} maps read)' if len(some) < len(items) else '')
-    sizes = _read(_spread(pictures, HEADERS_READ), _size, bad)
+        some = sampled(items, MAPS_READ)
+        counts = _read(some, _num_ids, bad)
+        text += f', {_few(counts)} instances' + (f' ({len(some)} maps read)' if len(some) < len(items) else '')
+    sizes = _read(sampled(pictures, HEADERS_READ), _size, bad)
     if sizes:
         (_, *small), (_, *large) = min(sizes), max(sizes)
         text += ', ' + ' to '.join(dict.fromkeys(f'{width}x{height}' for width, height in (small, large)))
@@ -115,12 +117,17 @@ def describe(name: str, dataset: Any) -> list[str]:
     return lines
 
 
-def _read(paths: list[str], read: Callable[[str], Any], bad: list[str]) -> list:
+def _num_ids(item: dict) -> int:
+    ids = LoadInstanceMap()(dict(item))['gt_instance_map']
+    return len(np.unique(ids[ids > 0]))
+
+
+def _read(files: list, read: Callable[[Any], Any], bad: list[str]) -> list:
     """What reading files brings; a line for each that cannot be read."""
     found = []
-    for path in paths:
+    for file in files:
         try:
-            found.append(read(path))
+            found.append(read(file))
         except (ValueError, OSError) as error:
             bad.append(' '.join(str(error).split()))
     return found
@@ -130,10 +137,6 @@ def _few(counts: list[int]) -> str:
     if not counts:
         return 'no'
     return f'{min(counts)} / {np.median(counts):g} / {max(counts)} (fewest / median / most)'
-
-
-def _spread(values: list, most: int) -> list:
-    return [values[place] for place in np.unique(np.linspace(0, len(values) - 1, min(most, len(values))).astype(int))]
 
 
 def _size(path: str) -> tuple[int, int, int]:
@@ -152,7 +155,7 @@ def main() -> None:
     data = chosen(args)
     task = 'referring' if data.kind == 'referring' else 'instance'
     model = choose_model(args.model, task)
-    name = os.path.basename(os.path.abspath(args.folder)).replace(' ', '_')
+    name = re.sub(r'\W+', '_', os.path.basename(os.path.abspath(args.folder))) or 'own'  # MMEngine takes no dots
     out = Path(args.out or f'{name}.py')
     if out.suffix != '.py':
         raise ValueError(f'--out: expected the name of a config that ends with .py, but got {out}')
@@ -167,6 +170,8 @@ def main() -> None:
         print(*describe(side, dataset), sep='\n')
     weights = None if args.weights == 'none' else args.weights or model.weights
     weights = None if weights is None else os.path.abspath(weights)
+    if weights is not None and not os.path.isfile(weights):
+        raise FileNotFoundError(f'--weights: there is no file {weights}')
     title = f'{model.name} on {name}: {len(datasets[0])} for training, {len(datasets[1])} for validation.'
     write_text(out, own_config(data, model, len(datasets[0]), title, weights))
     print(f'wrote {out}: {model.config}' + (f' from {os.path.basename(weights)}' if weights else ' from the start'))
