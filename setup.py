@@ -130,6 +130,7 @@ def main() -> None:
             'Programming Language :: Python :: 3.11',
             'Programming Language :: Python :: 3.12',
             'Topic :: Scientific/Engineering :: Artificial Intelligence',
+            'Typing :: Typed',
         ],
         packages=find_packages(include=['genseg_mm', 'genseg_mm.*']),
         include_package_data=False,

@@ -121,7 +121,7 @@ def environment() -> Iterator[Finding]:
         yield _package(module, wishes)
     for module, (names, needed_by) in OPENMMLAB.items():
         yield _openmmlab(module, names, needed_by)
-    yield _operators()
+    yield from _parts_of_others()
 
 
 def requirements() -> dict[str, str]:
@@ -161,12 +161,19 @@ def _openmmlab(module: str, names: tuple[str, ...], needed_by: str) -> Finding:
     return Finding('environment', module, OK, f'{said} ({kind})', '', core)
 
 
-def _operators() -> Finding:
-    """mmcv's compiled operators, which only models of mmdet and mmseg ask for."""
+def _parts_of_others() -> Iterator[Finding]:
+    """mmcv's compiled operators, and what only they and packages that mmseg does not ask pip for let one import."""
     error = _import_error('mmcv.ops')
     if not error:
-        return Finding('environment', 'mmcv.ops', OK, 'compiled')
-    return Finding(
+        yield Finding('environment', 'mmcv.ops', OK, 'compiled')
+        for module in ('mmseg.models', 'mmdet.models'):
+            error = _import_error(module)
+            missing = re.search(r"No module named '(\w+)'", error or '')
+            remedy = f'pip install {missing[1]}' if missing else ''
+            said = f'cannot be imported: {error}; configs that name its parts need it' if error else 'can be imported'
+            yield Finding('environment', module, NOTE if error else OK, said, remedy)
+        return
+    yield Finding(
         'environment', 'mmcv.ops', NOTE, f'not compiled ({error}): models and transforms of mmseg and mmdet need them, '
         'nothing else', 'bash tools/setup_env.sh, in a checkout',
     )  # fmt: skip

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -91,6 +92,27 @@ def test_optional_packages_are_those_of_their_extras(monkeypatch):
     found = {own.name: own for own in doctor.optional()}
     assert (found['gradio'].state, found['gradio'].remedy) == (NOTE, "pip install 'genseg_mm[app]'")
     assert found['peft'].remedy == 'pip install peft'
+
+
+def test_cards_are_named_with_what_they_compute_in():
+    def torch_of(*cards: tuple[str, int], cuda: str | None = '13.0') -> SimpleNamespace:
+        facts = [SimpleNamespace(name=name, major=major, minor=0, total_memory=80 * 2**30) for name, major in cards]
+        device = SimpleNamespace(
+            is_available=lambda: bool(cards), device_count=lambda: len(cards), get_device_properties=facts.__getitem__
+        )
+        mps = SimpleNamespace(is_available=lambda: False)
+        return SimpleNamespace(cuda=device, version=SimpleNamespace(cuda=cuda), backends=SimpleNamespace(mps=mps))
+
+    new, old, check = doctor._cards(torch_of(('H200', 9), ('V100', 7)))
+    assert new.found == 'H200, 80 GiB, compute 9.0, bfloat16, CUDA 13.0'
+    assert old.found == 'V100, 80 GiB, compute 7.0, no bfloat16, CUDA 13.0'
+    assert (
+        check.remedy == 'genseg analysis_tools/gpu_check.py' and (ROOT / 'tools/analysis_tools/gpu_check.py').is_file()
+    )
+    (none,) = doctor._cards(torch_of())
+    assert (none.state, none.core, none.remedy) == (NOTE, False, '') and 'CUDA 13.0' in none.found
+    (none,) = doctor._cards(torch_of(cuda=None))
+    assert 'no CUDA' in none.found and 'install torch with CUDA' in none.remedy
 
 
 def test_data_sets_are_found_where_configs_look(tmp_path, monkeypatch):
