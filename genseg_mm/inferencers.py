@@ -36,6 +36,7 @@ from genseg_mm.inference.results import (
     save_prediction,
     show_picture,
 )
+from genseg_mm.inference.resuming import left_predictions, read_prediction, run_key
 from genseg_mm.models import Gen2Seg, GenMask
 from genseg_mm.models.coloring_segmentor import as_predictor
 from genseg_mm.models.gen2seg import load_released
@@ -227,11 +228,14 @@ class GenSegInferencer(PictureGeneration, BaseInferencer):
         out_dir: str | PathLike = '',
         progress_bar: bool | None = None,
         on_error: str = 'raise',
+        resume: bool = False,
         **kwargs: Any,
     ) -> Iterator[tuple[dict | SegDataSample | None, np.ndarray | None]]:
         """A call whose results come one by one, in order, as (prediction, picture), and are not kept.
 
-        For folders whose predictions do not fit into memory.
+        For folders whose predictions do not fit into memory. With ``resume``, images whose predictions a run of the
+        same model, prompts and settings has left in ``out_dir`` are not predicted again: their masks, scores and boxes
+        are read from there.
         """
         if out_dir:
             out_dir = check_writable(out_dir, 'out_dir')
@@ -244,20 +248,31 @@ class GenSegInferencer(PictureGeneration, BaseInferencer):
         check_options(prompts, self.takes_texts, **forward)
         if visualize.get('show'):
             check_display()
+        key = run_key(self.model, **preprocess, **forward) if out_dir and not postprocess.get('no_save_pred') else None
+        if resume and (key is None or visualize.get('show') or postprocess.get('return_datasamples')):
+            raise ValueError('resume goes on with what is in out_dir: expected out_dir, saved predictions and no show')
+        left = left_predictions(sources, prompts, out_dir, key) if resume else {}
+        todo = [number for number, source in enumerate(sources) if source.stem not in left]
         jobs = run_in_order(
-            read_jobs(sources, prompts, on_error),
+            read_jobs([sources[number] for number in todo], [prompts[number] for number in todo], on_error),
             lambda job: self.preprocess(job, **preprocess),
             lambda batch: self.forward(batch, **forward),
             batch_size,
         )
         show_bar = (self.show_progress and len(sources) > 1) if progress_bar is None else progress_bar
-        for job in track(jobs, description='Inference', total=len(sources), disable=not show_bar):
+        for source in track(sources, description='Inference', disable=not show_bar):
+            if source.stem in left:
+                yield read_prediction(left[source.stem]), None
+                continue
+            job = next(jobs)
             if job.image is None:
                 yield None, None
                 continue
             job.sample = self._sample(job)
             picture = self.visualize(job, out_dir=out_dir, **visualize)
-            yield self.postprocess(job, picture, out_dir=out_dir, **postprocess), picture
+            yield self.postprocess(job, picture, out_dir=out_dir, run=key, **postprocess), picture
+        for _ in jobs:  # counts the images that were skipped
+            pass
 
     def set_image(self, image: Any, image_size: int | Sequence[int] | None = None) -> np.ndarray:
         """Computes the colour map of one image, for :meth:`prompt`.
@@ -426,11 +441,12 @@ class GenSegInferencer(PictureGeneration, BaseInferencer):
         return_datasamples: bool = False,
         out_dir: str | PathLike = '',
         no_save_pred: bool = False,
+        run: str | None = None,
     ) -> dict | SegDataSample:
         """The prediction of one image as it is returned; written to ``out_dir`` as well."""
         prediction = arrays_of(job.sample)
         if out_dir and not no_save_pred:
-            save_prediction(prediction, job, Path(out_dir, 'preds'))
+            save_prediction(prediction, job, Path(out_dir, 'preds'), run)
         return job.sample if return_datasamples else prediction
 
     def _describe(self, image: np.ndarray, texts: Sequence[str]) -> list[str]:

@@ -89,6 +89,14 @@ def parse_args() -> argparse.Namespace:
         help='colour map of Gen2Seg with fractions, or cut to 8 bits and resized by Lanczos as published (default: as '
         'the model says)',
     )
+    parser.add_argument(
+        '--out',
+        metavar='FILE',
+        help='also one file of all images: .json (COCO), .zip (COCO 1.0 for CVAT) or .xml (CVAT for images 1.1)',
+    )
+    parser.add_argument(
+        '--resume', action='store_true', help='leave out images whose predictions an ended run has left in --out-dir'
+    )
     parser.add_argument('--out-dir', default='outputs', help='folder of vis/ and preds/ (default: %(default)s)')
     parser.add_argument('--show', action='store_true', help='show the pictures in windows')
     parser.add_argument('--no-save-vis', action='store_true', help='write no pictures')
@@ -162,6 +170,7 @@ def main() -> None:
         for name, left_out in (('vis', args.no_save_vis), ('preds', args.no_save_pred))
         if not left_out
     ]
+    written += [args.out] * (args.out is not None)
     where = ', '.join(written) or 'nowhere'
     print(f'{found}, written to: {where}')
 
@@ -188,8 +197,15 @@ def _segment(args: argparse.Namespace) -> str:
     for name in VIDEO_OPTIONS:
         if getattr(args, name) is not None:
             raise ValueError(f'--{name.replace("_", "-")} is for videos, but got {args.inputs}')
+    from genseg_mm.inference.annotation_exports import check_export, predicted_image, write_annotations
+    from genseg_mm.inference.images import list_sources
+
+    if args.out is not None:
+        check_export(args.out)
+    sources, _ = list_sources(args.inputs, args.out_dir)
     results = _inferencer(args).stream(
         args.inputs,
+        resume=args.resume,
         batch_size=args.batch_size,
         image_size=args.image_size,
         out_dir=args.out_dir,
@@ -201,13 +217,21 @@ def _segment(args: argparse.Namespace) -> str:
         **prompts,
         **options,
     )
-    num_masks = [len(prediction['masks']) for prediction, _ in results if prediction is not None]
+    exported, num_masks = [], []
+    for source, (prediction, _) in zip(sources, results, strict=True):
+        if prediction is None:
+            continue
+        num_masks.append(len(prediction['masks']))
+        if args.out is not None:
+            exported.append(predicted_image(source, args.inputs, prediction, args.texts or ()))
+    if args.out is not None:
+        write_annotations(args.out, exported)
     return f'images: {len(num_masks)}, masks: {sum(num_masks)}'
 
 
 def _predict_video(args: argparse.Namespace, **options: Any) -> str:
-    if args.show or args.no_save_pred or args.on_error != 'raise':
-        raise ValueError('--show, --no-save-pred and --on-error are for images, but got a video')
+    if args.show or args.no_save_pred or args.on_error != 'raise' or args.out is not None:
+        raise ValueError('--show, --no-save-pred, --on-error and --out are for images, but got a video')
     options.update({name: getattr(args, name) for name in VIDEO_OPTIONS if getattr(args, name) is not None})
     summary = _inferencer(args).video(
         args.inputs,

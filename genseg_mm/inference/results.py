@@ -223,13 +223,14 @@ def plain_prompts(prompts: Prompts) -> dict[str, Any]:
     }
 
 
-def save_prediction(prediction: dict, job: Job, folder: Path) -> None:
+def save_prediction(prediction: dict, job: Job, folder: Path, run: str | None = None) -> None:
     """Writes ``<name>.json``, prompts and masks as COCO RLE, and ``<name>.png``, the colour map rounded to 8 bits.
 
     Args:
         prediction: Of the job's image.
         job: Gives the prompts and the name.
         folder: Is made where it is missing.
+        run: Key of the run, see :func:`genseg_mm.inference.resuming.run_key`.
     """
     masks = prediction['masks']
     content = dict(
@@ -243,7 +244,10 @@ def save_prediction(prediction: dict, job: Job, folder: Path) -> None:
     )
     if 'descriptions' in prediction:
         content['descriptions'] = prediction['descriptions']
-    with whole_file(folder / f'{job.source.stem}.json', durable=False) as temporary:
-        temporary.write_text(json.dumps(content, ensure_ascii=False), encoding='utf-8')
+    if run is not None:
+        content['run'] = run
     if 'color_map' in prediction:
         save_picture(bytes_of(prediction['color_map']), folder / f'{job.source.stem}.png')
+    # Comes last: where it is, all is.
+    with whole_file(folder / f'{job.source.stem}.json', durable=False) as temporary:
+        temporary.write_text(json.dumps(content, ensure_ascii=False), encoding='utf-8')

@@ -22,8 +22,7 @@ from rich.progress import track
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-import genseg_mm
-from genseg_mm.files import parse_json, read_json_dict, whole_file, write_text
+from genseg_mm.files import read_json_dict, whole_file, write_text
 from genseg_mm.files.videos import MAX_FRAMES, VideoHeader, read_frames, read_video_header, write_video
 from genseg_mm.files.write_lock import WriteLock
 from genseg_mm.functional.point_prompting import masks_from_queries, queries_from_points
@@ -41,12 +40,11 @@ from genseg_mm.inference.results import (
     instances_of,
     plain_prompts,
 )
+from genseg_mm.inference.resuming import readable, run_key
 from genseg_mm.models.map_prompting import as_instances, flatness
 
 CHUNK = 64  # frames that are written together
 LINKED = 0.3  # least IoU of one instance in two frames
-READING = ('prompting', 'automatic', 'processing_size', 'tiles', 'output')  # of the model, beside its weights
-_SAMPLED = 4096  # numbers of each weight that tell one model from another
 
 
 class VideoPrediction:
@@ -146,8 +144,8 @@ class VideoPrediction:
 
     def _finished_chunks(self) -> int:
         """The number of chunks that an earlier run has finished, whose state is taken over."""
-        wanted, path = self._settings(), self.work / 'run.json'
-        known = _readable(path)
+        wanted, path = dict(run=self._key()), self.work / 'run.json'
+        known = readable(path)
         if known is not None and known != wanted:
             print_log(f'{self.work} is of another prediction, which is started anew', 'current')
         done = 0
@@ -163,27 +161,22 @@ class VideoPrediction:
             self._restore(done)
         return done
 
-    def _settings(self) -> dict[str, Any]:
-        """All that the results follow from, as plain values."""
+    def _key(self) -> str:
+        """Stands for all that the results follow from."""
         with open(self.path, 'rb') as file:
             start = file.read(1 << 20)
-        state = self.model.state_dict()
-        own = dict(
-            version=genseg_mm.__version__,
-            video=[self.path.stat().st_size, zlib.crc32(start)],
-            model=[type(self.model).__name__, sum(map(_sampled_crc, state.values())), len(state)],
-            reading=[getattr(self.model, name, None) for name in READING],
-            prompts=plain_prompts(self.prompts), texts=self.texts,
-            query_frame=self.query_frame, follow=self.follow, batch_size=self.batch_size, chunk=self.chunk,
-            automatic=self.automatic, prompting=self.prompting, **self.preprocessing,
+        video = self.path.stat().st_size, zlib.crc32(start)
+        return run_key(
+            self.model, video=video, prompts=plain_prompts(self.prompts), texts=self.texts, follow=self.follow,
+            query_frame=self.query_frame, batch_size=self.batch_size, chunk=self.chunk, automatic=self.automatic,
+            prompting=self.prompting, **self.preprocessing,
         )  # fmt: skip
-        return parse_json(json.dumps(own, default=repr), 'the settings')
 
     def _place(self, number: int, ending: str) -> Path:
         return self.work / f'{number:06d}{ending}'
 
     def _is_whole(self, number: int) -> bool:
-        chunk = _readable(self._place(number, '.json'))
+        chunk = readable(self._place(number, '.json'))
         return (
             chunk is not None
             and len(chunk['frames']) == self.chunk
@@ -376,19 +369,6 @@ class VideoPrediction:
             caption = f'{self.path.stem} · {record["time"]:.2f} s · masks: {len(record["masks"])}'
             picture = draw_prediction(frame, prediction, given, caption, self.texts, record['ids'])
             yield picture[..., ::-1]
-
-
-def _readable(path: Path) -> dict | None:
-    try:
-        return read_json_dict(path)
-    except (FileNotFoundError, ValueError):
-        return None
-
-
-def _sampled_crc(weight: Tensor) -> int:
-    flat = weight.detach().flatten()
-    flat = flat[:: max(len(flat) // _SAMPLED, 1)].cpu()
-    return zlib.crc32(flat.contiguous().view(torch.uint8).numpy().tobytes()) if flat.numel() else 0
 
 
 def _change(now: np.ndarray | None, before: np.ndarray | None) -> float | None:

@@ -2,8 +2,11 @@
 
 import importlib.util
 import json
+import os
 import sys
+import zipfile
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -11,8 +14,11 @@ import torch
 from mmengine.config import Config
 from PIL import Image
 from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
 
 from genseg_mm import launch
+from genseg_mm.datasets import CocoInstanceDataset
+from genseg_mm.datasets.transforms import LoadInstanceMap
 from genseg_mm.files.videos import write_video
 from genseg_mm.inferencers import GenSegInferencer
 
@@ -100,10 +106,75 @@ def test_every_option_reaches_the_inferencer(monkeypatch, capsys, folder):
     options += ['--processing-size', '16', '--output', 'picture', '--on-error', 'skip', '--no-save-pred']
     run(monkeypatch, folder, str(folder / 'images'), str(folder / 'config.py'), *options, '--no-save-vis')
     assert capsys.readouterr().out.endswith('images: 1, masks: 2, written to: nowhere\n')
-    expected = dict(boxes=[[3, 2, 9, 8]], automatic=True, batch_size=3, image_size=[24, 40], show=True)
+    expected = dict(boxes=[[3, 2, 9, 8]], automatic=True, resume=False, batch_size=3, image_size=[24, 40], show=True)
     expected |= dict(return_vis=False, on_error='skip', no_save_vis=True, no_save_pred=True)
     expected |= dict(out_dir=str(folder / 'out'), processing_size=16, output='picture')
     assert seen == expected
+
+
+def test_folders_of_any_depth_as_one_coco_file(monkeypatch, capsys, folder):
+    """What is written is what pycocotools, our own reader and CVAT's format say it is."""
+    (folder / 'images/deep/er').mkdir(parents=True)
+    (folder / 'images/b.png').rename(folder / 'images/deep/er/a.png')
+    inputs, config = str(folder / 'images'), str(folder / 'config.py')
+    prompts = ['--points', '5,5', '14,6', '0,0']  # black: the background
+    for ending in ('json', 'zip', 'xml'):
+        run(monkeypatch, folder, inputs, config, *prompts, '--no-save-vis', '--out', str(folder / f'coco.{ending}'))
+        assert capsys.readouterr().out.endswith(f'{folder}/out/preds, {folder}/coco.{ending}\n')
+    coco = COCO(str(folder / 'coco.json'))
+    assert [own['file_name'] for own in coco.loadImgs(coco.getImgIds())] == ['a.png', 'deep/er/a.png']
+    for number, height in ((1, 12), (2, 16)):
+        own = coco.loadAnns(coco.getAnnIds(imgIds=[number]))
+        assert [one['area'] for one in own] == [36, 36, 20 * height - 72]
+        assert own[0]['bbox'] == [3, 2, 6, 6] and 0.9 < own[0]['score'] <= 1
+        assert coco.annToMask(own[1]).shape == (height, 20) and coco.annToMask(own[1])[4:10, 12:18].sum() == 36
+    assert len(coco.loadRes(coco.dataset['annotations']).anns) == 6
+    data = CocoInstanceDataset(ann_file=str(folder / 'coco.json'), data_prefix=dict(img=inputs))
+    assert [len(item['instances']) for item in data] == [3, 3] and not data.dropped
+    ids = LoadInstanceMap()(data[1])['gt_instance_map']
+    assert (ids[4:10, 12:18] == ids[6, 14]).all() and len(np.unique(ids)) == 3
+    with zipfile.ZipFile(folder / 'coco.zip') as archive:
+        assert archive.namelist() == ['annotations/instances_default.json']
+        assert json.loads(archive.read(archive.namelist()[0])) == json.loads((folder / 'coco.json').read_text())
+    root = ElementTree.parse(folder / 'coco.xml').getroot()
+    assert root.findtext('version') == '1.1' and root.findtext('meta/task/labels/label/name') == 'object'
+    for node, number in zip(root.iter('image'), (1, 2), strict=True):
+        for mask, own in zip(node.iter('mask'), coco.loadAnns(coco.getAnnIds(imgIds=[number])), strict=True):
+            assert np.array_equal(mask_of_cvat(mask, int(node.get('height')), 20), coco.annToMask(own))
+
+
+def mask_of_cvat(node: ElementTree.Element, height: int, width: int) -> np.ndarray:
+    """Runs of background and mask in turn, within the box."""
+    runs = [int(run) for run in node.get('rle').split(',')]
+    left, top, across, down = (int(node.get(name)) for name in ('left', 'top', 'width', 'height'))
+    inside = np.repeat(np.arange(len(runs)) % 2, runs)
+    mask = np.zeros((height, width), np.uint8)
+    mask[top : top + down, left : left + across] = inside.reshape(down, across)
+    return mask
+
+
+def test_an_ended_run_over_a_folder_goes_on(monkeypatch, capsys, folder):
+    inputs, config = str(folder / 'images'), str(folder / 'config.py')
+    options = ['--points', '5,5', '14,6', '--out', str(folder / 'coco.json')]
+    run(monkeypatch, folder, inputs, config, *options)
+    whole = (folder / 'coco.json').read_bytes()
+    seen, predict = [], GenSegInferencer._predict
+    monkeypatch.setattr(
+        GenSegInferencer, '_predict', lambda self, batch: seen.append(len(batch)) or predict(self, batch)
+    )
+    run(monkeypatch, folder, inputs, config, *options, '--resume')
+    assert not seen and (folder / 'coco.json').read_bytes() == whole
+    (folder / 'out/preds/b.json').write_text('{"half": ')
+    run(monkeypatch, folder, inputs, config, *options, '--resume')
+    assert seen == [1] and (folder / 'coco.json').read_bytes() == whole
+    run(monkeypatch, folder, inputs, config, '--points', '5,5', '14,7', '--resume')  # other prompts: anew
+    assert seen == [1] * 3
+    torch.save({'colorer.weight': torch.eye(3).flip(0).reshape(3, 3, 1, 1)}, folder / 'weights.pth')  # another model
+    run(monkeypatch, folder, inputs, config, '--points', '5,5', '14,7', '--resume')
+    assert seen == [1] * 5
+    os.utime(folder / 'images/a.png')  # a newer picture
+    run(monkeypatch, folder, inputs, config, '--points', '5,5', '14,7', '--resume')
+    assert seen == [1] * 6
 
 
 def test_a_video(monkeypatch, capsys, folder):
@@ -120,7 +191,8 @@ def test_a_video(monkeypatch, capsys, folder):
     for number, one in enumerate(saved['frames']):
         assert 40 <= coco_mask.decode(one['masks'])[4:12, 4 + number : 12 + number].sum() <= 64  # VP8 is lossy
     for options, message in (
-        (['--on-error', 'skip'], '--show, --no-save-pred and --on-error are for images, but got a video'),
+        (['--on-error', 'skip'], '--show, --no-save-pred, --on-error and --out are for images, but got a video'),
+        (['--out', 'a.json'], '--on-error and --out are for images, but got a video'),
         (['--max-frames', '4'], 'expected at most 4 frames, but got 5; --max-frames allows more'),
     ):
         with pytest.raises(SystemExit):
@@ -147,6 +219,8 @@ def test_points_of_the_command_line():
         ('images', 'config.py', ['--texts', 'a dog'], 'but got texts, which GenMask takes'),
         ('images', 'none.py', [], 'none.py is neither the file of a config nor a model of genseg_mm'),
         ('none.png', 'config.py', [], 'none.png does not exist'),
+        ('images', 'config.py', ['--out', 'a.csv'], '--out: expected a file that ends with .json (a COCO file)'),
+        ('images', 'config.py', ['--resume', '--no-save-pred'], 'expected out_dir, saved predictions and no show'),
         ('config.py', 'config.py', [], 'cannot be decoded'),
     ],
 )  # fmt: skip
