@@ -85,7 +85,7 @@ COMMANDS = (
         'prepare tiny',
         'dataset_tools/make_tiny_benchmarks.py',
         'write tiny copies of every evaluation data set',
-        'tiny_data --folders dram bsds500',
+        'tiny_data --folders DRAM_processed BSDS500',
     ),
     Command(
         'verify',

@@ -1,6 +1,7 @@
 """The command ``genseg``: every row of its table, what it says of itself, and mistakes."""
 
 import os
+import re
 import runpy
 import shlex
 import subprocess
@@ -112,6 +113,15 @@ def test_names_of_tools_are_those_of_the_command_in_errors_too(genseg, tmp_path,
 def test_any_tool_goes_by_its_file(genseg):
     code, said, _ = genseg('analysis_tools/print_config.py gen2seg_unet_shapes_tiny --get model.type')
     assert code == 0 and 'Gen2Seg' in said
+
+
+def test_the_example_of_tiny_data_writes_what_is_verified_then(genseg, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    example = next(own.example for own in COMMANDS if own.name == 'prepare tiny')
+    assert genseg(f'prepare tiny {example}') == (0, 'wrote tiny_data\n', '')
+    monkeypatch.setenv('GENSEG_DATA', 'tiny_data')
+    code, said, _ = genseg('verify _base_/benchmarks/bsds500')
+    assert code == 0 and re.search(r'^bsds500 +\d', said, re.MULTILINE) and 'not in order' not in said
 
 
 def test_version(genseg):
