@@ -36,6 +36,7 @@ OPTIONAL = {
     'h5py': ('Hypersim', 'mm'),
     'matplotlib': ('plots', 'mm'),
     'sentencepiece': ("T5's and Gemma's tokenizers", 'mm'),
+    'gradio': ('genseg app', 'app'),
     'tensorboard': ('curves of trainings', 'tensorboard'),
     'gradio': ('genseg app', 'app'),
     'shtab': ('genseg completion', 'completion'),

@@ -87,10 +87,12 @@ class Actions:
                 if step.kind != 'picture':  # with a key of its own: the page has pictures of the old masks
                     step = replace(step, found=dict(found), settings=settings, key=new_key())
                     session.replace(step)
-                yield view(session, self.segmenting, settings, keep=True, **error)
+                state = view(session, self.segmenting, settings, keep=True, **error)
+            yield state
         if not models:
             with session.lock:
-                yield view(session, self.segmenting, settings, keep=True)
+                state = view(session, self.segmenting, settings, keep=True)
+            yield state
 
     def _found_again(self, step: Step, model: str, settings: Settings, found: dict[str, Found]) -> None:
         if step.kind == 'picture':
@@ -126,7 +128,8 @@ class Actions:
         error = self._guarded(check)
         if error:
             with session.lock:
-                yield view(session, self.segmenting, settings, **error)
+                state = view(session, self.segmenting, settings, **error)
+            yield state
             return
         label = ' · '.join(own.text for own in asked['prompts']) or 'everything'
         step = Step(kind, label, asked['picture'], asked['prompts'], settings=settings)
@@ -139,7 +142,8 @@ class Actions:
                 if model in found:
                     before = replace(step, found=dict(found), key=new_key())
                     (session.replace if len(found) > 1 else session.add)(before)
-                yield view(session, self.segmenting, settings, **error)
+                state = view(session, self.segmenting, settings, **error)
+            yield state
 
     def draw(
         self, key: Hashable, text: Any, count: Any, seed: Any, steps: Any, guidance: Any, settings: Settings
@@ -173,7 +177,8 @@ class Actions:
                 if not error:
                     before = Step('drawn', f'"{asked["text"]}"', drawn=tuple(drawn))
                     (session.replace if number else session.add)(before)
-                yield view(session, self.segmenting, settings, **error)
+                state = view(session, self.segmenting, settings, **error)
+            yield state
             if error:
                 return
 

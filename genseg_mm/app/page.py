@@ -13,6 +13,7 @@ from genseg_mm.app.guard import visitor_of
 from genseg_mm.app.served_models import ServedModel
 from genseg_mm.app.steps import Settings
 from genseg_mm.app.view import jpeg
+from genseg_mm.inference.build_model import with_weights
 
 os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'  # read when Gradio is imported
 os.environ['HF_HUB_DISABLE_TELEMETRY'] = '1'
@@ -31,6 +32,9 @@ _CLICKS = """<p class="mouse">Every click is an object of its own. <b>Shift</b> 
 U undoes.</p>
 <p class="touch">Every tap is an object of its own. Choose <b>Add</b> or <b>Remove</b> to mend it, <b>Box</b> to draw
 one around an object.</p>"""
+
+_FOOT = """<p id="foot">The models that come along are tiny and know drawn scenes: of photographs they make little. For
+those give released weights, such as <code>genseg app reachomk/gen2seg-sd</code>.</p>"""
 
 
 def css() -> str:
@@ -110,6 +114,11 @@ def settings_of(radius: Any, threshold: Any, size: Any, connected: Any, colorers
     return Settings(*numbers, bool(connected), tuple(colorers or ()), tuple(readers or ()))
 
 
+def first_models(models: Mapping[str, ServedModel]) -> list[str]:
+    """Those that are chosen when a visitor comes."""
+    return [name for name in Handlers(models).fitting(examples()[0].world) if name]
+
+
 def build_page(models: Mapping[str, ServedModel]) -> gr.Blocks:
     """The page of some models, not launched."""
     own = Handlers(models)
@@ -130,6 +139,8 @@ def build_page(models: Mapping[str, ServedModel]) -> gr.Blocks:
             with gr.Column(scale=1, min_width=300):
                 fields = _fields(own.colorers, own.readers)
                 knobs = _knobs(own.colorers, own.readers, *chosen)
+        if set(models) <= set(with_weights()):
+            gr.HTML(_FOOT)
         _connect(page, own, stage, fields, knobs)
     page.queue(max_size=limits.MAX_WAITING, default_concurrency_limit=1, api_open=False)
     return page
@@ -171,7 +182,7 @@ def _fields(colorers: list[str], readers: list[str]) -> dict[str, gr.blocks.Bloc
             own['text'] = gr.Textbox(
                 label='What do you mean?',
                 placeholder=f'such as: {example}',
-                info='English, of things in the picture; several parted by ;',
+                info='Several sentences: put ; between them.',
                 max_length=limits.MAX_TEXT * limits.MAX_TEXTS,
                 interactive=bool(readers),
             )

@@ -1,12 +1,14 @@
 """Starts the page."""
 
+import contextlib
 import sys
+import threading
 from collections.abc import Mapping
 
 from fastapi.middleware import Middleware
 
 from genseg_mm.app.guard import LOCAL, Guard
-from genseg_mm.app.page import build_page, css, theme
+from genseg_mm.app.page import build_page, css, first_models, theme
 from genseg_mm.app.served_models import ServedModel
 
 
@@ -39,7 +41,15 @@ def serve(
         )  # fmt: skip
     except OSError as error:
         raise ValueError(f'--host {host} --port {port}: the page cannot be served there: {error}') from error
+    threading.Thread(target=_open_first, args=(models,), daemon=True).start()
     return page, address
+
+
+def _open_first(models: Mapping[str, ServedModel]) -> None:
+    """Opens what the first visitor will use; a model that cannot be opened says so when it is asked."""
+    for name in first_models(models):
+        with contextlib.suppress(Exception):
+            _ = models[name].inferencer
 
 
 def wait(page: object) -> None:

@@ -96,7 +96,7 @@ def served_models(texts: Sequence[str] = (), device: str | None = None) -> dict[
         ValueError: If a text is none of these, or two have one name.
     """
     models: dict[str, ServedModel] = {}
-    for text in texts or with_weights():
+    for text in texts or sorted(with_weights(), key=lambda name: 'mae' in name):  # a page begins with the first
         model = _served_model(text, device)
         if model.name in models:
             raise ValueError(f'two models are called {model.name}; tell them apart with NAME=CONFIG:CHECKPOINT')

@@ -98,6 +98,8 @@ function panels(row, index) {
   const shown = make('section', { className: 'answer', 'aria-label': row.model || 'picture' },
     make('h3', {}, make('span', {}, row.model), make('span', { className: 'time' }, row.seconds ? `${Math.round(1000 * row.seconds)} ms` : '')),
     make('div', { className: 'panels' }, figure(main, 'picture and masks'), figure(map, row.what || 'colour map'), figure(cutFrame, 'cut-out')));
+  const said = state.objects.filter((own) => own.text);
+  if (said.length) shown.append(make('ul', { className: 'legend' }, ...said.map((own) => make('li', {}, make('i', { style: `background:${rgb(own.color)}` }), own.text))));
   if (ids) {
     const button = (text, format, title) => make('button', { type: 'button', title, 'data-format': format, onclick: () => send({ do: 'save', model: row.model, format }) }, text);
     shown.append(make('div', { className: 'saves', role: 'group', 'aria-label': `Save masks of ${row.model}` }, make('span', {}, 'Save'),

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import cv2
@@ -402,3 +403,20 @@ def test_a_fault_of_ours_is_told_without_what_is_inside(visit: Visit, models: di
     visit.open()
     state = visit.click(5, 6)
     assert state['error'] == FAULT and 'secret' not in json.dumps(state)
+
+
+def test_slow_work_that_goes_on_in_other_threads_holds_nothing(visit: Visit) -> None:
+    """Gradio asks for each state in whatever thread is free, and leaves work that was stopped where it is."""
+    visit.open()
+    both = Settings(connected=False, colorers=('painter', 'other'), readers=('reader', 'second'))
+    for running in (
+        visit.actions.prepare('me', both),
+        visit.actions.words('me', 'red', both),
+        visit.actions.everything('me', both),
+        visit.actions.draw('me', 'a', 2, 0, 5, 0, both),
+    ):
+        for _ in range(2):
+            with ThreadPoolExecutor(1) as thread:
+                thread.submit(next, running).result()
+                assert thread.submit(visit.do, 'refresh').result()['history']
+        visit.do('go', to=0)

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import many_visitors
 import numpy as np
 import pytest
 from PIL import Image
@@ -412,6 +413,17 @@ def test_two_at_once_see_nothing_of_each_other(visit, address: str) -> None:
     answers = [own.context.request.post(asked[-1].url, data=body).json()['data'][0] for own in (first, second)]
     assert len(answers[0]['history']) == 3 and 'picture' in answers[0]
     assert answers[1]['history'] == [] and 'picture' not in answers[1]
+
+
+def test_many_at_once(address: str) -> None:
+    """Six with the requests of browsers, and nearly no rest between their clicks."""
+    visitors = [many_visitors.Visitor(address, number, clicks=3, pause=0.1) for number in range(6)]
+    for own in visitors:
+        own.start()
+    for own in visitors:
+        own.join()
+    assert [own.errors for own in visitors] == [[]] * 6
+    assert sum(len(own.seconds['click']) for own in visitors) == 18
 
 
 def test_no_file_can_be_reached_and_none_is_left(visit, address: str, files: Path) -> None:
