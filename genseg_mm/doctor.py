@@ -38,7 +38,6 @@ OPTIONAL = {
     'sentencepiece': ("T5's and Gemma's tokenizers", 'mm'),
     'gradio': ('genseg app', 'app'),
     'tensorboard': ('curves of trainings', 'tensorboard'),
-    'gradio': ('genseg app', 'app'),
     'shtab': ('genseg completion', 'completion'),
     'pyarrow': ('own tables in parquet', 'parquet'),
     'datasets': ("rows of Hugging Face's datasets", 'huggingface'),
