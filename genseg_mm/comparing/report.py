@@ -201,9 +201,14 @@ def only_instance(sample: BaseDataElement, item: str) -> BaseDataElement:
 
 
 def _check_picture(sample: BaseDataElement, item: str, side: ComparedModel) -> None:
+    """Raises ValueError if an item is not of the sample's picture: its name, or ``img_id`` where several share one."""
     path = sample.get('img_path')
     name = os.path.basename(path).replace('#', '%23') if path else ''
-    if name and not item.partition('#')[0].endswith(name):
+    known = [name, str(sample.get('img_id', name)).replace('#', '%23')]
+    # Items that would still be called the same are numbered: 'name (2)'.
+    picture = item.partition('#')[0]
+    said = [picture, re.sub(r' \(\d+\)$', '', picture)]
+    if name and not any(own.endswith(one) for own in said for one in known):
         raise ValueError(
             f'the data have changed since {side.name} was measured: the item {item!r} is of the picture {name} now'
         )

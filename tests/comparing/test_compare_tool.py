@@ -4,7 +4,9 @@ import json
 import os
 import runpy
 import sys
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from genseg_mm.benchmarking.examples import predicted_items
 from genseg_mm.checkpoint import weights_sha256
 from genseg_mm.comparing.compared_models import ComparedModel
-from genseg_mm.comparing.report import only_instance, pictures_of
+from genseg_mm.comparing.report import _check_picture, only_instance, pictures_of
 from genseg_mm.config_file import read_config_file
 from genseg_mm.evaluation import SampleResults
 from genseg_mm.inference.build_model import build_model
@@ -150,6 +152,21 @@ def test_files_of_samples_with_models_named(runs, run_tool, tmp_path):
     assert sorted(os.listdir(tmp_path / 'b')) == [
         'both.jpg', 'comparison.json', 'gains.jpg', 'losses.jpg', 'report.md',
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ('item', 'is_its'),
+    [
+        ('portrait.jpg#id 3', True), ('val/portrait.jpg', True), ('portrait.jpg (2)#id 3', True),
+        ('manet/portrait', True), ('manet/portrait (2)#id 3', True),
+        ('other.jpg#id 3', False), ('monet/portrait#id 3', False), ('', False),
+    ],
+)  # fmt: skip
+def test_an_item_of_another_picture_is_seen(item, is_its):
+    """Pictures of one name in several folders are called by their ``img_id``."""
+    sample = SegDataSample(metainfo=dict(img_path='/data/manet/portrait.jpg', img_id='manet/portrait'))
+    with nullcontext() if is_its else pytest.raises(ValueError, match='is of the picture portrait.jpg now'):
+        _check_picture(sample, item, SimpleNamespace(name='A'))
 
 
 def test_json_on_the_screen_and_by_items(runs, run_tool):
