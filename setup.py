@@ -59,6 +59,11 @@ EXTRAS = {
     'docs': ['sphinx==9.0.4', 'furo==2025.12.19', 'myst-parser==5.2.0', 'nbclient>=0.10', 'ipykernel>=6.29'],
     'completion': ['shtab>=1.7'],  # genseg completion
     'tensorboard': ['tensorboard>=2.19'],
+    # docs/recipes.md
+    'mlflow': ['mlflow>=3.1'],
+    'wandb': ['wandb>=0.19'],
+    'supervision': ['supervision>=0.26'],
+    'fiftyone': ['fiftyone>=1.1'],
     # Data of one's own: tables in parquet, and rows of Hugging Face's datasets.
     'parquet': ['pyarrow>=18'],
     'huggingface': ['datasets>=3.2'],
