@@ -82,7 +82,14 @@ def check_functional(namespace: dict, calls: list, place: Path, truth: dict) -> 
     assert torch.equal(namespace['masks'], given['masks'])
 
 
+def check_saved(namespace: dict, calls: list, place: Path, truth: dict) -> None:
+    saved, opened = (namespace[key].state_dict() for key in ('model', 'opened'))
+    assert saved.keys() == opened.keys() and all(torch.equal(own, opened[key]) for key, own in saved.items())
+    assert 'mIoU' in (place / 'my-colorer/README.md').read_text()
+
+
 PYTHON = {
+    'save_pretrained': check_saved,
     "out_dir='out'": check_trained_street,
     "'street.jpg'": check_street,
     "task='generate'": check_genmask,
