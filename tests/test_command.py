@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from genseg_mm import __version__, command
 from genseg_mm.command import COMMANDS, GROUPS
@@ -106,7 +107,8 @@ def test_mistakes_are_one_line(words, expected, genseg):
 
 def test_names_of_tools_are_those_of_the_command_in_errors_too(genseg, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    code, _, errors = genseg('predict . gen2seg_unet_shapes_tiny --automatic')
+    Image.new('RGB', (8, 8)).save('photo.png')
+    code, _, errors = genseg('predict photo.png gen2seg_unet_shapes_tiny --automatic')
     assert code == 2 and 'train it with genseg train gen2seg_unet_shapes_tiny and give weights=' in errors
 
 
