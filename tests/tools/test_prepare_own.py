@@ -99,8 +99,12 @@ def test_the_tool_says_the_commands_as_they_were_typed(made, prepare, monkeypatc
     assert '  genseg train referring.py\n' in prepare(made / 'referring')[1]
 
 
-@pytest.mark.parametrize('folder', ['maps', 'coco', 'yolo', 'referring', 'polygons'])
+@pytest.mark.parametrize('folder', folders())
 def test_check_reads_every_file(folder, made, prepare, tmp_path):
+    needed(folder)
+    if folder == 'rows':
+        assert 'all files read' in prepare(made / folder, '--check')[1]
+        return
     copy = shutil.copytree(made / folder, tmp_path / folder)
     code, printed, _ = prepare(copy, '--check')
     assert code == 0 and 'all files read' in printed
