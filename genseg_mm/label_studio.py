@@ -247,13 +247,20 @@ def _texts_of(region: Mapping[str, Any]) -> list[str]:
 
 
 def make_server(backend: LabelStudioBackend, host: str, port: int) -> ThreadingHTTPServer:
-    """The server, which answers once ``serve_forever`` is called. Port 0 takes a free one."""
+    """The server, which answers once ``serve_forever`` is called. Port 0 takes a free one.
+
+    Raises:
+        ValueError: If it cannot listen there.
+    """
 
     class Handler(_Handler):
         pass
 
     Handler.backend, Handler.local_only = backend, host in LOCAL
-    server = ThreadingHTTPServer((host, port), Handler)
+    try:
+        server = ThreadingHTTPServer((host, port), Handler)
+    except (OSError, OverflowError) as error:  # taken, forbidden, no such host, no such port
+        raise ValueError(f'cannot listen at {host}, port {port}: {error}; choose another --host or --port') from error
     server.daemon_threads = True
     return server
 

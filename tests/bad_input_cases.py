@@ -209,6 +209,23 @@ TOOL_CASES = [
     ('image_demo.py', '{}/picture.png {}/colorer.py --weights {}/weights.pth --boxes 1,2', 'expected X0,Y0,X1,Y1'),
     ('image_demo.py', '{}/file.txt {}/colorer.py --weights {}/weights.pth --device cpu --out-dir {}/out', 'file.txt'),
     ('image_demo.py', '{}/picture.png owner/nothing', 'owner/nothing'),
+    ('image_demo.py', '{}/none.mp4 {}/colorer.py --weights {}/weights.pth --device cpu', 'none.mp4'),
+    (
+        'image_demo.py',
+        '{}/picture.png {}/colorer.py --weights {}/weights.pth --out {}',
+        '--out: expected a file that ends',
+    ),
+    ('label_studio_backend.py', f'{TINY} --data-root {{}}', 'train it with'),
+    (
+        'label_studio_backend.py',
+        '{}/colorer.py --weights {}/weights.pth --data-root {}/none --device cpu',
+        'does not exist',
+    ),
+    (
+        'label_studio_backend.py',
+        '{}/colorer.py --weights {}/weights.pth --data-root {} --device cpu --port 70000',
+        'choose another --host or --port',
+    ),
     ('image_demo.py', '{}/picture.png {}/hub.py --weights {}/weights.pth --device cpu', 'hf download owner/nothing'),
     ('analysis_tools/print_config.py', f'{TINY} --get model.generatoin', "did you mean 'generation'"),
     ('analysis_tools/print_config.py', f'{TINY} --save-path a.txt', '--save-path must end in'),

@@ -223,6 +223,15 @@ def test_bodies_hosts_and_types_are_refused(post):
     assert post('/health', Host='localhost:9090')[0] == 200
 
 
+def test_a_port_that_is_taken(post):
+    with pytest.raises(ValueError, match='cannot listen at 127.0.0.1, port 70000: .*; choose another --host or --port'):
+        make_server(post.backend, '127.0.0.1', 70000)
+    server = make_server(post.backend, '127.0.0.1', 0)
+    with pytest.raises(ValueError, match='Address already in use'):
+        make_server(post.backend, '127.0.0.1', server.server_port)
+    server.server_close()
+
+
 def test_texts_and_labels_are_sentences_of_genmask(pictures):
     inferencer = GenSegInferencer('genmask_sana_shapes_long_tiny', device='cpu', show_progress=False)
     for post in serving(LabelStudioBackend(inferencer, pictures, 'genmask')):
