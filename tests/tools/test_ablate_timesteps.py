@@ -166,6 +166,11 @@ def test_the_table_of_made_up_runs():
         '52.0, is that of long-tail with loss 0.600.'
     )
     assert '+1.00' in lines[9]
+    # A loss of another kind has no place in the ranking.
+    other = [dict(run, law='pixel BCE', mask_loss=0.01, oIoU=99.0) for run in made_up_runs()[:2]]
+    assert ablate_timesteps.loss_remarks(ablate_timesteps.summarise([*made_up_runs(), *other])) == (
+        ablate_timesteps.loss_remarks(rows)
+    )
 
 
 def test_one_seed_has_no_range():

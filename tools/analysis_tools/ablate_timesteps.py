@@ -24,6 +24,7 @@ import itertools
 import json
 import statistics
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -251,8 +252,9 @@ def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float:
 
 
 def loss_remarks(rows: list[dict]) -> list[str]:
-    """For each task mix: does the training loss rank the laws?"""
+    """For each task mix: does the training loss rank the laws? Variants have losses of other kinds."""
     remarks = []
+    rows = [row for row in rows if row['law'] not in VARIANTS]
     for joint in sorted({row['joint'] for row in rows}):
         own = [row for row in rows if row['joint'] == joint]
         losses = [statistics.fmean(row['mask_loss']) for row in own]
@@ -384,7 +386,7 @@ def plot(rows: list[dict], title: str, path: Path) -> None:
     for axes in (left, right):
         axes.grid(axis='y', alpha=0.3)
         axes.legend(fontsize=8)
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(textwrap.fill(title, 120), fontsize=11)
     figure.tight_layout()
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
