@@ -8,6 +8,7 @@ Directives for MyST pages:
 """
 
 import hashlib
+import importlib
 import logging
 import re
 from collections.abc import Iterator
@@ -144,6 +145,17 @@ def modules(room: str) -> list[str]:
     return ['.'.join(path.relative_to(ROOT).with_suffix('').parts) for path in files]
 
 
+def lacks(module: str) -> str | None:
+    """The optional package that is not here and without which a module cannot be imported, if any."""
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith('genseg_mm'):
+            raise
+        return error.name
+    return None
+
+
 class Generated(SphinxDirective):
     """Markdown lines, parsed in the place of the directive."""
 
@@ -192,7 +204,14 @@ class Room(Generated):
         lines = []
         for module in modules(self.arguments[0]):
             short = module.removeprefix('genseg_mm.')
-            lines += [f'## `{short}`', '', '```{eval-rst}', f'.. automodule:: {module}', '```', '']
+            lines += [f'## `{short}`', '']
+            if lacks(module):  # docs are built without it, but say so
+                lines += [
+                    f'Needs the optional package `{lacks(module)}`, which was not there when this page was built.',
+                    '',
+                ]
+            else:
+                lines += ['```{eval-rst}', f'.. automodule:: {module}', '```', '']
         return lines
 
     def run(self) -> list[nodes.Node]:

@@ -1,9 +1,10 @@
 """The code blocks of the project's documents, by a CommonMark parser.
 
 A block says by its language what it is: ``python``, ``bash``, ``text`` (what a command prints); a python block whose
-first line begins with ``# config`` is a config. Directives of MyST (``{toctree}``) are Sphinx's to read, not code. Code
-that cannot run as it stands, on any machine, says so in a comment of the same line, ``# needs: data`` (real datasets),
-``# needs: download`` (released weights) or both: it runs on twins, small ones of the same formats in the same places.
+first line begins with ``# config`` is a config, with ``# file NAME`` a file that the commands of its document use.
+Directives of MyST (``{toctree}``) are Sphinx's to read, not code. Code that cannot run as it stands, on any machine,
+says so in a comment of the same line, ``# needs: data`` (real datasets), ``# needs: download`` (released weights) or
+both: it runs on twins, small ones of the same formats in the same places.
 """
 
 import re
@@ -38,9 +39,15 @@ class CodeBlock:
 
     @property
     def kind(self) -> str:
-        """python, config, bash or text."""
-        is_config = self.language == 'python' and self.source.startswith('# config')
-        return 'config' if is_config else self.language
+        """python, config, file, bash or text."""
+        first = self.source.split(maxsplit=2)[:2]
+        named = self.language == 'python' and first[:1] == ['#'] and first[1] in ('config', 'file')
+        return first[1] if named else self.language
+
+    @property
+    def file(self) -> str:
+        """Name of a block that is a file."""
+        return self.source.split(maxsplit=3)[2]
 
     @property
     def where(self) -> str:

@@ -19,6 +19,12 @@ DATA = {
     'hypersim': ('hypersim',),
     'vkitti2': ('virtual_kitti2',),
     'coco': ('refcoco', 'grefcoco', 'coco'),
+    'clevrtex': ('clevrtex',),
+    'DRAM_processed': ('dram',),
+    'egohos': ('egohos',),
+    'ishape_dataset': ('ishape',),
+    'pidray': ('pidray',),
+    'BSDS500': ('bsds500',),
 }
 
 

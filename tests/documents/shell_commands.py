@@ -17,7 +17,7 @@ _RECORD = """#!/bin/sh
 """
 _BASH = """#!/bin/sh
 case "$1" in
-tools/quickstart.sh | tools/run_tests.sh) ;;
+tools/quickstart.sh | tools/run_tests.sh | tools/setup_env.sh | tools/build_docs.sh) ;;
 *) exec /bin/bash "$@" ;;
 esac
 """
@@ -65,7 +65,7 @@ def commands_of(line: str, place: Path, environment: Mapping[str, str]) -> tuple
             ('bash', _BASH + _RECORD.format(first='').partition('\n')[2]),
             ('srun', _SRUN),
             ('genseg', _RECORD.format(first='genseg')),
-            ('pip', '#!/bin/sh\n'),  # tests change no environment
+            ('pip', _RECORD.format(first='pip')),
         ):
             (programs / name).write_text(text)
             (programs / name).chmod(0o755)

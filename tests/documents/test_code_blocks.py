@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from code_blocks import LANGUAGES, ROOT, CodeBlock, code_blocks, documents, needs_of
-from made_files import STREET_SIZE, make_hub, make_scene, make_street
+from made_files import STREET_SIZE, make_data, make_hub, make_scene, make_street
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DefaultScope
@@ -88,8 +88,28 @@ def check_saved(namespace: dict, calls: list, place: Path, truth: dict) -> None:
     assert 'mIoU' in (place / 'my-colorer/README.md').read_text()
 
 
+def check_squares(namespace: dict, calls: list, place: Path, truth: dict) -> None:
+    assert len(list((place / 'squares').glob('*.png'))) == 6
+    assert set(np.unique(np.asarray(Image.open(place / 'squares/2_ids.png')))) == {0, 1, 2}
+
+
+def check_first(namespace: dict, calls: list, place: Path, truth: dict) -> None:
+    overlaps = [iou(*pair) for pair in zip(namespace['result']['masks'], truth['street'], strict=True)]
+    assert min(overlaps) > 0.6, overlaps
+    assert iou(namespace['found']['masks'][0], truth['scene']) > 0.8
+
+
+def check_prompts(namespace: dict, calls: list, place: Path, truth: dict) -> None:
+    first, second = (namespace[name]['masks'] for name in ('first', 'second'))
+    assert (first[0] == second[0]).all()
+    assert min(iou(*pair) for pair in zip(second, truth['street'], strict=True)) > 0.6
+
+
 PYTHON = {
     'save_pretrained': check_saved,
+    'second = inferencer.prompt(': check_prompts,
+    "Path('squares')": check_squares,
+    "found = inferencer('scene.png'": check_first,
     "out_dir='out'": check_trained_street,
     "'street.jpg'": check_street,
     "task='generate'": check_genmask,
@@ -136,13 +156,17 @@ def test_every_block_says_what_it_is_and_has_a_test():
             chosen(PYTHON, block)
         elif block.kind == 'config':
             chosen(CONFIGS, block)
+        elif block.kind == 'file':
+            others = [one.source for one in ALL if one.document == block.document and one != block]
+            assert Path(block.file).stem in '\n'.join(others), f'{block.where}: nothing uses {block.file}'
         elif block.kind == 'text':
-            assert 'shipped GenMask held-out scenes' in block.source, f'{block.where}: checked by nothing'
+            known = 'shipped GenMask held-out scenes' in block.source or is_layout(block)
+            assert known, f'{block.where}: checked by nothing'
         for line in block.source.splitlines():
             hub = "'reachomk/" in line and 'from_pretrained(' in line
             if block.kind == 'python':
                 assert ('download' in needs_of(line)) == hub, f'{block.where}: {line}'
-    assert {'bash', 'text', 'python', 'config'} == {block.kind for block in ALL}
+    assert {'bash', 'text', 'python', 'config', 'file'} == {block.kind for block in ALL}
 
 
 @pytest.mark.parametrize(
@@ -223,6 +247,26 @@ def test_configs_train_and_validate_in_mmsegs_runner(block, place, tmp_path, mon
     assert 0 < metrics[name] < 100 and metrics['num_prompts'] >= 5
 
 
+# Folders
+
+
+def is_layout(block: CodeBlock) -> bool:
+    """Whether a listing is that of a folder: ``data/...`` and, indented, paths below it."""
+    return block.kind == 'text' and block.source.startswith('data/')
+
+
+def test_layouts_are_those_that_are_read(tmp_path):
+    """Each path of a listing is in the tiny copies, which the datasets read."""
+    make_data(tmp_path / 'data')
+    listings = [block for block in ALL if is_layout(block)]
+    assert len(listings) >= 11
+    for block in listings:
+        root, *paths = block.source.splitlines()
+        assert paths, block.where
+        for path in paths:
+            assert path.startswith('  ') and next((tmp_path / root).glob(path.strip()), None), f'{block.where}: {path}'
+
+
 # Listings
 
 
@@ -233,7 +277,7 @@ def test_listings_are_as_the_tool_prints_them():
     def row(paper: str, start: str) -> str:
         return next(line for line in tables[paper] if start in line)
 
-    objects, shapes = (block.source.splitlines() for block in of('text'))
+    objects, shapes = (block.source.splitlines() for block in of('text') if not is_layout(block))
     assert objects[-1].startswith('times: ') and shapes[-1].startswith('times: ')
     numbers = [[word for word in line.split() if word.replace('.', '').isdigit()] for line in objects]
     assert f'{numbers[0][0]} (mIoU {numbers[0][1]})' in row('genmask', 'oIoU, new scenes, all kinds')

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from code_blocks import ROOT, code_blocks, documents, needs_of
-from made_files import make_data, make_street
+from made_files import make_data, make_hub, make_street
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from PIL import Image
@@ -31,7 +31,8 @@ from genseg_mm.config_file import find_config, shipped_configs
 from genseg_mm.datasets.object_bank import PREPARE, default_bank
 from genseg_mm.files.package_folders import SENTENCE_ENCODER, place_of_package
 from genseg_mm.inference.build_model import shipped_weights
-from genseg_mm.registry import MODELS
+from genseg_mm.models.dit_families import FAMILIES
+from genseg_mm.registry import DATASETS, METRICS, MODELS
 
 LINES = [
     (block, line)
@@ -42,7 +43,8 @@ LINES = [
 ]
 SHORT = ['train_cfg.max_iters=2', 'default_hooks.checkpoint.interval=2', 'default_hooks.logger.interval=1']
 QUICKSTART = 'tools/quickstart.sh'  # has a test of its own
-NO_PROGRAM = ('source .venv/bin/activate', 'export GENSEG_DATA', 'pip install')  # lines that start none of ours
+NO_PROGRAM = ('source .venv/bin/activate', 'export GENSEG_DATA')  # lines that start none of ours
+WITHOUT_DATA = ('tools/plan.py', 'tools/rehearse.py')  # of a config with real data
 TWO_MODELS = ['shipped_unet', 'control_rgb', '--only', 'dram', 'egohos', '--no-examples']
 
 
@@ -104,10 +106,11 @@ class Twins:
             return ROOT / written
         if (self.place / written).is_file():  # bash has found it: best_*.pth
             return self.place / written
+        config = config if '.py' in config else self.config(config)
         if written != 'CHECKPOINT':
             # work_dirs/<config>/iter_<last iteration>.pth
             assert Path(written).parent == Path('work_dirs') / Path(config).stem
-            assert Path(written).stem == f'iter_{Config.fromfile(ROOT / config).train_cfg.max_iters}'
+            assert Path(written).stem == f'iter_{Config.fromfile(self.place / config).train_cfg.max_iters}'
         return self.checkpoints[self.config(config)]
 
     def test(self, command: Command) -> None:
@@ -128,6 +131,11 @@ class Twins:
 
     def benchmark(self, command: Command) -> None:
         suite, *rest = command.arguments
+        if (self.place / suite).is_file() and not (ROOT / suite).is_file():  # of the document
+            self.tool(command.tool, *command.arguments)
+            board = json.loads(next(self.place.glob('work_dirs/benchmarks/squares/leaderboard.json')).read_text())
+            assert [one['metrics'].get('mIoU') for one in board['records']] == [100.0, None]
+            return
         assert Path(find_config(suite if '/' not in suite else ROOT / suite)).is_file()
         models = [word for word in rest if '=' in word]
         for model in models:
@@ -155,7 +163,9 @@ class Twins:
 
     def verify(self, command: Command) -> None:
         report = self.place / 'verified.json'
-        self.tool(command.tool, self.config(command.arguments[0]), '--json', report)
+        config, *options = command.arguments
+        twin = config.replace('.py', '_tiny.py')
+        self.tool(command.tool, twin if (ROOT / twin).is_file() else config, *options, '--json', report)
         datasets = json.loads(report.read_text())['datasets']
         assert all(one['items'] and not one['missing'] for one in datasets)
 
@@ -199,10 +209,39 @@ class Twins:
             make_street(self.place / 'street.jpg')
             self.tool(command.tool, *command.arguments)
             assert json.loads((self.place / 'outputs/preds/street.json').read_text())['masks']
+            assert np.asarray(Image.open(self.place / 'outputs/vis/street.png')).std() > 10
             return
         self.tool(command.tool, *command.arguments)
         picture = np.asarray(Image.open(self.place / 'outputs/preds/00000000.png'))
         assert picture.shape == (64, 64, 3)
+
+    def to_pretrained(self, command: Command) -> None:
+        config, checkpoint, out = command.arguments
+        self.tool(command.tool, config, self.checkpoint(config, checkpoint), out)
+        assert (self.place / out / 'model_index.json').is_file()
+
+    def whole(self, command: Command) -> None:
+        """A command that is short as it stands."""
+        self.tool(command.tool, *command.arguments)
+
+    def rehearse(self, command: Command) -> None:
+        config, *options = command.arguments
+        self.tool(command.tool, config, *options, '--until', 'train')
+
+    def options(self, command: Command) -> None:
+        """A command that serves, or sets up: only its options are looked up."""
+        program = sys.executable if command.tool.endswith('.py') else '/bin/bash'
+        usage = subprocess.run([program, ROOT / command.tool, '--help'], capture_output=True, text=True)
+        assert usage.returncode == 0, usage.stderr
+        assert all(word in usage.stdout for word in command.arguments if word.startswith('--')), command
+
+    def pip(self, command: Command) -> None:
+        """Extras that are named are those of setup.py."""
+        extras = runpy.run_path(str(ROOT / 'setup.py'), run_name='requirements')['EXTRAS']
+        install, *wishes = command.arguments
+        assert install == 'install' and wishes
+        for wish in wishes:
+            assert set(re.findall(r'[a-z]+', wish.partition('[')[2])) <= set(extras), command
 
     def quickstart(self, command: Command | None = None, world: str = 'shapes') -> None:
         """All of it but set-up and most iterations; the table is compared with the one in README.md."""
@@ -267,12 +306,19 @@ TWINS: dict[str, Callable[[Twins, Command], None]] = {
     'tools/dataset_tools/prepare_hypersim.py': Twins.prepare_hypersim,
     'tools/dataset_tools/cache_encodings.py': Twins.cache,
     'tools/model_converters/publish_model.py': Twins.publish,
+    'tools/model_converters/gen2seg_to_pretrained.py': Twins.to_pretrained,
+    'tools/plan.py': Twins.whole,
+    'tools/rehearse.py': Twins.rehearse,
+    'tools/app.py': Twins.options,
+    'tools/setup_env.sh': Twins.options,
+    'tools/build_docs.sh': Twins.options,
+    'pip': Twins.pip,
 }
 
 
 def compare_with_listing(report: dict, models: dict, lines_of: Callable, world: str) -> None:
     """The lines of README.md: those of shipped models number by number; those of trainings, which were cut, by name."""
-    listings = [one.source for path in documents() for one in code_blocks(path) if one.kind == 'text']
+    listings = [one.source for path in documents() for one in code_blocks(path) if 'shipped GenMask' in one.source]
     printed = listings[('objects', 'shapes').index(world)].splitlines()
     for name, model in models.items():
         made = lines_of(model, report[name])
@@ -297,10 +343,11 @@ def needs_by_words(line: str, commands: list[Command]) -> set[str]:
         path = ROOT / word.partition('=')[2].partition(':')[0] if '=' in word else ROOT / word
         if word.endswith('.py') and path.is_file() and '_tiny' not in word and 'tiny.py' not in word:
             needs |= {'data'}
-    first = {command.arguments[0] for command in commands if command.arguments}
+    reading = [one for one in commands if one.arguments and one.tool not in WITHOUT_DATA]
+    first = {command.arguments[0] for command in reading}
     if any('tiny' not in word for word in first & set(shipped_configs())):
         needs |= {'data'}
-    if 'prepare_hypersim' in line:
+    if any('prepare_hypersim' in command.tool for command in commands):
         needs |= {'data'}
     return needs
 
@@ -318,7 +365,7 @@ def test_every_line_is_read_by_bash_and_has_a_twin(place):
         said = needs_of(line)
         for command in commands:
             assert command.tool in TWINS, f'{block.where}: a line that no test runs: {line}'
-            assert (ROOT / command.tool).is_file()
+            assert command.tool == 'pip' or (ROOT / command.tool).is_file()
         if not commands:
             assert line.startswith(NO_PROGRAM), f'{block.where}: {line}'
         asked = needs_by_words(line, commands)
@@ -332,7 +379,40 @@ def test_every_line_is_read_by_bash_and_has_a_twin(place):
 @pytest.fixture(scope='module')
 def twins(place):
     make_data(place / 'data')
+    make_hub(place)
     return Twins(place)
+
+
+@pytest.fixture
+def written(place, monkeypatch):
+    """Writes the files of a document where its reader is, draws its data; afterwards nothing of them is imported."""
+    names: list[str] = []
+
+    def write(document: str) -> None:
+        blocks = [block for block in code_blocks(ROOT / document) if '/tutorials/' in document]
+        for block in blocks:
+            if block.kind == 'file':
+                (place / block.file).write_text(block.source)
+                names.append(Path(block.file).stem)
+            elif block.kind == 'python':
+                exec(compile(block.source, block.where, 'exec'), {})
+        for block in blocks:
+            for name in names:
+                if f"imports=['{name}'" in block.source:  # a file of one's own is found where the command runs
+                    lines = [line for own, line in LINES if own.document == document]
+                    assert all(line.startswith('PYTHONPATH=. ') for line in lines), document
+                    monkeypatch.syspath_prepend(place)
+
+    yield write
+    for registry in (DATASETS, METRICS):
+        for name, own in list(registry.module_dict.items()):
+            if own.__module__ in names:
+                registry.module_dict.pop(name)
+    for name, own in list(FAMILIES.items()):
+        if own.__module__ in names:
+            FAMILIES.pop(name)
+    for name in names:
+        sys.modules.pop(name, None)
 
 
 @pytest.fixture
@@ -348,8 +428,9 @@ DOCUMENTS = list(dict.fromkeys(block.document for block, _ in LINES))
 
 @pytest.mark.slow
 @pytest.mark.parametrize('document', DOCUMENTS)
-def test_commands_run_on_their_twins(document, twins, reader):
+def test_commands_run_on_their_twins(document, twins, reader, written):
     environments, run = {}, 0
+    written(document)
     for block, line in LINES:
         if block.document != document:
             continue
