@@ -22,8 +22,9 @@ def parse_args() -> argparse.Namespace:
         'models',
         nargs='*',
         metavar='MODEL',
-        help='name of a model that comes with weights, [NAME=]CONFIG:CHECKPOINT, or a released gen2seg folder or hub '
-        'id; several can be compared (default: all that come with the package)',
+        help='name of a model that comes with weights, [NAME=]CONFIG:CHECKPOINT, or the folder or hub id '
+        'of a saved model or of released gen2seg weights; several can be compared (default: all that come with the '
+        'package)',
     )
     parser.add_argument(
         '--host',

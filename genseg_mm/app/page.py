@@ -53,7 +53,7 @@ def theme() -> gr.themes.Base:
     )
 
 
-def visitor(request: gr.Request | None) -> tuple[str, str]:
+def visitor(request: gr.Request) -> tuple[str, str]:
     """The key of a visitor: the secret cookie of the browser, and the number of the tab, which alone is no secret."""
     headers = getattr(request, 'headers', None) or {}
     return visitor_of(headers.get('cookie', '')) or '', str(getattr(request, 'session_hash', '') or '')

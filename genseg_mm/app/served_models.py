@@ -11,6 +11,8 @@ from genseg_mm.inference.build_model import CONFIG_ENDINGS, is_config, read_conf
 from genseg_mm.inference.images import ColoredImage, Job, list_sources
 from genseg_mm.inference.prompts import Prompts
 from genseg_mm.inferencers import GenSegInferencer
+from genseg_mm.models.colorers.released_folder import released_kind
+from genseg_mm.models.saved.config import SAVED
 from genseg_mm.registry import class_name
 
 
@@ -26,9 +28,12 @@ class ServedModel:
         self, name: str, model: str, weights: str | None = None, device: str | None = None, released: bool = False
     ) -> None:
         self.name, self._model, self._weights, self._device, self._released = name, model, weights, device, released
-        self.takes_texts = not released and class_name(read_config(model)[0].model.get('type')) == 'GenMask'
         self._lock = threading.Lock()
         self._inferencer: GenSegInferencer | None = None
+        if not released:
+            self.takes_texts = class_name(read_config(model)[0].model.get('type')) == 'GenMask'
+        else:  # what a saved model is, it says when it is opened; others are colorers
+            self.takes_texts = released_kind(model) == SAVED and self.inferencer.takes_texts
 
     @property
     def inferencer(self) -> GenSegInferencer:
@@ -87,8 +92,9 @@ def served_models(texts: Sequence[str] = (), device: str | None = None) -> dict[
     """The models of a page by name.
 
     Args:
-        texts: Each a name of a model that comes with weights, ``[NAME=]CONFIG:CHECKPOINT``, or a released gen2seg
-            folder or hub id with or without ``NAME=``. None: all that come with the package.
+        texts: Each a name of a model that comes with weights, ``[NAME=]CONFIG:CHECKPOINT``, or the folder or hub id of
+            a saved model or of released gen2seg weights, with or without ``NAME=``. None: all that come with the
+            package.
         device: Such as 'cuda:0'; None takes the best there is.
 
     Raises:

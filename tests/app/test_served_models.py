@@ -7,6 +7,7 @@ import pytest
 
 from genseg_mm.app.examples import examples, suited
 from genseg_mm.app.served_models import served_models
+from genseg_mm.inferencers import GenSegInferencer
 
 UNET = 'gen2seg_unet_shapes_long_tiny'
 ROOT = Path(__file__).parents[2]
@@ -23,9 +24,12 @@ def test_all_that_are_shipped_by_default() -> None:
 
 def test_models_by_config_and_folder(tmp_path: Path) -> None:
     config, weights = ROOT / f'configs/gen2seg/{UNET}.py', ROOT / 'genseg_mm/weights/gen2seg_unet_shapes.safetensors'
-    (tmp_path / 'released').mkdir()
-    models = served_models([f'mine={config}:{weights}', UNET, str(tmp_path / 'released'), 'sd=owner/name'])
-    assert list(models) == ['mine', UNET, 'released', 'sd']
+    saved = [(own, tmp_path / own) for own in (UNET, 'genmask_sana_shapes_long_tiny')]
+    for name, folder in saved:
+        GenSegInferencer(name).model.save_pretrained(folder)
+    given = [f'mine={config}:{weights}', str(saved[0][1]), f'reader={saved[1][1]}']
+    models = served_models(given)
+    assert {name: own.takes_texts for name, own in models.items()} == {'mine': False, UNET: False, 'reader': True}
     picture = np.zeros((40, 60, 3), np.uint8)
     picture[10:30, 10:30] = 200
     colored = models['mine'].color(picture, 64)
@@ -40,10 +44,12 @@ def test_models_by_config_and_folder(tmp_path: Path) -> None:
         (['configs/gen2seg/gen2seg_unet_shapes_tiny.py'], 'expected CONFIG:CHECKPOINT, but got no weights'),
         (['configs/none.py:none.pth'], 'none.py does not exist'),
         ([f'configs/gen2seg/{UNET}.py:none.pth'], 'none.pth does not exist'),
+        (['sd=docs'], 'docs is not a released colorer'),
         ([UNET, UNET], f'two models are called {UNET}'),
     ],
 )
-def test_bad_models_are_one_line(texts: list[str], expected: str) -> None:
+def test_bad_models_are_one_line(texts: list[str], expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
     with pytest.raises((ValueError, FileNotFoundError), match=expected):
         served_models(texts)
 
