@@ -244,7 +244,7 @@ class Twins:
             assert set(re.findall(r'[a-z]+', wish.partition('[')[2])) <= set(extras), command
 
     def quickstart(self, command: Command | None = None, world: str = 'shapes') -> None:
-        """All of it but set-up and most iterations; the table is compared with the one in README.md."""
+        """All of it but set-up and most iterations; the table is compared with the one in docs/quickstart.md."""
         settings = runpy.run_path(str(ROOT / 'tools/quickstart.py'))['main'].__globals__
         whole_command, whole_test, whole_run = (settings[name] for name in ('training_command', 'test', 'run'))
         begun: set[str] = set()
@@ -317,7 +317,7 @@ TWINS: dict[str, Callable[[Twins, Command], None]] = {
 
 
 def compare_with_listing(report: dict, models: dict, lines_of: Callable, world: str) -> None:
-    """The lines of README.md: those of shipped models number by number; those of trainings, which were cut, by name."""
+    """The lines of docs/quickstart.md: of shipped models number by number; of trainings, which were cut, by name."""
     listings = [one.source for path in documents() for one in code_blocks(path) if 'shipped GenMask' in one.source]
     printed = listings[('objects', 'shapes').index(world)].splitlines()
     for name, model in models.items():
@@ -325,10 +325,10 @@ def compare_with_listing(report: dict, models: dict, lines_of: Callable, world: 
         start = next(at for at, line in enumerate(printed) if line.startswith(model.title))
         for line, own in zip(printed[start : start + len(made)], made, strict=True):
             said, measured = (re.split(r'[ ,]+', one.strip()) for one in (line, own))
-            assert len(said) == len(measured), f'README.md has {line!r}, but the quickstart prints {own!r}'
+            assert len(said) == len(measured), f'docs/quickstart.md has {line!r}, but the quickstart prints {own!r}'
             for word, value in zip(said, measured, strict=True):
                 if not re.fullmatch(r'[0-9.]+', value):
-                    assert word == value, f'README.md has {line!r}, but the quickstart prints {own!r}'
+                    assert word == value, f'docs/quickstart.md has {line!r}, but the quickstart prints {own!r}'
                 elif model.weights:
                     assert float(word) == pytest.approx(float(value), abs=0.15), line
 
