@@ -1,7 +1,6 @@
 """Starts the page."""
 
 import contextlib
-import sys
 import threading
 from collections.abc import Mapping
 
@@ -53,9 +52,8 @@ def _open_first(models: Mapping[str, ServedModel]) -> None:
 
 
 def wait(page: object) -> None:
-    """Until Ctrl-C, which ends the page."""
+    """Until Ctrl-C or SIGTERM, which end the page."""
     try:
-        page.block_thread()
+        threading.Event().wait()
     finally:
         page.close(verbose=False)
-        print('the page was closed', file=sys.stderr)

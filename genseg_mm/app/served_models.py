@@ -46,7 +46,9 @@ class ServedModel:
 
     def _opened(self) -> GenSegInferencer:
         if self._released:
-            return GenSegInferencer.from_pretrained(self._model, device=self._device)
+            inferencer = GenSegInferencer.from_pretrained(self._model, device=self._device)
+            inferencer.show_progress = False
+            return inferencer
         return GenSegInferencer(self._model, self._weights, device=self._device, show_progress=False)
 
     @property

@@ -6,6 +6,7 @@ import itertools
 import json
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,7 +18,9 @@ from pycocotools import mask as coco_mask
 from test_actions import drawn
 
 from genseg_mm.app import limits
+from genseg_mm.app.actions import Actions
 from genseg_mm.app.served_models import served_models
+from genseg_mm.app.sessions import Sessions
 from genseg_mm.datasets import ShapesDataset
 from genseg_mm.pictures import iou
 
@@ -36,15 +39,24 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope='module')
-def address(files: Path) -> Iterator[str]:
+def served(files: Path) -> Iterator[tuple[str, Sessions]]:
+    """Address of a page, and what it keeps of its visitors."""
+    from genseg_mm.app import page as form
     from genseg_mm.app.serve import serve
 
+    sessions = Sessions()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('GRADIO_TEMP_DIR', str(files))
         patch.setenv('XDG_CACHE_HOME', str(files / 'no_objects'))  # scenes of shapes alone, everywhere
+        patch.setattr(form, 'Actions', lambda models: Actions(models, sessions))
         page, address = serve(served_models([UNET, MAE, READER]), port=0)
-    yield address
+    yield address, sessions
     page.close(verbose=False)
+
+
+@pytest.fixture(scope='module')
+def address(served: tuple[str, Sessions]) -> str:
+    return served[0]
 
 
 @pytest.fixture(scope='module')
@@ -413,6 +425,20 @@ def test_two_at_once_see_nothing_of_each_other(visit, address: str) -> None:
     answers = [own.context.request.post(asked[-1].url, data=body).json()['data'][0] for own in (first, second)]
     assert len(answers[0]['history']) == 3 and 'picture' in answers[0]
     assert answers[1]['history'] == [] and 'picture' not in answers[1]
+
+
+def test_what_a_visitor_has_is_dropped_when_the_tab_closes(visit, served: tuple[str, Sessions]) -> None:
+    before = set(served[1]._kept)
+    person = visit()
+    person.example('chequers')
+    mine = set(served[1]._kept) - before
+    assert len(mine) == 1
+    person.context.close()
+    for _ in range(100):
+        if not mine & set(served[1]._kept):
+            break
+        time.sleep(0.2)
+    assert not mine & set(served[1]._kept)
 
 
 def test_many_at_once(address: str) -> None:
