@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.export import ExportedProgram
 
 from genseg_mm.exporting.graphs import ExportedGraph
 from genseg_mm.exporting.programs import Program, programs_of, refusal, without_dumps
@@ -90,6 +91,8 @@ def write_file(
         for made in programs_of(graph, size, refused):
             place = Path(temporary, out.name)
             try:
+                if form == 'onnx':
+                    compare(made, _runner_of(made.program))  # sooner than by a file that takes long to be written
                 (_write_onnx if form == 'onnx' else _write_torch)(made, place)
                 check = compare(made, open_file(place, form))
             except (OSError, MemoryError):
@@ -127,13 +130,7 @@ def open_file(path: Path, form: str, threads: int | None = None) -> Runner:
         threads: Of onnxruntime; default: its own choice.
     """
     if form == 'torch':
-        module = torch.export.load(path).module()
-
-        def run_program(inputs: tuple[Tensor, ...]) -> np.ndarray:
-            with torch.no_grad():
-                return module(*inputs).numpy()
-
-        return run_program
+        return _runner_of(torch.export.load(path))
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -147,6 +144,16 @@ def open_file(path: Path, form: str, threads: int | None = None) -> Runner:
         return session.run(None, {name: own.numpy() for name, own in zip(names, inputs, strict=True)})[0]
 
     return run_session
+
+
+def _runner_of(program: ExportedProgram) -> Runner:
+    module = program.module()
+
+    def run(inputs: tuple[Tensor, ...]) -> np.ndarray:
+        with torch.no_grad():
+            return module(*inputs).numpy()
+
+    return run
 
 
 def compare(made: Program, runner: Runner) -> Check:

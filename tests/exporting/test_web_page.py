@@ -36,6 +36,11 @@ def test_what_makes_no_page_is_one_line(tmp_path):
     assert not (tmp_path / 'page').exists() and len(CHECKSUM) == 88
 
 
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args: object) -> None:
+        pass
+
+
 @pytest.fixture
 def served(tmp_path) -> Iterator[str]:
     """The address of a server of the page of the shipped UNet for shapes."""
@@ -46,9 +51,7 @@ def served(tmp_path) -> Iterator[str]:
         write_page(graph, folder, runtime=Path(runtime) if runtime else None)
     except ConnectionError as error:
         pytest.skip(f'needs a network: {error}')
-    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
-    handler.log_message = lambda *args: None
-    with http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
+    with http.server.ThreadingHTTPServer(('127.0.0.1', 0), partial(Quiet, directory=str(folder))) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f'http://127.0.0.1:{server.server_port}', folder
         server.shutdown()
@@ -106,10 +109,10 @@ def test_a_click_in_the_browser_gives_the_mask_of_python(served, tmp_path):
     assert faults == [] and all(own.startswith((address, 'blob:', 'data:')) for own in asked)
     width, height = state['size']
     assert (width, height) == (64, 48) and np.allclose(state['point'], POINT, atol=1) and moved > state['point'][0]
-    image = torch.tensor(state['image']).view(1, 3, height, width)
+    image = torch.tensor(state['image'], dtype=torch.float32).view(1, 3, height, width)
     small = open_file(folder / 'model.onnx', 'onnx')((image,))
     assert np.abs(small.ravel() - state['small']).max() < 0.05
-    colors = torch.tensor(state['map']).view(3, 240, 320)
+    colors = torch.tensor(state['map'], dtype=torch.float32).view(3, 240, 320)
     resized = torch.nn.functional.interpolate(torch.from_numpy(small), (240, 320), mode='bilinear')[0]
     assert (colors - resized).abs().max() < 0.1
     mask = np.array(state['mask'], bool).reshape(240, 320)
