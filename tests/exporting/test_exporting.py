@@ -143,6 +143,10 @@ def test_every_colorer(name, tmp_path):
     if hasattr(infer.model.colorer, 'backbone'):
         torch.nn.init.normal_(infer.model.colorer.backbone.output_layer.weight, std=0.2)
     infer.model.processing_size = 64
+    if name == 'z_image':  # lists whose lengths are in the values of the text's mask
+        with pytest.raises(ValueError, match='Gen2Seg cannot be exported: .*GuardOnDataDependent'):
+            write_file(graph_of(infer), tmp_path / 'file.onnx', 'onnx')
+        return
     written = write_file(graph_of(infer), tmp_path / 'file.onnx', 'onnx')
     print(name, written.made.free, written.made.size, written.check, written.refused)
     assert written.check.share < 1e-3
@@ -156,6 +160,10 @@ def test_genmask_of_every_family(family, tmp_path):
     needs_onnx()
     infer = GenSegInferencer(build(family))
     infer.model.processing_size = 64
+    if family == 'z_image':
+        with pytest.raises(ValueError, match='GenMask cannot be exported: .*GuardOnDataDependent'):
+            write_file(graph_of(infer, TEXT), tmp_path / 'file.onnx', 'onnx')
+        return
     written = write_file(graph_of(infer, TEXT), tmp_path / 'file.onnx', 'onnx')
     print(family, written.made.free, written.made.size, written.check, written.refused)
     assert written.check.share < 1e-3
