@@ -122,6 +122,9 @@ def shared_cases(tool: Path, folder: Path) -> Iterator[tuple[list[str], str]]:
     words, places = list(_needed(parser, folder)), [own.dest for own in parser._actions if not own.option_strings]
     yield [*words, '--no-such-switch'], 'unrecognized arguments: --no-such-switch'
     for action in parser._actions:
+        if not action.option_strings and action.choices and not _parsers_of(action):
+            wrong = ['no_such_choice' if word == next(iter(action.choices)) else word for word in words]
+            yield wrong, "invalid choice: 'no_such_choice'"
         switch = action.option_strings[-1] if action.option_strings else ''
         if not switch.startswith('--') or action.help == '==SUPPRESS==':
             continue
@@ -146,7 +149,7 @@ def shared_cases(tool: Path, folder: Path) -> Iterator[tuple[list[str], str]]:
             yield [*words, switch, 'a'], "but got 'a'" if isinstance(action, CfgOptions) else 'does not exist'
     if places == ['out']:
         yield [str(folder / 'file.txt' / 'out')], 'file.txt'
-    elif words:
+    elif any('no_such' in word for word in words):
         yield words, 'no_such'
 
 
@@ -158,6 +161,8 @@ def _needed(parser: ToolParser, folder: Path) -> Iterator[str]:
             yield from (next(iter(action.choices)), *_needed(tasks[0], folder))
         elif action.option_strings and action.required:
             yield from (action.option_strings[-1], str(folder / 'no_such_file'))
+        elif not action.option_strings and action.choices:
+            yield next(iter(action.choices))
         elif not action.option_strings and action.nargs != '*':
             yield str(folder / f'no_such_{action.dest}.py')
 
