@@ -18,7 +18,6 @@ extensions = [
     'myst_parser',
     'sphinx.ext.autodoc',
     'sphinx.ext.napoleon',
-    'sphinx.ext.viewcode',
     'sphinx.ext.intersphinx',
     'generated_parts',
 ]
@@ -29,6 +28,7 @@ myst_heading_anchors = 4
 # Files that are no pages are offered for download, such as a config that a page names.
 myst_all_links_external = False
 
+toc_object_entries = False  # thousands of names, which every page would carry in its list of contents
 autodoc_member_order = 'bysource'
 autodoc_typehints = 'description'
 autodoc_typehints_description_target = 'documented'
