@@ -181,6 +181,36 @@ ATTACKS = {
     'a file of this machine': (dict(type='genseg_mm.MAEColorer', pretrained='/etc'), "but got '/etc'"),
     'a file above': (dict(type='genseg_mm.MAEColorer', pretrained='parts/../../x'), 'expected paths below parts/'),
     'a missing part': (dict(type='genseg_mm.MAEColorer', pretrained='parts/mae'), 'which is not there; fetch it'),
+    'a text that mmdet evaluates': (
+        dict(
+            type='genseg_mm.MAEColorer',
+            cmc=dict(type='mmdet.CameraMotionCompensation', warp_mode='open("{mark}", "w")'),
+        ),
+        "colorer.cmc.type: expected .* but got 'mmdet.CameraMotionCompensation'",
+    ),
+    'a tracker, whose tasks could be anything': (dict(type='mmdet.StrongSORT'), "but got 'mmdet.StrongSORT'"),
+    'a config that mmdet runs': (
+        dict(type='mmdet.KnowledgeDistillationSingleStageDetector', teacher_config='evil.py'),
+        "but got 'mmdet.KnowledgeDist",
+    ),
+    'pickles that a network of mmseg fetches': (dict(type='mmseg.VPD'), "but got 'mmseg.VPD'"),
+    'a pickle at an address': (
+        dict(HEAD, decode_head=dict(loss_decode=dict(type='mmseg.CrossEntropyLoss', class_weight='http://x/y.pkl'))),
+        'class_weight: a saved model may name no file or address here',
+    ),
+    'a pickle beside it': (
+        dict(HEAD, decode_head=dict(loss_decode=dict(type='mmseg.CrossEntropyLoss', class_weight='../y.pkl'))),
+        "class_weight: a saved model may name no file or address here, but got '../y.pkl'",
+    ),
+    'weights of an address': (dict(HEAD, pretrained='https://x/y.pth'), "but got 'https://x/y.pth'"),
+    'a folder above a part': (
+        dict(
+            type='diffusers.UNet2DConditionModel.from_pretrained',
+            pretrained_model_name_or_path='a/b',
+            subfolder='../../x',
+        ),
+        'colorer.subfolder: a saved model may name no file',
+    ),
     'a list for a type': (dict(type=['os.system']), 'but got list'),
 }
 
@@ -196,6 +226,18 @@ def test_what_a_folder_from_outside_may_not_name_is_refused_before_it_is_built(k
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         genseg_mm.from_pretrained(tmp_path / 'saved')
     assert not mark.exists()
+
+
+def test_pickles_among_the_parts_are_refused(tmp_path):
+    made('unet').save_pretrained(tmp_path / 'saved')
+    path, part = tmp_path / 'saved/config.json', tmp_path / 'saved/parts/mae'
+    part.mkdir(parents=True)
+    (part / 'pytorch_model.bin').touch()
+    config = json.loads(path.read_text())
+    config['model']['colorer'] = dict(type='genseg_mm.MAEColorer', pretrained='parts/mae')
+    path.write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r'pytorch_model.bin: a saved model holds safetensors and JSON, no pickles'):
+        genseg_mm.from_pretrained(tmp_path / 'saved')
 
 
 def test_damaged_and_foreign_folders_are_one_line(tmp_path):

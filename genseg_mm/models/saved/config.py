@@ -1,7 +1,8 @@
 """The config of a saved model as JSON: written with the local files that it names, and read without trusting it.
 
 MMEngine builds whatever a ``type`` names, any function of any module among it. A saved folder comes from outside, so
-that only classes count that are registered here or are models of diffusers and transformers.
+that only classes count that are registered here, are layers of mmseg and mmdet, or models of diffusers and
+transformers; and no value may name a file, or an address, but where parts come from.
 """
 
 import inspect
@@ -32,7 +33,13 @@ FORBIDDEN = (
     'use_kernels', 'init_cfg', 'cache_dir', 'proxies', 'token', 'code_revision', 'gguf_file', 'disable_mmap',
     'quantization_config', 'device_map', 'use_safetensors',
 )  # fmt: skip
-OTHERS = ('mmseg', 'mmdet')  # whose registered models a colorer may be made of
+OTHERS = ('mmseg', 'mmdet')  # whose networks a colorer may be made of
+# Below `models`: of what else is registered there some evaluates texts, or opens configs and pickles by their names.
+_NETWORKS = (
+    'backbones', 'data_preprocessor', 'data_preprocessors', 'decode_heads', 'layers', 'losses', 'necks', 'segmentors',
+)  # fmt: skip
+_FETCHING = ('VPD', 'TIMMBackbone')  # weights, when they are built
+_PICKLED = ('.bin', '.pt', '.pth', '.ckpt', '.pkl', '.pickle', '.npy', '.npz', '.py')  # or code
 _LEFT_OUT = shutil.ignore_patterns('*.bin', '*.pt', '*.pth', '*.ckpt', '*.msgpack', '*.h5', '*.onnx', '.*', '*.py')
 _RANKS = 64  # nested deeper than any config is
 
@@ -141,6 +148,8 @@ def check_config(config: Any, where: str, rank: int = 0) -> None:
     if isinstance(config, list):
         for place, own in enumerate(config):
             check_config(own, f'{where}[{place}]', rank + 1)
+    if isinstance(config, str):
+        _check_text(config, where)
     if not isinstance(config, dict):
         return
     for key, own in config.items():
@@ -148,13 +157,25 @@ def check_config(config: Any, where: str, rank: int = 0) -> None:
             raise ValueError(f'{where}.{key}: a saved model may not set this')
         if key == 'type':
             _check_type(own, f'{where}.type')
-        else:
+        elif key not in SOURCES or not isinstance(own, str):  # those are for `from_parts`
             check_config(own, f'{where}.{key}', rank + 1)
+
+
+def _check_text(text: str, where: str) -> None:
+    """Refuses the name of a file: what takes one where no part comes from may read a pickle, or run a config."""
+    path = PurePosixPath(text)
+    try:
+        names_file = path.is_absolute() or '..' in path.parts or Path(text).is_file()
+    except (OSError, ValueError):  # longer than any name, or no name
+        names_file = False
+    if names_file or text.startswith('~') or '://' in text:
+        raise ValueError(f'{where}: a saved model may name no file or address here, but got {text!r:.80}')
 
 
 def _check_type(kind: Any, where: str) -> None:
     expected = (
-        f'expected a class registered in genseg_mm, {" or ".join(OTHERS)}, or a model of {" or ".join(LIBRARIES)}'
+        f'expected a class registered in genseg_mm, a network of {" or ".join(OTHERS)}, or a model of '
+        f'{" or ".join(LIBRARIES)}'
     )
     if not isinstance(kind, str):
         raise ValueError(f'{where}: {expected}, but got {type(kind).__name__}')
@@ -174,10 +195,18 @@ def _check_type(kind: Any, where: str) -> None:
         return
     for registry in _registries(library):
         registry.import_from_location()
-        if name in registry.module_dict:
+        if library == 'genseg_mm' and name in registry.module_dict:
+            return
+        if library in OTHERS and _is_network(registry.module_dict.get(name), library):
             return
     hint = '; import the module that registers it first' if library == 'genseg_mm' else ''
     raise ValueError(f'{where}: {expected}, but got {kind!r:.80}{hint}')
+
+
+def _is_network(owner: Any, library: str) -> bool:
+    if not inspect.isclass(owner) or not issubclass(owner, nn.Module) or owner.__name__ in _FETCHING:
+        return False
+    return owner.__module__.split('.')[:2] == [library, 'models'] and owner.__module__.split('.')[2] in _NETWORKS
 
 
 def walk_sources(config: Any, change: Callable[[str, dict], str]) -> Any:
@@ -252,8 +281,11 @@ def from_parts(config: dict[str, Any], folder: Path) -> dict[str, Any]:
                 raise ValueError(f'{folder}: expected paths below {PARTS}/, but got {value!r:.80}')
             if not place.exists():
                 raise FileNotFoundError(f'{folder}: its config names {value}, which is not there; fetch it again')
+            for own in [place, *place.rglob('*')] if place.is_dir() else [place]:
+                if own.suffix.lower() in _PICKLED:
+                    raise ValueError(f'{own}: a saved model holds safetensors and JSON, no pickles and no code')
             return str(place)
-        if path.is_absolute() or '..' in path.parts or value.startswith('~') or Path(value).exists():
+        if path.is_absolute() or '..' in path.parts or value[:1] == '~' or '://' in value or Path(value).exists():
             raise ValueError(
                 f'{folder}: a saved model may name files below {PARTS}/, hub ids and packages, but got {value!r:.80}'
             )
