@@ -29,6 +29,7 @@ from genseg_mm.inferencers import GenSegInferencer
 MAX_BODY = 8 << 20  # bytes of a request
 MAX_PICTURE = 256 << 20  # bytes of a file
 MAX_TASKS = 64  # of one request
+MAX_REGIONS = 256  # likewise: each may be a point of the prompt
 KEPT_MAPS = 4  # colour maps of the pictures that were clicked on last
 SECONDS = 60  # that a connection may take to send its request
 LOCAL = ('localhost', '127.0.0.1', '::1')
@@ -99,10 +100,15 @@ class LabelStudioBackend:
         if not isinstance(tasks, list) or not all(isinstance(task, dict) for task in tasks) or len(tasks) > MAX_TASKS:
             raise ValueError(f'tasks: expected a list of at most {MAX_TASKS} tasks')
         config = read_label_config(request.get('label_config'))
-        context = (request.get('params') or {}).get('context') or {}
-        regions = context.get('result') or []
+        regions: Any = request.get('params') or {}
+        for name, key in (('params', 'context'), ('params.context', 'result')):
+            if not isinstance(regions, dict):
+                raise ValueError(f'{name}: expected an object, but got {type(regions).__name__}')
+            regions = regions.get(key) or ([] if key == 'result' else {})
         if not isinstance(regions, list) or not all(isinstance(own, dict) for own in regions):
             raise ValueError('params.context.result: expected a list of regions')
+        if len(regions) > MAX_REGIONS:
+            raise ValueError(f'params.context.result: expected at most {MAX_REGIONS} regions, but got {len(regions)}')
         with self._turn:
             return dict(results=[self._task(task, config, regions) for task in tasks])
 
@@ -114,7 +120,10 @@ class LabelStudioBackend:
         """
         if not isinstance(address, str) or not address.strip() or '\0' in address:
             raise ValueError(f'picture: expected a path below the folder of pictures, but got {str(address)[:80]!r}')
-        parts = urlsplit(address)
+        try:
+            parts = urlsplit(address)
+        except ValueError as error:
+            raise ValueError(f'picture: expected a path, but got {address[:80]!r}: {error}') from error
         if parts.scheme or parts.netloc:
             raise ValueError(f'picture: expected a path below the folder of pictures, but got {address[:80]!r}')
         name = unquote(parts.path).lstrip('/')
@@ -124,9 +133,12 @@ class LabelStudioBackend:
         if name.startswith('data/upload/'):
             places = [name.removeprefix('data/'), f'media/{name.removeprefix("data/")}']
         for place in places:
-            path = (self.root / place).resolve()
-            if path.is_relative_to(self.root) and path.is_file():
-                return path
+            try:
+                path = (self.root / place).resolve()
+                if path.is_relative_to(self.root) and path.is_file():
+                    return path
+            except (OSError, ValueError):  # longer than any name, or with characters that no name has
+                continue
         raise ValueError(f'picture: there is no file {name[:80]!r} below the folder of pictures')
 
     def _task(self, task: Mapping[str, Any], config: LabelConfig, regions: Sequence[Mapping]) -> dict[str, Any]:
@@ -290,6 +302,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(*answer(self._request()))
         except LookupError as error:
             self._answer(404, dict(error=str(error)))
+        except ConnectionError:  # the client has gone; nobody is left to be told
+            self.close_connection = True
         except ValueError as error:  # of the request, or of its picture
             print_log(f'refused: {error}', 'current', logging.WARNING)
             self._answer(400, dict(error=str(error)))

@@ -206,6 +206,13 @@ def test_no_other_file_is_read(post, address):
         (dict(label_config='<!DOCTYPE a [<!ENTITY b "c">]><View>&b;</View>'), 'without DOCTYPE and entities'),
         (dict(params=dict(context=dict(result=[click(101, 5)]))), 'expected value.x in percent of the picture'),
         (dict(params=dict(context=dict(result=['a']))), 'expected a list of regions'),
+        (dict(params=[1]), 'params: expected an object, but got list'),
+        (dict(params=dict(context='x')), 'params.context: expected an object, but got str'),
+        (dict(params=dict(context=dict(result=[click(5, 5)] * 257))), 'expected at most 256 regions, but got 257'),
+        (dict(tasks=[dict(data=dict(image='a' * 9000))]), 'picture: there is no file'),
+        (dict(tasks=[dict(data=dict(image='a%00.png'))]), 'picture: there is no file'),
+        (dict(tasks=[dict(data=dict(image='\ud800.png'))]), 'picture: there is no file'),
+        (dict(tasks=[dict(data=dict(image='http://[x'))]), 'picture: expected a path'),
     ],
 )
 def test_wrong_requests_are_refused(post, change, message):

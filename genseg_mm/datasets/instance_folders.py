@@ -144,22 +144,26 @@ class InstanceFolderDataset(InstanceMapDataset):
             )
         found = self._pictures_of(pictures)
         suffix = self.map_suffix
-        names = {name: path for name, path in found.items() if pictures != maps or not path.endswith(suffix)}
-        of_maps = {
-            os.path.relpath(os.path.join(folder, name), maps)[: -len(suffix)]
-            for folder, files in folders_below(maps)
-            for name in files
-            if name.endswith(suffix) and len(name) > len(suffix)
-        }
+        ending = suffix.lower()  # as of pictures, a.PNG is no other kind of file than a.png
+        names = {name: path for name, path in found.items() if pictures != maps or not path.lower().endswith(ending)}
+        of_maps: dict[str, str] = {}
+        for folder, files in folders_below(maps):
+            for file in sorted(files, key=lambda own: (not own.endswith(suffix), own)):
+                path = os.path.join(folder, file)
+                if not file.lower().endswith(ending) or len(file) <= len(suffix):
+                    continue
+                if of_maps.setdefault(os.path.relpath(path, maps)[: -len(suffix)], path) != path:
+                    self.skip(path, 'the second map of a name')
         meaning: dict[str, Any] = dict(ids_are_colors=True) if self.ids == 'rgb' else dict(ids_are_indices=True)
         if self.label_rule:
             meaning['label_rule'] = self.label_rule
-        both = sorted(set(names) | of_maps)
+        both = sorted(set(names) | set(of_maps))
         kept = self._of_split(both) if both else set()
         for name in both:
             if name in kept:
                 image = names.get(name, os.path.join(pictures, f'{name}.*'))
-                yield dict(img_path=image, instance_map_path=os.path.join(maps, name + suffix), img_id=name, **meaning)
+                instance_map = of_maps.get(name, os.path.join(maps, name + suffix))
+                yield dict(img_path=image, instance_map_path=instance_map, img_id=name, **meaning)
 
     def _pictures_of(self, root: str) -> dict[str, str]:
         """Name without ending, below the folder, -> path, of all pictures at any depth."""

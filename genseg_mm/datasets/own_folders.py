@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from reprlib import repr as short_repr
 from typing import Any
 
 import numpy as np
@@ -145,7 +146,14 @@ def _drawn(val_share: float) -> str:
 
 def _referring(root: str, val_share: float, said: dict) -> OwnData | None:
     paths = [os.path.join(folder, name) for folder, names in near_folders(root) for name in names]
-    tables = _recognised([path for path in paths if path.lower().endswith(ENDINGS)], _columns)
+    paths = [path for path in paths if path.lower().endswith(ENDINGS)]
+    tables = _recognised(paths, _columns)
+    if not tables and paths:
+        known = '; '.join(', '.join(ALIASES[key][:4]) for key in ('image', 'text', 'mask'))
+        raise ValueError(
+            f'{paths[0]}: expected columns of pictures, texts and masks (such as {known}), but got '
+            f'{short_repr(_names(paths[0]))}'
+        )
     if not tables:
         return None
     names = sorted(tables)
@@ -169,17 +177,23 @@ def _referring(root: str, val_share: float, said: dict) -> OwnData | None:
 
 def _columns(path: str) -> dict[str, str] | None:
     """What a table says -> name of its column, if it is one of pictures, masks and texts."""
-    if path.lower().endswith('.parquet'):
-        names = parquet_columns(path)
-    else:
-        _, first = next(read_rows(path), (0, {}))
-        names = list(first)
+    names: dict[str, str] = {}  # as they are known here -> as the table writes them
+    for name in _names(path):
+        names.setdefault(name.strip().lower(), name)
     found = {}
     for key, aliases in ALIASES.items():
-        found[key] = next((alias for alias in aliases if alias in names and alias not in found.values()), None)
+        known = (names[alias] for alias in aliases if alias in names)
+        found[key] = next((name for name in known if name not in found.values()), None)
     if None in (found['image'], found['text'], found['mask']):
         return None
     return {key: name for key, name in found.items() if name is not None}
+
+
+def _names(path: str) -> list[str]:
+    if path.lower().endswith('.parquet'):
+        return list(parquet_columns(path))
+    _, first = next(read_rows(path), (0, {}))
+    return list(first)
 
 
 def _table_config(path: str, columns: dict[str, str], root: str, said: dict) -> tuple[dict, set[str], list[str]]:
@@ -188,9 +202,9 @@ def _table_config(path: str, columns: dict[str, str], root: str, said: dict) -> 
     for _, row in read_rows(path):
         image, mask = row.get(columns['image']), row.get(columns['mask'])
         if isinstance(image, str):
-            images[image] = None
+            images[image.strip()] = None
         if is_file_name(mask):
-            masks[mask] = None
+            masks[mask.strip()] = None
         if isinstance(row.get(columns.get('split', '')), str):
             splits.add(row[columns['split']])
         indexed = indexed or row.get(columns.get('index', '')) not in (None, '')
@@ -357,7 +371,7 @@ def _maps(root: str, val_share: float, said: dict) -> OwnData | None:
         return None
     base: dict[str, Any] = dict(type='genseg_mm.InstanceFolderDataset', data_root=root, format='maps')
     suffix = suffixes[pairs[0][1]]
-    files = sampled([path for own in suffixes for path in files_below(own) if path.endswith(suffix)])
+    files = sampled([path for own in suffixes for path in files_below(own) if path.lower().endswith(suffix.lower())])
     ids, note = (said['ids'], '') if 'ids' in said else _ids_of(files)
     if suffix != '.png':
         base['map_suffix'] = suffix
@@ -375,7 +389,7 @@ def _suffix_of(pictures: str, maps: str, given: str | None) -> str | None:
     if not stems or not names:
         return None
     counts = {
-        suffix: sum(name.endswith(suffix) and name[: -len(suffix)] in stems for name in names)
+        suffix: sum(name.lower().endswith(suffix.lower()) and name[: -len(suffix)] in stems for name in names)
         for suffix in ([given] if given else MAP_SUFFIXES)
     }
     best = max(counts, key=counts.get)
@@ -395,7 +409,7 @@ def _is_of_maps(pictures: str, maps: str, suffix: str) -> bool:
 
     if says(maps, pictures) != says(pictures, maps):
         return says(maps, pictures)
-    return grey(maps, suffix) and not grey(pictures, PICTURES)
+    return grey(maps, suffix.lower()) and not grey(pictures, PICTURES)
 
 
 def _ids_of(files: Sequence[str]) -> tuple[str, str]:
@@ -407,7 +421,9 @@ def _ids_of(files: Sequence[str]) -> tuple[str, str]:
         raise ValueError(f'{files[0]}: expected maps of one channel, or RGB, but got the modes {sorted(modes)}')
     values = [np.unique(read_instance_map(own)) for own in files]
     if all(len(own[own > 0]) <= 1 for own in values) and len(files) > 1:
-        marks = sorted({int(own.max()) for own in values if own.size})
+        marks = sorted({int(own.max()) for own in values if own.size} - {0})
+        if not marks:
+            return 'index', f'none of {len(files)} maps has an object: all are 0'
         return 'components', (
             f'maps have one value beside 0 ({", ".join(map(str, marks[-3:]))}), which says what is an object and not '
             'which: every connected region is taken for one (--ids index: one instance per picture)'

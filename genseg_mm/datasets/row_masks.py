@@ -158,9 +158,10 @@ def _from_file(path: str, row: Mapping, height: int, width: int, image: str) -> 
     values = row['values']
     found = read_instance_map(path)
     if found.shape != (height, width):
+        turned = '; is one of them turned, as EXIF orientation turns photographs?' * (found.shape == (width, height))
         raise ValueError(
             f'{path} ({row["where"]}): expected a mask of the size of {image}, {height}x{width}, but got '
-            f'{found.shape[0]}x{found.shape[1]}'
+            f'{found.shape[0]}x{found.shape[1]}{turned}'
         )
     found = found.astype(np.uint8) if found.dtype == bool else found
     if values == 'index':

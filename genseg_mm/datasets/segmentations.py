@@ -228,8 +228,11 @@ def _areas(label_map: np.ndarray, known: Collection[int], where: str) -> np.ndar
         areas, found = np.zeros(last + 1, np.int64), np.unique(label_map)
     unknown = sorted(set(found.tolist()) - set(known))
     if unknown:
+        labels = sorted(known)
+        contiguous = len(labels) > 8 and labels[-1] - labels[0] == len(labels) - 1
+        shown = f'{labels[0]} to {labels[-1]}' if contiguous else labels
         raise ValueError(
-            f'{where}: expected the labels {sorted(known)}, but got {unknown[:8]} as well: labels that were resized '
+            f'{where}: expected the labels {shown}, but got {unknown[:8]} as well: labels that were resized '
             'with interpolation, or converted, look so; fetch the original file'
         )
     return areas

@@ -54,6 +54,10 @@ def read_data_yaml(path: str | os.PathLike) -> YoloData:
         names = dict(enumerate(names))
     if not isinstance(names, dict) or not names or not all(type(key) is int and key >= 0 for key in names):
         raise ValueError(f'{path}: expected {expected}, but got the names {short_repr(content.get("names"))}')
+    # A few lines of YAML can stand for lists of billions, which str() would write out.
+    odd = next((name for name in names.values() if not isinstance(name, (str, int, float))), None)
+    if odd is not None:
+        raise ValueError(f'{path}: expected {expected}, but got a {type(odd).__name__} for a name')
     splits = {}
     for split in SPLITS:
         value = content.get(split)

@@ -223,6 +223,15 @@ def plain_prompts(prompts: Prompts) -> dict[str, Any]:
     }
 
 
+def file_stamp(path: str) -> list[int] | None:
+    """Bytes and time of a file, in ns, which tell it from another of its name; None where there is none."""
+    try:
+        status = os.stat(path) if path else None
+    except OSError:
+        status = None
+    return status and [status.st_size, status.st_mtime_ns]
+
+
 def save_prediction(prediction: dict, job: Job, folder: Path, run: str | None = None) -> None:
     """Writes ``<name>.json``, prompts and masks as COCO RLE, and ``<name>.png``, the colour map rounded to 8 bits.
 
@@ -245,7 +254,7 @@ def save_prediction(prediction: dict, job: Job, folder: Path, run: str | None = 
     if 'descriptions' in prediction:
         content['descriptions'] = prediction['descriptions']
     if run is not None:
-        content['run'] = run
+        content.update(run=run, file=file_stamp(job.source.path))
     if 'color_map' in prediction:
         save_picture(bytes_of(prediction['color_map']), folder / f'{job.source.stem}.png')
     # Comes last: where it is, all is.

@@ -14,7 +14,7 @@ import genseg_mm
 from genseg_mm.files import parse_json, read_json_dict
 from genseg_mm.inference.images import Source
 from genseg_mm.inference.prompts import Prompts
-from genseg_mm.inference.results import decoded, plain_prompts
+from genseg_mm.inference.results import decoded, file_stamp, plain_prompts
 
 READING = ('prompting', 'automatic', 'processing_size', 'tiles', 'output')  # of a model, beside its weights
 _SAMPLED = 4096  # numbers of each weight that tell one model from another
@@ -35,7 +35,7 @@ def run_key(model: nn.Module, **settings: Any) -> str:
 def left_predictions(
     sources: Sequence[Source], prompts: Sequence[Prompts], out_dir: str | Path, key: str
 ) -> dict[str, Path]:
-    """Files of the predictions that a run with this key has left, by stem: of these prompts, newer than the image."""
+    """Files of the predictions that a run with this key has left, by stem: of these prompts and these very images."""
     found = {}
     for source, own in zip(sources, prompts, strict=True):
         path = Path(out_dir, 'preds', f'{source.stem}.json')
@@ -43,7 +43,8 @@ def left_predictions(
         if content is None or (content.get('run'), content.get('image')) != (key, source.path):
             continue
         asked = parse_json(json.dumps(plain_prompts(own)), 'prompts')
-        if content['prompts'] == asked and Path(source.path).stat().st_mtime <= path.stat().st_mtime:
+        # Not by which is newer: a file that was copied or unpacked over another keeps its old time.
+        if content['prompts'] == asked and content.get('file') == file_stamp(source.path):
             found[source.stem] = path
     return found
 

@@ -164,8 +164,10 @@ class VideoPrediction:
     def _key(self) -> str:
         """Stands for all that the results follow from."""
         with open(self.path, 'rb') as file:
-            start = file.read(1 << 20)
-        video = self.path.stat().st_size, zlib.crc32(start)
+            crc = 0
+            while part := file.read(1 << 24):  # to its end: a download that was mended differs in its middle
+                crc = zlib.crc32(part, crc)
+        video = self.path.stat().st_size, crc
         return run_key(
             self.model, video=video, prompts=plain_prompts(self.prompts), texts=self.texts, follow=self.follow,
             query_frame=self.query_frame, batch_size=self.batch_size, chunk=self.chunk, automatic=self.automatic,

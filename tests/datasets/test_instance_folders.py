@@ -286,6 +286,23 @@ def test_huge_pictures_are_refused_by_their_header(own, monkeypatch):
         LoadInstanceMap()(item)
 
 
+def test_endings_in_capitals_are_no_other_kind_of_file(own):
+    masks = own / 'maps/masks'
+    (masks / '000.png').rename(masks / '000.PNG')
+    wanted = {info['img_id'] for info in infos(build(own / 'maps'))}
+    assert '000' in wanted
+    (masks / '001.PNG').write_bytes((masks / '001.png').read_bytes())
+    dataset = build(own / 'maps')
+    assert {info['img_id'] for info in infos(dataset)} == wanted
+    assert list(dataset.skipped['the second map of a name']) == [str(masks / '001.PNG')]
+
+
+def test_maps_that_lie_as_the_photograph_is_stored(own):
+    Image.fromarray(np.ones((96, 72), np.uint8)).save(own / 'maps/masks/000.png')
+    with pytest.raises(ValueError, match=r'but got \(96, 72\); is one of them turned, as EXIF'):
+        instance_map(infos(build(own / 'maps'))[0])
+
+
 def test_maps_of_another_size(own):
     Image.fromarray(np.ones((5, 5), np.uint8)).save(own / 'maps/masks/000.png')
     with pytest.raises(ValueError, match=r'000\.png: expected the size of the image .*\(72, 96\), but got \(5, 5\)'):

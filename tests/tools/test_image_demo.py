@@ -175,6 +175,10 @@ def test_an_ended_run_over_a_folder_goes_on(monkeypatch, capsys, folder):
     os.utime(folder / 'images/a.png')  # a newer picture
     run(monkeypatch, folder, inputs, config, '--points', '5,5', '14,7', '--resume')
     assert seen == [1] * 6
+    time = (folder / 'images/a.png').stat().st_mtime
+    os.utime(folder / 'images/a.png', (time, time - 1000))  # an older one, copied over it with its time
+    run(monkeypatch, folder, inputs, config, '--points', '5,5', '14,7', '--resume')
+    assert seen == [1] * 7
 
 
 def test_a_video(monkeypatch, capsys, folder):

@@ -270,6 +270,14 @@ BAD = {
     'damaged table': (
         lambda root: (root / 'a.jsonl').write_text('{"image": '), r'referring: .*a\.jsonl, line 1 is no JSON'
     ),
+    'a table of other columns': (
+        lambda root: (root / 'a.csv').write_text('image;mask;text\na.png;b.png;x\n'),
+        r"a\.csv: expected columns of pictures, texts and masks .* but got \['image;mask;text'\]",
+    ),
+    'names of classes that are lists of lists': (
+        lambda root: (root / 'data.yaml').write_text('train: .\nval: .\nx: &a [1]\nnames:\n  0: [*a, *a]\n'),
+        r'data\.yaml: expected .*, but got a list for a name',
+    ),
     'no pictures': (
         lambda root: (root / 'a.csv').write_text('image,mask,text\na.png,b.png,x\n'),
         r'pictures: there is no a\.png in any',
@@ -283,6 +291,15 @@ def test_folders_that_hold_none(case, prepare, tmp_path):
     BAD[case][0](tmp_path / 'x')
     code, _, errors = prepare(tmp_path / 'x')
     assert code == 2 and re.search(BAD[case][1], errors) and errors.count('\n') == 1
+
+
+def test_columns_in_capitals_and_with_spaces_are_known(tmp_path):
+    for name in 'ab':
+        Image.fromarray(np.zeros((6, 8, 3), np.uint8)).save(tmp_path / f'{name}.png')
+        Image.fromarray(np.full((6, 8), 255, np.uint8)).save(tmp_path / f'{name}_m.png')
+    (tmp_path / 'a.csv').write_text('Image, Mask, Text\na.png, a_m.png, one\nb.png, b_m.png, two\n')
+    (own,), refused = look_at(str(tmp_path), kind='referring')
+    assert own.train['columns'] == dict(image='Image', mask=' Mask', text=' Text') and not refused
 
 
 def test_mistakes_of_the_command_line(made, prepare, tmp_path):

@@ -78,9 +78,10 @@ class LoadInstanceMap(BaseTransform):
         expected = tuple(results.get('ori_shape', instance_map.shape))
         if instance_map.ndim != 2 or instance_map.shape != expected:
             source = results.get('instance_map_path', 'the sample')
+            turned = '; is one of them turned, as EXIF orientation turns photographs?'
             raise ValueError(
                 f'instance map of {source}: expected the size of the image {results.get("img_path", "")} {expected}, '
-                f'but got {instance_map.shape}'
+                f'but got {instance_map.shape}{turned * (instance_map.shape == expected[::-1])}'
             )
         where = results.get('instance_map_path') or f'gt_instance_map of {results.get("img_path", "?")}'
         results['gt_instance_map'] = as_ids(instance_map, where)
