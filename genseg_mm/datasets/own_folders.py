@@ -1,7 +1,8 @@
 """Looks at a folder of data of one's own and says which dataset reads it, with which arguments."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from reprlib import repr as short_repr
@@ -74,6 +75,19 @@ class OwnData:
     notes: list[str] = field(default_factory=list)
 
 
+class Unusable(ValueError):
+    """Of data that are clearly of a kind, and cannot be read: nothing else is taken in their place without a word."""
+
+
+@contextmanager
+def _clearly() -> Iterator[None]:
+    """What fails inside is about data whose kind is known."""
+    try:
+        yield
+    except (ValueError, OSError, ImportError) as error:
+        raise Unusable(str(error)) from error
+
+
 def look_at(
     folder: str, val_share: float = DEFAULT_SHARE, kind: str | None = None, **said: Any
 ) -> tuple[list[OwnData], list[str]]:
@@ -91,12 +105,13 @@ def look_at(
 
     Raises:
         FileNotFoundError: If there is no such folder.
+        ValueError: If data that are clearly of one kind cannot be read, and there is another kind, too.
     """
     if not os.path.isdir(folder):
         raise FileNotFoundError(f'there is no folder {folder}')
     root = os.path.abspath(folder)
     files_below.cache_clear()
-    found, refused = [], []
+    found, refused, unusable = [], [], []
     for name, look in zip(KINDS, (_referring, _coco, _yolo, _maps, _rows), strict=True):
         if kind not in (None, name) or (name == 'maps' and any(own.kind in ('referring', 'yolo') for own in found)):
             continue
@@ -104,9 +119,12 @@ def look_at(
             own = look(root, val_share, {key: value for key, value in said.items() if value is not None})
         except (ValueError, OSError, ImportError) as error:
             refused.append(f'{name}: {error}')
+            unusable += refused[-1:] if isinstance(error, Unusable) else []
             continue
         if own is not None:
             found.append(own)
+    if found and unusable:
+        raise ValueError(f'{folder}: {unusable[0]}; mend that, or --kind {found[0].kind} takes what else is there')
     return found, refused
 
 
@@ -156,6 +174,11 @@ def _referring(root: str, val_share: float, said: dict) -> OwnData | None:
         )
     if not tables:
         return None
+    with _clearly():
+        return _of_tables(root, tables, val_share, said)
+
+
+def _of_tables(root: str, tables: dict[str, dict[str, str]], val_share: float, said: dict) -> OwnData:
     names = sorted(tables)
     sides = sides_of([os.path.relpath(name, root) for name in names]) if len(names) > 1 else None
     train, val = (os.path.join(root, own) for own in sides) if sides else (names[0], names[0])
@@ -184,6 +207,10 @@ def _columns(path: str) -> dict[str, str] | None:
     for key, aliases in ALIASES.items():
         known = (names[alias] for alias in aliases if alias in names)
         found[key] = next((name for name in known if name not in found.values()), None)
+    if found['image'] and found['text'] and not found['mask']:
+        raise Unusable(
+            f'{path}: expected a column of masks ({", ".join(ALIASES["mask"])}), but got only {", ".join(names.values())}'
+        )
     if None in (found['image'], found['text'], found['mask']):
         return None
     return {key: name for key, name in found.items() if name is not None}
@@ -261,6 +288,11 @@ def _coco(root: str, val_share: float, said: dict) -> OwnData | None:
     files = _recognised([path for own in jsons if len(own) <= MAX_JSONS for path in own], _coco_pictures)
     if not files:
         return None
+    with _clearly():
+        return _of_jsons(root, files, val_share)
+
+
+def _of_jsons(root: str, files: dict[str, list[str]], val_share: float) -> OwnData:
     names = sorted(files)
     sides = sides_of([os.path.relpath(name, root) for name in names]) if len(names) > 1 else None
     train, val = (os.path.join(root, own) for own in sides) if sides else (names[0], names[0])
@@ -315,7 +347,8 @@ def _yolo(root: str, val_share: float, said: dict) -> OwnData | None:
         for name in names:
             path = os.path.join(folder, name)
             if name.endswith(YAML) and _looks_like_data(path):
-                data = read_data_yaml(path)
+                with _clearly():
+                    data = read_data_yaml(path)
                 has_split = 'train' in data.splits and 'val' in data.splits
                 base['annotations'] = os.path.relpath(path, root)
                 notes = [f'{len(data.names)} classes: {", ".join(list(data.names.values())[:8])}']
@@ -439,8 +472,9 @@ def _rows(root: str, val_share: float, said: dict) -> OwnData | None:
         return None
     from genseg_mm.datasets.picture_rows import image_columns, open_rows
 
-    table, drawn = open_rows(root, 'train')
-    images, maps = image_columns(table)
+    with _clearly():
+        table, drawn = open_rows(root, 'train')
+        images, maps = image_columns(table)
     config = dict(
         type='genseg_mm.InstanceFolderDataset', data_root=root, format='rows', images=images, annotations=maps
     )

@@ -349,3 +349,32 @@ def test_a_large_model_trains_on_own_data(made, prepare):
     assert done.returncode == 0 and '1 of 1 passed' in done.stdout, done.stdout + done.stderr
     (row,) = json.loads(Path('out/rehearsal.json').read_text())
     assert [own['name'] for own in row['stages']][-1] == 'train' and not row['error']
+
+
+@pytest.mark.parametrize(
+    ('table', 'message'),
+    [
+        ('image,mask,text\na.png,nope.png,x\n', r'referring: .*refs\.csv: masks: there is no nope\.png in any of'),
+        ('image,msk,text\na.png,a.png,x\n', r'expected a column of masks \(mask, .*\), but got only image, msk, text'),
+    ],
+)
+def test_maps_are_not_taken_for_a_table_of_sentences_that_cannot_be_read(table, message, prepare, tmp_path):
+    """The folder says what was meant; training on something else would pass without a word."""
+    for name in 'ab':
+        picture(tmp_path / f'x/images/{name}.png')
+        picture(tmp_path / f'x/masks/{name}.png', ids(1, 2))
+    (tmp_path / 'x/refs.csv').write_text(table)
+    code, _, errors = prepare(tmp_path / 'x')
+    assert code == 2 and re.search(message, errors) and errors.count('\n') == 1, errors
+    assert '; mend that, or --kind maps takes what else is there' in errors and not Path('x.py').exists()
+    assert prepare(tmp_path / 'x', '--kind', 'maps')[0] == 0
+
+
+def test_commands_are_said_as_typed_after_a_check_too(made, prepare, monkeypatch):
+    """``--check`` runs another tool in this process, with another command line."""
+    from genseg_mm import command
+
+    tool = str(TOOLS / TOOL)
+    monkeypatch.setattr(command, '_called', (Path(tool), 'genseg prepare own'))
+    code, printed, errors = prepare(made / 'yolo', '--check')
+    assert code == 0 and '  genseg train yolo.py\n' in printed and 'python tools/' not in printed, errors

@@ -96,8 +96,8 @@ def describe(name: str, dataset: Any) -> list[str]:
         masks = {(item['img_path'], item['ref_id']): len(item['sentences']) for item in items}
         text += f', {len(masks)} masks, {sum(masks.values())} sentences'
     elif 'instances' in items[0]:
-        text += f', {_few([sum(not one["ignore_flag"] for one in item["instances"]) for item in items])} instances'
-        text += f' ({sum(len(item["instances"]) for item in items)} in all)'
+        counts = [sum(not one['ignore_flag'] for one in item['instances']) for item in items]
+        text += f', {_few(counts)} instances ({sum(counts)} in all)'
     else:
         some = sampled(items, MAPS_READ)
         counts = _read(some, _num_ids, bad)
@@ -175,6 +175,7 @@ def main() -> None:
     title = f'{model.name} on {name}: {len(datasets[0])} for training, {len(datasets[1])} for validation.'
     write_text(out, own_config(data, model, len(datasets[0]), title, weights))
     print(f'wrote {out}: {model.config}' + (f' from {os.path.basename(weights)}' if weights else ' from the start'))
+    commands = as_typed('\n'.join(_next_commands(out, task)))  # before another tool has the command line
     if args.check:
         verify = runpy.run_path(str(Path(__file__).with_name('verify_dataset.py')))
         sys.argv = ['verify_dataset.py', str(out)]
@@ -183,7 +184,7 @@ def main() -> None:
         except SystemExit as end:
             if end.code:
                 raise
-    print(as_typed('\n'.join(_next_commands(out, task))))
+    print(commands)
 
 
 def _next_commands(out: Path, task: str) -> list[str]:
