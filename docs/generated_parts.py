@@ -2,9 +2,11 @@
 
 Directives for MyST pages:
 
-- ``{model-zoo} COLLECTION`` with ``:weights:`` (only models that have some): a table of configs/*/metafile.yaml.
 - ``{published-counts} CLASS``: the table of what is published of a dataset, its ``PUBLISHED``.
 - ``{room} NAME``: the modules of a room of ``genseg_mm/``, by autodoc; ``{room} others``: of all other rooms.
+
+The tables of model_zoo.md stand in it, so that it reads in the repository, too; ``python docs/generated_parts.py``
+writes them anew from configs/*/metafile.yaml.
 """
 
 import hashlib
@@ -17,7 +19,6 @@ from typing import Any
 
 import yaml
 from docutils import nodes
-from docutils.parsers.rst import directives
 from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
@@ -68,7 +69,7 @@ def zoo(collection: str, with_weights: bool) -> list[list[str]]:
         rows = [['config', 'how to train it']]
         for model in models(collection):
             if not model['Weights']:
-                rows.append([f'`{model["Config"]}`', f'`python tools/train.py {model["Name"]}`'])  # noqa: PERF401
+                rows.append([f'`{model["Config"]}`', f'`genseg train {model["Name"]}`'])  # noqa: PERF401
         return rows
     rows = [['name', 'measured', 'weights, size, SHA-256', 'commands']]
     for model in models(collection):
@@ -80,8 +81,8 @@ def zoo(collection: str, with_weights: bool) -> list[list[str]]:
             for result in model['Results']
         ]
         commands = [
-            f'`python tools/image_demo.py PICTURE {model["Name"]} {PROMPTS[collection]}`',
-            f'`python tools/test.py {model["Config"]} {model["Weights"]}`',
+            f'`genseg predict PICTURE {model["Name"]} {PROMPTS[collection]}`',
+            f'`genseg test {model["Name"]}`',
         ]
         rows.append(
             [
@@ -178,14 +179,13 @@ def table(rows: list[list[str]]) -> list[str]:
     return [lines[0], '|' + '---|' * len(rows[0]), *lines[1:]]
 
 
-class ModelZoo(Generated):
-    """``{model-zoo} COLLECTION``."""
+def with_tables(text: str) -> str:
+    """model_zoo.md with the tables of the metafiles, each below a comment such as ``<!-- gen2seg: weights -->``."""
 
-    option_spec = {'weights': directives.flag}
+    def anew(found: re.Match) -> str:
+        return '\n'.join([found[1], '', *table(zoo(found[2], found[3] == 'weights')), ''])
 
-    def lines(self) -> list[str]:
-        """See :class:`Generated`."""
-        return table(zoo(self.arguments[0], 'weights' in self.options))
+    return re.sub(r'(<!-- (\w+): (weights|to train) -->)\n\n(?:\|.*\n)*', anew, text)
 
 
 class PublishedCounts(Generated):
@@ -229,9 +229,13 @@ def no_network_is_no_fault(record: logging.LogRecord) -> bool:
 
 def setup(app: Sphinx) -> dict:
     """Called by Sphinx."""
-    app.add_directive('model-zoo', ModelZoo)
     app.add_directive('published-counts', PublishedCounts)
     app.add_directive('room', Room)
     for name in ('', '._load', '._shared', '._resolve'):
         logging.getLogger(f'sphinx.sphinx.ext.intersphinx{name}').addFilter(no_network_is_no_fault)
     return dict(parallel_read_safe=True, parallel_write_safe=True)
+
+
+if __name__ == '__main__':
+    page = ROOT / 'docs/model_zoo.md'
+    page.write_text(with_tables(page.read_text(encoding='utf-8')), encoding='utf-8')
