@@ -226,7 +226,10 @@ def _segment(args: argparse.Namespace) -> str:
             exported.append(predicted_image(source, args.inputs, prediction, args.texts or ()))
     if args.out is not None:
         write_annotations(args.out, exported)
-    return f'images: {len(num_masks)}, masks: {sum(num_masks)}'
+    found = f'images: {len(num_masks)}, masks: {sum(num_masks)}'
+    if not prompts and not args.automatic:
+        found += ' (no prompt, so that there are colour maps alone: --points, --boxes or --automatic ask for masks)'
+    return found
 
 
 def _predict_video(args: argparse.Namespace, **options: Any) -> str:

@@ -111,7 +111,7 @@ def _from_metafile(name: str) -> tuple[str, str | None]:
     if found is None:
         raise FileNotFoundError(
             f'{name} is neither the file of a config nor a model of genseg_mm'
-            + (near_models(name) or f', which are {", ".join(sorted(models))}')
+            + (near_models(name) or f'; those that come with weights are {", ".join(with_weights())}')
         )
     return str(Path(root, found['Config'])), weights_of_entry(found)
 

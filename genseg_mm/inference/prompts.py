@@ -101,8 +101,11 @@ def check_options(
     has_texts = [one.texts is not None for one in prompts]
     if not takes_texts and any(has_texts):
         raise ValueError('Gen2Seg takes points, boxes or no prompt, but got texts, which GenMask takes')
-    if takes_texts and (is_set(automatic) or is_set(prompting) or any(one.has_geometry for one in prompts)):
-        raise ValueError('GenMask takes texts, but got points, boxes, automatic or prompting, which Gen2Seg takes')
+    given = {'points or boxes': any(one.has_geometry for one in prompts)}
+    given |= dict(automatic=is_set(automatic), prompting=is_set(prompting))
+    if takes_texts and any(given.values()):
+        names = ' and '.join(name for name, is_given in given.items() if is_given)
+        raise ValueError(f'GenMask takes texts, but got {names}, which Gen2Seg takes')
     if takes_texts and not all(has_texts):
         raise ValueError("GenMask needs texts, an expression or a list for each image, such as 'the red ring'")
     settings_of(automatic)

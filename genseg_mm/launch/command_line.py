@@ -236,6 +236,8 @@ class ToolParser(argparse.ArgumentParser):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault('prog', command.typed_name())
         super().__init__(*args, **kwargs)
+        # A point such as -5,240 is a value, as -5 is to argparse: what is wrong with it is said by who reads it.
+        self._negative_number_matcher = re.compile(r'-\.?\d[\d.,;e+-]*$')
 
     def format_help(self) -> str:
         """As argparse's, with the names and the example of ``genseg``."""

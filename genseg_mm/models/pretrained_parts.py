@@ -205,9 +205,8 @@ def _check_whole(path: Path) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Holds back the libraries' tables of keys: what they warn of is an error here."""
-    names = ('transformers.modeling_utils', 'diffusers.models.modeling_utils')
-    loggers = [logging.getLogger(name) for name in names]
+    """Holds back the libraries' tables of keys and names of layers: what they warn of is an error here."""
+    loggers = [logging.getLogger(name) for name in ('transformers', 'diffusers')]
     levels = [own.level for own in loggers]
     for own in loggers:
         own.setLevel(logging.ERROR)

@@ -241,7 +241,7 @@ def test_genmask_of_a_text_is_the_same_alone_and_among_others():
     [
         ({}, 'GenMask needs texts'),
         (dict(points=[[1, 1]]), 'GenMask takes texts, but got points'),
-        (dict(texts='a', automatic=True), 'GenMask takes texts, but got points'),
+        (dict(texts='a', automatic=True), 'GenMask takes texts, but got automatic, which Gen2Seg takes'),
         (dict(texts=[3]), r'the image: texts: expected a string or a list of strings, but got \[3\]'),
         (dict(texts=''), "the image: texts: expected words, but got the empty text ''"),
         (dict(texts=['a', ' \t']), 'the image: texts: expected words, but got the empty text'),
