@@ -218,6 +218,7 @@ def test_points_of_the_command_line():
     [
         ('images', 'config.py', ['--points', '5'], "--points: expected X,Y or X,Y,LABEL, in pixels, but got '5'"),
         ('images', 'config.py', ['--points', 'a,b'], "but got 'a,b'"),
+        ('images', 'config.py', ['--points', '-5,4'], 'points: expected (x, y) inside the map of width 20'),
         ('images', 'config.py', ['--points', '5,14'], 'a.png: points: expected (x, y) inside the map of width 20'),
         ('images', 'config.py', ['--boxes', '1,2,3'], "--boxes: expected X0,Y0,X1,Y1, in pixels, but got '1,2,3'"),
         ('images', 'config.py', ['--texts', 'a dog'], 'but got texts, which GenMask takes'),
