@@ -209,7 +209,8 @@ def _columns(path: str) -> dict[str, str] | None:
         found[key] = next((name for name in known if name not in found.values()), None)
     if found['image'] and found['text'] and not found['mask']:
         raise Unusable(
-            f'{path}: expected a column of masks ({", ".join(ALIASES["mask"])}), but got only {", ".join(names.values())}'
+            f'{path}: expected a column of masks ({", ".join(ALIASES["mask"])}), but got only '
+            f'{", ".join(names.values())}'
         )
     if None in (found['image'], found['text'], found['mask']):
         return None
