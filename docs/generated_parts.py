@@ -88,7 +88,7 @@ def zoo(collection: str, with_weights: bool) -> list[list[str]]:
             [
                 f'`{model["Name"]}`',
                 '<br>'.join(scores),
-                f'`{file.name}`, {file.stat().st_size / 2**20:.1f} MiB, `{sha256(model["Weights"])}...`',
+                f'`{file.name}`<br>{file.stat().st_size / 2**20:.1f} MiB<br>`{sha256(model["Weights"])}...`',
                 '<br>'.join(commands),
             ]
         )
