@@ -51,7 +51,8 @@ def make_tiny_own(root: str | Path, num: int = 12) -> Path:
     _write_polygons(root / 'polygons', told)
     if importlib.util.find_spec('pyarrow'):
         _write_parquet(root / 'parquet', told)
-    if importlib.util.find_spec('datasets'):
+    found = importlib.util.find_spec('datasets')
+    if found and found.origin:  # not a folder of that name on the path
         _write_rows(root / 'rows', scenes)
     return root
 
