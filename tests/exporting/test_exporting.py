@@ -127,6 +127,12 @@ def test_what_does_not_fit_is_one_line(tmp_path):
         graph_of(unsized, TEXT)
 
 
+# Families whose ONNX files are not written yet: refused in one line, nothing is left.
+NOT_YET = dict(
+    pixart='onnxruntime does not open its graph',
+    qwen_image='its code counts pictures in Python',
+    qwen_image_edit='its code counts pictures in Python',
+)
 COLORERS = dict(
     unet=(UNET_COLORER, ['batch', 'height', 'width']),
     sd=(SD_COLORER, ['batch', 'height', 'width']),
@@ -138,6 +144,8 @@ COLORERS = dict(
 @pytest.mark.parametrize('name', COLORERS)
 def test_every_colorer(name, tmp_path):
     needs_onnx()
+    if name in NOT_YET:
+        pytest.xfail(NOT_YET[name])
     colorer, free = COLORERS[name]
     infer = gen2seg(colorer)
     if hasattr(infer.model.colorer, 'backbone'):
@@ -158,6 +166,8 @@ def test_every_colorer(name, tmp_path):
 @pytest.mark.parametrize('family', TRANSFORMERS)
 def test_genmask_of_every_family(family, tmp_path):
     needs_onnx()
+    if family in NOT_YET:
+        pytest.xfail(NOT_YET[family])
     infer = GenSegInferencer(build(family))
     infer.model.processing_size = 64
     if family == 'z_image':
