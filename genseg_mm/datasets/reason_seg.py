@@ -170,10 +170,7 @@ class ReasonSegDataset(CountedVisits):
     def get_data_info(self, idx: int) -> dict:
         """Item ``idx``; in training with a newly drawn wording (see the class)."""
         info = super().get_data_info(idx)
-        if self.sentence == 'random':
-            drawn = self._choose(info, len(info['sentences']))
-            info.update(text=info['sentences'][drawn], sent_id=drawn)
-        return info
+        return self._with_drawn_sentence(info) if self.sentence == 'random' else info
 
 
 def _pictures(folder: str, split: str) -> list[str]:

@@ -272,10 +272,7 @@ class RefCOCODataset(CountedVisits):
     def get_data_info(self, idx: int) -> dict:
         """Item ``idx``; in training with a newly drawn sentence (see the class)."""
         info = super().get_data_info(idx)
-        if self.sentence == 'random':
-            drawn = self._choose(info, len(info['sentences']))
-            info.update(text=info['sentences'][drawn], sent_id=info['sent_ids'][drawn])
-        return info
+        return self._with_drawn_sentence(info) if self.sentence == 'random' else info
 
 
 def existing_file(path: str, argument: str, layout: str = LAYOUT) -> str:

@@ -158,10 +158,7 @@ class ReferringDataset(CountedVisits):
     def get_data_info(self, idx: int) -> dict:
         """Item ``idx``; in training with a newly drawn sentence (see the class)."""
         info = super().get_data_info(idx)
-        if self.sentence == 'random':
-            drawn = self._choose(info, len(info['sentences']))
-            info.update(text=info['sentences'][drawn], sent_id=drawn)
-        return info
+        return self._with_drawn_sentence(info) if self.sentence == 'random' else info
 
     def _read(self) -> list[tuple[int, dict]]:
         """Number and content of every row; each has a picture, and a mask and a text where any row has."""

@@ -298,6 +298,12 @@ class CountedVisits(SeededAccess, BaseDataset):
         generator = np.random.default_rng([self.seed, info['sample_idx'], info['visit']])
         return int(generator.integers(num))
 
+    def _with_drawn_sentence(self, info: dict) -> dict:
+        """An item with one of its ``sentences`` as the text, drawn anew at each visit."""
+        drawn = self._choose(info, len(info['sentences']))
+        numbers = info.get('sent_ids', range(len(info['sentences'])))
+        return dict(info, text=info['sentences'][drawn], sent_id=numbers[drawn])
+
     def _count_visits(self) -> None:
         # In shared memory: loader workers that are started anew in each epoch must not start to
         # count anew, or every epoch would show the same sentences.

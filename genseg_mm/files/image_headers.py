@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import NamedTuple
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 MAX_PIXELS_VARIABLE = 'GENSEG_MAX_IMAGE_PIXELS'
 MAX_PIXELS = 100_000_000
@@ -150,6 +150,8 @@ def one_line_errors(name: str, expected: str) -> Iterator[None]:
         raise
     except Exception as error:
         known = str(error) if isinstance(error, (OSError, SyntaxError)) else ''
+        if isinstance(error, UnidentifiedImageError):  # its own words name the file once more
+            known = 'a file of no known format, or a damaged one'
         reason = ' '.join((known or f'{type(error).__name__}: {error}').split())[:200]
         raise ValueError(f'{name}: expected {expected}, but got {reason}') from error
 

@@ -19,7 +19,7 @@ from genseg_mm.datasets.transforms.images import LoadImage
 from genseg_mm.files.image_headers import check_opened
 from genseg_mm.inference.prompts import Prompts
 
-EXTENSIONS = ('.bmp', '.jpeg', '.jpg', '.png', '.ppm', '.tif', '.tiff', '.webp')
+EXTENSIONS = ('.avif', '.bmp', '.jp2', '.jpeg', '.jpg', '.png', '.ppm', '.tif', '.tiff', '.webp')
 _EIGHT_BIT = ('1', 'L', 'LA', 'La', 'P', 'PA', 'RGB', 'RGBA', 'RGBX', 'RGBa', 'CMYK', 'YCbCr', 'LAB', 'HSV')
 
 
@@ -84,7 +84,7 @@ def _images_below(folder: Path, out_dir: str | os.PathLike) -> list[Path]:
     def refuse(error: OSError) -> None:  # os.walk would leave out what it cannot list
         raise error
 
-    found, results = [], Path(out_dir).resolve() if out_dir else None
+    found, others, results = [], Counter(), Path(out_dir).resolve() if out_dir else None
     left_out = [results]
     if results == folder.resolve():
         left_out = [results / 'vis', results / 'preds']
@@ -92,9 +92,21 @@ def _images_below(folder: Path, out_dir: str | os.PathLike) -> list[Path]:
         folders[:] = [
             name for name in folders if not name.startswith('.') and Path(place, name).resolve() not in left_out
         ]
-        found += [
-            Path(place, name) for name in files if not name.startswith('.') and Path(name).suffix.lower() in EXTENSIONS
-        ]
+        for name in files:
+            if name.startswith('.'):
+                continue
+            ending = Path(name).suffix.lower()
+            if ending in EXTENSIONS:
+                found.append(Path(place, name))
+            else:
+                others[ending or 'no ending'] += 1
+    if others and found:
+        print_log(
+            f'{folder}: left out {sum(others.values())} files that end with none of {", ".join(EXTENSIONS)}: '
+            + ', '.join(f'{ending} {count}' for ending, count in sorted(others.items())),
+            'current',
+            logging.WARNING,
+        )
     return sorted(found)
 
 

@@ -227,7 +227,7 @@ def test_other_files_are_refused(tmp_path):
     Image.fromarray(np.zeros((2, 2, 4), np.uint8)).save(tmp_path / 'rgba.png')
     Image.fromarray(np.zeros((2, 2), np.float32)).save(tmp_path / 'float.tiff')
     for name, message in (
-        ('text.png', 'expected a PNG of instance ids, but got cannot identify'),
+        ('text.png', 'expected a PNG of instance ids, but got a file of no known format'),
         ('rgba.png', 'but got mode RGBA'),
         ('float.tiff', 'but got mode F'),
     ):

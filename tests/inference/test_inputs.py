@@ -124,6 +124,19 @@ def test_folders(tmp_path):
         assert len(list((tmp_path / 'vis').glob('*.png'))) == 3
 
 
+def test_files_of_a_folder_that_are_left_out_are_counted(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(jobs_module, 'print_log', lambda text, *_: said.append(text))
+    for name in ('a.png', 'b.avif', 'c.jp2'):
+        Image.fromarray(SCENE).save(tmp_path / name)
+    for name in ('d.heic', 'e.HEIC', 'f.mp4', 'readme', '.hidden'):
+        (tmp_path / name).touch()
+    sources, _ = jobs_module.list_sources(tmp_path)
+    assert [Path(source.path).name for source in sources] == ['a.png', 'b.avif', 'c.jp2']
+    assert [jobs_module.read_image(source).shape for source in sources] == [SCENE.shape] * 3
+    assert len(said) == 1 and 'left out 4 files' in said[0] and said[0].endswith(': .heic 2, .mp4 1, no ending 1')
+
+
 def test_a_folder_below_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
     Image.fromarray(SCENE).save(tmp_path / 'a.png')
     (tmp_path / 'locked').mkdir()

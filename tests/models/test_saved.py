@@ -240,6 +240,24 @@ def test_pickles_among_the_parts_are_refused(tmp_path):
         genseg_mm.from_pretrained(tmp_path / 'saved')
 
 
+def test_a_folder_that_cannot_be_replaced_is_there_again(tmp_path, monkeypatch):
+    model, place = made('unet'), tmp_path / 'saved'
+    model.save_pretrained(place)
+    before = {path.name: path.read_bytes() for path in place.iterdir() if path.is_file()}
+    rename = Path.rename
+
+    def failing(self: Path, target: Path) -> Path:
+        if self.name == 'saved' and self.parent != tmp_path:  # the new one
+            raise OSError(28, 'No space left on device')
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, 'rename', failing)
+    with pytest.raises(OSError, match='No space left'):
+        model.save_pretrained(place, name='other', force=True)
+    assert {path.name: path.read_bytes() for path in place.iterdir() if path.is_file()} == before
+    assert [own.name for own in tmp_path.iterdir()] == ['saved']
+
+
 def test_damaged_and_foreign_folders_are_one_line(tmp_path):
     model, place = made('unet'), tmp_path / 'saved'
     model.save_pretrained(place)

@@ -239,6 +239,16 @@ def test_what_else_lies_in_the_folder_does_no_harm(made, tmp_path, prepare):
     assert code == 2 and 'labels: expected polygons, but got 1 boxes without a polygon' in errors
 
 
+def test_a_picture_that_cannot_be_read_gives_no_config(made, tmp_path, prepare):
+    copy = shutil.copytree(made / 'coco', tmp_path / 'torn')
+    broken = next(path for path in sorted(copy.rglob('*')) if path.suffix in ('.jpg', '.png'))
+    broken.write_bytes(b'no picture')
+    code, printed, errors = prepare(copy)
+    assert code == 2 and '1 of the files that were looked at cannot be read' in errors
+    assert f'{broken}: expected' in printed and 'but got a file of no known format' in printed
+    assert 'next:' not in printed and not Path('torn.py').exists()
+
+
 def test_a_folder_per_video(tmp_path):
     for video in range(30):
         for frame in range(2):

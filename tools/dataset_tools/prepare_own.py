@@ -86,8 +86,8 @@ def chosen(args: argparse.Namespace) -> OwnData:
     return own
 
 
-def describe(name: str, dataset: Any) -> list[str]:
-    """Lines on what a dataset holds, and what was left out."""
+def describe(name: str, dataset: Any) -> tuple[list[str], int]:
+    """Lines on what a dataset holds and what was left out, and how many of its files cannot be read."""
     items = [dataset.get_data_info(index) for index in range(len(dataset))]
     pictures = list(dict.fromkeys(item['img_path'] for item in items))
     bad: list[str] = []
@@ -114,7 +114,7 @@ def describe(name: str, dataset: Any) -> list[str]:
     lines += [
         f'{name}: left out {count} annotations: {reason}' for reason, count in getattr(dataset, 'dropped', {}).items()
     ]
-    return lines
+    return lines, len(bad)
 
 
 def _num_ids(item: dict) -> int:
@@ -166,8 +166,16 @@ def main() -> None:
     # What is missing is left to --check, which names it all.
     lenient = dict(missing='skip') if args.check and task == 'instance' else {}
     datasets = [DATASETS.build({**side, **lenient}) for side in (data.train, dict(data.val, test_mode=True))]
+    unreadable = 0
     for side, dataset in zip(('train', 'val'), datasets, strict=True):
-        print(*describe(side, dataset), sep='\n')
+        lines, bad = describe(side, dataset)
+        unreadable += bad
+        print(*lines, sep='\n')
+    if unreadable and not args.check:  # which ends so itself, after it has read the rest
+        raise ValueError(
+            f'{args.folder}: {unreadable} of the files that were looked at cannot be read, see above: mend or remove '
+            'them; --check reads all of them'
+        )
     weights = None if args.weights == 'none' else args.weights or model.weights
     weights = None if weights is None else os.path.abspath(weights)
     if weights is not None and not os.path.isfile(weights):

@@ -13,7 +13,6 @@ built from a hub id are asked for there again; those from a folder or file of th
 import copy
 import hashlib
 import inspect
-import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -100,9 +99,15 @@ class SavedModel:
             place = Path(parent, folder.name)
             place.mkdir()
             self._write(place, name or folder.name, license, results, max_shard_size)
+            before = Path(parent, 'before')  # goes only once the new one has the name
             if folder.exists():
-                shutil.rmtree(folder)
-            place.rename(folder)
+                folder.rename(before)
+            try:
+                place.rename(folder)
+            except OSError:
+                if before.exists():
+                    before.rename(folder)
+                raise
 
     @classmethod
     def from_pretrained(cls, source: str | Path, device: str | torch.device = 'cpu', **overrides: Any) -> Self:
