@@ -141,7 +141,7 @@ def test_bad_folders(folders, tmp_path):
     with pytest.raises(ValueError, match=r'8.png: expected the size \(20, 30\).*got \(30, 20\)'):
         evaluate_edge_folder(maps, truths)
     (maps / '8.png').write_bytes(b'no picture')
-    with pytest.raises(ValueError, match='8.png: expected a PNG of edges, but got cannot'):
+    with pytest.raises(ValueError, match='8.png: expected a PNG of edges, but got a file of no known format'):
         evaluate_edge_folder(maps, truths)
     (maps / '8.png').unlink()
     with pytest.raises(FileNotFoundError, match='1 of 2 edge maps are missing.*8.png'):
