@@ -27,6 +27,7 @@ from genseg_mm.registry import DATASETS
 
 FORMATS = dict(maps='masks', coco='annotations.json', yolo='labels', rows='mask')  # -> annotations by default
 IDS = ('index', 'rgb', 'components')
+MARK_16 = 0xFFFF  # white, where a mask was saved in 16 bits
 PICTURES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff')
 MAPS = ('.png', '.tif', '.tiff', '.bmp', '.hdf5', '.h5')  # what loses nothing
 YAML = ('.yaml', '.yml')
@@ -59,7 +60,8 @@ class InstanceFolderDataset(InstanceMapDataset):
             ``'annotations.json'``, ``'labels'``, or the column ``'mask'``.
         ids: Of maps: ``'index'``: the value (of a palette, 8 or 16 bits) is the instance; ``'rgb'``: the colour is, as
             r * 65536 + g * 256 + b; ``'components'``: every connected region of a value above 0 of an 8-bit map is an
-            instance, for masks that say what is an object, and not which. A file of another kind is an error.
+            instance, for masks that say what is an object, and not which (one of 16 bits may also hold 65,535). A file
+            of another kind is an error.
         map_suffix: What follows the picture's name in the name of its map: ``'.png'``, ``'_mask.png'``, ...
         classes: Of coco and yolo: names of those to keep (yolo without ``data.yaml``: numbers); ``'all'``.
         split: Which pictures. With a ``data.yaml`` that has 'train' and 'val' one of its splits; with rows that are
@@ -68,6 +70,8 @@ class InstanceFolderDataset(InstanceMapDataset):
         val_share: Share of the pictures of a 'val' that is drawn.
         rows: With ``'rows'``, a ``datasets.Dataset`` in place of ``data_root``.
         allow_outside: Whether paths may leave data_root and the folder of the pictures.
+        void: Of ids='index': a value of 8-bit maps, 1 to 255, that is no instance but background, such as 255, the
+            borders of Pascal VOC's. None: every value above 0 is one.
         **kwargs: As for ``InstanceMapDataset``: ignore_background, missing, empty, subset, pipeline, test_mode, ...
 
     Raises:
@@ -89,6 +93,7 @@ class InstanceFolderDataset(InstanceMapDataset):
         val_share: float = DEFAULT_SHARE,
         rows: Any = None,
         allow_outside: bool = False,
+        void: int | None = None,
         **kwargs: Any,
     ) -> None:
         for name, value, known in (('format', format, tuple(FORMATS)), ('ids', ids, IDS)):
@@ -106,7 +111,15 @@ class InstanceFolderDataset(InstanceMapDataset):
         self.split, self.val_share = split, checked_share(val_share)
         self.rows, self.allow_outside = rows, allow_outside
         self.dropped: Counter[str] = Counter()
-        self.label_rule = label_rule(range(1, 256), range(256)) if ids == 'components' else None
+        self.label_rule = None
+        if ids == 'components':
+            self.label_rule = label_rule([*range(1, 256), MARK_16], [*range(256), MARK_16])
+        if void is not None:
+            if ids != 'index' or isinstance(void, bool) or not isinstance(void, int) or not 0 < void < 256:
+                raise ValueError(
+                    f"void must be a value from 1 to 255 and goes with ids='index', but got {void!r} and {ids!r}"
+                )
+            self.label_rule = label_rule([own for own in range(1, 256) if own != void], range(256), 'classes')
         super().__init__(data_root=str(data_root), **kwargs)
 
     def load_data_list(self) -> list[dict]:

@@ -35,6 +35,7 @@ from genseg_mm.files.image_headers import read_header
 from genseg_mm.files.parquet_tables import parquet_columns
 
 KINDS = ('referring', 'coco', 'yolo', 'maps', 'rows')
+BORDER = 255  # of the maps of Pascal VOC
 MAX_JSONS = 20  # in a folder: more are one per picture, and nothing that is read here
 ALIASES = dict(
     image=('image', 'img', 'image_path', 'img_path', 'file_name', 'filename', 'image_file', 'picture', 'path'),
@@ -269,7 +270,7 @@ def _mask_values(files: Sequence[str], indexed: bool) -> str:
     if indexed:
         return 'index'
     values = np.unique(np.concatenate([np.unique(read_instance_map(own)).astype(np.int64) for own in files]))
-    means = {'0/1': {0, 1}, '0/255': {0, 255, WHITE}}
+    means = {'0/1': {0, 1}, '0/255': {0, 255, *WHITE}}
     found = [own for own, known in means.items() if set(values.tolist()) <= known]
     if len(found) != 1:
         shown = ', '.join(map(str, values[:8].tolist())) + ', ...' * (len(values) > 8)
@@ -411,9 +412,23 @@ def _maps(root: str, val_share: float, said: dict) -> OwnData | None:
         base['map_suffix'] = suffix
     if ids != 'index':
         base['ids'] = ids
+    elif _has_borders(files):
+        base['void'] = BORDER
+        note = f'{BORDER} is taken for borders without an object, as in Pascal VOC (void={BORDER})'
     own = _of_pairs('maps', root, pairs, base, val_share)
+    left = sorted({os.path.relpath(maps, root) for pictures, maps in pairs if pictures == pairs[0][0]} - {own.path})
+    own.notes += [f'not taken, beside {own.path}: {", ".join(left)}'] if left else []
     own.notes += [note] if note else []
     return own
+
+
+def _has_borders(files: Sequence[str]) -> bool:
+    """Whether maps of a palette have values from 1 on and, far from them, 255 in most: Pascal VOC's borders."""
+    if any(own.lower().endswith(('.hdf5', '.h5')) or read_header(own, own).mode != 'P' for own in files):
+        return False
+    values = [np.unique(read_instance_map(own)) for own in files]
+    ids = np.unique(np.concatenate(values))
+    return 2 * sum(BORDER in own for own in values) > len(values) and (ids[ids < BORDER].max(initial=0) < BORDER // 2)
 
 
 def _suffix_of(pictures: str, maps: str, given: str | None) -> str | None:

@@ -17,6 +17,7 @@ FEW_FOLDERS = 20
 SAMPLED = 16  # files that stand for all
 TRAIN = ('train', 'training', 'trainval')
 VAL = ('val', 'valid', 'validation', 'dev', 'test', 'testA', 'testing')
+CLASS_WORDS = re.compile(r'class|semantic', re.IGNORECASE)
 MAP_WORDS = re.compile(r'mask|instance|ids?$|label|annot|seg|gt|ground', re.IGNORECASE)
 
 
@@ -84,7 +85,8 @@ def folder_pairs(root: str) -> list[tuple[str, str]]:
             # Of many folders only those that are named so: a folder per video is none of pictures and one of maps.
             if len(differ) == 1 and (len(folders) <= FEW_FOLDERS or MAP_WORDS.search(differ[0])):
                 pairs.append((first, second))
-    return sorted(pairs, key=lambda own: own[0].count(os.sep))
+    # Of maps of classes and of objects, as Pascal VOC has, those of objects.
+    return sorted(pairs, key=lambda own: (own[0].count(os.sep), bool(CLASS_WORDS.search(os.path.basename(own[1])))))
 
 
 def is_below(own: tuple[str, str], other: tuple[str, str]) -> bool:

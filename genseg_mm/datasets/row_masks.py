@@ -18,7 +18,7 @@ from genseg_mm.files import parse_json
 IGNORED = 255  # of the masks that are made here
 MASK_VALUES = ('0/1', '0/255', 'index')
 _BINARY = {'0/1': 1, '0/255': 255}
-WHITE = 0xFFFFFF  # of a black-and-white mask that was saved as RGB
+WHITE = (0xFFFF, 0xFFFFFF)  # of a black-and-white mask that was saved in 16 bits or as RGB
 _SHOWN = 8  # values in a message
 
 
@@ -175,7 +175,7 @@ def _from_file(path: str, row: Mapping, height: int, width: int, image: str) -> 
             mask[np.isin(found, row['ignored_values']) & (mask != 1)] = IGNORED
         return mask
     on = _BINARY[values]
-    found = np.where(found == WHITE, 255, found) if on == 255 else found
+    found = np.where(np.isin(found, WHITE), 255, found) if on == 255 else found
     mask = (found == on).astype(np.uint8)
     if ((found != 0) & (found != on)).any():
         raise ValueError(

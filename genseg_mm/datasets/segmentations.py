@@ -229,8 +229,9 @@ def _areas(label_map: np.ndarray, known: Collection[int], where: str) -> np.ndar
     unknown = sorted(set(found.tolist()) - set(known))
     if unknown:
         labels = sorted(known)
-        contiguous = len(labels) > 8 and labels[-1] - labels[0] == len(labels) - 1
-        shown = f'{labels[0]} to {labels[-1]}' if contiguous else labels
+        runs = np.split(labels, np.flatnonzero(np.diff(labels) > 1) + 1)
+        named = (f'{run[0]} to {run[-1]}' if len(run) > 1 else str(run[0]) for run in runs)
+        shown = ', '.join(named) if len(labels) > 8 else labels
         raise ValueError(
             f'{where}: expected the labels {shown}, but got {unknown[:8]} as well: labels that were resized '
             'with interpolation, or converted, look so; fetch the original file'

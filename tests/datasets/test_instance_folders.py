@@ -83,7 +83,8 @@ def test_what_pixels_of_maps_mean_is_said(tmp_path):
     black_white = ((ids > 0) * 255).astype(np.uint8)
     (tmp_path / 'images/below').mkdir(parents=True)
     Image.fromarray(np.zeros((8, 10, 3), np.uint8)).save(tmp_path / 'images/below/a.JPG', 'JPEG')
-    for folder, array in (('ids', ids), ('colors', colors), ('marks', black_white)):
+    white_16 = (ids > 0).astype(np.uint16) * 65535
+    for folder, array in (('ids', ids), ('colors', colors), ('marks', black_white), ('marks_16', white_16)):
         (tmp_path / folder / 'below').mkdir(parents=True)
         Image.fromarray(array).save(tmp_path / folder / 'below/a_mask.png')
 
@@ -97,11 +98,13 @@ def test_what_pixels_of_maps_mean_is_said(tmp_path):
     assert rgb[1, 1] == 1 << 16 | 44 << 8 and rgb[5, 6] == 7 << 8 and np.array_equal(rgb > 0, ids > 0)
     components = read('marks', 'components')
     assert np.array_equal(components > 0, ids > 0) and len(np.unique(components)) == 4
+    wide = read('marks_16', 'components')
+    assert np.array_equal(wide > 0, ids > 0) and len(np.unique(wide)) == 4
     with pytest.raises(ValueError, match=r"a_mask\.png: expected a palette PNG.* mode RGB, .*ids='rgb'"):
         read('colors', 'index')
     with pytest.raises(ValueError, match=r"a_mask\.png: expected ids coded as RGB \(ids='rgb'\), but got mode I;16"):
         read('ids', 'rgb')
-    with pytest.raises(ValueError, match=r'a_mask\.png: expected the labels .*, but got \[300\]'):
+    with pytest.raises(ValueError, match=r'a_mask\.png: expected the labels 0 to 255, 65535, but got \[300\]'):
         read('ids', 'components')
 
 
@@ -311,6 +314,8 @@ def test_maps_of_another_size(own):
 
 @pytest.mark.parametrize(('kwargs', 'message'), [
     (dict(format='voc'), "format must be one of .*, but got 'voc'"),
+    (dict(void=255, ids='rgb'), "void must be a value from 1 to 255 and goes with ids='index', but got 255 and 'rgb'"),
+    (dict(void=0), 'void must be a value from 1 to 255'),
     (dict(ids='colour'), "ids must be one of .*, but got 'colour'"),
     (dict(classes=['a']), "classes goes with format='coco' and 'yolo', but got format='maps'"),
     (dict(rows=[1]), "rows go with format='rows', but got format='maps'"),

@@ -31,6 +31,7 @@ def root(tmp_path) -> Path:
     for name, array in (('zero_one', MASK), ('black_white', MASK * 255), ('ids', ids), ('empty', MASK * 0)):
         Image.fromarray(array).save(tmp_path / f'{name}.png')
     Image.fromarray(np.repeat(MASK[..., None] * 255, 3, 2)).save(tmp_path / 'rgb.png')
+    Image.fromarray(MASK.astype(np.uint16) * 65535).save(tmp_path / 'white_16.png')
     Image.fromarray(np.ones((5, 5), np.uint8)).save(tmp_path / 'small.png')
     return tmp_path
 
@@ -88,7 +89,7 @@ def test_polygons_and_rle_draw_the_same_mask(root, shape, name):
 
 
 @pytest.mark.parametrize(('file', 'values'), [
-    ('zero_one', '0/1'), ('black_white', '0/255'), ('rgb', '0/255'), ('ids', 'index'),
+    ('zero_one', '0/1'), ('black_white', '0/255'), ('rgb', '0/255'), ('white_16', '0/255'), ('ids', 'index'),
 ])  # fmt: skip
 def test_mask_files_by_what_their_values_were_said_to_be(root, file, values):
     row = dict(image='a.png', mask=f'{file}.png', text='a box')

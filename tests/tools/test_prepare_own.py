@@ -17,6 +17,7 @@ from PIL import Image
 
 from genseg_mm.benchmarking.provenance import dataset_fingerprint
 from genseg_mm.command import COMMANDS
+from genseg_mm.datasets import LoadInstanceMap
 from genseg_mm.datasets.own_folders import look_at
 from genseg_mm.launch.own_config import MODELS, choose_model, training_size
 from genseg_mm.registry import DATASETS
@@ -167,6 +168,24 @@ def test_layouts_of_maps(tmp_path):
     train, _, notes = only(tmp_path / 'three')
     assert train['ids'] == 'rgb' and (train['images'], train['annotations']) == ('photos', 'colours_gt')
     assert any('each colour but black is an instance' in note for note in notes)
+
+
+def test_the_layout_of_pascal_voc(tmp_path):
+    """Maps of objects, not of classes; the borders of 255 are no object."""
+    for name in 'abcd':
+        picture(tmp_path / f'JPEGImages/{name}.jpg')
+        for folder, values in (('SegmentationClass', (15, 255)), ('SegmentationObject', (1, 255))):
+            drawn = Image.fromarray(ids(*values))
+            drawn.putpalette([own % 256 for own in range(768)])
+            (tmp_path / folder).mkdir(exist_ok=True)
+            drawn.save(tmp_path / folder / f'{name}.png')
+    train, _, notes = only(tmp_path)
+    assert train == dict(format='maps', images='JPEGImages', annotations='SegmentationObject', void=255, split='train')
+    assert any('255 is taken for borders' in note for note in notes)
+    assert 'not taken, beside SegmentationObject: SegmentationClass' in notes
+    dataset = DATASETS.build(dict(train, type='genseg_mm.InstanceFolderDataset', data_root=str(tmp_path), pipeline=[]))
+    found = LoadInstanceMap()(dict(dataset.get_data_info(0)))['gt_instance_map']
+    assert np.array_equal(found, ids(1, 0))
 
 
 def test_layouts_of_yolo(tmp_path):
