@@ -42,6 +42,7 @@ COMMANDS = (
         'masks and colour maps of pictures, or pictures of texts',
         'photo.jpg gen2seg_unet_objects_long_tiny --automatic',
     ),
+    Command('models', 'models.py', 'the models that go by a name, and what they were measured at', 'genmask --weights'),
     Command('app', 'app.py', 'a page in the browser: clicks, boxes, words', 'gen2seg_unet_objects_long_tiny'),
     Command('benchmark', 'benchmark.py', 'measure models on a suite of benchmarks', 'tiny shipped_unet control_rgb'),
     Command(

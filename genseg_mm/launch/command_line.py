@@ -10,6 +10,7 @@ import inspect
 import math
 import os
 import re
+import select
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
@@ -56,6 +57,8 @@ def run_tool(main: Callable[[], None]) -> None:
             print(str(error) or 'interrupted', file=sys.stderr)
         _leave(exit_code(error))
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _reader_has_left():
+            _leave(141)  # as of SIGPIPE
         message = user_message(error)
         if message is None or os.environ.get('GENSEG_TRACEBACK', '0') not in ('', '0'):
             raise
@@ -66,6 +69,19 @@ def run_tool(main: Callable[[], None]) -> None:
         _leave(2)
     if _is_distributed():
         _leave(0)
+
+
+def _reader_has_left() -> bool:
+    """Whether nobody reads the standard output any more, as of ``... | head``; the rest of it goes nowhere then."""
+    try:
+        watched = select.poll()
+        watched.register(sys.stdout.fileno(), 0)
+        has_left = any(event & select.POLLERR for _, event in watched.poll(0))
+    except (AttributeError, OSError, ValueError):  # no poll, as on Windows, or no file behind the output
+        return False
+    if has_left:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return has_left
 
 
 def _refuse_other_checkout(tool: str) -> None:
