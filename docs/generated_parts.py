@@ -28,7 +28,7 @@ import genseg_mm.datasets
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / 'genseg_mm'
 INSIDE = {'__init__', '__main__', 'deferred_imports', 'moved_modules', '.mim'}  # rooms that nobody calls
-PROMPTS = dict(gen2seg='--points 40,60', genmask="--texts 'the red circle'")
+PROMPTS = dict(gen2seg='--points 40,60', shapes="--texts 'the red circle'", objects="--texts 'the leftmost cat'")
 # class -> what its numbers count, and whether they were all read in their sources
 COUNTED = {
     'HypersimDataset': (('frames',), True),
@@ -80,8 +80,10 @@ def zoo(collection: str, with_weights: bool) -> list[list[str]]:
             f'{result["Dataset"]}: ' + ', '.join(f'{name} **{value}**' for name, value in result['Metrics'].items())
             for result in model['Results']
         ]
+        world = 'objects' if 'objects' in model['Name'] else 'shapes'
+        prompt = PROMPTS[world if collection == 'genmask' else collection]
         commands = [
-            f'`genseg predict PICTURE {model["Name"]} {PROMPTS[collection]}`',
+            f'`genseg predict PICTURE {model["Name"]} {prompt}`',
             f'`genseg test {model["Name"]}`',
         ]
         rows.append(
