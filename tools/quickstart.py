@@ -51,8 +51,7 @@ WORLDS = {
             'gen2seg', 'shipped UNet', 'configs/gen2seg/gen2seg_unet_objects_long_tiny.py',
             'gen2seg_unet_objects.safetensors',
         ),
-        # Sentences about objects take hours; in a quarter of an hour it learns those about shapes.
-        'genmask': Model('genmask', 'GenMask, shapes', 'configs/genmask/genmask_sana_shapes_tiny.py', pictures=32),
+        'genmask': Model('genmask', 'GenMask-tiny', 'configs/genmask/genmask_sana_objects_quick_tiny.py', pictures=16),
         'gen2seg': Model('gen2seg', 'gen2seg-tiny', 'configs/gen2seg/gen2seg_unet_objects_tiny.py', pictures=4),
     },
     'shapes': {
