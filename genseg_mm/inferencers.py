@@ -1,5 +1,6 @@
 """Inference: images and prompts in, colour maps, masks and pictures out."""
 
+import copy
 import os
 from collections.abc import Callable, Iterator, Sequence
 from os import PathLike
@@ -42,7 +43,7 @@ from genseg_mm.models.coloring_segmentor import as_predictor
 from genseg_mm.models.gen2seg import load_released
 from genseg_mm.models.tiled_maps import checked_tiles
 from genseg_mm.network_sizes import checked_processing_size
-from genseg_mm.precision import evaluation_autocast
+from genseg_mm.precision import evaluation_autocast, evaluation_settings, prepare_evaluation, set_evaluation
 
 
 class GenSegInferencer(PictureGeneration, BaseInferencer):
@@ -66,7 +67,7 @@ class GenSegInferencer(PictureGeneration, BaseInferencer):
     config's test pipeline makes it; else as the model asks (``network_resize()``: the longer side of 768 for released
     Stable Diffusion weights, the square of the MAE, the size of its training for a tiny model), always with
     antialiasing. Results have the size of the image. The network runs in the precision of its training, or in the
-    config's ``evaluation_dtype``.
+    config's ``evaluation_dtype``; ``precision``, ``compile`` and ``channels_last`` make it faster (docs/speed.md).
 
     Args:
         model: Path of a config, name of a model in ``configs/*/metafile.yaml`` (trained, or an error), saved or
@@ -79,8 +80,10 @@ class GenSegInferencer(PictureGeneration, BaseInferencer):
         show_progress: Whether calls with several images show a progress bar.
         processing_size: Size that the network works at, whatever config and model say: the longer side, (height,
             width), or 0 for the own size of an image.
-        tiles: Settings of ``Gen2Seg``'s ``tiles`` in place of the model's, for small objects; True for the defaults,
-            False for none.
+        tiles: Settings of ``Gen2Seg``'s ``tiles`` in place of the model's; True for the defaults, False for none.
+        precision: Of the network, 'fp32', 'bf16' or 'fp16'; default: as its config says.
+        compile: True, or arguments of ``torch.compile``: compiles the network in its first pass, for many pictures.
+        channels_last: Lays convolutions out with their channels last.
 
     Raises:
         FileNotFoundError: If config or weights do not exist.
@@ -101,6 +104,9 @@ class GenSegInferencer(PictureGeneration, BaseInferencer):
         show_progress: bool = True,
         processing_size: int | Sequence[int] | None = None,
         tiles: dict[str, float] | bool | None = None,
+        precision: str | None = None,
+        compile: bool | dict = False,
+        channels_last: bool = False,
     ) -> None:
         if isinstance(model, nn.Module):
             if weights is not None:
@@ -116,6 +122,10 @@ class GenSegInferencer(PictureGeneration, BaseInferencer):
             self.cfg, own_weights = read_config(model)
             weights = chosen_weights(model, weights, own_weights)
             self.model = build_model(self.cfg, weights, device, scope)
+        if precision or compile or channels_last:
+            self.cfg = copy.deepcopy(self.cfg)  # a built model keeps its own
+            set_evaluation(self.cfg, precision, compile, channels_last)
+        prepare_evaluation(self.model, self.cfg, device_of(self.model))
         self.model = as_predictor(self.model)
         self.takes_texts = isinstance(self.model, GenMask)
         if processing_size is not None:
@@ -144,11 +154,13 @@ class GenSegInferencer(PictureGeneration, BaseInferencer):
             source: Folder or hub id of a Stable Diffusion pipeline (``reachomk/gen2seg-sd``), of a
                 ``ViTMAEForPreTraining`` (``reachomk/gen2seg-mae-h``) or of a saved Gen2Seg or GenMask.
             device: Such as 'cuda:0'; None takes the best there is.
-            **overrides: Settings of the model over those saved, or of the public code (the preset 'as_published'), as
-                ``processing_size=0`` or ``output='float'``: :func:`genseg_mm.models.gen2seg.load_released`.
+            **overrides: ``precision``, ``compile``, ``channels_last`` as of the class; settings of the model over those
+                saved, or of the public code (the preset 'as_published'), as ``processing_size=0`` or
+                ``output='float'``: :func:`genseg_mm.models.gen2seg.load_released`.
         """
         device = checked_device(device)
-        return cls(load_released(os.fspath(source), device='cpu', **overrides), device=device)
+        speed = {key: overrides.pop(key) for key in ('precision', 'compile', 'channels_last') if key in overrides}
+        return cls(load_released(os.fspath(source), device='cpu', **overrides), device=device, **speed)
 
     def __call__(
         self,
@@ -248,7 +260,8 @@ class GenSegInferencer(PictureGeneration, BaseInferencer):
         check_options(prompts, self.takes_texts, **forward)
         if visualize.get('show'):
             check_display()
-        key = run_key(self.model, **preprocess, **forward) if out_dir and not postprocess.get('no_save_pred') else None
+        saves = out_dir and not postprocess.get('no_save_pred')
+        key = run_key(self.model, **preprocess, **forward, **evaluation_settings(self.cfg)) if saves else None
         if resume and (key is None or visualize.get('show') or postprocess.get('return_datasamples')):
             raise ValueError('resume goes on with what is in out_dir: expected out_dir, saved predictions and no show')
         left = left_predictions(sources, prompts, out_dir, key) if resume else {}

@@ -3,10 +3,18 @@
 import pytest
 import torch
 
+from genseg_mm.benchmarking.jobs import effective_config, model_sha256, read_model_config
 from genseg_mm.config_file import read_config_file
 from genseg_mm.inferencers import GenSegInferencer
+from genseg_mm.launch import ToolParser, add_speed_arguments, set_speed
 from genseg_mm.models import LatentCodec
-from genseg_mm.precision import evaluation_autocast, evaluation_dtype
+from genseg_mm.precision import (
+    evaluation_autocast,
+    evaluation_dtype,
+    evaluation_settings,
+    prepare_evaluation,
+    set_evaluation,
+)
 
 
 @pytest.mark.parametrize(
@@ -73,3 +81,115 @@ def test_the_inferencer_runs_in_it():
         found.append(types.copy())
         types.clear()
     assert found == [[torch.float32] * 2, [torch.bfloat16] * 2, [torch.float32] * 2]
+
+
+MODELS = dict(
+    unet='gen2seg_unet_shapes_long_tiny', mae='gen2seg_mae_shapes_long_tiny', genmask='genmask_sana_shapes_long_tiny'
+)
+PART = dict(
+    unet=lambda model: model.colorer.unet,
+    mae=lambda model: model.colorer.mae.vit.layers[0],
+    genmask=lambda model: model.backbone.transformer,
+)
+
+
+def first_linear_output(inferencer, image):
+    """Type of what the first linear layer gives while a picture is predicted, and its prediction."""
+    types = []
+    layer = next(own for own in inferencer.model.modules() if isinstance(own, torch.nn.Linear))
+    handle = layer.register_forward_hook(lambda *args: types.append(args[-1].dtype))
+    result = inferencer(image, **prompts_of(inferencer))['predictions'][0]
+    handle.remove()
+    return types[0], result
+
+
+def prompts_of(inferencer):
+    return dict(texts='the red circle') if inferencer.takes_texts else dict(points=[[20, 30]])
+
+
+@pytest.fixture(scope='module')
+def image():
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (64, 64, 3), generator=generator, dtype=torch.uint8).numpy()
+
+
+@pytest.mark.parametrize('kind', MODELS)
+def test_switches_of_the_inferencer(kind, image):
+    """bf16 computes in bfloat16 and moves few pixels; a compiled graph, run as it is, moves none."""
+    plain = GenSegInferencer(MODELS[kind], device='cpu')
+    dtype, expected = first_linear_output(plain, image)
+    assert dtype == torch.float32
+    dtype, found = first_linear_output(GenSegInferencer(MODELS[kind], device='cpu', precision='bf16'), image)
+    assert dtype == torch.bfloat16
+    assert (found['masks'] != expected['masks']).mean() < 0.02
+    torch._dynamo.reset()
+    compiled = GenSegInferencer(MODELS[kind], device='cpu', compile=dict(backend='eager'))
+    assert PART[kind](compiled.model)._compiled_call_impl is not None
+    found = compiled(image, **prompts_of(compiled))['predictions'][0]
+    assert (found['masks'] == expected['masks']).all()
+    assert list(compiled.model.state_dict()) == list(plain.model.state_dict())
+    assert plain.cfg.get('evaluation_compile') is False and compiled.cfg.evaluation_compile == dict(backend='eager')
+
+
+def test_channels_last_changes_the_layout_alone(image):
+    plain, switched = (GenSegInferencer(MODELS['unet'], device='cpu', channels_last=own) for own in (False, True))
+    weights = [own.model.colorer.unet.conv_in.weight for own in (plain, switched)]
+    assert weights[0].is_contiguous() and weights[1].is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(*weights)
+    maps = [own(image)['predictions'][0]['color_map'] for own in (plain, switched)]
+    assert abs(maps[0] - maps[1]).max() < 0.01  # of 255
+    with pytest.raises(ValueError, match='--channels-last: expected a model with 2-D convolutions, but Gen2Seg has'):
+        GenSegInferencer(MODELS['mae'], device='cpu', channels_last=True)
+
+
+def test_what_cannot_be_is_one_line(monkeypatch):
+    with pytest.raises(ValueError, match="precision: expected one of fp32, bf16, fp16, but got 'half'"):
+        set_evaluation({}, precision='half')
+    with pytest.raises(ValueError, match="evaluation_compile: expected True, False or a dict .* but got 'yes'"):
+        evaluation_settings(dict(evaluation_compile='yes'))
+    with pytest.raises(ValueError, match='evaluation_channels_last: expected True or False, but got 1'):
+        evaluation_settings(dict(evaluation_channels_last=1))
+    model = torch.nn.Linear(2, 2)
+    with pytest.raises(ValueError, match='--compile: expected a Gen2Seg .* but got a Linear'):
+        prepare_evaluation(model, dict(evaluation_compile=True), torch.device('cpu'))
+    model.compiled_parts = lambda: [model]
+    with pytest.raises(ValueError, match='--compile: torch.compile makes no kernel for cpu here; .*nonsense'):
+        prepare_evaluation(model, dict(evaluation_compile=dict(backend='nonsense')), torch.device('cpu'))
+    monkeypatch.setattr(torch.cuda, 'is_bf16_supported', lambda including_emulation: including_emulation)
+    monkeypatch.setattr(torch.cuda, 'get_device_name', lambda device: 'an old card')
+    with pytest.raises(ValueError, match='--precision bf16: an old card has no bfloat16; use --precision fp16 or fp32'):
+        prepare_evaluation(model, dict(evaluation_dtype='bfloat16'), torch.device('cuda'))
+
+
+def test_a_network_that_does_not_compile_is_named():
+    from torch._dynamo.exc import Unsupported
+
+    cfg = dict(evaluation_compile=True)
+    message = r'--compile: this model cannot be compiled here \(an odd call\)'
+    with pytest.raises(ValueError, match=message), evaluation_autocast(cfg, 'cpu'):
+        raise Unsupported('an odd call')
+    with pytest.raises(RuntimeError, match='something else'), evaluation_autocast(cfg, 'cpu'):
+        raise RuntimeError('something else')
+
+
+def test_switches_reach_a_benchmark():
+    """They are part of a result's key: what was measured without them is measured again."""
+    entry = dict(config='gen2seg_unet_shapes_long_tiny', checkpoint=None, settings=None)
+    plain, _ = read_model_config(entry)
+    switched, _ = read_model_config(dict(entry, speed=dict(precision='bf16', compile=True, channels_last=True)))
+    parts = [model_sha256(own) for own in (plain, switched)]
+    assert parts[0] != parts[1]
+    benchmark = dict(dataset=dict(type='X', pipeline=[]), evaluator=dict(type='genseg_mm.ReferringMetric'))
+    cfg = effective_config(switched, benchmark)
+    assert (cfg.evaluation_dtype, cfg.evaluation_compile, cfg.evaluation_channels_last) == ('bfloat16', True, True)
+    assert 'evaluation_compile' not in effective_config(plain, benchmark)
+
+
+def test_switches_of_a_command_line():
+    parser = ToolParser()
+    add_speed_arguments(parser)
+    cfg = dict(evaluation_dtype='float16')
+    set_speed(cfg, parser.parse_args([]))
+    assert cfg == dict(evaluation_dtype='float16')
+    set_speed(cfg, parser.parse_args(['--precision', 'fp32', '--compile', '--channels-last']))
+    assert cfg == dict(evaluation_dtype='float32', evaluation_compile=True, evaluation_channels_last=True)

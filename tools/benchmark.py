@@ -48,6 +48,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--list', action='store_true', help='show what there is to do, and do nothing')
     parser.add_argument('--rerun', action='store_true', help='compute finished results again')
     parser.add_argument('--no-examples', action='store_true', help='draw no example pictures')
+    launch.add_speed_arguments(parser)
     add_launch_arguments(parser, 'override settings of the suite, e.g. benchmarks.dram.dataset.indices=20')
     return parser.parse_args()
 

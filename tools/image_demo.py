@@ -63,6 +63,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--describe', action='store_true', help="refine the texts with the config's description_writer first"
     )
+    launch.add_speed_arguments(parser)
     _add_generation(parser)
     _add_video(parser)
     parser.add_argument(
@@ -282,13 +283,13 @@ def _inferencer(args: argparse.Namespace) -> 'GenSegInferencer':
     from genseg_mm.inference.build_model import CONFIG_ENDINGS, is_config, near_models
     from genseg_mm.inferencers import GenSegInferencer
 
-    size = args.processing_size
+    size, speed = args.processing_size, launch.speed_options(args)
     is_file = Path(args.model).suffix in CONFIG_ENDINGS
     if args.weights is None and is_file:
         raise ValueError(f'{args.model} is a config: expected its trained --weights, but got none')
     if args.weights is not None or is_config(args.model):  # without weights: a name of the metafiles
         inferencer = GenSegInferencer(
-            args.model, args.weights, device=args.device, processing_size=size, tiles=args.tiles
+            args.model, args.weights, device=args.device, processing_size=size, tiles=args.tiles, **speed
         )
         if args.output is not None:
             if not hasattr(inferencer.model, 'output'):
@@ -300,7 +301,7 @@ def _inferencer(args: argparse.Namespace) -> 'GenSegInferencer':
         raise FileNotFoundError(f'{args.model} is no folder, hub id or model of genseg_mm{near}')
     given = dict(processing_size=size, output=args.output, tiles=args.tiles)
     given = {key: value for key, value in given.items() if value is not None}
-    return GenSegInferencer.from_pretrained(args.model, device=args.device, **given)
+    return GenSegInferencer.from_pretrained(args.model, device=args.device, **speed, **given)
 
 
 if __name__ == '__main__':

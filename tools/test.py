@@ -18,6 +18,7 @@ def parse_args() -> argparse.Namespace:
         'checkpoint', nargs='?', help='checkpoint file (default: the trained weights that come with the config)'
     )
     launch.add_common_arguments(parser)
+    launch.add_speed_arguments(parser)
     parser.add_argument('--out', help='write all predictions to this .pkl file')
     parser.add_argument('--show', action='store_true', help='show predictions in a window')
     parser.add_argument('--show-dir', help='write pictures of all predictions to this folder')
@@ -47,6 +48,7 @@ def main() -> None:
     """Tests."""
     args = parse_args()
     cfg = launch.load_config(args, 'test')
+    launch.set_speed(cfg, args)
     launch.set_checkpoint(cfg, args.checkpoint or weights_of(args.config))
     if args.show or args.show_dir:
         launch.enable_pictures(cfg, args.show, args.show_dir, args.wait_time)

@@ -19,7 +19,7 @@ from genseg_mm.checkpoint import weights_sha256
 from genseg_mm.dataset_configs import MODEL_PLACES, fill_network_resize, replace_transforms, walk
 from genseg_mm.inference.build_model import chosen_weights, read_config
 from genseg_mm.leaderboard.record import Record
-from genseg_mm.precision import evaluation_dtype
+from genseg_mm.precision import evaluation_dtype, evaluation_settings, set_evaluation
 from genseg_mm.registry import MODELS, class_name
 
 _NETWORK_RESIZE = dict(type='genseg_mm.NetworkResize')  # until the model is built, and its size known
@@ -212,6 +212,8 @@ def model_sha256(model_cfg: Config) -> str:
     parts = dict(model=model_cfg.model, data_preprocessor=model_cfg.get('data_preprocessor'), transforms=transforms)
     if dtype := evaluation_dtype(model_cfg):
         parts['evaluation_dtype'] = str(dtype)
+    settings = evaluation_settings(model_cfg)
+    parts.update({key: own for key, own in settings.items() if key != 'evaluation_dtype'})
     return provenance.config_sha256([parts, provenance.named_files(parts)])
 
 
@@ -232,6 +234,7 @@ def read_model_config(entry: dict[str, Any]) -> tuple[Config, str | None]:
         weights = chosen_weights(entry['config'], entry['checkpoint'], own_weights)
     if entry['settings']:
         cfg.merge_from_dict(dict(model=copy.deepcopy(entry['settings'])))
+    set_evaluation(cfg, **entry.get('speed', {}))
     return cfg, weights
 
 
@@ -271,6 +274,9 @@ def effective_config(
     cfg.setdefault('default_scope', 'genseg_mm')
     if dtype := evaluation_dtype(model_cfg):
         cfg.evaluation_dtype = str(dtype).removeprefix('torch.')
+    for key in ('evaluation_compile', 'evaluation_channels_last'):
+        if model_cfg.get(key):
+            cfg[key] = model_cfg[key]
     cfg.model = copy.deepcopy(model_cfg.model)
     if model_cfg.get('data_preprocessor') is not None:  # as mmseg's configs have it
         cfg.model.setdefault('data_preprocessor', copy.deepcopy(model_cfg.data_preprocessor))

@@ -36,6 +36,7 @@ from genseg_mm.checkpoint import use_safe_loading
 from genseg_mm.files.whole_files import check_writable
 from genseg_mm.files.write_lock import WriteLock
 from genseg_mm.launch.command_line import user_message
+from genseg_mm.launch.config import speed_options
 from genseg_mm.launch.processes import connect_processes, on_main_process
 from genseg_mm.leaderboard import (
     Record,
@@ -144,7 +145,7 @@ def _plan(suite: Suite, args: argparse.Namespace, out: Path) -> tuple[list[Job],
     jobs, readable, unusable = [], [], []
     for entry in choose_models(suite, args.models, args.tasks):
         try:
-            jobs += model_jobs(suite, entry, benchmarks, out)
+            jobs += model_jobs(suite, dict(entry, speed=speed_options(args)), benchmarks, out)
             readable.append(entry['name'])
         except (OSError, ValueError) as error:
             if args.models:

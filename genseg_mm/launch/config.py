@@ -55,6 +55,34 @@ def add_launch_arguments(parser: argparse.ArgumentParser, about_options: str) ->
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
 
+def add_speed_arguments(parser: argparse.ArgumentParser) -> None:
+    """``--precision``, ``--compile``, ``--channels-last`` of evaluations; :func:`speed_options` reads them."""
+    group = parser.add_argument_group('speed', 'what each saves and changes: docs/speed.md')
+    group.add_argument(
+        '--precision', choices=['fp32', 'bf16', 'fp16'], help='of the network (default: that of its training)'
+    )
+    group.add_argument(
+        '--compile', action='store_true', help='compile the network first: seconds to minutes, for many pictures'
+    )
+    group.add_argument(
+        '--channels-last',
+        action='store_true',
+        help='lay convolutions out with channels last (UNets, autoencoders)',
+    )
+
+
+def speed_options(args: argparse.Namespace) -> dict:
+    """What :func:`genseg_mm.precision.set_evaluation` and the inferencer take."""
+    return dict(precision=args.precision, compile=args.compile, channels_last=args.channels_last)
+
+
+def set_speed(cfg: Config, args: argparse.Namespace) -> None:
+    """The options of :func:`add_speed_arguments`, into the config of a test."""
+    from genseg_mm.precision import set_evaluation  # not before a wrong command line is refused
+
+    set_evaluation(cfg, **speed_options(args))
+
+
 def load_config(args: argparse.Namespace, stage: str) -> Config:
     """Reads the config and applies ``--cfg-options``, ``--work-dir`` and ``--launcher``.
 

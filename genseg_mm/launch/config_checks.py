@@ -10,7 +10,7 @@ from mmengine import registry as registries
 from mmengine.config import Config
 
 from genseg_mm.launch.config_types import find_type, near_types, typed_dicts, wrong_arguments
-from genseg_mm.precision import evaluation_dtype
+from genseg_mm.precision import evaluation_dtype, evaluation_settings
 
 _INF = math.inf
 _LEVELS = ('CRITICAL', 'FATAL', 'ERROR', 'WARNING', 'WARN', 'INFO', 'DEBUG', 'NOTSET')
@@ -266,6 +266,7 @@ def _check_runtime(cfg: Config) -> None:
         raise ValueError(f"resume: expected True, False or 'auto', but got {cfg.resume!r}")
     _check_scope(cfg.get('default_scope'))
     evaluation_dtype(cfg)
+    evaluation_settings(cfg)
     _apply(dict(seed=_seed, deterministic=_boolean, diff_rank_seed=_boolean), cfg.get('randomness') or {}, 'randomness')
     _apply(dict(enable=_boolean, base_batch_size=_integer(1)), cfg.get('auto_scale_lr') or {}, 'auto_scale_lr')
     level = cfg.get('log_level', 'INFO')

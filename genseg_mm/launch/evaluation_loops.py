@@ -13,7 +13,7 @@ from torch import Tensor
 
 from genseg_mm.datasets.picture_sampler import PictureSampler
 from genseg_mm.devices import device_of
-from genseg_mm.precision import evaluation_autocast
+from genseg_mm.precision import evaluation_autocast, prepare_evaluation
 from genseg_mm.registry import LOOPS, class_name
 
 
@@ -35,6 +35,8 @@ class EvaluationLoop:
     def spread(self) -> Iterator[None]:
         """Around an evaluation: processes may have other batches, and results are brought into the dataset's order."""
         self._seen = 0
+        if self.stage == 'test':  # a validation shares its model with the training
+            prepare_evaluation(self.runner.model, self.runner.cfg, device_of(self.runner.model))
         strategy = getattr(self.runner, 'strategy', None)
         uneven = strategy.uneven_passes() if hasattr(strategy, 'uneven_passes') else nullcontext(lambda: None)
         with uneven as wait_for_others, self._before_evaluating(wait_for_others):

@@ -141,6 +141,10 @@ class DiTBackbone(BaseModule):
         """Keeps the weights that diffusers gave."""
         self._is_init = True
 
+    def compiled_parts(self) -> list[nn.Module]:
+        """What ``--compile`` of an evaluation compiles."""
+        return [self.transformer]
+
     def save_lora(self, folder: str | Path) -> None:
         """Writes the adapters alone as a folder of peft, see :func:`~genseg_mm.models.dit_lora.save_lora`."""
         save_lora(self.transformer, folder, self.new_layers)

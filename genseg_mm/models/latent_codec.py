@@ -69,6 +69,11 @@ class LatentCodec(FrozenPartsMixin, BaseModule):
         channels = _option(config, 'latent_channels') or _option(config, 'z_dim')
         return int(channels or self.latents_mean.shape[1]) * self.packing**2
 
+    def compiled_parts(self) -> list[nn.Module]:
+        """What ``--compile`` of an evaluation compiles: encoder and decoder, where it has them."""
+        parts = (getattr(self.autoencoder, name, None) for name in ('encoder', 'decoder'))
+        return [part for part in parts if isinstance(part, nn.Module)]
+
     def fingerprint(self) -> str:
         """Hash of all that its latents depend on: class, weights, standardisation.
 

@@ -198,6 +198,13 @@ def test_precision_is_that_of_training_unless_the_config_says_otherwise(tmp_path
     assert runner.val()['own/dtype'] == expected == runner.test()['own/dtype']
 
 
+def test_a_test_prepares_its_model_and_a_validation_leaves_that_of_the_training(tmp_path):
+    runner = SafeRunner.from_cfg(config(tmp_path, 'prepared', evaluation_channels_last=True))
+    assert runner.val()['own/dtype'] == 'float32'
+    with pytest.raises(ValueError, match='--channels-last: expected a model with 2-D convolutions'):
+        runner.test()
+
+
 def test_stock_loops_are_replaced_and_others_are_not():
     for kind in ('ValLoop', 'mmengine.ValLoop', ValLoop):
         assert own_loop(dict(type=kind, fp16=True), 'Val') == dict(type='genseg_mm.PictureValLoop', fp16=True)

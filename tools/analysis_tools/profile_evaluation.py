@@ -29,8 +29,9 @@ from models_without_weights import check_weights
 from genseg_mm.benchmarking.suite import read_dataset_config
 from genseg_mm.dataset_configs import single_datasets
 from genseg_mm.inference.build_model import build_model
-from genseg_mm.launch import ToolParser, run_tool
+from genseg_mm.launch import ToolParser, add_speed_arguments, run_tool, set_speed
 from genseg_mm.launch.config import CfgOptions
+from genseg_mm.precision import evaluation_autocast, prepare_evaluation
 
 GROUPS = ('data', 'model', 'metric')
 
@@ -51,6 +52,7 @@ def parse_args() -> argparse.Namespace:
         '--image-size', type=int, nargs=2, metavar=('HEIGHT', 'WIDTH'),
         help="what the test pipeline's Resize makes of the pictures for the model",
     )  # fmt: skip
+    add_speed_arguments(parser)
     parser.add_argument('--device', default='cpu', help='such as cuda:0 (default: cpu)')
     parser.add_argument('--threads', type=int, default=1, help='CPU threads of torch (default: 1)')
     parser.add_argument(
@@ -73,6 +75,7 @@ def evaluation_config(args: argparse.Namespace) -> Config:
         ValueError: If one of the three is missing, or no Resize takes --image-size.
     """
     cfg = read_dataset_config(args.config, args.cfg_options)
+    set_speed(cfg, args)
     if args.suite:
         from genseg_mm.benchmarking.jobs import effective_config
 
@@ -124,7 +127,9 @@ def profile(cfg: Config, args: argparse.Namespace) -> dict[str, Any]:
     collate = cfg.test_dataloader.get('collate_fn')
     collate = pseudo_collate if collate is None else FUNCTIONS.get(collate['type'])
     prompts = []
-    with torch.no_grad(), watched(model, meter, 'model: '):
+    device = torch.device(args.device)
+    prepare_evaluation(model, cfg, device)
+    with torch.no_grad(), evaluation_autocast(cfg, device), watched(model, meter, 'model: '):
         for index in [*indices[: args.warmup], *indices]:
             prompts.append(run_item(dataset, index, collate, model, evaluator, meter))
             if len(meter.rounds) == args.warmup:

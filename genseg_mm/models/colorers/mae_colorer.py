@@ -132,6 +132,10 @@ class MAEColorer(BaseModule):
         patches = decoder.decoder_pred(decoder.decoder_norm(tokens))[:, 1:]  # (N, hw, p^2 3)
         return self.mae.unpatchify(patches, tuple(images.shape[-2:]))  # (N, 3, H, W)
 
+    def compiled_parts(self) -> list[nn.Module]:
+        """What ``--compile`` of an evaluation compiles: layers, which are alike, so that few kernels are made."""
+        return [*self.mae.vit.layers, *self.mae.decoder.decoder_layers]
+
     def save_pretrained(self, folder: str) -> None:
         """Writes a ``ViTMAEForPreTraining`` folder, the format of gen2seg's released weights.
 

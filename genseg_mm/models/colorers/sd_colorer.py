@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from mmengine.model import BaseModule
-from torch import Tensor
+from torch import Tensor, nn
 
 from genseg_mm.models.colorers.released_folder import (
     copy_frozen_parts,
@@ -151,6 +151,10 @@ class SDColorer(BaseModule):
         start = latents if step_from == 'image' else torch.zeros_like(latents)
         clean = clean_latents(output.float(), start, self.alpha_bar, self.prediction_type)
         return self.codec.decode(clean)  # (N, 3, H, W)
+
+    def compiled_parts(self) -> list[nn.Module]:
+        """What ``--compile`` of an evaluation compiles, beside the autoencoder."""
+        return [self.unet]
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes a pipeline folder that ``diffusers.StableDiffusionPipeline.from_pretrained`` opens.

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from mmengine.model import BaseModule
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genseg_mm.models.base import check_patches
@@ -97,6 +97,10 @@ class UNetColorer(BaseModule):
         text = self.text.to(latents.dtype).expand(latents.shape[0], -1, -1)  # (N, L, D)
         output = self.unet(latents, timesteps, encoder_hidden_states=text).sample
         return F.pixel_shuffle(output, self.patch_size)  # (N, 3, H, W)
+
+    def compiled_parts(self) -> list[nn.Module]:
+        """What ``--compile`` of an evaluation compiles."""
+        return [self.unet]
 
     def save_pretrained(self, folder: str) -> None:
         """Writes the UNet as a diffusers folder."""
