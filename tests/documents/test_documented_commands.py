@@ -123,7 +123,7 @@ class Twins:
         cfg = Config.fromfile(self.place / twin)
         if weights.suffix == '.pth' or 'long' in config:
             few = small_data(cfg, ('test',))
-            options = [*(options or ['--cfg-options']), *few] if few else options
+            options += ['--cfg-options'] * ('--cfg-options' not in options and bool(few)) + few
         self.tool(command.tool, twin, weights, *options)
         metrics = json.loads(max(self.work_dir(twin).glob('*/*.json')).read_text())
         score = metrics.get('oIoU', metrics.get('mIoU'))
