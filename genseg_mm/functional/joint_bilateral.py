@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 DIAMETER, SIGMA = 9, 75.0  # of the public code's filter: pixels; units of colour and pixels
+AT_ONCE = 1024  # pixels whose windows stay in a core's cache
 
 
 @torch.no_grad()
@@ -100,9 +101,9 @@ def filter_tiles(
     The number of maps to be filtered decides the size of the tiles.
     """
     radius, (height, width) = diameter // 2, guide.shape[1:]
-    offsets = _offsets(radius)
-    rows = _reflect_101(height, radius, guide.device)
-    columns = _reflect_101(width, radius, guide.device)
+    offsets = window_offsets(radius)
+    rows = reflect_101(height, radius, guide.device)
+    columns = reflect_101(width, radius, guide.device)
     band, across, maps_at_once = _tile_shape(height, width, num_maps, guide.device)
     for top in range(0, height, band):
         bottom = min(top + band, height)
@@ -127,47 +128,37 @@ def filter_tiles(
             )
 
 
-def filtered_cells(
-    guide: Tensor,
-    top: Tensor,
-    left: Tensor,
-    side: int,
-    levels_of: Callable[[Tensor], Tensor],
-) -> Tensor:
-    """The public code's filter in some squares of a map only, whose values are made from the guide's colours there.
+def filtered_pixels(guide: Tensor, stride: int, pixels: Tensor, levels_of: Callable[[Tensor], Tensor]) -> Tensor:
+    """The public code's filter at some pixels of a map only, whose values are made where a window reaches.
 
     Args:
-        guide: (C, H, W) floating point.
-        top: First rows of n squares, (n,).
-        left: First columns, (n,).
-        side: Of the squares, in pixels; they may reach beyond the map, where the values mean nothing.
-        levels_of: From colours (C, n, S, S) to the values there, (n, S, S).
+        guide: (C, N) floating point, the rows of a map one after the other, with the window's reach around it.
+        stride: Length of a row.
+        pixels: Places to be filtered, (n,) int64.
+        levels_of: From places, (m,), to the values there, (m,).
 
     Returns:
-        Weighted means, (n, side, side), not rounded.
+        Weighted means, (n,), not rounded.
     """
-    radius, (height, width) = DIAMETER // 2, guide.shape[1:]
-    steps = torch.arange(side + 2 * radius, device=guide.device)
-    rows, columns = (
-        _reflect_101(size, radius, guide.device)[(first[:, None] + steps).clamp(max=size + 2 * radius - 1)]
-        for first, size in ((top, height), (left, width))
-    )  # (n, S) each
-    colors = guide[:, rows[:, :, None], columns[:, None]]  # (C, n, S, S)
-    levels = levels_of(colors)
-    middle = slice(radius, radius + side)
-    own = colors[:, :, middle, middle].contiguous()
-    total, norm = torch.zeros_like(own[0]), torch.zeros_like(own[0])
-    for dy, dx in _offsets(radius):
-        there = (slice(radius + dy, radius + dy + side), slice(radius + dx, radius + dx + side))
-        distance = (colors[:, :, there[0], there[1]] - own).abs_().sum(0)
-        weight = distance.square_().mul_(-0.5 / SIGMA**2).exp_()
-        weight.mul_(math.exp(-0.5 * (dy * dy + dx * dx) / SIGMA**2))
-        total.addcmul_(levels[:, there[0], there[1]], weight)
-        norm += weight
-    return total / norm
+    offsets = window_offsets(DIAMETER // 2)
+    shifts = torch.tensor([[dy * stride + dx] for dy, dx in offsets], device=guide.device)  # (T, 1)
+    near = [[math.exp(-0.5 * (dy * dy + dx * dx) / SIGMA**2)] for dy, dx in offsets]
+    spatial = torch.tensor(near, dtype=guide.dtype, device=guide.device)  # (T, 1)
+    means = guide.new_empty(len(pixels))
+    for part, out in zip(pixels.split(AT_ONCE), means.split(AT_ONCE), strict=True):
+        places = (shifts + part).flatten()  # (T n,)
+        distance = None
+        for channel in guide:
+            change = channel.index_select(0, places).view(len(shifts), -1)
+            change.sub_(channel.index_select(0, part)).abs_()
+            distance = change if distance is None else distance.add_(change)
+        weight = distance.square_().mul_(-0.5 / SIGMA**2).exp_().mul_(spatial)
+        levels = levels_of(places).view_as(weight)
+        torch.div(levels.mul_(weight).sum(0), weight.sum(0), out=out)
+    return means
 
 
-def _offsets(radius: int) -> list[tuple[int, int]]:
+def window_offsets(radius: int) -> list[tuple[int, int]]:
     """The window's (dy, dx)."""
     return [
         (dy, dx)
@@ -194,7 +185,7 @@ def _check_arguments(guide: Tensor, src: Tensor, diameter: int, sigma_color: flo
             raise ValueError(f'{name}: expected a positive number, but got {value}')
 
 
-def _reflect_101(size: int, radius: int, device: torch.device) -> Tensor:
+def reflect_101(size: int, radius: int, device: torch.device) -> Tensor:
     """Indices -radius ... size - 1 + radius, mirrored at pixels 0 and size - 1 until inside."""
     period = max(2 * (size - 1), 1)
     index = torch.arange(-radius, size + radius, device=device) % period

@@ -10,6 +10,7 @@ from torch import Tensor
 from genseg_mm.functional.color_grouping import connected_components
 from genseg_mm.functional.queried_colors import BOX_TOLERANCE, box_queries, pixel_ranges, query_colors
 from genseg_mm.functional.similarity_masks import (
+    LARGE,
     check_rule,
     color_distances,
     masks_within,
@@ -143,7 +144,8 @@ def masks_from_queries(
     color_map = _readable_map(color_map, settings['rule'], settings['radius'])
     if len(queries) == 0:
         return torch.zeros(0, *color_map.shape[1:], dtype=torch.bool, device=color_map.device)
-    masks = _masks_of(color_map, queries.to(color_map), labels, **settings)
+    queries = queries.to(color_map.device, torch.promote_types(color_map.dtype, torch.float32))
+    masks = _masks_of(color_map, queries, labels, **settings)
     if component:
         for number, mask in enumerate(masks):
             masks[number] = _touching_parts(mask, None if before is None else before[number])
@@ -167,9 +169,19 @@ def _all_settings(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _readable_map(color_map: Tensor, rule: str, radius: float | None) -> Tensor:
-    """The map in floating point; under the public code's rule cut to whole levels."""
+    """The map in floating point; under the public code's rule cut to whole levels, a float32 map to 8 bits."""
+    if rule != 'reference' or radius is not None:
+        return check_color_map(color_map)
+    _check_shape(color_map)
+    if color_map.dtype == torch.uint8:
+        return color_map
     color_map = check_color_map(color_map)
-    return color_map.clamp(0, 255).floor_() if rule == 'reference' and radius is None else color_map
+    if color_map.dtype == torch.float64:  # in which its queries are to stay
+        return color_map.clamp(0, 255).floor_()
+    whole = torch.empty(color_map.shape, dtype=torch.uint8, device=color_map.device)
+    for part, out in zip(_row_parts(color_map), _row_parts(whole), strict=True):
+        out.copy_(part.clamp(0, 255))
+    return whole
 
 
 def _check_settings(rule: str, threshold: float, radius: float | None, sigma: float) -> None:
@@ -273,7 +285,7 @@ def _drop_negatives(masks: Tensor, color_map: Tensor, queries: Tensor, labels: T
 
 def _nearest(color_map: Tensor, queries: Tensor, chosen: Tensor) -> Tensor:
     """Distance to the nearest chosen query of every prompt, (K, P, 3) and (K, P) -> (K, H, W)."""
-    nearest = color_map.new_full((len(queries), *color_map.shape[1:]), torch.inf)
+    nearest = queries.new_full((len(queries), *color_map.shape[1:]), torch.inf)
     for query, mine in zip(queries.unbind(1), chosen.unbind(1), strict=True):
         distance = color_distances(color_map, query)
         distance.masked_fill_(~mine[:, None, None], torch.inf)
@@ -324,15 +336,26 @@ def _number_at(numbers: Tensor, points: Tensor, sigma: float) -> Tensor:
 
 def check_color_map(color_map: Tensor) -> Tensor:
     """The map in float32 or float64, or a ValueError."""
+    _check_shape(color_map)
+    color_map = color_map.detach().to(torch.promote_types(color_map.dtype, torch.float32))
+    # NaN and infinity come through to the extremes, which cost a tenth of asking every number.
+    ends = [torch.stack(torch.aminmax(part)) for part in _row_parts(color_map)]
+    if not torch.stack(ends).isfinite().all():
+        raise ValueError('color_map: expected finite colours, but got NaN or infinity')
+    return color_map
+
+
+def _check_shape(color_map: Tensor) -> None:
     if color_map.ndim != 3 or color_map.shape[0] != 3 or color_map.numel() == 0:
         raise ValueError(f'color_map: expected a non-empty (3, H, W), but got {tuple(color_map.shape)}')
     if color_map.dtype != torch.uint8 and not color_map.is_floating_point():
         raise ValueError(f'color_map: expected uint8 or floating point, but got {color_map.dtype}')
-    color_map = color_map.detach().to(torch.promote_types(color_map.dtype, torch.float32))
-    # Part by part: on a large map the answers would fill as much memory as the map.
-    if not all(bool(part.isfinite().all()) for part in color_map.flatten(1).split(1 << 19, 1)):
-        raise ValueError('color_map: expected finite colours, but got NaN or infinity')
-    return color_map
+
+
+def _row_parts(color_map: Tensor) -> Sequence[Tensor]:
+    """A map channel by channel and in rows that fit a cache; whole on a GPU."""
+    rows = max(LARGE // 8 // color_map.shape[2], 1)
+    return [color_map] if color_map.is_cuda else [part for channel in color_map for part in channel.split(rows)]
 
 
 def check_prompts(

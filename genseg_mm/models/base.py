@@ -15,6 +15,7 @@ from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement, PixelData
 from torch import Generator, Tensor
 
+from genseg_mm.functional.similarity_masks import any_along
 from genseg_mm.models.saved import SavedModel
 from genseg_mm.registry import TRANSFORMS
 
@@ -177,7 +178,7 @@ def add_semantic_maps(sample: BaseDataElement) -> None:
     """
     if 'pred_instances' not in sample:
         return
-    found = sample.pred_instances.masks.any(0, keepdim=True)  # (1, H, W)
+    found = any_along(sample.pred_instances.masks, 0)[None]  # (1, H, W)
     nothing = torch.full_like(found, IGNORED, dtype=torch.uint8)
     sample.pred_sem_seg = semantic_map(found, nothing)
     if 'gt_instance_map' in sample and 'gt_sem_seg' not in sample:

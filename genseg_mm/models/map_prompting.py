@@ -9,7 +9,7 @@ from torch import Tensor
 
 from genseg_mm.functional.color_grouping import group_colors, instance_scores
 from genseg_mm.functional.point_prompting import check_color_map, masks_from_points, prompt_settings
-from genseg_mm.functional.similarity_masks import LARGE, lengths, parts
+from genseg_mm.functional.similarity_masks import LARGE, any_along, lengths, true_places
 
 
 class MapPrompting:
@@ -156,32 +156,26 @@ def flatness(colors: Tensor, masks: Tensor) -> Tensor:
     """
     masks, pixels = masks.flatten(1), colors.flatten(1)  # (K, H W), (3, H W)
     scores = colors.new_zeros(len(masks))
-    if pixels.shape[1] > LARGE:
-        for number, mask in enumerate(masks):
-            scores[number] = _large_flatness(pixels, mask)
-        return scores
-    for part in parts(*masks.shape, masks.device):  # or many large masks would fill the memory
-        num = len(masks[part])
-        mask, pixel = masks[part].nonzero().T  # only the masks' pixels cost anything
-        inside = pixels[:, pixel].double()  # (3, n)
-        area = mask.bincount(minlength=num).clamp(min=1)
-        mean = inside.new_zeros(3, num).index_add_(1, mask, inside) / area  # (3, k)
-        distance = lengths(inside - mean[:, mask])
-        spread = inside.new_zeros(num).index_add_(0, mask, distance) / area  # (k,)
-        scores[part] = torch.where(masks[part].any(1), 1 / (1 + spread), 0).to(scores.dtype)
+    for number, mask in enumerate(masks):
+        scores[number] = _mask_flatness(pixels, mask)
     return scores
 
 
-def _large_flatness(pixels: Tensor, mask: Tensor) -> Tensor | float:
+def _mask_flatness(pixels: Tensor, mask: Tensor) -> Tensor | float:
     """As :func:`flatness` of one mask, (H W), band by band, so that memory does not grow with the mask."""
-    bands = [slice(start, start + LARGE) for start in range(0, len(mask), LARGE)]
-    held = [pixels[:, band][:, mask[band]] for band in bands if mask[band].any()]
-    if not held:
+    held = []
+    for pixel, inside in zip(pixels.split(LARGE, 1), mask.split(LARGE), strict=True):
+        places = true_places(inside)
+        held.append([channel.index_select(0, places) for channel in pixel])
+    area = sum(len(channels[0]) for channels in held)
+    if not area:
         return 0.0
-    area = sum(one.shape[1] for one in held)
-    mean = sum(one.double().sum(1) for one in held) / area  # (3,)
-    spread = sum(lengths(one.double() - mean[:, None]).sum() for one in held) / area
-    return 1 / (1 + spread)
+    mean = sum(torch.stack([channel.sum(dtype=torch.float64) for channel in channels]) for channels in held) / area
+    spread = sum(
+        lengths([channel.double() - own for channel, own in zip(channels, mean, strict=True)]).sum()
+        for channels in held
+    )
+    return 1 / (1 + spread / area)
 
 
 def boxes_of(masks: Tensor) -> Tensor:
@@ -189,7 +183,7 @@ def boxes_of(masks: Tensor) -> Tensor:
 
     An empty mask has a box of zeros.
     """
-    (left, right), (top, bottom) = _extent(masks.any(1)), _extent(masks.any(2))
+    (left, right), (top, bottom) = _extent(any_along(masks, 1)), _extent(any_along(masks, 2))
     return torch.stack([left, top, right, bottom], 1).float()
 
 

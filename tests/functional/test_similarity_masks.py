@@ -51,8 +51,11 @@ def some_queries(color_map, num=40):
 @pytest.mark.parametrize('rule', ['reference', 'paper'])
 @pytest.mark.parametrize('size', [(70, 150), (33, 41), (8, 8), (3, 5), (1, 1)])
 @pytest.mark.parametrize('noise', [0.0, 12.0])
-def test_masks_are_the_levels_above_the_threshold(rule, size, noise):
-    """Squares that are decided without the filter are decided as the filter would."""
+@pytest.mark.parametrize('few', [0, 100])
+def test_masks_are_the_levels_above_the_threshold(monkeypatch, rule, size, noise, few):
+    """Squares, or pixels, that are decided without the filter are decided as the filter would."""
+    monkeypatch.setattr(similarity_masks, 'FEW', few)
+    monkeypatch.setattr(similarity_masks, 'BAND', 1000)
     color_map = noisy_map(*size, noise)
     queries = some_queries(color_map)
     levels = similarity_levels(color_map, queries, rule)
@@ -103,6 +106,27 @@ def test_squares_that_are_decided_cost_nothing(monkeypatch):
     assert filtered == [(32, 64, 40)]
 
 
+@pytest.mark.parametrize('dtype', [torch.uint8, torch.float64])
+def test_pixels_that_are_decided_cost_nothing(monkeypatch, dtype):
+    """Only those within the window's reach of the object's border are filtered."""
+    color_map = torch.zeros(3, 96, 320, dtype=dtype)
+    color_map[:, 40:56, 80:100] = 200
+    queries = query_colors(color_map, torch.tensor([[90.0, 48.0]]))
+    expected = joint_bilateral_filter(color_map, similarity_levels(color_map, queries)) > 3
+    filtered = []
+    plain = similarity_masks.filtered_pixels
+
+    def spy(guide, stride, pixels, levels_of):
+        filtered.append(len(pixels))
+        return plain(guide, stride, pixels, levels_of)
+
+    monkeypatch.setattr(similarity_masks, 'filtered_pixels', spy)
+    assert torch.equal(similar_masks(color_map, queries, 3.0), expected)
+    inner, outer = (16 - 8) * (20 - 8), (16 + 8) * (20 + 8)
+    corners = 4 * (16 - 8)  # of the 4 x 4 pixels at a corner 8 are within the disk
+    assert filtered == [outer - inner - corners]
+
+
 def test_no_query_gives_no_mask(monkeypatch):
     for large in (similarity_masks.LARGE, 50):
         monkeypatch.setattr(similarity_masks, 'LARGE', large)
@@ -130,6 +154,7 @@ def test_similarity_masks_get_the_masks_of_small_ones(monkeypatch, noise: float,
     for extra in ({}, dict(boxes=boxes)):
         expected = masks_from_points(color_map, points, **extra, **settings)
         with monkeypatch.context() as patched:
+            patched.setattr(similarity_masks, 'BAND', 1000)
             for module in (similarity_masks, queried_colors):
                 patched.setattr(module, 'LARGE', 1000)
             masks = masks_from_points(color_map, points, **extra, **settings)
