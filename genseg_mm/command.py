@@ -52,6 +52,12 @@ COMMANDS = (
         'work_dirs/benchmarks/tiny/shipped_unet/dram work_dirs/benchmarks/tiny/control_rgb/dram --out compared',
     ),
     Command(
+        'speed',
+        'benchmark_speed.py',
+        'time what takes time, beside a yardstick and peers; a gate on the ratios',
+        'loss_10 prompt_480x640 --repeat 3 --out speed',
+    ),
+    Command(
         'prepare own',
         'dataset_tools/prepare_own.py',
         'look at a folder of your own data and write a config that trains on it',
