@@ -21,6 +21,7 @@ INSTALL_REQUIRES = [
     'diffusers>=0.42.1',
     'transformers>=5.23',
     'accelerate>=1.15',
+    'numba>=0.61',  # boundary matching; the first with NumPy 2.1 and Python 3.13
     'numpy>=2.0',
     'pillow>=11.3',  # the first whose wheels read AVIF
     'pycocotools',
@@ -43,6 +44,7 @@ EXTRAS = {
         'transformers==5.23.0',
         'accelerate==1.15.0',  # diffusers opens Wan, which pins modules to float32, only with it
         'peft==0.21.2',  # DiTBackbone(lora=...)
+        'numba>=0.61',
         'numpy==2.2.6',  # the newest that OpenCV 4.12 accepts
         'pycocotools==2.0.11',
         'h5py>=3.12',

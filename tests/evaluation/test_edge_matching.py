@@ -1,10 +1,14 @@
 """Thinning, matching and counting of boundary pixels by hand."""
 
+import importlib.util
+import sys
+
 import numpy as np
 import pytest
 from scipy.optimize import linear_sum_assignment
 
-from genseg_mm.evaluation.edge_matching import count_edges, edge_thresholds, thin_map
+from genseg_mm.evaluation import edge_loops
+from genseg_mm.evaluation.edge_matching import count_edges, edge_thresholds, match_edges, thin_map
 
 
 def as_map(drawing: str) -> np.ndarray:
@@ -182,6 +186,56 @@ def test_thresholds_do_not_influence_one_another():
         assert [int(part[0]) for part in alone[1:]] == [int(part[place]) for part in together[1:]]
 
 
+def test_equals_are_decided_by_the_pixels_alone():
+    """A row of true pixels between two rows at the same distance: which of two is matched depends on no order."""
+    strength = np.full((3, 60), 0.5)
+    strength[1] = 0
+    truth = np.zeros((1, 3, 60), bool)
+    truth[0, 1] = True
+    pixels = np.flatnonzero(strength)
+    _, (chosen,) = match_edges([pixels], truth, 1.0)
+    assert chosen.sum() == 60 and 10 < chosen[:60].sum() < 50  # some of either row
+    order = np.random.default_rng(0).permutation(len(pixels))
+    # Matched before: other pixels, and another part of the row.
+    first = [np.flatnonzero(strength)[80:], np.flatnonzero(strength[0])]
+    _, matched = match_edges([*first, pixels[order]], truth, 1.0)
+    np.testing.assert_array_equal(matched[2], chosen[order])
+
+
+def test_without_numba_the_counts_are_the_same(monkeypatch):
+    generator = np.random.default_rng(1)
+    strength, truths = generator.random((24, 30)) ** 2, generator.random((2, 24, 30)) < 0.12
+    expected = count_edges(strength, truths, edge_thresholds(5), 0.07)
+    monkeypatch.setitem(sys.modules, 'numba', None)
+    spec = importlib.util.spec_from_file_location('plain_loops', edge_loops.__file__)
+    plain = importlib.util.module_from_spec(spec)
+    with pytest.warns(UserWarning, match="Numba is not installed: .* slower; pip install 'numba"):
+        spec.loader.exec_module(plain)
+    assert type(plain.match_maps).__name__ == 'function' != type(edge_loops.match_maps).__name__
+    monkeypatch.setitem(sys.modules, edge_loops.__name__, plain)
+    own = count_edges(strength, truths, edge_thresholds(5), 0.07)
+    assert own.truth == expected.truth
+    np.testing.assert_array_equal(own[1:], expected[1:])
+    assert own.predicted[0] > own.matched_predicted[0] > 100
+
+
+def test_compiled_code_that_cannot_be_kept_runs_all_the_same(monkeypatch):
+    asked = []
+
+    def njit(*functions, cache=False):
+        def compiled(function):
+            asked.append(cache)
+            if cache:
+                raise RuntimeError('cannot cache function: no locator available')
+            return function
+
+        return compiled(*functions) if functions else compiled
+
+    monkeypatch.setattr(edge_loops, 'njit', njit)
+    assert edge_loops._compiled(lambda value: value + 1)(2) == 3
+    assert asked == [True, False]
+
+
 def test_which_pixels_match_is_as_good_as_an_exhaustive_assignment():
     generator = np.random.default_rng(3)
     predicted, truth = generator.random((14, 16)) < 0.5, generator.random((14, 16)) < 0.15
@@ -191,9 +245,8 @@ def test_which_pixels_match_is_as_good_as_an_exhaustive_assignment():
     rows, columns = linear_sum_assignment(cost)
     best = int(cost[rows, columns][cost[rows, columns] < 1e6].sum())
 
-    from genseg_mm.evaluation import edge_matching
-
-    number, matched = edge_matching._match(np.flatnonzero(predicted), edge_matching._Truth(truth[None], predicted, 2.3))
+    numbers, (matched,) = match_edges([np.flatnonzero(predicted)], truth[None], 2.3)
+    number = int(numbers[0])
     own = cost[matched]
     rows, columns = linear_sum_assignment(own)
     assert number == matched.sum() == (cost[linear_sum_assignment(cost)] < 1e6).sum()
