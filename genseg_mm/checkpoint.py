@@ -24,7 +24,6 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer, print_log
-from mmengine.runner import CheckpointLoader
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -47,6 +46,8 @@ _STATISTICS = ('min', 'max', 'current', 'mean')
 
 def use_safe_loading() -> None:
     """Makes everything in this process that loads a checkpoint refuse those that would run code."""
+    from mmengine.runner import CheckpointLoader  # takes longer than all else here
+
     CheckpointLoader.register_scheme(prefixes='', loader=load_from_local, force=True)
     # For what does not come through the loader above: URLs, other libraries.
     os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = '1'
@@ -54,6 +55,8 @@ def use_safe_loading() -> None:
 
 def read_safetensors_anywhere() -> None:
     """Lets MMEngine's ``load_checkpoint``, and so mmseg's and mmdet's APIs, read our ``.safetensors`` files, too."""
+    from mmengine.runner import CheckpointLoader
+
     before = CheckpointLoader._schemes['']
 
     def load(filename: str, map_location: Any = 'cpu') -> dict:

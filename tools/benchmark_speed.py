@@ -37,7 +37,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--repeat', type=int, default=3, help='rounds (default: %(default)s)')
     parser.add_argument('--peer', nargs='+', default=[], metavar='NAME=FOLDER', help=f'code of {", ".join(PEERS)}')
     parser.add_argument('--no-compile', action='store_true', help='leave out what is compiled first')
-    parser.add_argument('--only', choices=['cpu', 'cuda'], help='only on this one (default: the CPU, and a card if any)')
+    parser.add_argument(
+        '--only', choices=['cpu', 'cuda'], help='only on this one (default: the CPU, and a card if any)'
+    )
     parser.add_argument('--threads', type=int, default=1, help='CPU threads of torch (default: %(default)s)')
     parser.add_argument('--curves', metavar='PNG', help='measure curves in place of rows, and draw them')
     parser.add_argument(

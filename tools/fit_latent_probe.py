@@ -17,13 +17,10 @@ import torch
 from torch import Tensor
 
 from genseg_mm.benchmarking.suite import read_dataset_config
+from genseg_mm.config_file import find_config
 from genseg_mm.functional.latent_statistics import METHODS, overall_iou
 from genseg_mm.launch import ToolParser, run_tool
 from genseg_mm.launch.config import CfgOptions
-from genseg_mm.launch.dataset_parts import read_codec, read_mask_pictures
-from genseg_mm.models.latent_codec import LatentCodec
-from genseg_mm.models.latent_probe import LatentProbe
-from genseg_mm.models.mask_head import GenerativeMaskHead
 
 
 def parse_args() -> argparse.Namespace:
@@ -48,7 +45,17 @@ def parse_args() -> argparse.Namespace:
     for name in ('num_train', 'num_test'):
         if getattr(args, name) < 1:
             parser.error(f'--{name.replace("_", "-")} must be at least 1: {getattr(args, name)}')
+    find_config(args.config)
     return args
+
+
+if __name__ == '__main__':
+    run_tool(parse_args)  # help and mistakes, before what is imported below takes seconds
+
+from genseg_mm.launch.dataset_parts import read_codec, read_mask_pictures
+from genseg_mm.models.latent_codec import LatentCodec
+from genseg_mm.models.latent_probe import LatentProbe
+from genseg_mm.models.mask_head import GenerativeMaskHead
 
 
 def encoded_masks(args: argparse.Namespace, codec: LatentCodec, split: str, num: int) -> tuple:

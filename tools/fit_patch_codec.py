@@ -5,19 +5,38 @@ The shipped weights: ``python tools/fit_patch_codec.py genseg_mm/weights/patch_c
 --latent-channels 32``, and ``patch_codec_objects_48.safetensors`` likewise with 48.
 """
 
+import argparse
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 
 from genseg_mm.datasets import ObjectScenesDataset, ShapesDataset
 from genseg_mm.files.whole_files import check_writable, whole_file
 from genseg_mm.launch import ToolParser, run_tool
-from genseg_mm.models.latent_codec import PatchCodec, fit_patch_codec
-from genseg_mm.models.mask_head import GenerativeMaskHead
 
 SCENES = dict(shapes=ShapesDataset, objects=ObjectScenesDataset)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = ToolParser(description=__doc__)
+    parser.add_argument('out', type=Path, help='safetensors file to write')
+    parser.add_argument('--scenes', choices=SCENES, default='shapes', help='objects: of prepare_objects.py')
+    parser.add_argument('--latent-channels', type=int, default=20)
+    parser.add_argument('--patch-size', type=int, default=8)
+    parser.add_argument('--num-scenes', type=int, default=2000)
+    args = parser.parse_args()
+    args.out = check_writable(args.out.parent, 'OUT in') / args.out.name
+    return args
+
+
+if __name__ == '__main__':
+    run_tool(parse_args)  # help and mistakes, before what is imported below takes seconds
+
+from safetensors.torch import save_file
+
+from genseg_mm.models.latent_codec import PatchCodec, fit_patch_codec
+from genseg_mm.models.mask_head import GenerativeMaskHead
 
 
 def scenes(kind: str, split: str, num_scenes: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -40,15 +59,7 @@ def round_trip(codec: PatchCodec, images: torch.Tensor, masks: torch.Tensor) -> 
 
 
 def main() -> None:
-    parser = ToolParser(description=__doc__)
-    parser.add_argument('out', type=Path, help='safetensors file to write')
-    parser.add_argument('--scenes', choices=SCENES, default='shapes', help='objects: of prepare_objects.py')
-    parser.add_argument('--latent-channels', type=int, default=20)
-    parser.add_argument('--patch-size', type=int, default=8)
-    parser.add_argument('--num-scenes', type=int, default=2000)
-    args = parser.parse_args()
-    args.out = check_writable(args.out.parent, 'OUT in') / args.out.name
-
+    args = parse_args()
     images, masks = scenes(args.scenes, 'train', args.num_scenes)
     state = fit_patch_codec(images, GenerativeMaskHead.masks_to_images(masks), args.latent_channels, args.patch_size)
     with whole_file(args.out) as unfinished:

@@ -198,6 +198,8 @@ def _segment(args: argparse.Namespace) -> str:
     for name in VIDEO_OPTIONS:
         if getattr(args, name) is not None:
             raise ValueError(f'--{name.replace("_", "-")} is for videos, but got {args.inputs}')
+    if '://' not in args.inputs and not os.path.exists(args.inputs):  # before the models are imported
+        raise FileNotFoundError(f'image {args.inputs} does not exist')
     from genseg_mm.inference.annotation_exports import check_export, predicted_image, write_annotations
     from genseg_mm.inference.images import list_sources
 

@@ -41,11 +41,15 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Serves until it is ended."""
     args = parse_args()
-    from genseg_mm.inference.build_model import is_config
+    from genseg_mm.inference.build_model import is_config, read_config
+
+    of_config = args.weights is not None or is_config(args.model)
+    if of_config:
+        read_config(args.model)  # a name that is none is said before the models are imported
     from genseg_mm.inferencers import GenSegInferencer
     from genseg_mm.label_studio import LabelStudioBackend, make_server
 
-    if args.weights is not None or is_config(args.model):
+    if of_config:
         inferencer = GenSegInferencer(args.model, args.weights, device=args.device, show_progress=False)
     else:
         inferencer = GenSegInferencer.from_pretrained(args.model, device=args.device)

@@ -11,7 +11,6 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope, init_default_scope
 from mmengine.structures import BaseDataElement
 
-from genseg_mm.benchmarking.examples import predicted_items
 from genseg_mm.benchmarking.suite import find_file, parse_model
 from genseg_mm.checkpoint import weights_sha256
 from genseg_mm.config_file import read_config_file
@@ -72,6 +71,8 @@ class ComparedModel:
         cfg, checkpoint = self._config()
         scope = cfg.get('default_scope') or 'genseg_mm'
         init_default_scope(scope)
+        from genseg_mm.benchmarking.examples import predicted_items  # a gallery alone needs it, and the runner with it
+
         with DefaultScope.overwrite_default_scope(scope):
             dataset = DATASETS.build(cfg.test_dataloader.dataset)
         self._check_size(dataset)

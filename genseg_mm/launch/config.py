@@ -91,7 +91,7 @@ def load_config(args: argparse.Namespace, stage: str) -> Config:
         stage: 'train' or 'test', which the config has to provide for.
 
     Raises:
-        FileNotFoundError: If there is no such config, or a file it inherits from is missing.
+        FileNotFoundError: If there is no such config or checkpoint, or a file it inherits from is missing.
         ImportError: If a package that it needs is not installed.
         NotADirectoryError: If the work dir is a file.
         PermissionError: If nothing can be written there.
@@ -110,6 +110,9 @@ def load_config(args: argparse.Namespace, stage: str) -> Config:
     elif cfg.get('work_dir') is None:
         cfg.work_dir = os.path.join('work_dirs', Path(path).stem)
     cfg.work_dir = str(check_writable(cfg.work_dir, '--work-dir'))
+    for given in (getattr(args, 'checkpoint', None), getattr(args, 'resume', None)):
+        if given and given != 'auto' and '://' not in given:
+            _check_exists(given)
     # Only now: looking types up imports the rooms that they are in.
     from genseg_mm.launch.config_checks import check_config
 
@@ -161,7 +164,7 @@ def _check_exists(checkpoint: str | None) -> None:
     if checkpoint.startswith(('http://', 'https://')):
         _check_reachable(checkpoint)
     elif '://' not in checkpoint:
-        from genseg_mm.checkpoint import check_is_file  # imports the runner
+        from genseg_mm.checkpoint import check_is_file  # imports torch
 
         check_is_file(os.path.expanduser(checkpoint))
 

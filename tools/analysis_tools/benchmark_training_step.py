@@ -23,31 +23,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-from benchmark_coloring_loss import voronoi_cells
-from costs import PhaseMeter, clock
 from mmengine.config import Config, ConfigDict
-from mmengine.optim import OptimWrapper, build_optim_wrapper
-from mmengine.runner import Runner, set_random_seed
-from mmengine.structures import PixelData
-from mmseg.structures import SegDataSample
-from torch import Tensor, nn
 
 from genseg_mm import launch
-from genseg_mm.datasets.cached_encodings import kinds_always_cached
-from genseg_mm.hub_layouts import layout
+from genseg_mm.config_file import find_config
 from genseg_mm.registry import MODELS
-
-ORDER = (
-    'data', 'preprocessor', 'encoder', 'network', 'decoder', 'forward', 'loss',
-    'backward: loss', 'backward: decoder', 'backward', 'optimizer',
-)  # fmt: skip
-
-MEMORY = {
-    'peak memory, MiB': 'peak',
-    'of it before the first step': 'built',
-    'kept by a forward pass': 'kept',  # the gradients come while this goes
-}
 
 
 def parse_args() -> argparse.Namespace:
@@ -82,7 +62,36 @@ def parse_args() -> argparse.Namespace:
         parser.error('give either a config or --sd2')
     if args.iters < 1 or args.warmup < 0:
         parser.error('--iters must be at least 1 and --warmup at least 0')
+    if args.config is not None:
+        find_config(args.config)
     return args
+
+
+if __name__ == '__main__':
+    launch.run_tool(parse_args)  # help and mistakes, before what is imported below takes seconds
+
+import torch
+from benchmark_coloring_loss import voronoi_cells
+from costs import PhaseMeter, clock
+from mmengine.optim import OptimWrapper, build_optim_wrapper
+from mmengine.runner import Runner, set_random_seed
+from mmengine.structures import PixelData
+from mmseg.structures import SegDataSample
+from torch import Tensor, nn
+
+from genseg_mm.datasets.cached_encodings import kinds_always_cached
+from genseg_mm.hub_layouts import layout
+
+ORDER = (
+    'data', 'preprocessor', 'encoder', 'network', 'decoder', 'forward', 'loss',
+    'backward: loss', 'backward: decoder', 'backward', 'optimizer',
+)  # fmt: skip
+
+MEMORY = {
+    'peak memory, MiB': 'peak',
+    'of it before the first step': 'built',
+    'kept by a forward pass': 'kept',  # the gradients come while this goes
+}
 
 
 class BackwardMarks:

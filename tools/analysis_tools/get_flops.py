@@ -20,11 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from costs import NOT_COUNTED, count, input_size, latency, made_up_batch, parameters, peak_memory, prediction, quartiles
-from models_without_weights import build_on_meta, check_weights, count_on_meta
 
 from genseg_mm.benchmarking.suite import read_dataset_config
-from genseg_mm.inference.build_model import build_model
+from genseg_mm.config_file import find_config
 from genseg_mm.launch import ToolParser, run_tool
 from genseg_mm.launch.config import CfgOptions
 
@@ -55,7 +53,17 @@ def parse_args() -> argparse.Namespace:
         parser.error('--num-prompts and --warmup must be at least 0, --repeats at least 1')
     if args.meta and (args.latency or args.amp):
         parser.error('--meta has no weights to run: expected it without --latency and --amp')
+    find_config(args.config)
     return args
+
+
+if __name__ == '__main__':
+    run_tool(parse_args)  # help and mistakes, before what is imported below takes seconds
+
+from costs import NOT_COUNTED, count, input_size, latency, made_up_batch, parameters, peak_memory, prediction, quartiles
+from models_without_weights import build_on_meta, check_weights, count_on_meta
+
+from genseg_mm.inference.build_model import build_model
 
 
 def measure(cfg: Any, args: argparse.Namespace) -> dict[str, Any]:

@@ -19,46 +19,27 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-import torch.nn.functional as F
-from benchmark_coloring_loss import make_scene, run, tiled_loss
-from benchmark_prompting import SCENES, batched_masks, timed
-from benchmark_prompting import make_scene as prompting_scene
-from costs import clock, count_flops, made_up_batch
 from mmengine.config import Config
-from mmengine.runner import set_random_seed
-from models_without_weights import build_parts, encode_prompt, training_forward
-from torch import Tensor, nn
 
 from genseg_mm import launch
 from genseg_mm.leaderboard.markdown import escaped, table_lines
-from genseg_mm.planning.kept_bytes import ShapesOnly
-from genseg_mm.planning.training_plan import plan_training, prompt_length
 from genseg_mm.registry import MODELS
 
-ROOT = Path(__file__).parents[2]
-GB = 1e9
-TINY = ('configs/genmask/genmask_sana_shapes_tiny.py', 'configs/genmask/genmask_wan_shapes_tiny.py')
-UNET = 'configs/gen2seg/gen2seg_unet_shapes_tiny.py'
-SHARDED = 'configs/genmask/genmask_wan_shapes_fsdp2_tiny.py'
-FULL = 'configs/genmask/refcoco.py'
-
-CHECKS: dict[str, tuple[Callable[[argparse.Namespace], dict[str, Any]], int]] = {}
-
-
-def check(seconds: int) -> Callable:
-    """Makes a function a check: it returns numbers, or raises; it may take so many seconds."""
-
-    def register(function: Callable) -> Callable:
-        CHECKS[function.__name__] = function, seconds
-        return function
-
-    return register
+# The checks are the functions of these names, which return numbers or raise; they may take so many seconds.
+CHECKS = dict(
+    gpu_tests=120,
+    precision=90,
+    compiled=120,
+    coloring_loss=120,
+    prompting=60,
+    genmask_step=240,
+    sd2_step=120,
+    fsdp2=180,
+)
 
 
 def parse_args() -> argparse.Namespace:
@@ -70,13 +51,36 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--out', default='work_dirs/gpu_check', help='folder')
     parser.add_argument('--one', choices=CHECKS, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    args.device = torch.device(args.device).type
+    args.device = args.device.partition(':')[0]
     if min(args.batch, args.steps) < 1:
         parser.error(f'--batch and --steps must be at least 1, but got {args.batch} and {args.steps}')
     return args
 
 
-@check(120)
+if __name__ == '__main__':
+    launch.run_tool(parse_args)  # help and mistakes, before what is imported below takes seconds
+
+import torch
+import torch.nn.functional as F
+from benchmark_coloring_loss import make_scene, run, tiled_loss
+from benchmark_prompting import SCENES, batched_masks, timed
+from benchmark_prompting import make_scene as prompting_scene
+from costs import clock, count_flops, made_up_batch
+from mmengine.runner import set_random_seed
+from models_without_weights import build_parts, encode_prompt, training_forward
+from torch import Tensor, nn
+
+from genseg_mm.planning.kept_bytes import ShapesOnly
+from genseg_mm.planning.training_plan import plan_training, prompt_length
+
+ROOT = Path(__file__).parents[2]
+GB = 1e9
+TINY = ('configs/genmask/genmask_sana_shapes_tiny.py', 'configs/genmask/genmask_wan_shapes_tiny.py')
+UNET = 'configs/gen2seg/gen2seg_unet_shapes_tiny.py'
+SHARDED = 'configs/genmask/genmask_wan_shapes_fsdp2_tiny.py'
+FULL = 'configs/genmask/refcoco.py'
+
+
 def gpu_tests(args: argparse.Namespace) -> dict[str, Any]:
     """The tests marked gpu."""
     if args.device == 'cpu':
@@ -89,7 +93,6 @@ def gpu_tests(args: argparse.Namespace) -> dict[str, Any]:
     return counts
 
 
-@check(90)
 def precision(args: argparse.Namespace) -> dict[str, Any]:
     """Losses and gradients of tiny models: this device against the CPU, bfloat16 against float32."""
     numbers: dict[str, Any] = {}
@@ -111,7 +114,6 @@ def precision(args: argparse.Namespace) -> dict[str, Any]:
     return numbers
 
 
-@check(120)
 def compiled(args: argparse.Namespace) -> dict[str, Any]:
     """A compiled transformer's loss and gradient against the eager one's."""
     eager, eager_gradient = tiny_step(TINY[0], args.device)
@@ -122,7 +124,6 @@ def compiled(args: argparse.Namespace) -> dict[str, Any]:
     return numbers
 
 
-@check(120)
 def coloring_loss(args: argparse.Namespace) -> dict[str, Any]:
     """The loss of 50 instances on two maps of 480 x 640, forward and backward."""
     size, instances = ('480x640', 50) if args.device == 'cuda' else ('48x64', 5)
@@ -143,7 +144,6 @@ def coloring_loss(args: argparse.Namespace) -> dict[str, Any]:
     return numbers
 
 
-@check(60)
 def prompting(args: argparse.Namespace) -> dict[str, Any]:
     """Masks of 100 points on a map of 480 x 640, with the filter; on this device and on the CPU."""
     size, prompts = ('480x640', 100) if args.device == 'cuda' else ('48x64', 5)
@@ -160,7 +160,6 @@ def prompting(args: argparse.Namespace) -> dict[str, Any]:
     return numbers
 
 
-@check(240)
 def genmask_step(args: argparse.Namespace) -> dict[str, Any]:
     """A training step of the paper's model, all of its frozen parts included, at 512 x 512 in bfloat16."""
     full = args.device == 'cuda'
@@ -214,7 +213,6 @@ def genmask_step(args: argparse.Namespace) -> dict[str, Any]:
     return numbers
 
 
-@check(120)
 def sd2_step(args: argparse.Namespace) -> dict[str, Any]:
     """A training step of the Stable Diffusion 2 colorer with AdamW, two pictures of 480 x 640, with checkpointing."""
     tool = str(Path(__file__).with_name('benchmark_training_step.py'))
@@ -233,7 +231,6 @@ def sd2_step(args: argparse.Namespace) -> dict[str, Any]:
     )
 
 
-@check(180)
 def fsdp2(args: argparse.Namespace) -> dict[str, Any]:
     """Training, checkpoint and resume of the sharded tiny config on all cards here."""
     cards = torch.cuda.device_count() if args.device == 'cuda' else 2
@@ -320,7 +317,7 @@ def product_teraflops(side: int = 8192) -> float:
 
 def run_check(name: str, args: argparse.Namespace) -> dict[str, Any]:
     """A check in a process of its own: its numbers, or what went wrong in one line."""
-    function, limit = CHECKS[name]
+    function, limit = globals()[name], CHECKS[name]
     options = ['--device', args.device, '--batch', str(args.batch), '--steps', str(args.steps), '--out', args.out]
     start = time.perf_counter()
     result: dict[str, Any] = dict(check=name, what=(function.__doc__ or '').strip().splitlines()[0], status='passed')
@@ -378,7 +375,7 @@ def number(value: Any) -> str:
 def main() -> None:
     args = parse_args()
     if args.one:
-        print(json.dumps(CHECKS[args.one][0](args)))
+        print(json.dumps(globals()[args.one](args)))
         return
     report: dict[str, Any] = dict(machine=machine(args.device), checks=[])
     for name in args.checks:

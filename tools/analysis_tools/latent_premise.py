@@ -16,24 +16,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
-
 from genseg_mm.benchmarking.suite import read_dataset_config
-from genseg_mm.functional.flow_matching import noisy_latents
-from genseg_mm.functional.latent_statistics import best_threshold, overall_iou, principal_components, sharpness
+from genseg_mm.config_file import find_config
 from genseg_mm.launch import ToolParser, run_tool
 from genseg_mm.launch.config import CfgOptions
-from genseg_mm.launch.dataset_parts import MaskPictures, read_codec, read_mask_pictures
-from genseg_mm.models.latent_codec import LatentCodec
-from genseg_mm.models.latent_probe import LatentProbe
-from genseg_mm.models.mask_head import GenerativeMaskHead
 
 SIGMAS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
-SHOWN = (0.0, 0.3, 0.5, 0.7, 0.9)
-KINDS = ('mask', 'image')
-RIDGE = 1e-4
 
 
 def parse_args() -> argparse.Namespace:
@@ -56,7 +44,27 @@ def parse_args() -> argparse.Namespace:
     for name in ('num_train', 'num_test', 'max_cells'):
         if getattr(args, name) < 1:
             parser.error(f'--{name.replace("_", "-")} must be at least 1: {getattr(args, name)}')
+    find_config(args.config)
     return args
+
+
+if __name__ == '__main__':
+    run_tool(parse_args)  # help and mistakes, before what is imported below takes seconds
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from genseg_mm.functional.flow_matching import noisy_latents
+from genseg_mm.functional.latent_statistics import best_threshold, overall_iou, principal_components, sharpness
+from genseg_mm.launch.dataset_parts import MaskPictures, read_codec, read_mask_pictures
+from genseg_mm.models.latent_codec import LatentCodec
+from genseg_mm.models.latent_probe import LatentProbe
+from genseg_mm.models.mask_head import GenerativeMaskHead
+
+SHOWN = (0.0, 0.3, 0.5, 0.7, 0.9)
+KINDS = ('mask', 'image')
+RIDGE = 1e-4
 
 
 class Part:

@@ -14,27 +14,14 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from PIL import Image
-from torch import Tensor
 
-from genseg_mm import pictures as drawing
 from genseg_mm.config_file import find_config, read_config_file
-from genseg_mm.dataset_configs import single_datasets
-from genseg_mm.datasets import ObjectScenesDataset
-from genseg_mm.datasets.object_scenes_dataset import ALONE_SIZE
-from genseg_mm.datasets.object_words import with_article
 from genseg_mm.files.whole_files import check_writable, whole_file
-from genseg_mm.inference.build_model import build_model
 from genseg_mm.launch import ToolParser, run_tool
 from genseg_mm.launch.config import CfgOptions, override_config
-from genseg_mm.models.picture_classifier import PictureClassifier, top_shares
 from genseg_mm.registry import DATASETS
-
-COLUMNS, BATCH_SIZE = 10, 32
 
 
 def parse_args() -> argparse.Namespace:
@@ -57,7 +44,27 @@ def parse_args() -> argparse.Namespace:
             parser.error(f'--{name.replace("_", "-")} must be at least 1: {getattr(args, name)}')
     if args.checkpoint is None and not args.fit_only:
         parser.error('CHECKPOINT is missing; without one there is --fit-only')
+    find_config(args.config)
     return args
+
+
+if __name__ == '__main__':
+    run_tool(parse_args)  # help and mistakes, before what is imported below takes seconds
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from genseg_mm import pictures as drawing
+from genseg_mm.dataset_configs import single_datasets
+from genseg_mm.datasets import ObjectScenesDataset
+from genseg_mm.datasets.object_scenes_dataset import ALONE_SIZE
+from genseg_mm.datasets.object_words import with_article
+from genseg_mm.inference.build_model import build_model
+from genseg_mm.models.picture_classifier import PictureClassifier, top_shares
+
+COLUMNS, BATCH_SIZE = 10, 32
 
 
 def single_objects(cfg: Config, split: str, num_scenes: int) -> ObjectScenesDataset:

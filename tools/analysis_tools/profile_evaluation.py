@@ -17,23 +17,13 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from costs import NOISE, PhaseMeter, clock, resizes, watched
 from mmengine.config import Config
-from mmengine.dataset import pseudo_collate
-from mmengine.evaluator import Evaluator
 from mmengine.registry import DATASETS, FUNCTIONS
-from models_without_weights import check_weights
 
 from genseg_mm.benchmarking.suite import read_dataset_config
-from genseg_mm.dataset_configs import single_datasets
-from genseg_mm.inference.build_model import build_model
+from genseg_mm.config_file import find_config
 from genseg_mm.launch import ToolParser, add_speed_arguments, run_tool, set_speed
 from genseg_mm.launch.config import CfgOptions
-from genseg_mm.precision import evaluation_autocast, prepare_evaluation
-
-GROUPS = ('data', 'model', 'metric')
 
 
 def parse_args() -> argparse.Namespace:
@@ -65,7 +55,25 @@ def parse_args() -> argparse.Namespace:
         parser.error('--suite and --benchmark go together')
     if args.num_items < 1 or args.warmup < 0 or args.threads < 1:
         parser.error('--num-items and --threads must be at least 1, --warmup at least 0')
+    find_config(args.config)
     return args
+
+
+if __name__ == '__main__':
+    run_tool(parse_args)  # help and mistakes, before what is imported below takes seconds
+
+import numpy as np
+import torch
+from costs import NOISE, PhaseMeter, clock, resizes, watched
+from mmengine.dataset import pseudo_collate
+from mmengine.evaluator import Evaluator
+from models_without_weights import check_weights
+
+from genseg_mm.dataset_configs import single_datasets
+from genseg_mm.inference.build_model import build_model
+from genseg_mm.precision import evaluation_autocast, prepare_evaluation
+
+GROUPS = ('data', 'model', 'metric')
 
 
 def evaluation_config(args: argparse.Namespace) -> Config:

@@ -21,24 +21,52 @@ if __name__ == '__main__':
 
 import torch
 from mmengine.config import Config
-from mmengine.runner import set_random_seed
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from genseg_mm.benchmarking.suite import read_dataset_config
-from genseg_mm.checkpoint import load_weights_only, model_weights
-from genseg_mm.datasets.cached_encodings import ItemsToEncode, image_item, mask_item, prompt_content
+from genseg_mm.config_file import find_config
 from genseg_mm.datasets.encoding_cache import KINDS, EncodingCacheWriter, content_key
 from genseg_mm.launch import ToolParser, run_tool
 from genseg_mm.launch.config import CfgOptions
 from genseg_mm.launch.dataset_parts import SPLITS, dataset_parts
-from genseg_mm.models.cached_inputs import encoder_manifest
-from genseg_mm.models.mask_head import GenerativeMaskHead
 from genseg_mm.registry import MODELS
 from genseg_mm.stopping import StoppedBySignal
 
 DTYPES = dict(bfloat16=torch.bfloat16, float16=torch.float16, float32=torch.float32)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = ToolParser(description=__doc__.split('\n', maxsplit=1)[0])
+    parser.add_argument('config', help='config of a GenMask training')
+    parser.add_argument('--out', required=True, help='folder of the cache')
+    parser.add_argument('--what', nargs='+', choices=KINDS, default=list(KINDS))
+    parser.add_argument('--split', nargs='+', choices=SPLITS, default=['train'])
+    parser.add_argument('--dtype', choices=DTYPES, default='bfloat16', help='on disk; float32 repeats a training')
+    parser.add_argument('--batch-size', type=int, default=8)
+    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
+    parser.add_argument('--workers', type=int, default=0, help='processes that decode pictures')
+    parser.add_argument('--shard-size', type=float, default=256, help='MiB per shard')
+    parser.add_argument('--checkpoint', help="weights of encoders without a source (default: the config's load_from)")
+    parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, metavar='KEY=VALUE', help='override settings')
+    args = parser.parse_args()
+    if args.batch_size < 1 or args.workers < 0 or args.shard_size <= 0:
+        parser.error('--batch-size and --shard-size must be positive, --workers not negative')
+    find_config(args.config)
+    return args
+
+
+if __name__ == '__main__':
+    run_tool(parse_args)  # help and mistakes, before what is imported below takes seconds
+
+from mmengine.runner import set_random_seed
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from genseg_mm.checkpoint import load_weights_only, model_weights
+from genseg_mm.datasets.cached_encodings import ItemsToEncode, image_item, mask_item, prompt_content
+from genseg_mm.models.cached_inputs import encoder_manifest
+from genseg_mm.models.mask_head import GenerativeMaskHead
+
 SAVE_EVERY = 120.0  # seconds: what a kill can cost at most, beside a full shard
 
 
@@ -292,25 +320,6 @@ def _show_progress(name: str, encoding: Encoding, items: ItemsToEncode, texts: d
         task = progress.add_task(name, total=len(items) + len(texts))
         for count in itertools.chain(encoding.encode_texts(texts), encoding.encode_items(loader)):
             progress.advance(task, count)
-
-
-def parse_args() -> argparse.Namespace:
-    parser = ToolParser(description=__doc__.split('\n', maxsplit=1)[0])
-    parser.add_argument('config', help='config of a GenMask training')
-    parser.add_argument('--out', required=True, help='folder of the cache')
-    parser.add_argument('--what', nargs='+', choices=KINDS, default=list(KINDS))
-    parser.add_argument('--split', nargs='+', choices=SPLITS, default=['train'])
-    parser.add_argument('--dtype', choices=DTYPES, default='bfloat16', help='on disk; float32 repeats a training')
-    parser.add_argument('--batch-size', type=int, default=8)
-    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
-    parser.add_argument('--workers', type=int, default=0, help='processes that decode pictures')
-    parser.add_argument('--shard-size', type=float, default=256, help='MiB per shard')
-    parser.add_argument('--checkpoint', help="weights of encoders without a source (default: the config's load_from)")
-    parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, metavar='KEY=VALUE', help='override settings')
-    args = parser.parse_args()
-    if args.batch_size < 1 or args.workers < 0 or args.shard_size <= 0:
-        parser.error('--batch-size and --shard-size must be positive, --workers not negative')
-    return args
 
 
 def main() -> None:

@@ -16,22 +16,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.config import ConfigDict
-from torch import nn
 
 from genseg_mm import launch
-from genseg_mm.checkpoint import check_whole, load_weights_only, model_weights, some_of
-from genseg_mm.checkpoint_folders import is_checkpoint_folder, paths_of, read_metadata
 from genseg_mm.config_file import read_config_file
 from genseg_mm.files.whole_files import whole_file
 from genseg_mm.launch.config import CfgOptions, override_config
-from genseg_mm.models.dit_lora import has_lora, merge_lora, save_lora
-from genseg_mm.models.pretrained_parts import variants_of
 from genseg_mm.registry import MODELS
-from genseg_mm.sharding.sharded_checkpoints import load_sharded, save_dict_sharded
-
-_PREFIX = 'backbone.transformer.'  # of a GenMask
 
 
 def parse_args() -> argparse.Namespace:
@@ -49,7 +40,25 @@ def parse_args() -> argparse.Namespace:
         metavar='KEY=VALUE',
         help='with --config: override settings of the config',
     )
-    return parser.parse_args()
+    args = parser.parse_args()
+    if not args.source.exists():
+        raise FileNotFoundError(f'checkpoint {args.source} does not exist')
+    return args
+
+
+if __name__ == '__main__':
+    launch.run_tool(parse_args)  # help and mistakes, before what is imported below takes seconds
+
+import torch
+from torch import nn
+
+from genseg_mm.checkpoint import check_whole, load_weights_only, model_weights, some_of
+from genseg_mm.checkpoint_folders import is_checkpoint_folder, paths_of, read_metadata
+from genseg_mm.models.dit_lora import has_lora, merge_lora, save_lora
+from genseg_mm.models.pretrained_parts import variants_of
+from genseg_mm.sharding.sharded_checkpoints import load_sharded, save_dict_sharded
+
+_PREFIX = 'backbone.transformer.'  # of a GenMask
 
 
 def check_arguments(args: argparse.Namespace) -> None:
@@ -62,8 +71,6 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise ValueError(
             f'OUT must be a .pth file or a folder, but got {args.out}; publish_model.py writes .safetensors'
         )
-    if not args.source.exists():
-        raise FileNotFoundError(f'checkpoint {args.source} does not exist')
     if args.source.resolve() == args.out.resolve():
         raise ValueError(f'OUT is SOURCE: {args.out}')
     if not args.out.exists():

@@ -18,13 +18,8 @@ from typing import Any
 from mmengine.config import ConfigDict
 
 from genseg_mm import launch
-from genseg_mm.config_file import read_config_file
-from genseg_mm.inference.build_model import load_weights
+from genseg_mm.config_file import find_config, read_config_file
 from genseg_mm.launch.config import CfgOptions, override_config
-from genseg_mm.models import DiTColorer, Gen2Seg, MAEColorer, SDColorer
-from genseg_mm.models.colorers.dit_colorer import PROMPT_FILE
-from genseg_mm.models.colorers.released_folder import released_kind
-from genseg_mm.models.gen2seg import AS_PUBLISHED, settings_for
 from genseg_mm.registry import MODELS
 
 
@@ -41,7 +36,19 @@ def parse_args() -> argparse.Namespace:
         metavar='KEY=VALUE',
         help='override settings of the config, e.g. model.colorer.pretrained=FOLDER',
     )
-    return parser.parse_args()
+    args = parser.parse_args()
+    find_config(args.config)
+    return args
+
+
+if __name__ == '__main__':
+    launch.run_tool(parse_args)  # help and mistakes, before what is imported below takes seconds
+
+from genseg_mm.inference.build_model import load_weights
+from genseg_mm.models import DiTColorer, Gen2Seg, MAEColorer, SDColorer
+from genseg_mm.models.colorers.dit_colorer import PROMPT_FILE
+from genseg_mm.models.colorers.released_folder import released_kind
+from genseg_mm.models.gen2seg import AS_PUBLISHED, settings_for
 
 
 def check_out(out: Path, force: bool) -> None:
