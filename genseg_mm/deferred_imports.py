@@ -1,9 +1,11 @@
-"""An import of MMEngine's, put off until a config asks for it: what needs no transformers starts in half the time.
+"""What other packages do at import, mended: transformers is put off, and nobody reads of packages that nobody needs.
 
 Whenever ``mmengine.optim`` is imported, which every model and runner does, it asks transformers for ``Adafactor``, and
-that module imports Peft with all the language models that Peft knows.
+that module imports Peft with all the language models that Peft knows. OneDL's builds of MMDetection and MMSegmentation
+print that OneDL's own package is not there, wherever their datasets are imported.
 """
 
+import logging
 import sys
 from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
@@ -12,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 _BUILDER = 'mmengine.optim.optimizer.builder'
+_TALKATIVE = ('mmdet.datasets', 'mmdet.datasets.transforms', 'mmseg.datasets', 'mmseg.datasets.transforms')
 
 
 def Adafactor(params: Any, **settings: Any) -> Any:
@@ -36,22 +39,44 @@ class _BuilderLoader(SourceFileLoader):
                 sys.modules['transformers'] = loaded
 
 
+class _QuietLoader(SourceFileLoader):
+    """Loads a package whose debug messages have no logger: ``print_log`` prints those, whatever their level."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        from mmengine import logging as of_mmengine
+
+        print_log = of_mmengine.print_log
+
+        def print_no_debugging(message: Any, logger: Any = None, level: int = logging.INFO) -> None:
+            if logger is not None or level > logging.DEBUG:
+                print_log(message, logger, level)
+
+        of_mmengine.print_log = print_no_debugging
+        try:
+            super().exec_module(module)
+        finally:
+            of_mmengine.print_log = print_log
+
+
+_LOADERS = {_BUILDER: _BuilderLoader, **dict.fromkeys(_TALKATIVE, _QuietLoader)}
+
+
 class DeferredImports(MetaPathFinder):
-    """Finds that one module, and leaves every other one to those that come after it."""
+    """Finds these modules, and leaves every other one to those that come after it."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname != _BUILDER:
+        if fullname not in _LOADERS:
             return None
         spec = PathFinder.find_spec(fullname, path, target)
         if spec is None or type(spec.loader) is not SourceFileLoader:
             return None
-        spec.loader = _BuilderLoader(fullname, spec.loader.path)
+        spec.loader = _LOADERS[fullname](fullname, spec.loader.path)
         return spec
 
 
 def install() -> None:
-    """Puts the import off in this process, unless it has been made."""
-    if _BUILDER not in sys.modules:
+    """Has this process import these modules so, unless they are there already."""
+    if not any(isinstance(finder, DeferredImports) for finder in sys.meta_path):
         sys.meta_path.insert(0, DeferredImports())

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from genseg_mm import launch
+from genseg_mm.config_file import find_config
 
 AT = (100, 500, 1000, 1500, 2000, 2500, 3000, 4000, 5000)
 
@@ -29,7 +30,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--at', type=int, nargs='+', help=f'iterations to look at (default: {" ".join(map(str, AT))})')
     parser.add_argument('--limit', type=float, help='exit with 1 if memory grows by more MiB per 1,000 iterations')
     launch.add_common_arguments(parser)
-    return parser.parse_args()
+    args = parser.parse_args()
+    find_config(args.config)  # before what takes seconds is imported
+    return args
 
 
 def resident_mib() -> float:
