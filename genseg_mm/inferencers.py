@@ -38,6 +38,7 @@ from genseg_mm.inference.results import (
     show_picture,
 )
 from genseg_mm.inference.resuming import left_predictions, read_prediction, run_key
+from genseg_mm.inference.taken_names import check_names
 from genseg_mm.models import Gen2Seg, GenMask
 from genseg_mm.models.coloring_segmentor import as_predictor
 from genseg_mm.models.gen2seg import load_released
@@ -196,7 +197,9 @@ class GenSegInferencer(PictureGeneration, BaseInferencer):
             return_datasamples: Give predictions as ``SegDataSample``.
             return_vis: Give the pictures as well; without this, ``out_dir`` and ``show``, none are drawn.
             out_dir: Folder for ``vis/<name>.png``, ``preds/<name>.json`` (masks as COCO RLE) and ``preds/<name>.png``
-                (the colour map, rounded). The name of a picture of a folder is its path below that folder.
+                (the colour map, rounded). The name of a picture of a folder is its path below that folder, with its
+                ending where another there has the same name; arrays are numbered behind what is there. Predictions of
+                another picture of that name are an error.
             task: 'segment', or 'generate': pictures of the texts, without inputs, with settings and results of
                 :meth:`generate`.
             **kwargs: ``describe``: True has the config's ``description_writer`` (or the attribute of this name) refine
@@ -204,7 +207,8 @@ class GenSegInferencer(PictureGeneration, BaseInferencer):
                 ``image_size``, (height, width) or one number, of the network; ``prompting``, settings of
                 ``masks_from_points`` over those of the model; ``show``, ``wait_time``, ``no_save_vis``,
                 ``no_save_pred``; ``progress_bar`` (default: where there are several images); ``on_error``: 'raise' or
-                'skip' images that cannot be read, whose prediction is None, and whose number is logged.
+                'skip' images that cannot be read, whose prediction is None, and whose number is logged; ``force``:
+                replace predictions of other pictures in ``out_dir``.
 
         Returns:
             ``predictions``, one per image, with ``masks`` (K, H, W) bool, ``scores`` (K,), ``bboxes`` (K, 4) xyxy and,
@@ -212,6 +216,7 @@ class GenSegInferencer(PictureGeneration, BaseInferencer):
             ``visualization``, one RGB picture per image, or None without ``return_vis``.
 
         Raises:
+            FileExistsError: If predictions of other pictures of the same names are in ``out_dir``.
             FileNotFoundError: If a path does not exist.
             ValueError: If an image is damaged, or prompts do not fit image or model; with the name of the image.
         """
@@ -241,17 +246,21 @@ class GenSegInferencer(PictureGeneration, BaseInferencer):
         progress_bar: bool | None = None,
         on_error: str = 'raise',
         resume: bool = False,
+        force: bool = False,
         **kwargs: Any,
     ) -> Iterator[tuple[dict | SegDataSample | None, np.ndarray | None]]:
         """A call whose results come one by one, in order, as (prediction, picture), and are not kept.
 
         For folders whose predictions do not fit into memory. With ``resume``, images whose predictions a run of the
         same model, prompts and settings has left in ``out_dir`` are not predicted again: their masks, scores and boxes
-        are read from there.
+        are read from there. Predictions of other pictures of the same names in ``out_dir`` are an error, unless
+        ``force`` replaces them.
         """
         if out_dir:
             out_dir = check_writable(out_dir, 'out_dir')
         sources, is_single = list_sources(inputs, out_dir)
+        if out_dir and not force:
+            check_names([(source.stem, source.path) for source in sources], out_dir)
         names = [source.name for source in sources]
         prompts = split_prompts(names, is_single, points, point_labels, boxes, texts, is_folder(inputs))
         preprocess, forward, visualize, postprocess = self._dispatch_kwargs(**kwargs)
@@ -442,7 +451,7 @@ class GenSegInferencer(PictureGeneration, BaseInferencer):
             caption = f'{job.source.stem} · masks: {len(prediction["masks"])}'
         picture = draw_prediction(job.image, prediction, job.prompts, caption, texts)
         if save:
-            save_picture(picture, Path(out_dir, 'vis', f'{job.source.stem}.png'))
+            save_picture(picture, Path(out_dir, 'vis', f'{job.source.stem}.png'), job.source.path)
         if show:
             show_picture(picture, job.source.stem, wait_time)
         return picture if return_vis else None

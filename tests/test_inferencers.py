@@ -282,7 +282,7 @@ def test_folders_are_read_with_those_below_and_names_keep_them(tmp_path):
         for one in predictions[1:]:
             assert np.array_equal(one['masks'], [RED_MASK, GREEN_MASK])  # prompts of every image
         for kind in ('vis/{}.png', 'preds/{}.json', 'preds/{}.png'):
-            paths = [out / kind.format(name) for name in ('a', 'a_2', 'b/a', 'b/c/a')]
+            paths = [out / kind.format(name) for name in ('a.jpg', 'a.png', 'b/a', 'b/c/a')]
             assert [path for path in paths if not path.is_file()] == []
     saved = json.loads((out / 'preds/b/c/a.json').read_text())
     assert saved['image'] == str(folder / 'b/c/a.png')

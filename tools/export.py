@@ -21,6 +21,7 @@ import warnings
 from pathlib import Path
 
 from genseg_mm import launch
+from genseg_mm.files import check_new_file
 
 SUFFIXES = dict(onnx='.onnx', torch='.pt2')
 
@@ -48,18 +49,14 @@ def parse_args() -> argparse.Namespace:
 def check_out(args: argparse.Namespace) -> None:
     """Refuses a file that cannot be written, before anything is built."""
     if args.format == 'web':
-        if args.out.is_file():
-            raise ValueError(f'OUT of --format web must be a folder, but {args.out} is a file')
-        if args.out.is_dir() and any(args.out.iterdir()) and not ((args.out / 'model.json').is_file() and args.force):
-            raise ValueError(f'{args.out} is not empty; --force replaces a page that is there already')
+        from genseg_mm.exporting.web import check_page_folder
+
+        check_page_folder(args.out, args.force)
         return
     suffix = SUFFIXES[args.format]
     if args.out.suffix != suffix:
         raise ValueError(f'OUT of --format {args.format} must end in {suffix}, but got {args.out}')
-    if args.out.is_dir():
-        raise ValueError(f'OUT must be a file, but {args.out} is a folder')
-    if args.out.exists() and not args.force:
-        raise ValueError(f'{args.out} exists; --force replaces it')
+    check_new_file(args.out, '--out', args.force)
 
 
 def main() -> None:

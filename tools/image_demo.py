@@ -99,6 +99,9 @@ def parse_args() -> argparse.Namespace:
         '--resume', action='store_true', help='leave out images whose predictions an ended run has left in --out-dir'
     )
     parser.add_argument('--out-dir', default='outputs', help='folder of vis/ and preds/ (default: %(default)s)')
+    parser.add_argument(
+        '--force', action='store_true', help='replace FILE of --out, and predictions of other pictures in --out-dir'
+    )
     parser.add_argument('--show', action='store_true', help='show the pictures in windows')
     parser.add_argument('--no-save-vis', action='store_true', help='write no pictures')
     parser.add_argument('--no-save-pred', action='store_true', help='write no masks and colour maps')
@@ -204,11 +207,12 @@ def _segment(args: argparse.Namespace) -> str:
     from genseg_mm.inference.images import list_sources
 
     if args.out is not None:
-        check_export(args.out)
+        check_export(args.out, args.force)
     sources, _ = list_sources(args.inputs, args.out_dir)
     results = _inferencer(args).stream(
         args.inputs,
         resume=args.resume,
+        force=args.force,
         batch_size=args.batch_size,
         image_size=args.image_size,
         out_dir=args.out_dir,
@@ -245,6 +249,7 @@ def _predict_video(args: argparse.Namespace, **options: Any) -> str:
         batch_size=args.batch_size,
         image_size=args.image_size,
         save_video=not args.no_save_vis,
+        force=args.force,
         **options,
     )
     flicker = summary['flicker']

@@ -1,11 +1,12 @@
 """Programs as files: written, opened again by what will run them, compared with the model, timed."""
 
+import glob
 import json
-import os
-import tempfile
+import re
 import time
 import warnings
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,12 +17,13 @@ from torch.export import ExportedProgram
 
 from genseg_mm.exporting.graphs import ExportedGraph
 from genseg_mm.exporting.programs import Program, programs_of, refusal, without_dumps
-from genseg_mm.files.whole_files import explained
+from genseg_mm.files.whole_files import explained, publish, scratch_folder
 
 FORMATS = ('onnx', 'torch')
 METADATA = 'genseg_mm'  # key of the JSON in an ONNX file's metadata_props; genseg_mm.json in a .pt2
 TOLERANCE = 1e-3  # of the output's range
 OPSET = 20
+_WEIGHTS = '.data'
 _LARGEST_IN_ONE_FILE = 1_800_000_000  # protobuf stops at 2 GiB; beyond it, ONNX keeps weights in a second file
 Runner = Callable[[tuple[Tensor, ...]], np.ndarray]
 
@@ -86,10 +88,9 @@ def write_file(
     if form == 'onnx':
         need_onnx()
     refused: list[str] = []
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with explained(out), tempfile.TemporaryDirectory(dir=out.parent, prefix=f'.{out.name}-') as temporary:
+    with explained(out), scratch_folder(out) as temporary:
         for made in programs_of(graph, size, refused):
-            place = Path(temporary, out.name)
+            place = temporary / out.name
             try:
                 if form == 'onnx':
                     compare(made, _runner_of(made.program))  # sooner than by a file that takes long to be written
@@ -101,8 +102,7 @@ def write_file(
                 refused.append(refusal(made.shapes, error))
                 continue
             if check.share <= tolerance:  # NaN is not
-                for own in Path(temporary).iterdir():
-                    os.replace(own, out.parent / own.name)
+                _publish(temporary, out)
                 return Written(made, check, refused)
             refused.append(
                 f'{", ".join(made.free) or "nothing"} free: the output differs from that of the model by '
@@ -110,6 +110,21 @@ def write_file(
                 '(--tolerance)'
             )
     raise ValueError(f'{out} was not written, {type(graph.model).__name__} cannot be exported: {"; ".join(refused)}')
+
+
+def _publish(folder: Path, out: Path) -> None:
+    """Moves a file to its name, its weights first where they are in a second one, whose name is no other export's.
+
+    At any time the file that has the name finds the weights that it was written with.
+    """
+    weights = [own for own in folder.iterdir() if own.name != out.name]
+    for own in weights:
+        publish(own, out.parent / own.name)
+    publish(folder / out.name, out)
+    kept = {own.name for own in weights}
+    for own in out.parent.glob(f'{glob.escape(out.name)}.*{_WEIGHTS}'):  # of an earlier one
+        if own.name not in kept and re.fullmatch(r'[0-9a-f]{8}', own.name[len(out.name) + 1 : -len(_WEIGHTS)]):
+            own.unlink()
 
 
 def need_onnx() -> None:
@@ -218,4 +233,15 @@ def _write_onnx(made: Program, path: Path) -> None:
     model.metadata_props.clear()
     model.metadata_props[METADATA] = json.dumps(metadata_of(made, 'onnxruntime'))
     size = sum(own.nbytes for own in made.program.state_dict.values())
-    written.save(str(path), external_data=size > _LARGEST_IN_ONE_FILE)
+    weights = None
+    if size > _LARGEST_IN_ONE_FILE:
+        weights = f'{path.name}.{_crc(made.program.state_dict.values()):08x}{_WEIGHTS}'
+    onnx_ir.save(model, path, external_data=weights)
+
+
+def _crc(tensors: Iterable[Tensor]) -> int:
+    crc = 0
+    for own in tensors:
+        flat = own.detach().cpu().contiguous().reshape(-1)
+        crc = zlib.crc32(flat.view(torch.uint8).numpy(), crc) if flat.numel() else crc
+    return crc

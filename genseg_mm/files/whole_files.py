@@ -48,6 +48,8 @@ def whole_file(
         WriteError: If it cannot be written.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():  # a device would become a file
+        raise WriteError(f'{path} could not be written: expected a file, but it is a {_kind(path)}')
     if temporary is None:
         _remove_leftovers(path)
         temporary = path.with_name(f'.{path.name}.{os.getpid()}.part')
@@ -141,12 +143,32 @@ def sync(path: str | os.PathLike) -> None:
         os.close(descriptor)
 
 
+@contextmanager
+def scratch_folder(path: str | os.PathLike) -> Iterator[Path]:
+    """Gives a hidden folder beside a file or folder that is being written; at the end it is gone.
+
+    What is moved from there to its name is on the same disk. What killed processes have left of it goes first.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(path)
+    place = path.with_name(f'.{path.name}.{os.getpid()}.part')
+    place.mkdir()
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
 def _remove_leftovers(path: Path) -> None:
-    """Removes what killed processes have left of earlier attempts at this file."""
+    """Removes what killed processes have left of earlier attempts at this file or folder."""
     for leftover in path.parent.glob(f'.{glob.escape(path.name)}.*.part'):
         pid = leftover.name.split('.')[-2]
         if pid.isdigit() and int(pid) != os.getpid() and not _is_alive(int(pid)):
-            leftover.unlink(missing_ok=True)
+            if leftover.is_dir() and not leftover.is_symlink():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink(missing_ok=True)
 
 
 def _is_alive(pid: int) -> bool:
@@ -183,6 +205,36 @@ def check_writable(folder: str | os.PathLike, what: str) -> Path:
     if not os.access(there, os.W_OK | os.X_OK):
         raise PermissionError(f'{what} {folder}: nothing can be written in {there}')
     return path
+
+
+def check_new_file(path: str | os.PathLike, what: str, force: bool | None = None) -> Path:
+    """Refuses a file of results that cannot be written, before anything is computed for it.
+
+    Args:
+        path: It need not exist yet, nor its folder.
+        what: The switch that names it, for the message.
+        force: Whether a file that is there may go; None: it may, and there is no switch ``--force``.
+
+    Returns:
+        The file, with ``~`` as the home that was checked.
+
+    Raises:
+        FileExistsError: If it is there, and may not go.
+        IsADirectoryError: If it is a folder or device.
+        NotADirectoryError: If what it should lie in is a file.
+        PermissionError: If nothing can be written there.
+    """
+    path = Path(path).expanduser()
+    if path.exists() and not path.is_file():
+        raise IsADirectoryError(f'{what}: expected a file, but {path} is a {_kind(path)}')
+    check_writable(path.parent, f'{what} {path}: its folder')
+    if force is False and os.path.lexists(path):
+        raise FileExistsError(f'{what}: {path} is there already: choose another name, or --force replaces it')
+    return path
+
+
+def _kind(path: Path) -> str:
+    return 'folder' if path.is_dir() else 'device or pipe'
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -10,17 +10,45 @@ import os
 import re
 import shutil
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from genseg_mm.files.texts import read_json_dict
-from genseg_mm.files.whole_files import sync
+from genseg_mm.files.whole_files import scratch_folder, sync
 
 RECORD = 'complete.json'
+_BEFORE = 'before'  # ending of the hidden name that a folder has while another one takes its place
 _CHUNK = 2**22
 _MAX_THREADS = 8
+
+
+@contextmanager
+def whole_folder(path: str | os.PathLike) -> Iterator[Path]:
+    """Gives an empty folder to write to, which has its name at the end, in place of one that has it already.
+
+    If anything goes wrong an earlier folder stays as it was, and nothing else is left. A kill between two renames
+    leaves it under a hidden name, from which the next call takes it back.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise NotADirectoryError(f'expected a folder, but {path} is a file')
+    before = path.with_name(f'.{path.name}.{_BEFORE}')
+    with scratch_folder(path) as place:
+        if before.exists():  # of a process that was killed
+            shutil.rmtree(before) if path.exists() else before.rename(path)
+        yield place
+        if path.exists():
+            path.rename(before)
+        try:
+            place.rename(path)
+        except OSError:
+            if before.exists():
+                before.rename(path)
+            raise
+    shutil.rmtree(before, ignore_errors=True)
 
 
 def temporary_of(path: str | os.PathLike) -> Path:

@@ -7,7 +7,6 @@ the repositories that it names as if they had been downloaded.
 import hashlib
 import json
 import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from genseg_mm.files.whole_files import scratch_folder
 from genseg_mm.hub_layouts.layouts import Part, layout
 from genseg_mm.hub_layouts.sizes import with_layers, with_small_widths
 from genseg_mm.hub_layouts.tokenizers import write_tokenizer
@@ -58,9 +58,7 @@ def write_repository(
         wanted = part.kind is None or subfolders is None or subfolder in subfolders
         done = snapshot / subfolder / '.whole'
         if wanted and not done.exists():
-            with tempfile.TemporaryDirectory(dir=folder) as parent:
-                own = Path(parent, 'part')
-                own.mkdir()
+            with scratch_folder(folder / 'part') as own:
                 _write_part(part, own, layers, width, weights)
                 shutil.copytree(own, snapshot / subfolder, dirs_exist_ok=True, copy_function=shutil.move)
             done.touch()

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from genseg_mm.files import check_writable, whole_file
+from genseg_mm.files import check_new_file, whole_file
 from genseg_mm.inference.images import Source, is_folder
 from genseg_mm.inference.results import decoded, encoded
 
@@ -51,16 +51,13 @@ def predicted_image(source: Source, inputs: str, prediction: dict, texts: Sequen
     )
 
 
-def check_export(path: str | Path) -> Path:
-    """Refuses a file that predictions cannot be written to, before anything is predicted."""
+def check_export(path: str | Path, force: bool | None = None) -> Path:
+    """Refuses a file that predictions cannot be written to, before anything is predicted; see ``check_new_file``."""
     path = Path(path)
     if path.suffix.lower() not in ENDINGS:
         known = ', '.join(f'{ending} ({what})' for ending, what in ENDINGS.items())
         raise ValueError(f'--out: expected a file that ends with {known}, but got {path}')
-    if path.is_dir():
-        raise IsADirectoryError(f'--out {path} is a folder, expected a file')
-    check_writable(path.parent, '--out')
-    return path
+    return check_new_file(path, '--out', force)
 
 
 def write_annotations(path: str | Path, images: Sequence[PredictedImage]) -> int:

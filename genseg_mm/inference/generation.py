@@ -17,6 +17,7 @@ from genseg_mm.devices import device_of
 from genseg_mm.files import check_writable, whole_file
 from genseg_mm.inference.prompts import check_not_empty
 from genseg_mm.inference.results import check_display, draw_picture, save_picture, show_picture
+from genseg_mm.inference.taken_names import first_free_number
 from genseg_mm.models.base import seeded_generator
 from genseg_mm.models.genmask import GENERATION_SETTINGS, checked_texts, pictures_to_bytes
 from genseg_mm.precision import evaluation_autocast
@@ -54,7 +55,8 @@ class PictureGeneration:
             seed: Of the noise. Picture k of a text depends on text, seed and k alone.
             batch_size: Pictures made at once.
             return_vis: Give pictures with their texts under them as well.
-            out_dir: Folder for ``vis/<number>.png`` and ``preds/<number>.{png,json}``, the picture and how it was made.
+            out_dir: Folder for ``vis/<number>.png`` and ``preds/<number>.{png,json}``, the picture and how it was made;
+                numbers go on behind those that are there.
             show: Shows the pictures in windows, each for ``wait_time`` seconds.
             wait_time: 0 waits for a key.
             no_save_vis: Writes nothing into ``vis``.
@@ -88,6 +90,7 @@ class PictureGeneration:
         jobs = [(text, number) for text in texts for number in range(num_images)]
         several = self.show_progress and len(jobs) > batch_size
         predictions, drawn = [], []
+        start = first_free_number(out_dir) if out_dir else 0
         with Progress(disable=not (several if progress_bar is None else progress_bar)) as progress:
             task = progress.add_task('Generation', total=len(jobs))
             for prediction in self._pictures(jobs, seed, batch_size, settings):
@@ -98,11 +101,11 @@ class PictureGeneration:
                     if return_vis:
                         drawn.append(picture)
                     if out_dir and not no_save_vis:
-                        save_picture(picture, Path(out_dir, 'vis', f'{index:08d}.png'))
+                        save_picture(picture, Path(out_dir, 'vis', f'{start + index:08d}.png'))
                     if show:
                         show_picture(picture, prediction['text'], wait_time)
                 if out_dir and not no_save_pred:
-                    save_generated(prediction, settings, Path(out_dir, 'preds', f'{index:08d}'))
+                    save_generated(prediction, settings, Path(out_dir, 'preds', f'{start + index:08d}'))
                 progress.advance(task)
         return dict(predictions=predictions, visualization=drawn if return_vis else None)
 

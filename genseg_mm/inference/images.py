@@ -17,7 +17,9 @@ from torch import Tensor
 
 from genseg_mm.datasets.transforms.images import LoadImage
 from genseg_mm.files.image_headers import check_opened
+from genseg_mm.files.videos import EXTENSIONS as VIDEOS
 from genseg_mm.inference.prompts import Prompts
+from genseg_mm.inference.taken_names import first_free_number
 
 EXTENSIONS = ('.avif', '.bmp', '.jp2', '.jpeg', '.jpg', '.png', '.ppm', '.tif', '.tiff', '.webp')
 _EIGHT_BIT = ('1', 'L', 'LA', 'La', 'P', 'PA', 'RGB', 'RGBA', 'RGBX', 'RGBa', 'CMYK', 'YCbCr', 'LAB', 'HSV')
@@ -65,26 +67,35 @@ def list_sources(inputs: Any, out_dir: str | os.PathLike = '') -> tuple[list[Sou
     images = [inputs] if is_single else list(inputs)
     if not images:
         raise ValueError('expected at least one image, but got an empty list')
+    places = [_path_of(image, index, is_single) for index, image in enumerate(images)]
+    endings: dict[str, set[str]] = {}  # that files of one name have
+    for path, _ in places:
+        endings.setdefault(_stem(path, folder), set()).add(Path(path).suffix)
+    start = first_free_number(out_dir) if out_dir and any(not path for path, _ in places) else 0
     used, sources = Counter(), []
-    for index, image in enumerate(images):
-        path, position = _path_of(image, index, is_single)
+    for index, (image, (path, position)) in enumerate(zip(images, places, strict=True)):
         name = f'image {path}' if path else position
-        stem = Path(path).stem if path else f'{index:08d}'
-        if folder is not None:
-            stem = Path(path).relative_to(folder).with_suffix('').as_posix()
+        stem = _stem(path, folder) if path else f'{start + index:08d}'
+        if path and len(endings[stem]) > 1:  # a.jpg and a.png: which is which does not depend on what else is there
+            stem += Path(path).suffix
         used[stem] += 1
-        while used[stem] > 1:  # files of one name in different folders, or with different endings
+        while used[stem] > 1:  # files of one name in different folders
             stem = f'{stem}_{used[stem]}'
             used[stem] += 1
         sources.append(Source(image, path, name, stem))
     return sources, is_single
 
 
+def _stem(path: str, folder: Path | None) -> str:
+    """The path of a picture below its folder, or else its name, without ending."""
+    return Path(path).stem if folder is None else Path(path).relative_to(folder).with_suffix('').as_posix()
+
+
 def _images_below(folder: Path, out_dir: str | os.PathLike) -> list[Path]:
     def refuse(error: OSError) -> None:  # os.walk would leave out what it cannot list
         raise error
 
-    found, others, results = [], Counter(), Path(out_dir).resolve() if out_dir else None
+    found, others, videos, results = [], Counter(), [], Path(out_dir).resolve() if out_dir else None
     left_out = [results]
     if results == folder.resolve():
         left_out = [results / 'vis', results / 'preds']
@@ -98,8 +109,16 @@ def _images_below(folder: Path, out_dir: str | os.PathLike) -> list[Path]:
             ending = Path(name).suffix.lower()
             if ending in EXTENSIONS:
                 found.append(Path(place, name))
+            elif ending in VIDEOS:
+                videos.append(Path(place, name))
             else:
                 others[ending or 'no ending'] += 1
+    if videos:
+        print_log(
+            f'{folder}: left out {len(videos)} videos, which are predicted one by one, such as {min(videos)}',
+            'current',
+            logging.WARNING,
+        )
     if others and found:
         print_log(
             f'{folder}: left out {sum(others.values())} files that end with none of {", ".join(EXTENSIONS)}: '

@@ -19,6 +19,7 @@ from genseg_mm import pictures
 from genseg_mm.files import whole_file
 from genseg_mm.inference.images import Job
 from genseg_mm.inference.prompts import Prompts, is_set
+from genseg_mm.inference.taken_names import identity, png_text
 from genseg_mm.models.map_prompting import MapPrompting, as_instances
 
 _SMALLEST = 256  # longer side of a picture, in pixels: smaller images are enlarged, or points would cover them
@@ -191,10 +192,17 @@ def check_display() -> None:
         raise ValueError('show needs a display, and there is none; use out_dir')
 
 
-def save_picture(picture: np.ndarray, path: Path) -> None:
-    """Writes an RGB picture as PNG and makes its folder."""
+def save_picture(picture: np.ndarray, path: Path, source: str | None = None) -> None:
+    """Writes an RGB picture as PNG and makes its folder.
+
+    Args:
+        picture: (H, W, 3) uint8.
+        path: The file.
+        source: Path of the picture that it is drawn of, which the file then says ('' for an array).
+    """
+    options = {} if source is None else dict(pnginfo=png_text(source))
     with whole_file(path, durable=False) as temporary:
-        Image.fromarray(picture).save(temporary, 'PNG')
+        Image.fromarray(picture).save(temporary, 'PNG', **options)
 
 
 def encoded(masks: np.ndarray) -> list[dict]:
@@ -255,6 +263,8 @@ def save_prediction(prediction: dict, job: Job, folder: Path, run: str | None = 
         content['descriptions'] = prediction['descriptions']
     if run is not None:
         content.update(run=run, file=file_stamp(job.source.path))
+    if job.source.path:
+        content.update(identity(job.source.path))
     if 'color_map' in prediction:
         save_picture(bytes_of(prediction['color_map']), folder / f'{job.source.stem}.png')
     # Comes last: where it is, all is.

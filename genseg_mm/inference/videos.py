@@ -8,7 +8,6 @@ written at a time, and a run that was ended goes on behind the last of these.
 
 import json
 import shutil
-import zlib
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
@@ -41,6 +40,7 @@ from genseg_mm.inference.results import (
     plain_prompts,
 )
 from genseg_mm.inference.resuming import readable, run_key
+from genseg_mm.inference.taken_names import check_names, identity
 from genseg_mm.models.map_prompting import as_instances, flatness
 
 CHUNK = 64  # frames that are written together
@@ -66,6 +66,7 @@ class VideoPrediction:
         save_video: Whether to write ``vis/<name>.webm``.
         show_progress: Whether to show progress bars.
         max_frames: Longer videos are refused.
+        force: Replace predictions of another video or picture of the same name, and what a run of it has left.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class VideoPrediction:
         save_video: bool = True,
         show_progress: bool = True,
         max_frames: int = MAX_FRAMES,
+        force: bool = False,
     ) -> None:
         if not 0 <= follow <= 1:
             raise ValueError(f'follow: expected a part in [0, 1], but got {follow}')
@@ -97,6 +99,10 @@ class VideoPrediction:
         self.output = Path(out_dir, 'preds', f'{self.path.stem}.json')
         self.picture = Path(out_dir, 'vis', f'{self.path.stem}.webm')
         self.work = self.output.with_name(f'{self.path.stem}.tmp')
+        self.identity = identity(path)
+        if not force:
+            check_names([(self.path.stem, str(path))], out_dir)
+            self._check_left()
         self.chunk = -(-CHUNK // batch_size) * batch_size  # so that resuming cuts no batch
         # What goes from frame to frame
         self.queries = self.labels = self.before = self.last_map = self.last_frame = None
@@ -144,12 +150,12 @@ class VideoPrediction:
 
     def _finished_chunks(self) -> int:
         """The number of chunks that an earlier run has finished, whose state is taken over."""
-        wanted, path = dict(run=self._key()), self.work / 'run.json'
+        wanted, path = dict(run=self._key(), video=str(self.path), **self.identity), self.work / 'run.json'
         known = readable(path)
-        if known is not None and known != wanted:
+        if known is not None and known.get('run') != wanted['run']:
             print_log(f'{self.work} is of another prediction, which is started anew', 'current')
         done = 0
-        if known == wanted:
+        if known is not None and known.get('run') == wanted['run']:
             while self._is_whole(done):
                 done += 1
         for left in self.work.iterdir():
@@ -161,13 +167,20 @@ class VideoPrediction:
             self._restore(done)
         return done
 
+    def _check_left(self) -> None:
+        """Refuses to throw away what a run of another video of this name was ended at."""
+        known = readable(self.work / 'run.json') or {}
+        place, crc = self.identity['place'], self.identity['crc']
+        if known.get('place', place) != place and known['crc'] != crc:
+            raise FileExistsError(
+                f'{self.work} holds a part of the prediction of {known["video"]}, and not of {self.path}: end that '
+                'first, choose another folder by --out-dir, or replace it by --force (in Python: out_dir=, force=True)'
+            )
+
     def _key(self) -> str:
         """Stands for all that the results follow from."""
-        with open(self.path, 'rb') as file:
-            crc = 0
-            while part := file.read(1 << 24):  # to its end: a download that was mended differs in its middle
-                crc = zlib.crc32(part, crc)
-        video = self.path.stat().st_size, crc
+        # To its end: a download that was mended differs in its middle.
+        video = self.path.stat().st_size, self.identity['crc']
         return run_key(
             self.model, video=video, prompts=plain_prompts(self.prompts), texts=self.texts, follow=self.follow,
             query_frame=self.query_frame, batch_size=self.batch_size, chunk=self.chunk, automatic=self.automatic,
@@ -342,8 +355,8 @@ class VideoPrediction:
             )
         height, width = self.last_frame.shape[:2]
         head = dict(
-            video=str(self.path), height=height, width=width, rate=self.header.rate, num_frames=num_frames,
-            claimed_frames=claimed, prompts=plain_prompts(self.prompts), texts=self.texts,
+            video=str(self.path), **self.identity, height=height, width=width, rate=self.header.rate,
+            num_frames=num_frames, claimed_frames=claimed, prompts=plain_prompts(self.prompts), texts=self.texts,
             query_frame=self.query_frame, follow=self.follow,
             flicker=dict(
                 mask_iou=means['iou_before'], color_change=means['color_change'], image_change=means['image_change']

@@ -245,8 +245,8 @@ class ToolParser(argparse.ArgumentParser):
     """argparse's parser whose mistakes are ``error: ...`` in one line, exit code 2, with the switch that was meant.
 
     All tools count with integers that are not negative (and not 0, but for seeds, workers and the like), so that is
-    checked here, as are ``--device`` and numbers that are none (nan, inf). Run by ``genseg``, its help has that name
-    and an example.
+    checked here, as are ``--device`` and numbers that are none (nan, inf). ``~/`` is the home in every value, which the
+    shell leaves as it is in ``--out=~/a.json``. Run by ``genseg``, its help has that name and an example.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -272,6 +272,9 @@ class ToolParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Ends the tool with one line."""
         unknown = re.match(r'unrecognized arguments: (--[\w-]+)', message)
+        path = re.match(r'unrecognized arguments: (-[^-].*)', message)
+        if path and os.path.exists(path.group(1)):
+            message += f'; a file of that name is given as ./{path.group(1)}'
         if unknown:
             switches = [own for own in self._option_string_actions if own.startswith('--')]
             message += did_you_mean(unknown.group(1), switches)
@@ -281,6 +284,8 @@ class ToolParser(argparse.ArgumentParser):
     def _checked(self, found: argparse.Namespace) -> argparse.Namespace:
         parts = [own for action in self._actions for own in _parsers_of(action)]
         for action in (action for parser in (self, *parts) for action in parser._actions):
+            if hasattr(found, action.dest):
+                setattr(found, action.dest, _at_home(getattr(found, action.dest)))
             if action.type not in (int, float):
                 continue
             values = getattr(found, action.dest, None)
@@ -297,6 +302,16 @@ class ToolParser(argparse.ArgumentParser):
             except ValueError as error:
                 self.error(f'argument --device: {error}')
         return found
+
+
+def _at_home(value: Any) -> Any:
+    """A value of the command line with the home in place of ``~`` in its paths."""
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_at_home, value))
+    if isinstance(value, dict):  # of --cfg-options
+        return {key: _at_home(own) for key, own in value.items()}
+    is_of_home = isinstance(value, (str, Path)) and re.match(r'~($|[\\/])', str(value))
+    return type(value)(os.path.expanduser(value)) if is_of_home else value
 
 
 def _parsers_of(action: argparse.Action) -> list[argparse.ArgumentParser]:

@@ -192,7 +192,7 @@ def picture_size(cfg: Config) -> tuple[int, int]:
                 is_crop = 'crop_size' in transform
                 found.append(tuple(size) if is_crop else tuple(size)[::-1])
     if own := cfg.train_dataloader.dataset.get('image_size'):
-        found.append((own, own))
+        found.append((own, own) if isinstance(own, int) else tuple(own))
     if not found:
         raise ValueError(
             'train_dataloader.dataset: expected a Resize or crop with a size in its pipelines, but got none'

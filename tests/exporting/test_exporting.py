@@ -1,6 +1,7 @@
 """Exported files do what their models do, at sizes and numbers of pictures that they were not exported with."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -114,6 +115,38 @@ def test_a_file_that_does_something_else_gets_no_name(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r'differs from that of the model by 2\.55, 1\.00e-02 of its range'):
         write_file(graph, out, 'torch', size=(32, 32))
     assert out.read_bytes() == b'mine' and [own.name for own in tmp_path.iterdir()] == ['mae.pt2']
+
+
+def test_weights_in_a_second_file_are_never_those_of_another_export(tmp_path, monkeypatch):
+    """Beyond 2 GiB ONNX has two files: a kill between the two moves leaves the pair that was there, or the new one."""
+    needs_onnx()
+    monkeypatch.setattr(files, '_LARGEST_IN_ONE_FILE', 0)
+    out, publish = tmp_path / 'unet.onnx', files.publish
+    first, second = gen2seg(UNET_COLORER), gen2seg(UNET_COLORER)
+    with torch.no_grad():
+        for own in second.model.parameters():
+            own.mul_(1.5)
+    picture = (torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 255,)
+    write_file(graph_of(first), out, 'onnx', size=(16, 16))
+    old = open_file(out, 'onnx')(picture)
+    (data,) = (own.name for own in tmp_path.iterdir() if own.suffix == '.data')
+    assert re.fullmatch(r'unet\.onnx\.[0-9a-f]{8}\.data', data)
+
+    def killed(temporary, path):
+        if path == out:
+            raise KeyboardInterrupt
+        publish(temporary, path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files, 'publish', killed)
+        with pytest.raises(KeyboardInterrupt):
+            write_file(graph_of(second), out, 'onnx', size=(16, 16))
+    assert np.array_equal(open_file(out, 'onnx')(picture), old)
+    (tmp_path / 'unet.onnx.mine.data').touch()
+    write_file(graph_of(second), out, 'onnx', size=(16, 16))
+    assert np.abs(open_file(out, 'onnx')(picture) - old).max() > 1
+    assert len(list(tmp_path.iterdir())) == 3 and not (tmp_path / data).exists()
+    assert (tmp_path / 'unet.onnx.mine.data').exists()
 
 
 def test_what_does_not_fit_is_one_line(tmp_path):

@@ -17,7 +17,7 @@ from genseg_mm.datasets.encoding_cache import EncodingCacheWriter
 from genseg_mm.datasets.hypersim import write_index
 from genseg_mm.datasets.transforms.referring import DescriptionFile
 from genseg_mm.evaluation.sample_results import SampleResults
-from genseg_mm.files.whole_files import WriteError, explained, whole_file, write_text
+from genseg_mm.files.whole_files import WriteError, check_new_file, explained, scratch_folder, whole_file, write_text
 from genseg_mm.hooks import PredictionGridHook
 from genseg_mm.inference.results import save_picture
 from genseg_mm.launch import user_message
@@ -155,11 +155,42 @@ def test_what_killed_writers_left_goes_with_the_next_attempt(tmp_path: Path):
     # Brackets mean something in a pattern of file names.
     left, running = tmp_path / f'.x[1].json.{child}.part', tmp_path / f'.x[1].json.{os.getppid()}.part'
     other = tmp_path / f'.x1.json.{child}.part'
-    for path in (left, running, other):
-        path.touch()
-    with whole_file(tmp_path / 'x[1].json') as part:
-        part.write_text('{}')
-    assert sorted(tmp_path.iterdir()) == sorted([running, other, tmp_path / 'x[1].json'])
+    for folders in (False, True):
+        for path in (left, running, other):
+            path.mkdir() if folders else path.touch()
+        if folders:
+            (left / 'weights').touch()
+        with scratch_folder(tmp_path / 'x[1].json') if folders else whole_file(tmp_path / 'x[1].json') as part:
+            assert part.is_dir() is folders
+            (part / 'weights' if folders else part).write_text('{}')
+        assert sorted(tmp_path.iterdir()) == sorted([running, other, tmp_path / 'x[1].json'])
+        for path in (running, other):
+            path.rmdir() if folders else path.unlink()
+
+
+def test_a_file_of_results_is_checked_before_anything_is_computed(tmp_path: Path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    (tmp_path / 'file').write_text('mine')
+    (tmp_path / 'link').symlink_to('nowhere')
+    assert check_new_file('~/no/such/folder/a.json', '--out', False) == tmp_path / 'no/such/folder/a.json'
+    assert not (tmp_path / 'no').exists()
+    assert check_new_file(tmp_path / 'file', '--out') == check_new_file(tmp_path / 'file', '--out', True)
+    for path, error, message in (
+        ('file', FileExistsError, 'file is there already: choose another name, or --force replaces it'),
+        ('link', FileExistsError, 'link is there already'),
+        ('file/a.json', NotADirectoryError, 'file/a.json: its folder .*file is a file, expected a folder'),
+        ('.', IsADirectoryError, r'--out: expected a file, but .* is a folder'),
+        ('/dev/null', IsADirectoryError, '--out: expected a file, but /dev/null is a device or pipe'),
+    ):
+        with pytest.raises(error, match=message):
+            check_new_file(tmp_path / path, '--out', False)
+
+
+def test_a_device_stays_one(tmp_path: Path):
+    os.mkfifo(tmp_path / 'pipe')
+    with pytest.raises(WriteError, match='pipe could not be written: expected a file, but it is a device or pipe'):
+        write_text(tmp_path / 'pipe', 'text')
+    assert [own.is_fifo() for own in tmp_path.iterdir()] == [True]
 
 
 def test_a_log_that_cannot_be_written_is_said_once_and_the_run_goes_on(tmp_path: Path, capfd):

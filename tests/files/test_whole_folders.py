@@ -1,11 +1,13 @@
 """Folders with a record of what is in them, and writing beside the training."""
 
+import ast
 import re
 import threading
 from pathlib import Path
 
 import pytest
 
+import genseg_mm
 from genseg_mm.files.background import BackgroundWriter
 from genseg_mm.files.whole_folders import (
     RECORD,
@@ -14,8 +16,11 @@ from genseg_mm.files.whole_folders import (
     crc32_of,
     publish_folder,
     recover_folders,
+    whole_folder,
     write_record,
 )
+
+PACKAGE = Path(genseg_mm.__file__).parent
 
 
 def fill(folder: Path, content: bytes = b'weights') -> Path:
@@ -54,6 +59,52 @@ def test_each_damage_is_named(tmp_path):
     assert check_sizes(folder)['files']['a.bin'][0] == 7
     with pytest.raises(ValueError, match=re.escape(f'{folder} is corrupt: wrong checksum of a.bin')):
         check_folder(folder)
+
+
+def test_a_folder_is_replaced_whole_or_stays(tmp_path, monkeypatch):
+    path, rename = tmp_path / 'saved', Path.rename
+
+    def content() -> list[str]:
+        assert [own.name for own in tmp_path.iterdir()] == ['saved']
+        return [own.read_text() for own in path.iterdir()]
+
+    def write(text: str) -> None:
+        with whole_folder(path) as place:
+            (place / 'file').write_text(text)
+
+    write('old')
+    with pytest.raises(ZeroDivisionError), whole_folder(path) as place:
+        (place / 'file').write_text('half')
+        raise ZeroDivisionError
+    assert content() == ['old']
+    with monkeypatch.context() as patched:  # the new one cannot be renamed
+        patched.setattr(Path, 'rename', lambda own, new: rename(own, new if own.suffix != '.part' else 'no/such'))
+        with pytest.raises(FileNotFoundError):
+            write('lost')
+    assert content() == ['old']
+    path.rename(tmp_path / '.saved.before')  # a kill between two renames, then an error
+    with pytest.raises(ZeroDivisionError), whole_folder(path):
+        raise ZeroDivisionError
+    assert content() == ['old']
+    (tmp_path / '.saved.before').mkdir()  # a kill behind them
+    write('new')
+    assert content() == ['new']
+    (tmp_path / 'file').write_text('mine')
+    with (
+        pytest.raises(NotADirectoryError, match='expected a folder, but .*file is a file'),
+        whole_folder(tmp_path / 'file'),
+    ):
+        pass
+    assert (tmp_path / 'file').read_text() == 'mine'
+
+
+def test_what_is_moved_to_its_name_is_written_where_the_next_run_finds_it():
+    """tempfile's folders beside a result have names that nobody removes after a kill."""
+    for root in (PACKAGE, PACKAGE.parent / 'tools'):
+        for path in root.rglob('*.py'):
+            for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+                if isinstance(node, ast.Call) and ast.unparse(node.func).startswith('tempfile.'):
+                    assert 'dir' not in [own.arg for own in node.keywords], f'{path}: scratch_folder, whole_folder'
 
 
 def test_a_kill_between_any_two_steps_of_publishing_loses_nothing(tmp_path, monkeypatch):

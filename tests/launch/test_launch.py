@@ -27,6 +27,35 @@ def parse(*options: str) -> argparse.Namespace:
     return parser.parse_args([str(CONFIG), *options])
 
 
+def test_the_home_is_meant_in_every_option(monkeypatch, tmp_path):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    parser = launch.ToolParser(prog='tool')
+    parser.add_argument('inputs')
+    parser.add_argument('--out', type=Path)
+    parser.add_argument('--texts', nargs='+')
+    parser.add_argument('--cfg-options', nargs='+', action=config_module.CfgOptions)
+    options = ['~/a.jpg', '--out=~/b/c', '--texts', '~5 cars', '~ 2', 'x ~/y', '--cfg-options', 'a.b=~/w', 'c=[~/d,1]']
+    found = parser.parse_args(options)
+    assert found.inputs == f'{tmp_path}/a.jpg' and found.out == tmp_path / 'b/c'
+    assert found.texts == ['~5 cars', '~ 2', 'x ~/y']
+    assert found.cfg_options == {'a.b': f'{tmp_path}/w', 'c': [f'{tmp_path}/d', 1]}
+
+
+def test_a_file_whose_name_begins_with_a_dash_is_said(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path('-a b.jpg').touch()
+    parser = launch.ToolParser(prog='tool')
+    parser.add_argument('inputs')
+    for words, hint in (
+        ('-a b.jpg', '; a file of that name is given as ./-a b.jpg (--help'),
+        ('-b.jpg', '-b.jpg (--help'),
+    ):
+        with pytest.raises(SystemExit):
+            parser.parse_args(['x', words])
+        assert hint in capsys.readouterr().err
+    assert parser.parse_args(['./-a b.jpg']).inputs == './-a b.jpg'
+
+
 class TestLoadConfig:
     def test_options_override_the_config(self) -> None:
         options = ['train_cfg.max_iters=7', 'train_dataloader.dataset.datasets.0.num_samples=3']

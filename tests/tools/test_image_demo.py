@@ -107,7 +107,7 @@ def test_every_option_reaches_the_inferencer(monkeypatch, capsys, folder):
     run(monkeypatch, folder, str(folder / 'images'), str(folder / 'config.py'), *options, '--no-save-vis')
     assert capsys.readouterr().out.endswith('images: 1, masks: 2, written to: nowhere\n')
     expected = dict(boxes=[[3, 2, 9, 8]], automatic=True, resume=False, batch_size=3, image_size=[24, 40], show=True)
-    expected |= dict(return_vis=False, on_error='skip', no_save_vis=True, no_save_pred=True)
+    expected |= dict(force=False, return_vis=False, on_error='skip', no_save_vis=True, no_save_pred=True)
     expected |= dict(out_dir=str(folder / 'out'), processing_size=16, output='picture')
     assert seen == expected
 

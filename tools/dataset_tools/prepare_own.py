@@ -13,6 +13,7 @@ import argparse
 import os
 import re
 import runpy
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +29,7 @@ from genseg_mm.datasets.own_folders import KINDS, OwnData, look_at
 from genseg_mm.datasets.own_layouts import sampled
 from genseg_mm.datasets.own_splits import DEFAULT_SHARE
 from genseg_mm.datasets.row_masks import MASK_VALUES
-from genseg_mm.files import write_text
+from genseg_mm.files import check_new_file, write_text
 from genseg_mm.files.image_headers import read_header
 from genseg_mm.launch import ToolParser, run_tool
 from genseg_mm.launch.own_config import MODELS, choose_model, own_config
@@ -159,8 +160,7 @@ def main() -> None:
     out = Path(args.out or f'{name}.py')
     if out.suffix != '.py':
         raise ValueError(f'--out: expected the name of a config that ends with .py, but got {out}')
-    if out.exists() and not args.force:
-        raise ValueError(f'{out} is there: choose another name by --out, or --force writes over it')
+    check_new_file(out, '--out', args.force)
     print(f'{data.kind}: {data.path}')
     print(*data.notes, sep='\n', end='\n' if data.notes else '')
     # What is missing is left to --check, which names it all.
@@ -197,11 +197,12 @@ def main() -> None:
 
 def _next_commands(out: Path, task: str) -> list[str]:
     prompt, metric = ("--texts 'WHAT'", 'oIoU') if task == 'referring' else ('--automatic', 'mIoU')
+    config, best = shlex.quote(str(out)), f'work_dirs/{shlex.quote(out.stem)}/best_{metric}_iter_*.pth'
     return [
         'next:',
-        f'  python tools/train.py {out}',
-        f'  python tools/test.py {out} work_dirs/{out.stem}/best_{metric}_iter_*.pth',
-        f'  python tools/image_demo.py PICTURE {out} --weights work_dirs/{out.stem}/best_{metric}_iter_*.pth {prompt}',
+        f'  python tools/train.py {config}',
+        f'  python tools/test.py {config} {best}',
+        f'  python tools/image_demo.py PICTURE {config} --weights {best} {prompt}',
     ]
 
 

@@ -11,8 +11,6 @@ LoRA are merged into it with --merge-lora; else they are written alone as OUT/lo
 """
 
 import argparse
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from mmengine.config import ConfigDict
 from genseg_mm import launch
 from genseg_mm.config_file import read_config_file
 from genseg_mm.files.whole_files import whole_file
+from genseg_mm.files.whole_folders import whole_folder
 from genseg_mm.launch.config import CfgOptions, override_config
 from genseg_mm.registry import MODELS
 
@@ -195,18 +194,11 @@ def write_released(backbone: nn.Module, out: Path, merge: bool) -> str:
     keeps_lora = has_lora(transformer) and not merge
     if merge:
         merge_lora(transformer)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    # Written beside and moved, so that a broken-off run leaves no half folder.
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f'.{out.name}-') as parent:
-        folder = Path(parent) / 'model'
-        folder.mkdir()
+    with whole_folder(out) as folder:
         if keeps_lora:
             save_lora(transformer, folder / 'lora', backbone.new_layers)
         else:
             transformer.save_pretrained(str(folder / 'transformer'), safe_serialization=True)
-        if out.exists():
-            shutil.rmtree(out)
-        folder.rename(out)
     return str(out / ('lora' if keeps_lora else 'transformer'))
 
 

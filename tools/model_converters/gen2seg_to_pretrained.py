@@ -10,8 +10,6 @@ config names in place of the release.
 """
 
 import argparse
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from mmengine.config import ConfigDict
 
 from genseg_mm import launch
 from genseg_mm.config_file import find_config, read_config_file
+from genseg_mm.files.whole_folders import whole_folder
 from genseg_mm.launch.config import CfgOptions, override_config
 from genseg_mm.registry import MODELS
 
@@ -130,15 +129,8 @@ def main() -> None:
     check_out(args.out, args.force)
     model, config = build_model(args.config, args.cfg_options)
     load_weights(model, args.checkpoint)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    # Written beside and moved, so that a broken-off run leaves no half folder.
-    with tempfile.TemporaryDirectory(dir=args.out.parent, prefix=f'.{args.out.name}-') as parent:
-        folder = Path(parent) / 'model'
-        folder.mkdir()
+    with whole_folder(args.out) as folder:
         model.colorer.save_pretrained(str(folder))
-        if args.out.exists():
-            shutil.rmtree(args.out)
-        folder.rename(args.out)
     print(f'{args.out} written; {loading_call(args.out, config)} loads it')
 
 

@@ -30,6 +30,7 @@ from genseg_mm.dataset_configs import pipeline_of
 from genseg_mm.devices import checked_device
 from genseg_mm.files import read_json_dict, write_text
 from genseg_mm.files.whole_files import explained
+from genseg_mm.files.whole_folders import whole_folder
 from genseg_mm.models.pretrained_parts import reading
 from genseg_mm.models.saved.card import model_card
 from genseg_mm.models.saved.config import (
@@ -94,20 +95,8 @@ class SavedModel:
         """
         folder = Path(folder).expanduser()
         _check_target(folder, force)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with explained(folder), tempfile.TemporaryDirectory(dir=folder.parent, prefix=f'.{folder.name}-') as parent:
-            place = Path(parent, folder.name)
-            place.mkdir()
+        with explained(folder), whole_folder(folder) as place:
             self._write(place, name or folder.name, license, results, max_shard_size)
-            before = Path(parent, 'before')  # goes only once the new one has the name
-            if folder.exists():
-                folder.rename(before)
-            try:
-                place.rename(folder)
-            except OSError:
-                if before.exists():
-                    before.rename(folder)
-                raise
 
     @classmethod
     def from_pretrained(cls, source: str | Path, device: str | torch.device = 'cpu', **overrides: Any) -> Self:
