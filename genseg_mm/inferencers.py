@@ -133,9 +133,7 @@ class GenSegInferencer(PictureGeneration, BaseInferencer):
             self.model.processing_size = checked_processing_size(processing_size)
         if tiles is not None:
             if not isinstance(self.model, Gen2Seg):
-                raise ValueError(
-                    f'tiles: expected a Gen2Seg, which may have any colorer, but got {type(self.model).__name__}'
-                )
+                raise ValueError(f'tiles: expected a Gen2Seg of any colorer, but got {type(self.model).__name__}')
             self.model.tiles = checked_tiles(tiles)
         self.scope = scope or self.cfg.get('default_scope') or 'genseg_mm'
         self.show_progress = show_progress
@@ -197,9 +195,8 @@ class GenSegInferencer(PictureGeneration, BaseInferencer):
             return_datasamples: Give predictions as ``SegDataSample``.
             return_vis: Give the pictures as well; without this, ``out_dir`` and ``show``, none are drawn.
             out_dir: Folder for ``vis/<name>.png``, ``preds/<name>.json`` (masks as COCO RLE) and ``preds/<name>.png``
-                (the colour map, rounded). The name of a picture of a folder is its path below that folder, with its
-                ending where another there has the same name; arrays are numbered behind what is there. Predictions of
-                another picture of that name are an error.
+                (the colour map, rounded). Names of a folder are paths below it (with endings where two are the same);
+                arrays are numbered behind what is there. Predictions of another picture of that name are an error.
             task: 'segment', or 'generate': pictures of the texts, without inputs, with settings and results of
                 :meth:`generate`.
             **kwargs: ``describe``: True has the config's ``description_writer`` (or the attribute of this name) refine
@@ -207,8 +204,7 @@ class GenSegInferencer(PictureGeneration, BaseInferencer):
                 ``image_size``, (height, width) or one number, of the network; ``prompting``, settings of
                 ``masks_from_points`` over those of the model; ``show``, ``wait_time``, ``no_save_vis``,
                 ``no_save_pred``; ``progress_bar`` (default: where there are several images); ``on_error``: 'raise' or
-                'skip' images that cannot be read, whose prediction is None, and whose number is logged; ``force``:
-                replace predictions of other pictures in ``out_dir``.
+                'skip' images that cannot be read, whose prediction is None, and are logged; ``force`` replaces those.
 
         Returns:
             ``predictions``, one per image, with ``masks`` (K, H, W) bool, ``scores`` (K,), ``bboxes`` (K, 4) xyxy and,
@@ -216,8 +212,7 @@ class GenSegInferencer(PictureGeneration, BaseInferencer):
             ``visualization``, one RGB picture per image, or None without ``return_vis``.
 
         Raises:
-            FileExistsError: If predictions of other pictures of the same names are in ``out_dir``.
-            FileNotFoundError: If a path does not exist.
+            FileExistsError, FileNotFoundError: If a name is taken in ``out_dir``; if a path does not exist.
             ValueError: If an image is damaged, or prompts do not fit image or model; with the name of the image.
         """
         if task == 'generate':
@@ -253,8 +248,7 @@ class GenSegInferencer(PictureGeneration, BaseInferencer):
 
         For folders whose predictions do not fit into memory. With ``resume``, images whose predictions a run of the
         same model, prompts and settings has left in ``out_dir`` are not predicted again: their masks, scores and boxes
-        are read from there. Predictions of other pictures of the same names in ``out_dir`` are an error, unless
-        ``force`` replaces them.
+        are read from there.
         """
         if out_dir:
             out_dir = check_writable(out_dir, 'out_dir')
@@ -293,8 +287,7 @@ class GenSegInferencer(PictureGeneration, BaseInferencer):
             job.sample = self._sample(job)
             picture = self.visualize(job, out_dir=out_dir, **visualize)
             yield self.postprocess(job, picture, out_dir=out_dir, run=key, **postprocess), picture
-        for _ in jobs:  # counts the images that were skipped
-            pass
+        list(jobs)  # counts the images that were skipped
 
     def set_image(self, image: Any, image_size: int | Sequence[int] | None = None) -> np.ndarray:
         """Computes the colour map of one image, for :meth:`prompt`.
@@ -320,14 +313,13 @@ class GenSegInferencer(PictureGeneration, BaseInferencer):
         Returns:
             What :meth:`prompt` takes as ``image``.
         """
-        sources, is_single = list_sources(image)
+        (source, *_), is_single = list_sources(image)
         if not is_single or self.takes_texts:
             what = 'GenMask, which has no colour map' if is_single else 'a list or folder'
             raise ValueError(f'set_image takes one image and a Gen2Seg model, but got {what}')
-        job = Job(sources[0], Prompts(), read_image(sources[0]))
+        job = Job(source, Prompts(), read_image(source))
         sample = self._predict(list(self.preprocess(job, image_size)))[0]
-        colors = sample.pred_color_map.data
-        check_finite(colors, 'colours', job.source.name)
+        check_finite(colors := sample.pred_color_map.data, 'colours', job.source.name)
         return ColoredImage(job.source.name, colors, sample.pred_network_map.data)
 
     def prompt(
@@ -445,10 +437,9 @@ class GenSegInferencer(PictureGeneration, BaseInferencer):
             return None
         prediction = arrays_of(job.sample)
         texts = job.descriptions or job.prompts.texts or ()
+        caption = f'{job.source.stem} · masks: {len(prediction["masks"])}'
         if len(texts) == 1:
             caption, texts = f'"{texts[0]}"', ()
-        else:
-            caption = f'{job.source.stem} · masks: {len(prediction["masks"])}'
         picture = draw_prediction(job.image, prediction, job.prompts, caption, texts)
         if save:
             save_picture(picture, Path(out_dir, 'vis', f'{job.source.stem}.png'), job.source.path)

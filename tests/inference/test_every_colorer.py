@@ -149,7 +149,7 @@ def test_a_segmentor_of_classes_and_other_modules_are_told_what_to_write():
     head = dict(type='FCNHead', in_channels=16, in_index=1, channels=8, num_classes=19)
     with pytest.raises(ValueError, match=r'is a FCNHead: write decode_head=dict\(type="genseg_mm.Ins'):
         GenSegInferencer(segmentor(head), device='cpu')
-    with pytest.raises(ValueError, match='tiles: expected a Gen2Seg, which may have any colorer, but got ColoringSeg'):
+    with pytest.raises(ValueError, match='tiles: expected a Gen2Seg of any colorer, but got ColoringSeg'):
         GenSegInferencer(segmentor(HEAD), device='cpu', tiles=True)
     with pytest.raises(ValueError, match=r'but got Linear; a module that gives maps \(N, 3, H, W\) goes into'):
         GenSegInferencer(torch.nn.Linear(1, 1))
