@@ -1,6 +1,7 @@
 """Class-agnostic AP and AR of Gen2Seg(automatic=True) on a tiny COCO folder, by hand and by mmdet's CocoMetric."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import nn
 
 from genseg_mm.datasets import CocoInstanceDataset
 from genseg_mm.evaluation import ClassAgnosticCocoMetric
+from genseg_mm.evaluation.class_agnostic_coco_metric import _coco_classes, _encode
 from genseg_mm.models import Gen2Seg
 
 KEYS = ('img_path', 'img_id', 'ori_shape', 'img_shape', 'sample_idx', 'instances')
@@ -202,6 +204,41 @@ def test_same_numbers_for_any_batch_and_for_two_processes(tmp_path):
             metric.process(None, [samples[number]])
     merged = [ranks[0].results[0], ranks[1].results[0], ranks[0].results[1], ranks[1].results[1]]
     assert ClassAgnosticCocoMetric().compute_metrics(merged[:3]) == whole
+
+
+def test_both_packages_give_the_same_bits(monkeypatch):
+    """Crowds, equal scores, several masks of an object, objects of all sizes; also where only a first mask is right."""
+    faster = pytest.importorskip('faster_coco_eval', reason="needs pip install 'genseg_mm[coco]'")
+    generator = np.random.default_rng(4)
+    entries = []
+    for size in [(60, 80), (240, 320)] * 10:
+        truth, masks = [], []
+        for _ in range(generator.integers(0, 6)):
+            y, x = (generator.integers(0, side - 8) for side in size)
+            height, width = generator.integers(4, 150, 2)
+            for place in (y, y + generator.integers(0, 9), y + generator.integers(0, 3)):
+                mask = np.zeros(size, bool)
+                mask[place : place + height, x : x + width] = True
+                masks.append(mask)
+            one, area = _encode(masks[-3][None])[0], float(generator.integers(1, 20_000))
+            truth.append(dict(segmentation=one, iscrowd=int(generator.random() < 0.2), area=area))
+        scores = generator.integers(0, 5, len(masks)) / 5
+        entries.append(dict(size=size, truth=truth, masks=_encode(np.array(masks)), scores=scores.tolist()))
+    settings = [(entries, (1, 10, 100)), (entries, (2,)), *(([entry], (1, 3)) for entry in entries if entry['truth'])]
+
+    def measured() -> list[dict[str, float]]:
+        results = []
+        for own, numbers in settings:
+            if not all(one['iscrowd'] for entry in own for one in entry['truth']):
+                results.append(ClassAgnosticCocoMetric(numbers).compute_metrics(own))
+        return results
+
+    assert _coco_classes() == (faster.COCO, faster.COCOeval_faster)
+    fast = measured()
+    monkeypatch.setitem(sys.modules, 'faster_coco_eval', None)
+    assert [own.__module__ for own in _coco_classes()] == ['pycocotools.coco', 'pycocotools.cocoeval']
+    assert measured() == fast and len(fast) > 10
+    assert 10 < fast[0]['AP'] < 90 and {'AP_small', 'AP_medium', 'AP_large'} < set(fast[0])
 
 
 def test_bad_input_is_named(tmp_path):
