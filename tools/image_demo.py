@@ -203,11 +203,11 @@ def _segment(args: argparse.Namespace) -> str:
             raise ValueError(f'--{name.replace("_", "-")} is for videos, but got {args.inputs}')
     if '://' not in args.inputs and not os.path.exists(args.inputs):  # before the models are imported
         raise FileNotFoundError(f'image {args.inputs} does not exist')
-    from genseg_mm.inference.annotation_exports import check_export, predicted_image, write_annotations
+    from genseg_mm.inference.annotation_exports import check_export, is_export, predicted_image, write_annotations
     from genseg_mm.inference.images import list_sources
 
     if args.out is not None:
-        check_export(args.out, args.force)
+        check_export(args.out, args.force or (args.resume and is_export(args.out)))
     sources, _ = list_sources(args.inputs, args.out_dir)
     results = _inferencer(args).stream(
         args.inputs,

@@ -21,6 +21,7 @@ ENDINGS = {
 }
 OBJECT = 'object'  # what instances without a sentence are called
 _IN_ZIP = 'annotations/instances_default.json'
+_INFO = dict(description='predictions of genseg_mm')
 _DATE = (1980, 1, 1, 0, 0, 0)  # of files in an archive, so that the same predictions are the same bytes
 
 
@@ -58,6 +59,15 @@ def check_export(path: str | Path, force: bool | None = None) -> Path:
         known = ', '.join(f'{ending} ({what})' for ending, what in ENDINGS.items())
         raise ValueError(f'--out: expected a file that ends with {known}, but got {path}')
     return check_new_file(path, '--out', force)
+
+
+def is_export(path: str | Path) -> bool:
+    """Whether a file is a COCO json that was written here, which a run that goes on may write anew."""
+    try:
+        with open(Path(path).expanduser(), 'rb') as file:
+            return file.read(100).startswith(json.dumps(dict(info=_INFO))[:-2].encode())
+    except OSError:
+        return False
 
 
 def write_annotations(path: str | Path, images: Sequence[PredictedImage]) -> int:
@@ -111,7 +121,7 @@ def coco_content(images: Sequence[PredictedImage]) -> dict[str, list[dict]]:
                 )
             )
     return dict(
-        info=dict(description='predictions of genseg_mm'),
+        info=_INFO,
         licenses=[],
         images=[
             dict(id=number, file_name=own.file_name, height=own.height, width=own.width)

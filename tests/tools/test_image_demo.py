@@ -167,6 +167,14 @@ def test_an_ended_run_over_a_folder_goes_on(monkeypatch, capsys, folder):
     (folder / 'out/preds/b.json').write_text('{"half": ')
     run(monkeypatch, folder, inputs, config, *options, '--resume')
     assert seen == [1] and (folder / 'coco.json').read_bytes() == whole
+    (folder / 'coco.json').write_text('{"images": [], "annotations": []}')  # not written by it
+    for more in ([], ['--resume']):
+        with pytest.raises(SystemExit):
+            run(monkeypatch, folder, inputs, config, *options, *more)
+        assert 'coco.json is there already: choose another name, or --force replaces it' in capsys.readouterr().err
+    assert seen == [1]
+    run(monkeypatch, folder, inputs, config, *options, '--resume', '--force')
+    assert seen == [1] and (folder / 'coco.json').read_bytes() == whole
     run(monkeypatch, folder, inputs, config, '--points', '5,5', '14,7', '--resume')  # other prompts: anew
     assert seen == [1] * 3
     torch.save({'colorer.weight': torch.eye(3).flip(0).reshape(3, 3, 1, 1)}, folder / 'weights.pth')  # another model
