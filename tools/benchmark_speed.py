@@ -8,7 +8,7 @@
 CPU seconds of one thread, which other users of a machine change little; on a card seconds of the clock, of rows that
 run there. A yardstick (fixed products of matrices, passes over memory, a sort) runs beside every measurement: ratios
 to it, and to peers, are what --check compares. Peers that are installed take part (OpenCV's contrib filter,
-pycocotools); code of others is named by its folder: --peer gen2seg=FOLDER of github.com/UCDvision/gen2seg.
+py-edge-eval, pycocotools); other code is named by its folder: --peer gen2seg=FOLDER (github.com/UCDvision/gen2seg).
 """
 
 import argparse

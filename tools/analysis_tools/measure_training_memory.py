@@ -3,8 +3,9 @@
     python tools/analysis_tools/measure_training_memory.py gen2seg_mae_shapes_tiny --iters 5000
 
 The training is that of tools/train.py, with its hooks, log and one checkpoint at the end, without validation, in a
-work dir that is deleted afterwards. 'Growth' is the slope of a line through the numbers after the first, in MiB per
-1,000 iterations: first iterations fill the caches of libraries.
+work dir that is deleted afterwards. Drawn scenes are kept by default, so that memory grows until all of them are
+there: ``--cfg-options train_dataloader.dataset.cache=False``. 'Growth' is the slope of a line through the numbers after
+the first, in MiB per 1,000 iterations: first iterations fill the caches of libraries.
 """
 
 import argparse

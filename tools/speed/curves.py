@@ -105,7 +105,7 @@ def _coco(num: int) -> Callable:
 
 
 CURVES = (
-    Curve('UNet (tiny), forward', SIDE, (256, 512, 1024), _forward('gen2seg_unet_shapes_tiny')),
+    Curve('UNet (tiny), forward', SIDE, (256, 512, 1024, 2048), _forward('gen2seg_unet_shapes_tiny')),
     Curve('ViT-MAE (tiny), forward', SIDE, (256, 512), _forward('gen2seg_mae_shapes_tiny')),
     Curve('one point', SIDE, (256, 512, 1024, 2048), partial(_prompt, num=1)),
     Curve('instances without prompts', SIDE, (256, 512, 1024, 2048), _automatic),

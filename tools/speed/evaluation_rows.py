@@ -4,6 +4,7 @@ import contextlib
 import io
 from collections.abc import Callable, Mapping
 from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -32,9 +33,15 @@ def edge_scene(height: int, width: int, cells: int = 40, annotators: int = 5) ->
 
 
 def boundaries(_options: Any, height: int, width: int, thresholds: int) -> Mapping[str, Callable]:
-    """Matching at all thresholds against five annotators."""
+    """Matching at all thresholds against five annotators; at few of them py-edge-eval, where it is installed."""
     strength, truth = edge_scene(height, width)
-    return dict(ours=partial(_discard, count_edges, strength, truth, edge_thresholds(thresholds)))
+    steps = edge_thresholds(thresholds)
+    variants = dict(ours=partial(_discard, count_edges, strength, truth, steps))
+    if thresholds < 10 and find_spec('pyEdgeEval') is not None:
+        from pyEdgeEval.common.binary_label import evaluate_boundaries_threshold_multiple_gts as published
+
+        variants['py-edge-eval'] = partial(_discard, published, steps, strength, list(truth.astype(np.float64)))
+    return variants
 
 
 def _discard(call: Callable, *arguments: Any) -> None:
@@ -142,6 +149,7 @@ def referring(_options: Any, num: int) -> Mapping[str, Callable]:
 
 
 EVALUATION = (
+    Row('edges_9', 'boundaries, 321x481, 9 thresholds', partial(boundaries, height=321, width=481, thresholds=9), 1),
     Row('edges_99', 'boundaries, 321x481, 99 thresholds', partial(boundaries, height=321, width=481, thresholds=99), 1),
     Row('coco_ap', 'AP without classes, 500 pictures x 20', partial(coco, pictures=500), 1),
     Row('referring_metric', '200 sentences, masks of 480x640', partial(referring, num=200)),

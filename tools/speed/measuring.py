@@ -19,6 +19,7 @@ import torch
 
 OURS = 'ours'
 ENOUGH = 0.05  # seconds that a round of one variant takes at least, by repeating it
+LONG = 1.0  # of a row with one round: nothing warms up for seconds
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Row:
         title: What is measured, in words.
         prepare: Takes the options, gives variants: a name -> a call without arguments. ``'ours'`` is one of them, the
             others are peers. A call may give its own seconds, where it does more than what is measured.
-        rounds: So many, interleaved; None: as the options say.
+        rounds: So many, interleaved; None: as the options say. With 1, what takes seconds is not run twice.
         on_gpu: Whether it is measured on a card, too.
     """
 
@@ -109,17 +110,26 @@ def measure(row: Row, options: Any, yardstick: Callable[[], None], device: str =
 
 def _measure(row: Row, options: Any, yardstick: Callable[[], None], device: str) -> Found:
     variants = row.prepare(options)
-    number = {}
-    for name, call in variants.items():
-        first = timed(call, device)  # also warms up
-        number[name] = max(1, math.ceil(ENOUGH / max(first, 1e-6))) if first < ENOUGH else 1
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     yards: dict[str, list[float]] = {name: [] for name in variants}
+    number = {}
+
+    def run(name: str, call: Callable[[], float | None]) -> float:
+        unit = timed(yardstick)
+        seconds[name].append(timed(call, device, number.get(name, 1)))
+        yards[name].append(seconds[name][-1] / unit)
+        return seconds[name][-1]
+
+    for name, call in variants.items():
+        first = run(name, call)  # also warms up
+        number[name] = max(1, math.ceil(ENOUGH / max(first, 1e-6))) if first < ENOUGH else 1
+        if row.rounds != 1 or first < LONG:
+            seconds[name].clear()
+            yards[name].clear()
     for _ in range(row.rounds or options.repeat):
         for name, call in variants.items():
-            unit = timed(yardstick)
-            seconds[name].append(timed(call, device, number[name]))
-            yards[name].append(seconds[name][-1] / unit)
+            if row.rounds != 1 or not seconds[name]:
+                run(name, call)
     found = Found(row.title)
     for name in variants:
         found.seconds[name] = statistics.median(seconds[name])
