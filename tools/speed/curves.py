@@ -150,7 +150,7 @@ def measure_curves(args: Any) -> None:
     torch.set_num_threads(args.threads)
     start = time.process_time()
     axes = (SIDE, INSTANCES, PROMPTS, ITEMS)
-    figure, panels = plt.subplots(1, 4, figsize=(16, 4), width_ratios=(2, 1, 1, 1))
+    figure, panels = plt.subplots(1, 4, figsize=(16, 5.5), width_ratios=(2, 1, 1, 1))
     rows = ['| what | sizes | CPU seconds | exponent |', '|---|---|---|---:|']
     content = []
     for curve, sizes, seconds in measured(args.largest):
@@ -163,7 +163,7 @@ def measure_curves(args: Any) -> None:
     for panel, axis in zip(panels, axes, strict=True):
         panel.set_xlabel(axis)
         panel.grid(True, which='both', alpha=0.25)
-        panel.legend(fontsize=8, title='exponent of the last 3', title_fontsize=8)
+        panel.legend(fontsize=8, title='exponents', title_fontsize=8, loc='upper left', bbox_to_anchor=(0, -0.15))
     panels[0].set_ylabel('CPU seconds, one thread' if args.threads == 1 else f'CPU seconds, {args.threads} threads')
     figure.tight_layout()
     figure.savefig(args.curves, dpi=80)
