@@ -9,6 +9,7 @@ installed package). Importing this room loads the standard library only.
 from genseg_mm.files.texts import (
     BROKEN_TEXT,
     EMPTY_TEXT,
+    check_name,
     check_texts,
     csv_cell,
     decode_text,
@@ -28,6 +29,7 @@ __all__ = [
     'BROKEN_TEXT',
     'EMPTY_TEXT',
     'WriteError',
+    'check_name',
     'check_new_file',
     'check_texts',
     'check_writable',

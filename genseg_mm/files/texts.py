@@ -229,6 +229,12 @@ def has_lone_surrogate(text: str) -> bool:
     return _SURROGATE.search(text) is not None
 
 
+def check_name(path: str | os.PathLike, what: str) -> None:
+    """Raises ValueError for the name of a file that is no UTF-8: it can be in no JSON, and C libraries fail on it."""
+    if has_lone_surrogate(os.fspath(path)):
+        raise ValueError(f'{what} {ascii(os.fspath(path))}: expected a name in UTF-8: rename it')
+
+
 def check_texts(texts: Sequence[str], where: str) -> None:
     """Raises ValueError for a text that no tokenizer takes; names ``where``."""
     for text in texts:

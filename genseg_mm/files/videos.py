@@ -17,6 +17,7 @@ from mmengine.logging import print_log
 
 from genseg_mm.files.image_headers import check_pixels
 from genseg_mm.files.images import decoder_messages
+from genseg_mm.files.texts import check_name
 from genseg_mm.files.whole_files import whole_file
 
 EXTENSIONS = ('.avi', '.gif', '.m4v', '.mkv', '.mov', '.mp4', '.webm')
@@ -37,7 +38,7 @@ class VideoHeader(NamedTuple):
 
 def is_video(path: object) -> bool:
     """Whether a path has the ending of a video; of a GIF, whether it has several frames."""
-    if not isinstance(path, (str, os.PathLike)) or Path(path).suffix.lower() not in EXTENSIONS:
+    if not isinstance(path, (str, os.PathLike)) or Path(path).suffix.lower() not in EXTENSIONS or os.path.isdir(path):
         return False
     if Path(path).suffix.lower() != '.gif' or not os.path.isfile(path):
         return True
@@ -110,6 +111,7 @@ def write_video(path: str | os.PathLike, frames: Iterable[np.ndarray], rate: flo
         WriteError: If it cannot be written.
         ValueError: If there is no frame, or this build of OpenCV cannot write it.
     """
+    check_name(path, 'video')
     path, number, writer = Path(path), 0, None
     temporary = path.with_name(f'.{path.stem}.{os.getpid()}.part{path.suffix}')
     code = cv2.VideoWriter_fourcc(*(_LOSSLESS if lossless else _SMALL))
@@ -143,6 +145,7 @@ def _grabbed(capture: cv2.VideoCapture, damage: list[str]) -> bool:
 
 
 def _opened(path: str | os.PathLike, max_frames: int) -> tuple[cv2.VideoCapture, VideoHeader]:
+    check_name(path, 'video')  # which OpenCV would end the process for
     status = os.stat(path)  # its error names the file
     if not stat.S_ISREG(status.st_mode):
         raise ValueError(f'video {path}: expected the file of a video, but got a folder, device or pipe')

@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from genseg_mm.datasets.transforms.images import LoadImage
+from genseg_mm.files import check_name
 from genseg_mm.files.image_headers import check_opened
 from genseg_mm.files.videos import EXTENSIONS as VIDEOS
 from genseg_mm.inference.prompts import Prompts
@@ -67,7 +68,10 @@ def list_sources(inputs: Any, out_dir: str | os.PathLike = '') -> tuple[list[Sou
     images = [inputs] if is_single else list(inputs)
     if not images:
         raise ValueError('expected at least one image, but got an empty list')
-    places = [_path_of(image, index, is_single) for index, image in enumerate(images)]
+    if folder is None:
+        places = [_path_of(image, index, is_single) for index, image in enumerate(images)]
+    else:  # a link that leads nowhere is one of the images that cannot be read
+        places = [(os.fspath(image), '') for image in images]
     endings: dict[str, set[str]] = {}  # that files of one name have
     for path, _ in places:
         endings.setdefault(_stem(path, folder), set()).add(Path(path).suffix)
@@ -171,6 +175,7 @@ def read_image(source: Source) -> np.ndarray:
     """
     image = source.image
     if _is_path(image):
+        check_name(source.path, 'image')
         return LoadImage()(dict(img_path=os.fspath(image)))['img']
     if isinstance(image, Image.Image):
         if image.mode not in _EIGHT_BIT:

@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 
 from genseg_mm import command
 from genseg_mm.files.hub_files import hub_message
+from genseg_mm.files.texts import has_lone_surrogate
 from genseg_mm.files.whole_files import FULL, WriteError
 from genseg_mm.stopping import exit_code, terminable
 
@@ -285,7 +286,7 @@ class ToolParser(argparse.ArgumentParser):
         parts = [own for action in self._actions for own in _parsers_of(action)]
         for action in (action for parser in (self, *parts) for action in parser._actions):
             if hasattr(found, action.dest):
-                setattr(found, action.dest, _at_home(getattr(found, action.dest)))
+                setattr(found, action.dest, self._at_home(action, getattr(found, action.dest)))
             if action.type not in (int, float):
                 continue
             values = getattr(found, action.dest, None)
@@ -303,15 +304,19 @@ class ToolParser(argparse.ArgumentParser):
                 self.error(f'argument --device: {error}')
         return found
 
-
-def _at_home(value: Any) -> Any:
-    """A value of the command line with the home in place of ``~`` in its paths."""
-    if isinstance(value, (list, tuple)):
-        return type(value)(map(_at_home, value))
-    if isinstance(value, dict):  # of --cfg-options
-        return {key: _at_home(own) for key, own in value.items()}
-    is_of_home = isinstance(value, (str, Path)) and re.match(r'~($|[\\/])', str(value))
-    return type(value)(os.path.expanduser(value)) if is_of_home else value
+    def _at_home(self, action: argparse.Action, value: Any) -> Any:
+        """A value with the home in place of ``~`` in its paths; no file is written under a name that is no text."""
+        if isinstance(value, (list, tuple)):
+            return type(value)(self._at_home(action, own) for own in value)
+        if isinstance(value, dict):  # of --cfg-options
+            return {key: self._at_home(action, own) for key, own in value.items()}
+        if not isinstance(value, (str, Path)):
+            return value
+        if has_lone_surrogate(str(value)):
+            name = action.option_strings[-1] if action.option_strings else action.dest
+            self.error(f'argument {name}: expected text in UTF-8, but got {ascii(str(value))}')
+        is_of_home = re.match(r'~($|[\\/])', str(value))
+        return type(value)(os.path.expanduser(value)) if is_of_home else value
 
 
 def _parsers_of(action: argparse.Action) -> list[argparse.ArgumentParser]:

@@ -117,6 +117,33 @@ def test_files_of_one_name_keep_their_endings_whatever_else_is_there(pictures):
     assert [own.stem for own in list_sources(['x/b.png', 'y/b.png', 'y/a.png'])[0]] == ['b', 'b_2', 'a']
 
 
+def test_what_cannot_be_read_in_a_folder_is_skipped_whatever_it_is(pictures):
+    """Links that lead nowhere or in a ring, pipes, names that are no text: one of the images, not the end of all."""
+    Path('x/c.png').symlink_to('nowhere.png')
+    Path('x/d.png').symlink_to('d.png')
+    os.mkfifo('x/e.png')
+    shutil.copy('x/a.png', b'x/f\xff.png')
+    infer = made_inferencer()
+    found = infer('x', out_dir='out', progress_bar=False, on_error='skip')['predictions']
+    assert [own is not None for own in found] == [True, False, False, False, False]
+    for name, message in (
+        ('c.png', 'does not exist'),
+        (os.fsdecode(b'f\xff.png'), r"x/f\\udcff.png': .* in UTF-8: rename"),
+    ):
+        with pytest.raises((ValueError, FileNotFoundError), match=message):
+            infer(f'x/{name}')
+
+
+def test_opencv_gets_no_name_that_is_no_text(pictures):
+    """It would end the process."""
+    make_video(pictures / 'x/a.mkv')
+    name = os.fsdecode(b'x/f\xff.mkv')
+    Path('x/a.mkv').rename(name)
+    for refused in (lambda: made_inferencer().video(name), lambda: make_video(Path(name))):
+        with pytest.raises(ValueError, match=r"video 'x/f\\udcff.mkv': expected a name in UTF-8: rename it"):
+            refused()
+
+
 def test_videos_in_a_folder_are_said(pictures, monkeypatch):
     said = []
     monkeypatch.setattr('genseg_mm.inference.images.print_log', lambda text, *_: said.append(text))

@@ -41,6 +41,17 @@ def test_the_home_is_meant_in_every_option(monkeypatch, tmp_path):
     assert found.cfg_options == {'a.b': f'{tmp_path}/w', 'c': [f'{tmp_path}/d', 1]}
 
 
+def test_names_that_are_no_text_are_refused_in_every_option(capsys):
+    parser = launch.ToolParser(prog='tool')
+    parser.add_argument('--out', type=Path)
+    parser.add_argument('--texts', nargs='+')
+    for words in (['--out', os.fsdecode(b'a\xff.json')], ['--texts', 'red', 'a\ud83d']):
+        with pytest.raises(SystemExit):
+            parser.parse_args(words)
+        said = capsys.readouterr().err
+        assert f'error: argument {words[0]}: expected text in UTF-8, but got {ascii(words[-1])}' in said
+
+
 def test_a_file_whose_name_begins_with_a_dash_is_said(monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     Path('-a b.jpg').touch()

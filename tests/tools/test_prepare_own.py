@@ -350,7 +350,7 @@ def test_mistakes_of_the_command_line(made, prepare, tmp_path):
         assert list(Path().iterdir()) == []
     assert prepare(made / 'maps')[0] == 0
     code, _, errors = prepare(made / 'maps')
-    assert code == 2 and 'maps.py is there: choose another name by --out, or --force writes over it' in errors
+    assert code == 2 and 'maps.py is there already: choose another name, or --force replaces it' in errors
 
 
 @pytest.mark.parametrize(('task', 'name'), [(task, name) for task, own in MODELS.items() for name in own])
