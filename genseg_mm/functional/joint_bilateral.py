@@ -142,8 +142,10 @@ def filtered_pixels(guide: Tensor, stride: int, pixels: Tensor, levels_of: Calla
     """
     offsets = window_offsets(DIAMETER // 2)
     shifts = torch.tensor([[dy * stride + dx] for dy, dx in offsets], device=guide.device)  # (T, 1)
-    near = [[math.exp(-0.5 * (dy * dy + dx * dx) / SIGMA**2)] for dy, dx in offsets]
-    spatial = torch.tensor(near, dtype=guide.dtype, device=guide.device)  # (T, 1)
+    # exp2 takes a quarter of exp's time on a CPU.
+    per_unit = -0.5 / SIGMA**2 * math.log2(math.e)
+    near = [[(dy * dy + dx * dx) * per_unit] for dy, dx in offsets]
+    near = torch.tensor(near, dtype=guide.dtype, device=guide.device)  # (T, 1)
     means = guide.new_empty(len(pixels))
     for part, out in zip(pixels.split(AT_ONCE), means.split(AT_ONCE), strict=True):
         places = (shifts + part).flatten()  # (T n,)
@@ -152,7 +154,7 @@ def filtered_pixels(guide: Tensor, stride: int, pixels: Tensor, levels_of: Calla
             change = channel.index_select(0, places).view(len(shifts), -1)
             change.sub_(channel.index_select(0, part)).abs_()
             distance = change if distance is None else distance.add_(change)
-        weight = distance.square_().mul_(-0.5 / SIGMA**2).exp_().mul_(spatial)
+        weight = torch.addcmul(near, distance, distance, value=per_unit).exp2_()
         levels = levels_of(places).view_as(weight)
         torch.div(levels.mul_(weight).sum(0), weight.sum(0), out=out)
     return means
