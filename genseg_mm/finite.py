@@ -20,7 +20,10 @@ def check_finite(values: Tensor | np.ndarray, what: str, where: str) -> None:
         ValueError: If a value is not finite; with the picture and how many are.
     """
     values = torch.as_tensor(values)
-    if not values.is_floating_point() or bool(values.isfinite().all()):
+    if not values.is_floating_point() or not values.numel():
+        return
+    # NaN and infinity come through to the extremes, which cost a tenth of asking every number.
+    if torch.stack(torch.aminmax(values)).isfinite().all():
         return
     num = int((~values.isfinite()).sum())
     raise ValueError(
