@@ -188,7 +188,7 @@ def _index(results: list[dict], annotations: list[list[dict]]) -> Any:
 
 
 def _coco_classes() -> tuple[type, type]:
-    """COCO and COCOeval: those of faster-coco-eval where it is installed, otherwise pycocotools', with the same bits."""
+    """COCO and COCOeval, of faster-coco-eval where it is installed, otherwise of pycocotools."""
     try:
         from faster_coco_eval import COCO, COCOeval_faster
     except ImportError:
