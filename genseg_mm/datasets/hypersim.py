@@ -4,7 +4,7 @@ import csv
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,10 +57,12 @@ class HypersimFolder:
         root: The folder.
         layout: ``'official'`` (``ai_VVV_NNN/images/...`` with the ids in HDF5) or ``'converted'`` (``rgb/`` and
             ``instance-rgb/`` with the ids as colours of a PNG, as the reference implementation reads them).
+        plain_maps: Where the same ids lie uncompressed, as prepare_hypersim.py writes them, None for nowhere.
     """
 
     root: Path
     layout: str
+    plain_maps: Path | None = None
 
     @classmethod
     def open(cls, root: str | Path, layout: str = 'auto') -> 'HypersimFolder':
@@ -90,7 +92,15 @@ class HypersimFolder:
         return folder / f'frame.{frame.number:04d}.color.jpg'
 
     def instance_map(self, frame: Frame) -> Path:
-        """Path of the ids."""
+        """Path of the ids, uncompressed if they are."""
+        return self._map(frame) if self.plain_maps is None else self.plain_map(frame, self.plain_maps)
+
+    @classmethod
+    def plain_map(cls, frame: Frame, folder: Path) -> Path:
+        """Path of a frame's uncompressed ids in a folder of them."""
+        return cls(folder, 'official')._map(frame)
+
+    def _map(self, frame: Frame) -> Path:
         own = self.root / 'instance-rgb' if self.layout == 'converted' else self.root
         folder = own / frame.scene / 'images' / f'scene_{frame.camera}_geometry_hdf5'
         ending = 'png' if self.layout == 'converted' else 'semantic_instance.hdf5'
@@ -100,7 +110,7 @@ class HypersimFolder:
         """Path of the NYU40 classes; the converted layout has none."""
         if self.layout == 'converted':
             return None
-        return self.instance_map(frame).with_name(f'frame.{frame.number:04d}.semantic.hdf5')
+        return self._map(frame).with_name(f'frame.{frame.number:04d}.semantic.hdf5')
 
     def frames(self) -> Iterator[Frame]:
         """Every frame of which the picture or the ids are there, in order."""
@@ -239,6 +249,8 @@ class HypersimDataset(InstanceMapDataset):
         min_instances: Frames with fewer instances are left out. None: as the index was made, or 0 without one.
         min_scene_instances: The same for the instances seen in all frames of a scene.
         layout: ``'official'``, ``'converted'``, or ``'auto'`` to recognise it.
+        plain_maps: Folder in which ``prepare_hypersim.py --plain-maps`` wrote the ids uncompressed (relative to
+            data_root): the same items, read in a sixth of the time. None reads them as downloaded.
         **kwargs: As for ``InstanceMapDataset``.
 
     Raises:
@@ -258,6 +270,7 @@ class HypersimDataset(InstanceMapDataset):
         min_instances: int | None = None,
         min_scene_instances: int | None = None,
         layout: str = 'auto',
+        plain_maps: str | None = None,
         **kwargs: Any,
     ) -> None:
         if partition not in (None, *PARTITIONS):
@@ -278,11 +291,17 @@ class HypersimDataset(InstanceMapDataset):
         self.min_instances = min_instances
         self.min_scene_instances = min_scene_instances
         self.layout = layout
+        self.plain_maps = plain_maps
         super().__init__(data_root=data_root, **{'subset': partition or 'all', **kwargs})
 
     def list_pairs(self) -> Iterator[dict]:
         """See ``InstanceMapDataset``."""
         folder = HypersimFolder.open(self.data_root, self.layout)
+        if self.plain_maps is not None:
+            folder = replace(folder, plain_maps=self._path(self.plain_maps))
+            if not folder.plain_maps.is_dir():
+                make = f'{MAKE_INDEX.format(root=self.data_root, out=self._path("index.csv"))} --plain-maps'
+                raise FileNotFoundError(f'HypersimDataset: no folder {folder.plain_maps}. Make it with: {make} FOLDER')
         frames = self._frames(folder)
         counts = self._counts(folder, frames)
         for frame in frames:

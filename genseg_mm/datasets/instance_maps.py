@@ -17,6 +17,7 @@ from genseg_mm.datasets.annotation_files import ExistingFiles, warn_counted
 from genseg_mm.datasets.seeded_access import SeededAccess
 from genseg_mm.files.image_headers import check_pixels, read_header
 from genseg_mm.files.images import read_stored
+from genseg_mm.files.whole_files import whole_file
 
 MISSING = ('error', 'skip')
 EMPTY = ('keep', 'redraw', 'error')
@@ -192,6 +193,21 @@ def read_instance_map(path: str | Path) -> np.ndarray:
     return _read_png(path)
 
 
+def write_plain_map(path: str | Path, ids: np.ndarray) -> None:
+    """Writes ids uncompressed, as an HDF5 file that :func:`read_instance_map` reads.
+
+    Args:
+        path: File to write, ``.hdf5``; whole or not there at all.
+        ids: (H, W) int32, none negative; 16 bits are enough for most.
+    """
+    import h5py
+
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as partial, h5py.File(partial, 'w') as file:
+        file[HDF5_KEY] = ids.astype(np.uint16) if ids.max(initial=0) < 2**16 else ids
+
+
 def check_index_png(path: str | Path) -> None:
     """Refuses a file whose pixels are colours where ids are expected; reads its header only.
 
@@ -235,8 +251,9 @@ def _read_hdf5(path: str | Path) -> np.ndarray:
     except (OSError, RuntimeError, KeyError) as error:  # h5py's for damaged files
         reason = ' '.join(str(error).split())
         raise ValueError(f'{path}: expected an HDF5 file of instance ids, but got {reason}: fetch it again') from error
-    if ids.size and ids.min() < HDF5_NO_INSTANCE:
-        raise ValueError(f'{path}: expected ids, or {HDF5_NO_INSTANCE} where there is none, but got {ids.min()}')
+    lowest = ids.min(initial=0)
+    if lowest < HDF5_NO_INSTANCE:
+        raise ValueError(f'{path}: expected ids, or {HDF5_NO_INSTANCE} where there is none, but got {lowest}')
     return np.maximum(ids, 0, out=ids)
 
 
@@ -264,6 +281,10 @@ def _ids_of(file: Any, path: str | Path) -> np.ndarray:
     check_pixels(*shape, str(path))
     _check_storage(node, path)
     ids = np.empty(shape, np.int32)
+    if np.can_cast(dtype, np.int32):
+        if ids.size:
+            node.read_direct(ids)
+        return ids
     band = _BAND_ROWS if node.chunks is None else -(-_BAND_ROWS // node.chunks[0]) * node.chunks[0]
     for start in range(0, shape[0], band):  # 64 bits of a large map have no room beside its ids
         ids[start : start + band] = as_ids(node[start : start + band], path)
@@ -282,8 +303,9 @@ def _check_storage(node: Any, path: str | Path) -> None:
         )
     chunk_bytes = math.prod(node.chunks) * node.dtype.itemsize
     check_pixels(*node.chunks, f'{path}, a chunk of it')
-    for place in range(node.id.get_num_chunks()):
-        chunk = node.id.get_chunk_info(place)
+    chunks = []
+    node.id.chunk_iter(chunks.append)  # one by one, each would be looked for from the first on
+    for chunk in chunks:
         if chunk.size * _DEFLATE_RATIO <= _HARMLESS_BYTES or _DEFLATE not in names:
             continue
         _, packed = node.id.read_direct_chunk(chunk.chunk_offset)

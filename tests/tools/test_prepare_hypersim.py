@@ -6,11 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from tiny_datasets import TOOLS, maker
 
 from genseg_mm.datasets.hypersim import Counts, Frame, HypersimDataset, read_index
+from genseg_mm.datasets.instance_maps import read_instance_map, write_plain_map
 
 TOOL = runpy.run_path(str(TOOLS / 'prepare_hypersim.py'))
 prepare_hypersim, instance_ids = TOOL['prepare_hypersim'], TOOL['instance_ids']
@@ -58,6 +60,46 @@ def test_converted_layout_counts_the_same(root, tmp_path):
     prepare_hypersim(root, tmp_path / 'a.csv')
     prepare_hypersim(converted, tmp_path / 'b.csv')
     assert read_index(tmp_path / 'a.csv')[0] == read_index(tmp_path / 'b.csv')[0]
+
+
+def ids_of(dataset: HypersimDataset) -> list[np.ndarray]:
+    return [read_instance_map(dataset.get_data_info(index)['instance_map_path']) for index in range(len(dataset))]
+
+
+@pytest.mark.parametrize('is_converted', [False, True])
+def test_plain_maps_are_the_same_ids(tmp_path, is_converted):
+    root = make_tiny_hypersim(tmp_path / 'hypersim', converted=is_converted)
+    prepare_hypersim(root, root / 'index.csv', plain_maps=root / 'plain')
+    stored = HypersimDataset(str(root), index_file='index.csv')
+    plain = HypersimDataset(str(root), index_file='index.csv', plain_maps='plain')
+    assert len(plain) == len(stored) == 12
+    for own, expected in zip(ids_of(plain), ids_of(stored), strict=True):
+        assert own.dtype == np.int32 and own.max() > 0
+        np.testing.assert_array_equal(own, expected)
+    first = stored.get_data_info(0)
+    path = plain.get_data_info(0)['instance_map_path']
+    assert path == str(map_path(root / 'plain', 'ai_001_001', 0))
+    assert plain.get_data_info(0) == first | dict(instance_map_path=path)
+    with h5py.File(path) as file:
+        node = file['dataset']
+        assert node.dtype == (np.int32 if is_converted else np.uint16)  # colours are larger numbers
+        assert node.compression is None and node.chunks is None
+    Path(path).unlink()
+    with pytest.raises(FileNotFoundError, match=f'no instance map, such as {path}'):
+        HypersimDataset(str(root), index_file='index.csv', plain_maps='plain')
+    with pytest.raises(FileNotFoundError, match='no folder .*nowhere. Make it with: .* --plain-maps FOLDER'):
+        HypersimDataset(str(root), plain_maps='nowhere')
+
+
+def test_plain_maps_hold_large_ids_and_never_replace_the_dataset(root):
+    path = root / 'large.hdf5'
+    large = np.array([[0, 2**16], [2**31 - 1, 5]], np.int32)
+    write_plain_map(path, large)
+    np.testing.assert_array_equal(read_instance_map(path), large)
+    before = map_path(root, 'ai_001_001', 0).read_bytes()
+    with pytest.raises(ValueError, match='--plain-maps .*: expected another folder than that of Hypersim'):
+        prepare_hypersim(root, root / 'index.csv', plain_maps=root / 'ai_001_001' / '..')
+    assert map_path(root, 'ai_001_001', 0).read_bytes() == before
 
 
 def test_split_file_and_thresholds(root):
