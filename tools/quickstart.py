@@ -1,4 +1,4 @@
-"""Evaluates the shipped tiny models, then trains and evaluates two of them anew; called by quickstart.sh."""
+"""Draws what the shipped tiny models predict, evaluates them, and trains two anew; called by quickstart.sh."""
 
 import json
 import os
@@ -7,8 +7,12 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from mmengine.config import Config
 
@@ -31,6 +35,7 @@ class Model:
         config: Below the project's root.
         weights: Those that come with the package, trained longer than the quickstart has time for; None trains anew.
         pictures: Of an update of the training, whatever the number of processes.
+        processes: That share them, where there are as many cores.
     """
 
     paper: str
@@ -38,6 +43,14 @@ class Model:
     config: str
     weights: str | None = None
     pictures: int = 0
+    processes: int = 1
+
+
+class Job(NamedTuple):
+    """Something to run, and the cores that it keeps busy."""
+
+    call: Callable[[], None]
+    cores: int = 1
 
 
 # Scenes of recognisable objects wherever their pictures are at hand, and shapes, which need nothing on disk.
@@ -68,12 +81,17 @@ WORLDS = {
             'gen2seg_mae_shapes.safetensors',
         ),
         # It reads texts far better with twice its config's pictures.
-        'genmask': Model('genmask', 'GenMask-tiny', 'configs/genmask/genmask_sana_shapes_tiny.py', pictures=32),
-        'gen2seg': Model('gen2seg', 'gen2seg-tiny', 'configs/gen2seg/gen2seg_unet_shapes_tiny.py', pictures=8),
+        'genmask': Model(
+            'genmask', 'GenMask-tiny', 'configs/genmask/genmask_sana_shapes_tiny.py', pictures=32, processes=2
+        ),
+        'gen2seg': Model(
+            'gen2seg', 'gen2seg-tiny', 'configs/gen2seg/gen2seg_unet_shapes_tiny.py', pictures=8, processes=2
+        ),
     },
 }  # fmt: skip
 SUITES = {'objects': 'configs/benchmarks/objects.py', 'shapes': 'configs/benchmarks/tiny.py'}
-SHOWN = re.compile(r'Iter\((train|val|test)\)|Predictions drawn|error:')
+SHOWN = re.compile(r'Iter\((train|val|test)\)|error:')
+RUNNING: set[subprocess.Popen] = set()
 
 
 def run(command: list[str], log: Path) -> float:
@@ -94,20 +112,56 @@ def run(command: list[str], log: Path) -> float:
             text=True,
             preexec_fn=end_with_parent,
         )
+        RUNNING.add(process)
         try:
             for line in process.stdout:
                 file.write(line)
                 if SHOWN.search(line):
-                    print('  ' + line.split(' - INFO - ')[-1].rstrip()[:150], flush=True)
-        except KeyboardInterrupt:
+                    print(f'  {log.parent.name}: {line.split(" - INFO - ")[-1].strip()[:150]}', flush=True)
+        except BaseException:
             process.terminate()
-            process.communicate()
             raise
-    if process.wait():
+        finally:
+            process.wait()
+            RUNNING.discard(process)
+    if process.returncode:
         lines = [line for line in log.read_text().splitlines() if line.strip()] or ['no output']
         last = next((line for line in reversed(lines) if line.startswith('error')), lines[-1])
         sys.exit(f'error: {" ".join(command)} failed: {last}; its whole output is in {log}')
     return time.monotonic() - start
+
+
+def num_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def run_jobs(jobs: Sequence[Job], cores: int) -> None:
+    """Runs all jobs, each begun in its turn, as soon as its cores are free; the first failure ends all."""
+    if cores == 1:
+        for job in jobs:
+            job.call()
+        return
+    with ThreadPoolExecutor(len(jobs)) as threads:
+        busy: dict[Future, int] = {}
+        try:
+            for job in jobs:
+                needed = min(job.cores, cores)
+                while sum(busy.values()) + needed > cores:
+                    _collect(busy)
+                busy[threads.submit(job.call)] = needed
+            while busy:
+                _collect(busy)
+        except BaseException:
+            for process in list(RUNNING):
+                process.terminate()
+            raise
+
+
+def _collect(busy: dict[Future, int]) -> None:
+    for done in wait(busy, return_when=FIRST_COMPLETED)[0]:
+        del busy[done]
+        done.result()
 
 
 def newest(folder: Path, pattern: str) -> Path:
@@ -119,19 +173,19 @@ def newest(folder: Path, pattern: str) -> Path:
 
 
 def training_command(model: Model, options: list[str]) -> list[str]:
-    """Two processes of one thread, which share the pictures of an update, where there are two cores.
+    """Processes of one thread, which share the pictures of an update, at most one per core.
 
-    On such small models they are faster than one process of two threads, and they do not stall when another program
+    On such small models two are faster than one process of two threads, and they do not stall when another program
     wants a core.
     """
-    processes = min(len(os.sched_getaffinity(0)), 2)
+    processes = min(num_cores(), model.processes)
     batch_size = model.pictures // processes
     sizes = [f'train_dataloader.batch_size={batch_size}']
     if Config.fromfile(ROOT / model.config).train_dataloader.sampler.get('group', 1) > 1:
         sizes.append(f'train_dataloader.sampler.group={batch_size}')
     if processes == 1:
         return [sys.executable, 'tools/train.py', model.config, *options, *sizes]
-    return ['bash', 'tools/dist_train.sh', model.config, '2', *options, *sizes]
+    return ['bash', 'tools/dist_train.sh', model.config, str(processes), *options, *sizes]
 
 
 def train_and_test(name: str, model: Model, out: Path, seed: int) -> tuple[dict, dict]:
@@ -148,6 +202,20 @@ def train_and_test(name: str, model: Model, out: Path, seed: int) -> tuple[dict,
     checkpoint = best[0] if best else newest(work_dir, '*.pth')
     metrics, seconds[f'{name}.test'] = test(name, model, checkpoint, out, common)
     return metrics, seconds
+
+
+def draw_first(name: str, model: Model, out: Path) -> None:
+    """Draws a shipped model's predictions of a few scenes, long before its test on all of them is done."""
+    folder = out / 'first' / name
+    folder.mkdir(parents=True, exist_ok=True)
+    dataset = Config.fromfile(ROOT / model.config).test_dataloader.dataset
+    parts = [f'datasets.{number}.' for number in range(len(dataset.get('datasets', [])))] or ['']
+    command = [sys.executable, 'tools/test.py', model.config, str(ROOT / 'genseg_mm/weights' / model.weights)]
+    command += ['--work-dir', str(folder), '--cfg-options', 'default_hooks.visualization.test=True']
+    command += ['test_dataloader.batch_size=4', *(f'test_dataloader.dataset.{part}num_scenes=4' for part in parts)]
+    run(command, folder / 'test.txt')
+    shutil.copy(newest(folder / 'vis/test', '*.png'), out / f'{name}.png')
+    print(f'pictures of {model.title}: {(out / name).relative_to(ROOT)}.png', flush=True)
 
 
 def test_shipped(name: str, model: Model, out: Path) -> tuple[dict, dict]:
@@ -276,14 +344,23 @@ def main() -> None:
     models = {name: model for name, model in WORLDS[world].items() if args.only in (None, model.paper)}
     out = ROOT / 'work_dirs/quickstart'
     WriteLock(out, 'wait for it, or end it', reentrant=True)
-    metrics, seconds = {}, {}
-    for name, model in models.items():
+    metrics, seconds, start = {}, {}, time.monotonic()
+
+    def measure(name: str) -> None:
+        model = models[name]
         if model.weights:
             metrics[name], own_seconds = test_shipped(name, model, out)
         else:
             metrics[name], own_seconds = train_and_test(name, model, out, args.seed)
-        seconds |= own_seconds
-    report = make_report(models, metrics, seconds)
+        seconds.update(own_seconds)
+
+    shipped = {name: model for name, model in models.items() if model.weights}
+    print(f'pictures of {len(shipped)} shipped models first', flush=True)
+    jobs = [Job(partial(draw_first, name, model, out)) for name, model in shipped.items()]
+    jobs += [Job(partial(measure, name), model.processes) for name, model in models.items()]
+    run_jobs(jobs, num_cores())
+    seconds['all'] = time.monotonic() - start
+    report = make_report(models, {name: metrics[name] for name in models}, seconds)
     (out / 'report.json').write_text(json.dumps(report, indent=2) + '\n')
     print_table(models, report, out, SUITES[world])
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sets up, evaluates the shipped tiny models on scenes of recognisable objects (on shapes where their pictures cannot be
+# Sets up, draws what the shipped tiny models predict, evaluates them on scenes of recognisable objects (on shapes where their pictures cannot be
 # fetched), trains GenMask-tiny and gen2seg-tiny anew and evaluates them on held-out ones, and prints a table. Writes
 # work_dirs/quickstart/report.json and a picture grid of each. --help: options.
 set -euo pipefail

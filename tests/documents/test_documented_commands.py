@@ -273,7 +273,8 @@ class Twins:
             own = options if model.weights else [*options, *few]
             return whole_test(name, model, weights, out, own)
 
-        settings.update(ROOT=self.place, training_command=training_command, test=test, run=run)
+        # On one core: forks of a process with threads may wait for ever.
+        settings.update(ROOT=self.place, training_command=training_command, test=test, run=run, num_cores=lambda: 1)
         models = settings['WORLDS'][world]
         for model in models.values():
             cfg = Config.fromfile(ROOT / model.config)
