@@ -217,8 +217,8 @@ def _fork(function: Callable[[], Any], log: Path, words: list[str], environment:
 
 
 def _become(function: Callable[[], Any], log: Path, words: list[str], environment: dict[str, str]) -> NoReturn:
-    import mmengine.config.config
     import torch
+    from yapf.yapflib import yapf_api
 
     code, known = 1, set(sys.modules)
     try:
@@ -229,7 +229,7 @@ def _become(function: Callable[[], Any], log: Path, words: list[str], environmen
         torch.set_num_threads(1)  # OpenMP's threads do not survive a fork
         if not bfloat16.has_arithmetic():
             bfloat16.compute_in_float32()
-        mmengine.config.config.FormatCode = lambda text, **_: (text, True)  # laying configs out takes seconds each time
+        yapf_api.FormatCode = lambda text, **_: (text, True)  # laying a large config out takes seconds
         os.environ.update(environment)
         sys.argv = words
         function()
