@@ -1,6 +1,7 @@
 """What makes runs of tools in tests short: forks that need not import everything again, few samples."""
 
 import contextlib
+import gc
 import os
 import runpy
 import signal
@@ -117,6 +118,7 @@ def _run(words: list[str], log: Path, cwd: Path, environment: dict[str, str]) ->
         # What pytest put in place of them would keep the lines.
         sys.stdout, sys.stderr = os.fdopen(1, 'w'), os.fdopen(2, 'w')
         torch.set_num_threads(1)  # those of OpenMP do not survive a fork
+        gc.freeze()  # MMEngine collects garbage for each dataset that it builds: what was imported is none
         os.environ.update(environment)
         os.chdir(cwd)
         sys.argv = words

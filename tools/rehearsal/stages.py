@@ -1,6 +1,7 @@
 """What a rehearsal runs, in order, and how: the real tools, in forks of a process that has imported everything."""
 
 import contextlib
+import gc
 import importlib
 import os
 import runpy
@@ -227,6 +228,7 @@ def _become(function: Callable[[], Any], log: Path, words: list[str], environmen
             os.dup2(file.fileno(), 2)
         sys.stdout, sys.stderr = os.fdopen(1, 'w'), os.fdopen(2, 'w')
         torch.set_num_threads(1)  # OpenMP's threads do not survive a fork
+        gc.freeze()  # MMEngine collects garbage for each dataset that it builds: what was imported is none
         if not bfloat16.has_arithmetic():
             bfloat16.compute_in_float32()
         yapf_api.FormatCode = lambda text, **_: (text, True)  # laying a large config out takes seconds
