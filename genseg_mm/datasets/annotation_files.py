@@ -31,12 +31,19 @@ def is_number(value: object) -> bool:
     return type(value) is int and abs(value) < 2**1000 or type(value) is float and math.isfinite(value)
 
 
+def with_slashes(name: str) -> str:
+    """The name of a file as this system writes it: annotations that were made on Windows have backslashes."""
+    return name.replace('\\', '/') if os.sep == '/' else name
+
+
 def picture_path(folder: str, name: str, data_root: str | None, where: str, allow_outside: bool = False) -> str:
-    """Path of a picture that an annotation names.
+    r"""Path of a picture that an annotation names.
 
     Annotations come from elsewhere and are no reason to read any file of this machine: the path, as it is written, has
     to stay in the dataset's root or in the folder of its pictures. ``..`` and absolute paths that end in there are
     fine. Links are not followed for this: what the user links into the folder belongs to it.
+
+    ``\``, which Windows has written, is ``/``.
 
     Args:
         folder: Of the pictures.
@@ -50,6 +57,7 @@ def picture_path(folder: str, name: str, data_root: str | None, where: str, allo
     """
     if not isinstance(name, str) or not name.strip() or '\0' in name or has_lone_surrogate(name):
         raise ValueError(f'{where}: expected the name of a picture, but got {short_repr(name)}')
+    name = with_slashes(name)
     path = os.path.join(folder, name)
     if allow_outside or not (os.path.isabs(name) or '..' in name or '://' in name):
         return path

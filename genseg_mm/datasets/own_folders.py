@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from genseg_mm.datasets.annotation_files import with_slashes
 from genseg_mm.datasets.instance_folders import MAPS, PICTURES, YAML
 from genseg_mm.datasets.instance_maps import INDEX_MODES, read_instance_map
 from genseg_mm.datasets.own_layouts import (
@@ -27,10 +28,10 @@ from genseg_mm.datasets.own_layouts import (
     sides_of,
 )
 from genseg_mm.datasets.own_splits import DEFAULT_SHARE
-from genseg_mm.datasets.referring_tables import ENDINGS, read_rows
+from genseg_mm.datasets.referring_tables import ENDINGS, NEEDED, read_rows
 from genseg_mm.datasets.row_masks import MASK_VALUES, WHITE, is_file_name
 from genseg_mm.datasets.yolo_polygons import is_label_line, read_data_yaml
-from genseg_mm.files import read_json, read_lines
+from genseg_mm.files import read_columns, read_json, read_lines
 from genseg_mm.files.image_headers import read_header
 from genseg_mm.files.parquet_tables import parquet_columns
 
@@ -168,11 +169,8 @@ def _referring(root: str, val_share: float, said: dict) -> OwnData | None:
     paths = [path for path in paths if path.lower().endswith(ENDINGS)]
     tables = _recognised(paths, _columns)
     if not tables and paths:
-        known = '; '.join(', '.join(ALIASES[key][:4]) for key in ('image', 'text', 'mask'))
-        raise ValueError(
-            f'{paths[0]}: expected columns of pictures, texts and masks (such as {known}), but got '
-            f'{short_repr(_names(paths[0]))}'
-        )
+        known, came = '; '.join(', '.join(ALIASES[key][:4]) for key in NEEDED), short_repr(_names(paths[0]))
+        raise ValueError(f'{paths[0]}: expected columns of pictures, masks and texts (such as {known}), but got {came}')
     if not tables:
         return None
     with _clearly():
@@ -221,24 +219,24 @@ def _columns(path: str) -> dict[str, str] | None:
 def _names(path: str) -> list[str]:
     if path.lower().endswith('.parquet'):
         return list(parquet_columns(path))
-    _, first = next(read_rows(path), (0, {}))
-    return list(first)
+    return list(next(read_rows(path), (0, {}))[1]) if path.lower().endswith('.jsonl') else read_columns(path)
 
 
 def _table_config(path: str, columns: dict[str, str], root: str, said: dict) -> tuple[dict, set[str], list[str]]:
     """Arguments of ``ReferringDataset`` but the split, the splits that the table has, and notes."""
-    images, masks, splits, indexed = {}, {}, set(), False
+    images, masks, splits, indexed, came = {}, {}, set(), False, None
     for _, row in read_rows(path):
         image, mask = row.get(columns['image']), row.get(columns['mask'])
+        came = image if came is None else came
         if isinstance(image, str):
-            images[image.strip()] = None
+            images[with_slashes(image.strip())] = None
         if is_file_name(mask):
-            masks[mask.strip()] = None
+            masks[with_slashes(mask.strip())] = None
         if isinstance(row.get(columns.get('split', '')), str):
             splits.add(row[columns['split']])
         indexed = indexed or row.get(columns.get('index', '')) not in (None, '')
     if not images:
-        raise ValueError(f'{path}: expected names of pictures as {columns["image"]!r}, but got none')
+        raise ValueError(f'{path}: expected names of pictures as {columns["image"]!r}, but got {short_repr(came)}')
     places = [os.path.dirname(path), root, *(os.path.join(os.path.dirname(path), own) for own in PICTURE_FOLDERS)]
     folder = folder_of_most(list(images), places, f'{path}: pictures')
     prefix = dict(img_path=os.path.relpath(folder, root))
@@ -318,7 +316,7 @@ def _coco_pictures(path: str) -> list[str]:
         return []
     named = [own for own in images if isinstance(own, dict)]
     names = [own.get('file_name') or '/'.join(str(own.get('coco_url', '')).split('/')[-2:]) for own in named]
-    return [name for name in sampled(names) if isinstance(name, str) and name] if names else []
+    return [with_slashes(name) for name in sampled(names) if isinstance(name, str) and name] if names else []
 
 
 def _coco_config(path: str, pictures: Sequence[str], root: str) -> dict:

@@ -10,10 +10,13 @@ import numpy as np
 
 from genseg_mm.datasets.annotation_files import folders_below
 from genseg_mm.datasets.instance_folders import PICTURES
+from genseg_mm.files import parse_json, read_bytes
 
 DEPTH = 3  # of folders below the given one
 MAX_FOLDERS = 2000
 FEW_FOLDERS = 20
+_SMALL = 2**24  # bytes
+_ROOT = 'from the folder that GENSEG_DATA names (docs/data.md)'
 SAMPLED = 16  # files that stand for all
 TRAIN = ('train', 'training', 'trainval')
 VAL = ('val', 'valid', 'validation', 'dev', 'test', 'testA', 'testing')
@@ -29,6 +32,31 @@ def near_folders(root: str) -> Iterator[tuple[str, list[str]]]:
             return
         if folder.count(os.sep) - depth <= DEPTH:
             yield folder, files
+
+
+def known_set(root: str) -> str | None:
+    """What a folder is that is read by a dataset of its own, or by nothing yet, and what to type; None for others."""
+    for folder, names in near_folders(root):
+        jsons = [name for name in names if name.lower().endswith('.json')]
+        if any(re.fullmatch(r'(refs|grefs)\(\w+\)\.(p|json)', name) for name in names):
+            return f'{folder} is of RefCOCO, which the config refcoco reads (gRefCOCO: grefcoco), {_ROOT}'
+        keys = _keys(os.path.join(folder, jsons[0])) if jsons else set()
+        if {'shapes', 'text'} <= keys:
+            return f'{folder} is of ReasonSeg, which the config reasonseg reads, {_ROOT}'
+        if {'shapes', 'imagePath'} <= keys:
+            return (
+                f"{folder} holds labelme's json, one per picture: convert it to COCO's first (such as by labelme2coco)"
+            )
+    return None
+
+
+def _keys(path: str) -> set[str]:
+    """The keys of a small json that holds a dict."""
+    try:
+        content = parse_json(read_bytes(path, _SMALL), path, fallback='cp1252')
+    except (ValueError, OSError):
+        return set()
+    return set(content) if isinstance(content, dict) else set()
 
 
 @lru_cache(maxsize=64)

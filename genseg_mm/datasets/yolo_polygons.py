@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from reprlib import repr as short_repr
 from typing import NamedTuple
 
+from genseg_mm.datasets.annotation_files import with_slashes
 from genseg_mm.files import decode_text, read_bytes, read_lines
 
 MAX_YAML_BYTES = 2**20
@@ -83,10 +84,11 @@ def folder_of(entry: str, data: YoloData, yaml_path: str | os.PathLike) -> str:
         FileNotFoundError: If there is none.
     """
     beside = os.path.dirname(os.path.abspath(yaml_path))
+    entry, root = with_slashes(entry), with_slashes(data.path)
     bare = entry
     while bare.startswith(('../', './')):
         bare = bare.partition('/')[2]
-    places = [os.path.join(beside, data.path, entry), os.path.join(beside, entry), os.path.join(beside, bare)]
+    places = [os.path.join(beside, root, entry), os.path.join(beside, entry), os.path.join(beside, bare)]
     found = [place for place in places if os.path.exists(place)]
     if not found:
         raise FileNotFoundError(f'{yaml_path} names {entry!r}, but there is none of {sorted(set(places))}')

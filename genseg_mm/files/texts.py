@@ -172,7 +172,8 @@ def read_table(
 ) -> Iterator[tuple[int, dict[str, str | None]]]:
     """Rows of a table with a line of names, each with the number of its first line; blank lines are none.
 
-    In ``.csv`` a cell may stand in quotation marks, as of RFC 4180. A ``.tsv`` has no quoting: a quotation mark is one.
+    In ``.csv`` a cell may stand in quotation marks, as of RFC 4180; where the line of names has no comma, semicolons or
+    tabs part its cells, as of spreadsheets in other languages. A ``.tsv`` has no quoting: a quotation mark is one.
 
     Args:
         path: A file that ends with .csv or .tsv, unless ``ending`` says which of them it is.
@@ -198,9 +199,22 @@ def read_table(
         raise ValueError(f'{path}, line {first}: expected {expected}, but got {what}')
     for number, cells in rows:
         if len(cells) > len(names) or (whole and len(cells) < len(names)):
-            hint = '; a cell that holds a comma stands in quotation marks' * (separator == ',')
+            hint = '; a cell that holds a comma (or what else parts cells) stands in quotation marks' * (
+                separator == ','
+            )
             raise ValueError(f'{path}, line {number}: expected {len(names)} cells, but got {len(cells)}{hint}')
         yield number, dict(zip(names, cells + [None] * (len(names) - len(cells)), strict=True))
+
+
+def read_columns(path: str | os.PathLike) -> list[str]:
+    """The line of names of a ``.csv`` or ``.tsv``, whatever is below it; [] of an empty file.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is damaged.
+    """
+    rows = _tsv_rows(path, '') if os.path.splitext(path)[1].lower() == '.tsv' else _csv_rows(path, '')
+    return next(rows, (1, []))[1]
 
 
 def usable_text(value: object, where: str) -> tuple[str, str]:
@@ -314,8 +328,12 @@ def _csv_rows(path: str | os.PathLike, comment: str) -> Iterator[tuple[int, list
                 numbers.append(number)
                 yield line
 
+    first = next(
+        (line for _, line in read_lines(path) if line.strip() and not (comment and line.startswith(comment))), ''
+    )
+    separator = next((own for own in ',;\t' if own in first), ',')
     csv.field_size_limit(MAX_LINE_BYTES)  # a cell may hold the outline of an object; Python's own is 128 KiB
-    reader = csv.reader(lines(), strict=True)
+    reader = csv.reader(lines(), strict=True, delimiter=separator)
     while True:
         numbers.clear()
         try:

@@ -86,6 +86,8 @@ def load_part(loader: Callable, source: str | Path, **arguments: Any) -> nn.Modu
         FileNotFoundError: If a local folder has no weights.
         ValueError: If something is damaged, missing, left over or of another shape; with the place and the key.
     """
+    if loader.__self__.__module__.startswith('transformers'):
+        arguments.setdefault('trust_remote_code', False)  # else it asks on a terminal whether to run a folder's code
     place = check_subfolder(source, arguments.get('subfolder'))
     name = str(place) if place.is_dir() else '/'.join(filter(None, (str(source), arguments.get('subfolder'))))
     if place.is_dir():

@@ -134,7 +134,8 @@ def test_files_of_a_folder_that_are_left_out_are_counted(tmp_path, monkeypatch):
     sources, _ = jobs_module.list_sources(tmp_path)
     assert [Path(source.path).name for source in sources] == ['a.png', 'b.avif', 'c.jp2']
     assert [jobs_module.read_image(source).shape for source in sources] == [SCENE.shape] * 3
-    assert len(said) == 1 and 'left out 4 files' in said[0] and said[0].endswith(': .heic 2, .mp4 1, no ending 1')
+    assert len(said) == 2 and 'left out 1 videos' in said[0]
+    assert 'left out 3 files' in said[1] and said[1].endswith(': .heic 2, no ending 1')
 
 
 def test_a_folder_below_that_cannot_be_listed_is_named(tmp_path, monkeypatch):

@@ -20,6 +20,7 @@ from genseg_mm.models.dit_families import FAMILIES
 from genseg_mm.models.gen2seg import load_released
 from genseg_mm.models.latent_codec import LatentCodec
 from genseg_mm.models.prompt_encoders import QwenVLPromptEncoder, T5PromptEncoder
+from genseg_mm.models.prompt_encoders.prompt_encoder import load_tokenizer
 from genseg_mm.registry import MODELS
 
 PARTS = [
@@ -204,3 +205,24 @@ def test_all_parts_are_built_at_one_place():
                 found += 1
                 assert any(name in ast.unparse(node) for name in tokenizers), f'{path}: {ast.unparse(node)}'
     assert found > 3
+
+
+def test_no_code_of_a_folder_is_run_nor_asked_about(tmp_path, monkeypatch):
+    """Without a word on it, transformers asks on a terminal whether to run what ``auto_map`` names."""
+    monkeypatch.setattr('builtins.input', lambda *_: 'y')
+    ran = tmp_path / 'ran'
+    save_file(dict(a=torch.zeros(1)), tmp_path / 'model.safetensors')
+    code = f'from pathlib import Path\nPath({str(ran)!r}).touch()\n'
+    for name in ('config.json', 'tokenizer_config.json'):
+        classes = dict(AutoConfig='evil.Config', AutoModel='evil.Model', AutoTokenizer=['evil.Tokenizer', None])
+        (tmp_path / name).write_text(json.dumps(dict(model_type='evil', auto_map=classes)))
+    (tmp_path / 'evil.py').write_text(code)
+    import transformers
+
+    for read in (
+        lambda: pretrained_parts.load_part(transformers.AutoModel.from_pretrained, tmp_path),
+        lambda: load_tokenizer(str(tmp_path)),
+    ):
+        with pytest.raises(ValueError, match='unreadable: ValueError: .*contains custom code'):
+            read()
+    assert not ran.exists()

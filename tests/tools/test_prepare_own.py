@@ -300,12 +300,24 @@ BAD = {
         lambda root: (root / 'a.jsonl').write_text('{"image": '), r'referring: .*a\.jsonl, line 1 is no JSON'
     ),
     'a table of other columns': (
-        lambda root: (root / 'a.csv').write_text('image;mask;text\na.png;b.png;x\n'),
-        r"a\.csv: expected columns of pictures, texts and masks .* but got \['image;mask;text'\]",
+        lambda root: (root / 'a.csv').write_text('image|mask|text\na.png|b.png|x\n'),
+        r"a\.csv: expected columns of pictures, masks and texts .* but got \['image\|mask\|text'\]",
     ),
     'names of classes that are lists of lists': (
         lambda root: (root / 'data.yaml').write_text('train: .\nval: .\nx: &a [1]\nnames:\n  0: [*a, *a]\n'),
         r'data\.yaml: expected .*, but got a list for a name',
+    ),
+    'RefCOCO': (
+        lambda root: (root / 'refs(unc).p').touch(),
+        r'x is of RefCOCO, which the config refcoco reads .* GENSEG_DATA names .*; --kind \(referring',
+    ),
+    'ReasonSeg': (
+        lambda root: (root / '1.json').write_bytes('{"text": ["caf\xe9"], "shapes": []}'.encode('cp1252')),
+        'x is of ReasonSeg, which the config reasonseg reads, from the folder that GENSEG_DATA names',
+    ),
+    'labelme': (
+        lambda root: (root / '1.json').write_text('{"imagePath": "1.jpg", "shapes": []}'),
+        "x holds labelme's json, one per picture: convert it to COCO's first",
     ),
     'no pictures': (
         lambda root: (root / 'a.csv').write_text('image,mask,text\na.png,b.png,x\n'),
@@ -320,6 +332,32 @@ def test_folders_that_hold_none(case, prepare, tmp_path):
     BAD[case][0](tmp_path / 'x')
     code, _, errors = prepare(tmp_path / 'x')
     assert code == 2 and re.search(BAD[case][1], errors) and errors.count('\n') == 1
+
+
+@pytest.mark.parametrize('separator', [',', ';', '\t'])
+def test_tables_and_paths_of_windows(separator, tmp_path):
+    """Cells are parted as spreadsheets of other languages do; paths have backslashes, in data.yaml, too."""
+    for name in 'ab':
+        picture(tmp_path / f'images/{name}.png')
+        picture(tmp_path / f'masks/{name}.png', np.full((6, 8), 255, np.uint8))
+    quoted = '"' + f'"{separator}"'.join([r'images\a.png', r'masks\a.png', 'a,;.']) + '"'
+    rows = [separator.join(('image', 'mask', 'text')), quoted, quoted.replace('a.png', 'b.png')]
+    (tmp_path / 'refs.csv').write_bytes(b'\xef\xbb\xbf' + '\r\n'.join(rows).encode())
+    (own,), refused = look_at(str(tmp_path), kind='referring')
+    dataset = DATASETS.build(dict(own.train, split=None))
+    assert not refused and len(dataset) == 2 and dataset.get_data_info(0)['sentences'] == ['a,;.']
+    assert [Path(item['img_path']).is_file() and Path(item['mask_path']).is_file() for item in dataset] == [True, True]
+
+
+def test_data_yaml_of_windows(tmp_path):
+    for name in 'ab':
+        picture(tmp_path / f'train/images/{name}.png')
+        (tmp_path / 'train/labels').mkdir(exist_ok=True)
+        (tmp_path / f'train/labels/{name}.txt').write_text('0 0.1 0.1 0.5 0.1 0.5 0.5\n')
+    for text in ('path: C:\\me\ntrain: train\\images\n', 'train: ..\\train\\images\n'):
+        (tmp_path / 'data.yaml').write_text(f'{text}names: [thing]\n')
+        (own,), _ = look_at(str(tmp_path), kind='yolo')
+        assert own.train['format'] == 'yolo' and len(DATASETS.build(dict(own.train, split=None))) == 2
 
 
 def test_columns_in_capitals_and_with_spaces_are_known(tmp_path):
@@ -384,6 +422,7 @@ def test_a_large_model_trains_on_own_data(made, prepare):
     ('table', 'message'),
     [
         ('image,mask,text\na.png,nope.png,x\n', r'referring: .*refs\.csv: masks: there is no nope\.png in any of'),
+        ('image,mask,text\na.png,a.png,\xf6\n', r'refs\.csv, line 2: expected UTF-8, but got the byte 0xf6'),
         ('image,msk,text\na.png,a.png,x\n', r'expected a column of masks \(mask, .*\), but got only image, msk, text'),
     ],
 )
@@ -392,7 +431,7 @@ def test_maps_are_not_taken_for_a_table_of_sentences_that_cannot_be_read(table, 
     for name in 'ab':
         picture(tmp_path / f'x/images/{name}.png')
         picture(tmp_path / f'x/masks/{name}.png', ids(1, 2))
-    (tmp_path / 'x/refs.csv').write_text(table)
+    (tmp_path / 'x/refs.csv').write_text(table, encoding='cp1252')
     code, _, errors = prepare(tmp_path / 'x')
     assert code == 2 and re.search(message, errors) and errors.count('\n') == 1, errors
     assert '; mend that, or --kind maps takes what else is there' in errors and not Path('x.py').exists()

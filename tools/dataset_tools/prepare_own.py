@@ -26,7 +26,7 @@ from genseg_mm.command import as_typed
 from genseg_mm.datasets import LoadInstanceMap
 from genseg_mm.datasets.instance_folders import IDS
 from genseg_mm.datasets.own_folders import KINDS, OwnData, look_at
-from genseg_mm.datasets.own_layouts import sampled
+from genseg_mm.datasets.own_layouts import known_set, sampled
 from genseg_mm.datasets.own_splits import DEFAULT_SHARE
 from genseg_mm.datasets.row_masks import MASK_VALUES
 from genseg_mm.files import check_new_file, write_text
@@ -68,6 +68,9 @@ def chosen(args: argparse.Namespace) -> OwnData:
     Raises:
         ValueError: If there is none that is recognised, or several kinds and none was asked for.
     """
+    known = known_set(os.path.abspath(args.folder)) if args.kind is None and os.path.isdir(args.folder) else None
+    if known is not None:
+        raise ValueError(f'{args.folder}: {known}; --kind ({", ".join(KINDS)}) takes it for data of your own')
     said = dict(ids=args.ids, map_suffix=args.map_suffix, mask_values=args.mask_values)
     found, refused = look_at(args.folder, args.val_share, args.kind, **said)
     if not found:

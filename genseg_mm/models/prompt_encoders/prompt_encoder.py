@@ -195,7 +195,8 @@ def load_tokenizer(source: str, **kwargs: Any) -> Any:
         return ByT5Tokenizer()
     place = check_subfolder(source, kwargs.get('subfolder'))
     with reading(f'the tokenizer of {place}'):
-        return AutoTokenizer.from_pretrained(_of_cache(str(Path(source).expanduser()), kwargs), **kwargs)
+        settings = dict(trust_remote_code=False) | kwargs  # else a terminal is asked whether to run the folder's code
+        return AutoTokenizer.from_pretrained(_of_cache(str(Path(source).expanduser()), kwargs), **settings)
 
 
 def _of_cache(source: str, kwargs: dict) -> str:
