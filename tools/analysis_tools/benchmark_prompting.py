@@ -85,6 +85,7 @@ def plain_mask(color_map: Tensor, point: Tensor, smooth: bool, sigma: float = 0.
 
 
 def plain_masks(color_map: Tensor, points: Tensor, smooth: bool) -> Tensor:
+    color_map = color_map.floor()  # the public code reads 8 bits
     return torch.stack([plain_mask(color_map, point, smooth) for point in points])
 
 

@@ -1,6 +1,6 @@
 """Seconds and memory of one prompt on a large photograph.
 
-    python tools/analysis_tools/measure_large_photo.py --size 3000x4000 [--models unet mae]
+    python tools/analysis_tools/measure_large_photo.py --size 480x640 3000x4000 [--models unet mae]
 
 The shipped tiny models answer a point, a box, no prompt (automatic instances) or a text, each in a process of its own,
 on a picture of noise and plain shapes. CPU seconds of a call after a small first one, and the peak of the resident
@@ -29,7 +29,7 @@ PROMPTS = ('point', 'box', 'automatic', 'text')
 def parse_args() -> argparse.Namespace:
     """Command line."""
     parser = ToolParser(description='Seconds and memory on a large photograph')
-    parser.add_argument('--size', default='3000x4000', help='HEIGHTxWIDTH (default: %(default)s)')
+    parser.add_argument('--size', nargs='+', default=['3000x4000'], metavar='HxW', help='(default: 3000x4000)')
     parser.add_argument('--models', nargs='+', choices=MODELS, default=list(MODELS))
     parser.add_argument('--prompts', nargs='+', choices=PROMPTS, default=list(PROMPTS))
     parser.add_argument('--rule', help="of prompting: 'reference' or 'paper' (default: the model's radius)")
@@ -70,32 +70,38 @@ def measure(model: str, prompt: str, height: int, width: int, rule: str | None) 
     seconds = time.process_time() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before
     assert masks.shape[1:] == (height, width)
-    return f'| {model} | {prompt} | {seconds:.2f} | {peak:.0f} | {len(masks)} | {masks.mean():.3f} |'
+    million = height * width / 1e6
+    return f'| {million:.1f} | {model} | {prompt} | {seconds:.2f} | {peak:.0f} | {len(masks)} | {masks.mean():.3f} |'
 
 
 def main() -> None:
     """Prints a Markdown table."""
     args = parse_args()
-    if not re.fullmatch(r'[1-9]\d*x[1-9]\d*', args.size):
-        raise ValueError(f'--size: expected HEIGHTxWIDTH, such as 3000x4000, but got {args.size!r}')
-    height, width = map(int, args.size.split('x'))
+    for size in args.size:
+        if not re.fullmatch(r'[1-9]\d*x[1-9]\d*', size):
+            raise ValueError(f'--size: expected HEIGHTxWIDTH, such as 3000x4000, but got {size!r}')
     if args.one:
-        print(measure(args.models[0], args.prompts[0], height, width, args.rule))
+        print(measure(args.models[0], args.prompts[0], *map(int, args.size[0].split('x')), args.rule))
         return
-    print('| model | prompt | CPU seconds | peak memory, MiB | masks | share of the picture |')
-    print('|---|---|---|---|---|---|', flush=True)
-    for model in args.models:
-        for prompt in [one for one in MODELS[model][2] if one in args.prompts]:
-            command = [sys.executable, __file__, '--one', '--size', args.size, '--models', model]
-            command += ['--prompts', prompt, *(['--rule', args.rule] if args.rule else [])]
-            try:
-                run = subprocess.run(command, capture_output=True, text=True, timeout=args.limit)
-            except subprocess.TimeoutExpired:
-                print(f'| {model} | {prompt} | more than {args.limit:.0f} s of waiting | | | |', flush=True)
-                continue
-            if run.returncode:
-                raise SystemExit(run.stderr)
-            print(run.stdout.strip().splitlines()[-1], flush=True)
+    print('| megapixels | model | prompt | CPU seconds | peak memory, MiB | masks | share of the picture |')
+    print('|---:|---|---|---:|---:|---:|---:|', flush=True)
+    for size in args.size:
+        for model in args.models:
+            for prompt in [one for one in MODELS[model][2] if one in args.prompts]:
+                print(in_own_process(args, size, model, prompt), flush=True)
+
+
+def in_own_process(args: argparse.Namespace, size: str, model: str, prompt: str) -> str:
+    """One row of the table; its peak of memory is that of no other row."""
+    command = [sys.executable, __file__, '--one', '--size', size, '--models', model]
+    command += ['--prompts', prompt, *(['--rule', args.rule] if args.rule else [])]
+    try:
+        run = subprocess.run(command, capture_output=True, text=True, timeout=args.limit)
+    except subprocess.TimeoutExpired:
+        return f'| {size} | {model} | {prompt} | more than {args.limit:.0f} s of waiting | | | |'
+    if run.returncode:
+        raise SystemExit(run.stderr)
+    return run.stdout.strip().splitlines()[-1]
 
 
 if __name__ == '__main__':
