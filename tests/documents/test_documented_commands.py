@@ -314,6 +314,7 @@ TWINS: dict[str, Callable[[Twins, Command], None]] = {
     'tools/plan.py': Twins.whole,
     'tools/rehearse.py': Twins.rehearse,
     'tools/app.py': Twins.options,
+    'tools/benchmark_speed.py': Twins.options,
     'tools/setup_env.sh': Twins.options,
     'tools/build_docs.sh': Twins.options,
     'pip': Twins.pip,

@@ -19,7 +19,7 @@ import torch
 
 OURS = 'ours'
 ENOUGH = 0.05  # seconds that a round of one variant takes at least, by repeating it
-LONG = 1.0  # of a row with one round: nothing warms up for seconds
+LONG = 1.0  # seconds after which a peer of a row with one round is not run again
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Row:
         title: What is measured, in words.
         prepare: Takes the options, gives variants: a name -> a call without arguments. ``'ours'`` is one of them, the
             others are peers. A call may give its own seconds, where it does more than what is measured.
-        rounds: So many, interleaved; None: as the options say. With 1, what takes seconds is not run twice.
+        rounds: So many, interleaved; None: as the options say. With 1, a peer that takes seconds runs once.
         on_gpu: Whether it is measured on a card, too.
     """
 
@@ -123,7 +123,7 @@ def _measure(row: Row, options: Any, yardstick: Callable[[], None], device: str)
     for name, call in variants.items():
         first = run(name, call)  # also warms up
         number[name] = max(1, math.ceil(ENOUGH / max(first, 1e-6))) if first < ENOUGH else 1
-        if row.rounds != 1 or first < LONG:
+        if name == OURS or row.rounds != 1 or first < LONG:
             seconds[name].clear()
             yards[name].clear()
     for _ in range(row.rounds or options.repeat):
