@@ -108,7 +108,7 @@ def test_wrong_words(run, tmp_path):
     assert code == 0 and said.count('\n') == len(ROWS)
 
 
-QUICK = ('bf16_mae', 'training_step', 'automatic_480x640', 'referring_metric', 'refcoco_loader', 'hypersim_loader')
+QUICK = ('bf16_mae', 'training_step', 'automatic_480x640', 'refcoco_loader', 'hypersim_loader')
 
 
 @pytest.mark.slow
