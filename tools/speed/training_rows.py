@@ -203,7 +203,7 @@ TRAINING = (
     Row('bf16_mae', 'ViT-MAE base, 224x224, in bfloat16', partial(forward, model='mae'), on_gpu=True),
     Row('bf16_sd2', 'Stable Diffusion 2, 256x256, in bfloat16', partial(forward, model='sd2'), rounds=1, on_gpu=True),
     Row('training_step', 'a step of the tiny UNet, batch 8', step, on_gpu=True),
-    Row('training_loop', f'{STEPS} iterations of the tiny MAE by the runner', loop),
+    Row('training_loop', f'{STEPS} iterations of the tiny MAE by the runner', loop, rounds=1),
     Row('start_help', 'tools/train.py --help', partial(start, words=('--help',), code=0)),
     Row('start_wrong', 'tools/train.py with a config that is not there', partial(start, words=('no.py',), code=2)),
     Row('start_first_batch', 'tools/train.py until its first update', first_batch, rounds=1),
