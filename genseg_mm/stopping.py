@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -85,6 +85,13 @@ def end_with_parent(number: int = signal.SIGTERM) -> None:
     """Has the kernel signal this process when the one that started it dies; on Linux only."""
     if sys.platform == 'linux':
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
+
+
+def ending_with_parent(command: Sequence[str]) -> list[str]:
+    """A command that does so by itself, for processes with threads, where nothing of Python may run after a fork."""
+    code = f'import ctypes, os, sys; ctypes.CDLL(None).prctl({_PR_SET_PDEATHSIG}, {int(signal.SIGTERM)}); '
+    code += 'os.execvp(sys.argv[1], sys.argv[1:])'
+    return [sys.executable, '-I', '-c', code, *command] if sys.platform == 'linux' else list(command)
 
 
 @contextmanager

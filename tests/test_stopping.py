@@ -225,3 +225,27 @@ def test_ctrl_c_while_a_tool_starts_prints_no_traceback(tool):
     output = process.communicate(timeout=60)[0]
     assert process.returncode == 130, output
     assert 'Traceback' not in output
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='the kernel of Linux does it')
+def test_a_command_ends_with_the_one_that_started_it():
+    code = (
+        'import os, subprocess; from genseg_mm.stopping import ending_with_parent; '
+        'print(subprocess.Popen(ending_with_parent(["sleep", "60"]), stdout=subprocess.DEVNULL).pid, flush=True); '
+        'import time; time.sleep(0.5); os._exit(0)'
+    )
+    number = int(subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout)
+
+    def runs() -> bool:
+        try:
+            return (
+                'sleep' in Path(f'/proc/{number}/cmdline').read_text()
+                and '\nState:\tZ' not in Path(f'/proc/{number}/status').read_text()
+            )
+        except FileNotFoundError:
+            return False
+
+    deadline = time.monotonic() + 20
+    while runs() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not runs()

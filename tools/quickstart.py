@@ -20,7 +20,7 @@ from genseg_mm.datasets.object_bank import PREPARE, default_bank
 from genseg_mm.files.package_folders import PREFIX, SENTENCE_ENCODER, place_of_package
 from genseg_mm.files.write_lock import WriteLock
 from genseg_mm.launch import ToolParser, run_tool
-from genseg_mm.stopping import end_with_parent
+from genseg_mm.stopping import ending_with_parent
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -104,13 +104,12 @@ def run(command: list[str], log: Path) -> float:
     environment['PYTHONUNBUFFERED'] = '1'
     with log.open('w') as file:
         process = subprocess.Popen(
-            command,
+            ending_with_parent(command),
             cwd=ROOT,
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            preexec_fn=end_with_parent,
         )
         RUNNING.add(process)
         try:

@@ -26,12 +26,12 @@ from genseg_mm.inference.images import list_sources, read_image
 PACKAGE = Path(genseg_mm.__file__).parent
 # What decodes arrays -> the only files that may call it.
 OWNERS = {
-    'imread': (),
+    'imread': ('loader_rows.py',),  # pictures that it has written itself
     'imdecode': (),
     'VideoCapture': ('videos.py',),
     'loadmat': (),
     'imfrombytes': ('images.py',),
-    'Image.open': ('image_headers.py',),
+    'Image.open': ('image_headers.py', 'loader_rows.py'),  # decoding alone, as a yardstick
     'h5py.File': ('instance_maps.py',),
     'np.load': (),
     'torch.load': ('checkpoint.py', 'checkpoint_folders.py'),
