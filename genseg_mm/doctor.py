@@ -21,7 +21,9 @@ from genseg_mm.command import shipped_root
 
 OK, MISSING, NOTE = 'ok', 'missing', 'note'
 SMALLEST_IOU = 0.6  # of the masks that the shipped model makes of the scene below; 0.90 on the machine of the tests
-NEEDED = ('torch', 'diffusers', 'transformers', 'accelerate', 'numpy', 'PIL', 'pycocotools', 'safetensors', 'scipy')
+NEEDED = (
+    'torch', 'diffusers', 'transformers', 'accelerate', 'numba', 'numpy', 'PIL', 'pycocotools', 'safetensors', 'scipy',
+)  # fmt: skip
 _DISTRIBUTIONS = dict(PIL='pillow', cv2='opencv-python-headless', tensorboard='tensorboard')
 # module -> distributions that have it, OneDL's first; what of ours asks for it
 OPENMMLAB = {
