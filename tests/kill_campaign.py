@@ -127,7 +127,7 @@ class Campaign:
     def _kill(self, child: int, rng: random.Random) -> bool:
         """Whether the process, or its whole group, was killed before its end."""
         if self.seconds_to_notice and rng.random() < 0.5:
-            with contextlib.suppress(ProcessLookupError, ValueError):
+            with contextlib.suppress(ProcessLookupError, ValueError, IndexError):  # it has ended by itself
                 others = Path(f'/proc/{child}/task/{child}/children').read_text().split()
                 os.kill(int(rng.choice(others)), signal.SIGKILL)
             deadline = time.monotonic() + self.seconds_to_notice

@@ -4,6 +4,7 @@ import math
 import os
 import random
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -167,9 +168,13 @@ class MissedValidationHook(Hook):
     def after_val_epoch(self, runner: Runner, metrics=None) -> None:  # noqa: ANN001
         """Notes that this one is done."""
         if _is_training(runner) and is_main_process():
-            path = Path(runner.work_dir, _NOTE)
-            with whole_file(path, f'{path}.tmp') as temporary:
-                temporary.write_text(str(runner.iter))
+            # Behind a checkpoint that is being written beside: a kill before its end loses what the validation found.
+            SAVES.then(partial(_note, Path(runner.work_dir, _NOTE), runner.iter))
+
+
+def _note(path: Path, iteration: int) -> None:
+    with whole_file(path, f'{path}.tmp') as temporary:
+        temporary.write_text(str(iteration))
 
 
 def _noted(note: Path) -> int:
