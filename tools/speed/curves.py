@@ -15,7 +15,7 @@ from analysis_tools.benchmark_coloring_loss import make_scene as loss_scene
 from analysis_tools.benchmark_prompting import SCENES
 from analysis_tools.benchmark_prompting import make_scene as prompting_scene
 from speed.evaluation_rows import coco_results, edge_scene, referring_samples
-from speed.measuring import ENOUGH, timed
+from speed.measuring import ENOUGH, discard, timed
 
 from genseg_mm.config_file import find_config, read_config_file
 from genseg_mm.evaluation import ReferringMetric
@@ -119,10 +119,10 @@ CURVES = (
 
 def seconds_of(call: Callable[[], Any]) -> float:
     """CPU seconds of a call: the best of three where it is short, else of one after nothing."""
-    first = timed(lambda: (call(), None)[1])
+    first = timed(partial(discard, call))
     if first > 20 * ENOUGH:
         return first
-    return min(timed(lambda: (call(), None)[1]) for _ in range(3))
+    return min(timed(partial(discard, call)) for _ in range(3))
 
 
 def measured(share: float) -> Iterator[tuple[Curve, list[int], list[float]]]:

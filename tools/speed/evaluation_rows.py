@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from analysis_tools.benchmark_coloring_loss import voronoi_cells
 from scipy.ndimage import gaussian_filter
-from speed.measuring import Row
+from speed.measuring import Row, discard
 
 from genseg_mm.evaluation import ClassAgnosticCocoMetric, ReferringMetric
 from genseg_mm.evaluation.edge_matching import count_edges, edge_thresholds
@@ -36,16 +36,12 @@ def boundaries(_options: Any, height: int, width: int, thresholds: int) -> Mappi
     """Matching at all thresholds against five annotators; at few of them py-edge-eval, where it is installed."""
     strength, truth = edge_scene(height, width)
     steps = edge_thresholds(thresholds)
-    variants = dict(ours=partial(_discard, count_edges, strength, truth, steps))
+    variants = dict(ours=partial(discard, count_edges, strength, truth, steps))
     if thresholds < 10 and find_spec('pyEdgeEval') is not None:
         from pyEdgeEval.common.binary_label import evaluate_boundaries_threshold_multiple_gts as published
 
-        variants['py-edge-eval'] = partial(_discard, published, steps, strength, list(truth.astype(np.float64)))
+        variants['py-edge-eval'] = partial(discard, published, steps, strength, list(truth.astype(np.float64)))
     return variants
-
-
-def _discard(call: Callable, *arguments: Any) -> None:
-    call(*arguments)
 
 
 def coco_results(pictures: int, objects: int = 20) -> ClassAgnosticCocoMetric:
@@ -104,7 +100,7 @@ def coco(_options: Any, pictures: int) -> Mapping[str, Callable]:
             evaluation.evaluate()
             evaluation.accumulate()
 
-    return dict(ours=lambda: _discard(metric.compute_metrics, metric.results), pycocotools=peer)
+    return dict(ours=lambda: discard(metric.compute_metrics, metric.results), pycocotools=peer)
 
 
 def referring_samples(num: int, height: int = 480, width: int = 640) -> list[dict]:
@@ -143,7 +139,7 @@ def referring(_options: Any, num: int) -> Mapping[str, Callable]:
             union = sum(torch.histc(own, bins=2, min=0, max=1) for own in (found, truth)) - both
             sums += torch.stack([both, union])
             ious.append((both / (union + 1e-5))[1].item())
-        _discard(np.mean, ious)
+        discard(np.mean, ious)
 
     return dict(ours=ours, histograms=histograms)
 

@@ -13,6 +13,7 @@ from dataset_tools.make_tiny_refcoco import make_tiny_refcoco
 from PIL import Image
 from speed.measuring import Row
 
+from genseg_mm.config_file import find_config, read_config_file
 from genseg_mm.registry import DATASETS
 
 SCALE = 10  # of the tiny RefCOCO, whose pictures are 48 x 64
@@ -43,6 +44,11 @@ def large_refcoco(root: Path) -> None:
     file.write_text(json.dumps(content))
 
 
+def training_pipeline(config: str) -> list[dict]:
+    """The pipeline of a config's first data set."""
+    return read_config_file(find_config(config)).train_dataloader.dataset.datasets[0].pipeline
+
+
 def refcoco(_options: Any) -> Mapping[str, Callable]:
     """Sentences with picture and mask at 512 x 512, as a training reads them; and reading the pictures alone."""
     root = _folder()
@@ -51,13 +57,7 @@ def refcoco(_options: Any) -> Mapping[str, Callable]:
         dict(
             type='genseg_mm.RefCOCODataset', data_root=str(root), ann_file='refcoco/instances.json',
             split_file='refcoco/refs(unc).p', data_prefix=dict(img_path='train2014/'), split='train',
-            pipeline=[
-                dict(type='genseg_mm.LoadImage'),
-                dict(type='genseg_mm.LoadReferringMask'),
-                dict(type='genseg_mm.AntialiasedResize', scale=(512, 512), backend='pillow'),
-                dict(type='genseg_mm.TextPrompt'),
-                dict(type='genseg_mm.PackGenSegInputs'),
-            ],
+            pipeline=training_pipeline('refcoco'),
         )
     )  # fmt: skip
     paths = [dataset.get_data_info(index)['img_path'] for index in range(len(dataset))]
@@ -70,13 +70,7 @@ def hypersim(_options: Any) -> Mapping[str, Callable]:
     dataset = DATASETS.build(
         dict(
             type='genseg_mm.HypersimDataset', data_root=str(root), index_file=None,
-            pipeline=[
-                dict(type='genseg_mm.LoadImage'),
-                dict(type='genseg_mm.LoadInstanceMap'),
-                dict(type='genseg_mm.AntialiasedResize', scale=(224, 224), backend='pillow'),
-                dict(type='genseg_mm.RandomInstanceFlip', prob=0.5, direction='horizontal'),
-                dict(type='genseg_mm.PackGenSegInputs'),
-            ],
+            pipeline=training_pipeline('gen2seg_mae-h_hypersim-vkitti2'),
         )
     )  # fmt: skip
     paths = [dataset.get_data_info(index)['img_path'] for index in range(len(dataset))]

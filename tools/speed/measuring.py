@@ -82,6 +82,11 @@ def cpu_seconds() -> float:
     return time.process_time() + children.ru_utime + children.ru_stime
 
 
+def discard(call: Callable[..., Any], *arguments: Any) -> None:
+    """Calls without a result, which :func:`timed` would take for seconds."""
+    call(*arguments)
+
+
 def timed(call: Callable[[], float | None], device: str = 'cpu', number: int = 1) -> float:
     """Seconds of one call: of the CPU, on a card of the clock; those that the call gives, where it gives some."""
     if device != 'cpu':

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import torch
 from analysis_tools.benchmark_prompting import SCENES, make_scene, plain_masks
-from speed.measuring import Row
+from speed.measuring import Row, discard
 
 from genseg_mm.functional.point_prompting import masks_from_points
 from genseg_mm.models.map_prompting import automatic_instances
@@ -20,7 +20,7 @@ def prompts(options: Any, size: str, num: int) -> Mapping[str, Callable]:
     The filter is what the published code spends most of a prompt in; of many prompts it runs once for each.
     """
     colors, points = make_scene(size, 25, num, *SCENES['noisy'], options.on)
-    variants = dict(ours=partial(_discard, masks_from_points, colors, points))
+    variants = dict(ours=partial(discard, masks_from_points, colors, points))
     if options.on == 'cpu' and hasattr(cv2, 'ximgproc'):
         guide = np.ascontiguousarray(colors.to(torch.uint8).permute(1, 2, 0).numpy()[..., ::-1])
         levels = colors.mean(0).to(torch.uint8).numpy()
@@ -32,18 +32,14 @@ def prompts(options: Any, size: str, num: int) -> Mapping[str, Callable]:
         cv2.setNumThreads(torch.get_num_threads())
         variants['OpenCV'] = published
     elif num > 1:
-        variants['one by one'] = partial(_discard, plain_masks, colors, points, True)
+        variants['one by one'] = partial(discard, plain_masks, colors, points, True)
     return variants
-
-
-def _discard(call: Callable, *arguments: Any) -> None:
-    call(*arguments)
 
 
 def automatic(options: Any, size: str) -> Mapping[str, Callable]:
     """All instances of a map, without prompts."""
     colors, _ = make_scene(size, 25, 1, *SCENES['flat'], options.on)
-    return dict(ours=partial(_discard, automatic_instances, colors))
+    return dict(ours=partial(discard, automatic_instances, colors))
 
 
 def photo(_options: Any, name: str) -> Mapping[str, Callable]:
@@ -55,7 +51,7 @@ def photo(_options: Any, name: str) -> Mapping[str, Callable]:
     image[700:1500, 900:2000] = (40, 200, 60)
     image[1500:2600, 2000:3500] = (40, 60, 200)
     points = [[1500, 1100], [2700, 2000], [100, 100]]
-    return dict(ours=lambda: _discard(partial(inferencer, points=points), image))
+    return dict(ours=lambda: discard(partial(inferencer, points=points), image))
 
 
 PROMPTING = (

@@ -14,7 +14,7 @@ import torch
 from analysis_tools.benchmark_coloring_loss import LOSSES, make_scene, run
 from mmengine.config import Config
 from mmengine.hooks import Hook
-from speed.measuring import Row, cpu_seconds
+from speed.measuring import Row, cpu_seconds, discard
 
 from genseg_mm.config_file import find_config, read_config_file
 from genseg_mm.registry import MODELS
@@ -29,7 +29,7 @@ def loss(options: Any, instances: int) -> Mapping[str, Callable]:
     calls = (
         dict(ours='tiles', plain='loop') if options.no_compile else dict(ours='compiled', tiles='tiles', plain='loop')
     )
-    variants = {name: partial(_discard, run, LOSSES[kind], colors, ids, 'reference') for name, kind in calls.items()}
+    variants = {name: partial(discard, run, LOSSES[kind], colors, ids, 'reference') for name, kind in calls.items()}
     if 'gen2seg' in options.peers:
         published = _module(options.peers['gen2seg'] / 'training' / 'util' / 'loss.py').InstanceSegmentationLoss()
         targets = torch.stack([ids // 65536, ids // 256 % 256, ids % 256], 1)
@@ -41,10 +41,6 @@ def loss(options: Any, instances: int) -> Mapping[str, Callable]:
 
         variants['gen2seg'] = backward
     return variants
-
-
-def _discard(call: Callable, *arguments: Any) -> None:
-    call(*arguments)
 
 
 def _module(path: Path) -> Any:
