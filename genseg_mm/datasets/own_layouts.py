@@ -38,8 +38,10 @@ def known_set(root: str) -> str | None:
     """What a folder is that is read by a dataset of its own, or by nothing yet, and what to type; None for others."""
     for folder, names in near_folders(root):
         jsons = [name for name in names if name.lower().endswith('.json')]
-        if any(re.fullmatch(r'(refs|grefs)\(\w+\)\.(p|json)', name) for name in names):
-            return f'{folder} is of RefCOCO, which the config refcoco reads (gRefCOCO: grefcoco), {_ROOT}'
+        if any(re.fullmatch(r'grefs\(\w+\)\.(p|json)', name) for name in names):
+            return f'{folder} is of gRefCOCO, which the config mixed reads, {_ROOT}'
+        if any(re.fullmatch(r'refs\(\w+\)\.(p|json)', name) for name in names):
+            return f'{folder} is of RefCOCO, which the config refcoco reads, {_ROOT}'
         keys = _keys(os.path.join(folder, jsons[0])) if jsons else set()
         if {'shapes', 'text'} <= keys:
             return f'{folder} is of ReasonSeg, which the config reasonseg reads, {_ROOT}'

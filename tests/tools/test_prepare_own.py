@@ -17,6 +17,7 @@ from PIL import Image
 
 from genseg_mm.benchmarking.provenance import dataset_fingerprint
 from genseg_mm.command import COMMANDS
+from genseg_mm.config_file import find_config
 from genseg_mm.datasets import LoadInstanceMap
 from genseg_mm.datasets.own_folders import look_at
 from genseg_mm.launch.own_config import MODELS, choose_model, training_size
@@ -309,7 +310,11 @@ BAD = {
     ),
     'RefCOCO': (
         lambda root: (root / 'refs(unc).p').touch(),
-        r'x is of RefCOCO, which the config refcoco reads .* GENSEG_DATA names .*; --kind \(referring',
+        r'x is of RefCOCO, which the config refcoco reads, .* GENSEG_DATA names .*; --kind \(referring',
+    ),
+    'gRefCOCO': (
+        lambda root: (root / 'grefs(unc).json').touch(),
+        'x is of gRefCOCO, which the config mixed reads, from the folder that GENSEG_DATA names',
     ),
     'ReasonSeg': (
         lambda root: (root / '1.json').write_bytes('{"text": ["caf\xe9"], "shapes": []}'.encode('cp1252')),
@@ -332,6 +337,8 @@ def test_folders_that_hold_none(case, prepare, tmp_path):
     BAD[case][0](tmp_path / 'x')
     code, _, errors = prepare(tmp_path / 'x')
     assert code == 2 and re.search(BAD[case][1], errors) and errors.count('\n') == 1
+    for name in re.findall(r'which the config (\w+) reads', errors):
+        find_config(name)  # there is one
 
 
 @pytest.mark.parametrize('separator', [',', ';', '\t'])
