@@ -99,6 +99,12 @@ def layout(repository: str) -> dict[str, Part]:
     return parts
 
 
+def sizes_of(repository: str, *subfolders: str) -> dict[str, dict]:
+    """Arguments of diffusers' models by subfolder: their config.json less what diffusers notes about itself."""
+    parts = layout(repository)
+    return {name: {key: own for key, own in parts[name].config.items() if key[0] != '_'} for name in subfolders}
+
+
 def part_of(source: Source) -> Part:
     """The part that a source names.
 

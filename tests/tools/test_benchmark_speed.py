@@ -1,14 +1,18 @@
 """tools/benchmark_speed.py: ratios, the gate on them, fitted exponents, and one run of it."""
 
+import ast
 import json
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from speed import rows
 from speed.curves import CURVES, exponent
 from speed.measuring import OURS, Found, Row, cpu_seconds, markdown, measure, read_old, regressions, timed
 from speed.rows import ROWS
 
+TOOLS = Path(__file__).parents[2] / 'tools'
 OPTIONS = SimpleNamespace(repeat=3, on='cpu', no_compile=True, peers={})
 
 
@@ -116,3 +120,14 @@ QUICK = ('bf16_mae', 'training_step', 'automatic_480x640', 'refcoco_loader', 'hy
 def test_rows_run(name):
     row = next(own for own in ROWS if own.name == name)
     assert measure(row, SimpleNamespace(**vars(OPTIONS) | dict(repeat=1)), lambda: None).seconds[OURS] > 0
+
+
+def test_rows_need_no_more_than_their_own_folder():
+    """As the tool finds them, from tools/ alone; the tests' path has the folders below, too."""
+    for path in sorted(Path(rows.__file__).parent.glob('*.py')):
+        names = [own for own in ast.walk(ast.parse(path.read_text())) if isinstance(own, ast.ImportFrom)]
+        for own in names:
+            if own.module.startswith(('analysis_tools.', 'dataset_tools.')):
+                tree = ast.parse((TOOLS / f'{own.module.replace(".", "/")}.py').read_text())
+                found = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+                assert not [name for name in found if (TOOLS / 'analysis_tools' / f'{name}.py').is_file()], own.module

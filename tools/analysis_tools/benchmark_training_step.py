@@ -80,7 +80,7 @@ from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
 from genseg_mm.datasets.cached_encodings import kinds_always_cached
-from genseg_mm.hub_layouts import layout
+from genseg_mm.hub_layouts import sizes_of
 
 ORDER = (
     'data', 'preprocessor', 'encoder', 'network', 'decoder', 'forward', 'loss',
@@ -135,8 +135,7 @@ def watch(model: nn.Module, meter: PhaseMeter) -> BackwardMarks:
 
 def sd2_sizes() -> dict[str, dict]:
     """Arguments of the two networks of Stable Diffusion 2."""
-    released = layout('stabilityai/stable-diffusion-2')
-    return {name: {k: v for k, v in released[name].config.items() if k[0] != '_'} for name in ('unet', 'vae')}
+    return sizes_of('stabilityai/stable-diffusion-2', 'unet', 'vae')
 
 
 def sd2_config(args: argparse.Namespace) -> ConfigDict:

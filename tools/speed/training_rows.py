@@ -17,6 +17,7 @@ from mmengine.hooks import Hook
 from speed.measuring import Row, cpu_seconds, discard
 
 from genseg_mm.config_file import find_config, read_config_file
+from genseg_mm.hub_layouts import sizes_of
 from genseg_mm.registry import MODELS
 
 TOOLS = Path(__file__).resolve().parents[1]
@@ -59,9 +60,9 @@ def forward(options: Any, model: str) -> Mapping[str, Callable]:
         network = MODELS.build(dict(type='genseg_mm.MAEColorer', config=dict(image_size=224)))
         images = torch.rand(1, 3, 224, 224) * 2 - 1
     else:
-        from analysis_tools.benchmark_training_step import sd2_sizes
-
-        network = MODELS.build(dict(type='genseg_mm.SDColorer', config=sd2_sizes()))
+        network = MODELS.build(
+            dict(type='genseg_mm.SDColorer', config=sizes_of('stabilityai/stable-diffusion-2', 'unet', 'vae'))
+        )
         images = torch.rand(1, 3, 256, 256) * 2 - 1
     network, images = network.eval().to(options.on), images.to(options.on)
 
@@ -178,7 +179,8 @@ def start(_options: Any, words: tuple[str, ...], code: int) -> Mapping[str, Call
 
 def first_batch(_options: Any) -> Mapping[str, Callable]:
     """From the command line to the end of the first update."""
-    with_options = ['train_cfg.max_iters=1', 'train_cfg.val_interval=2', 'default_hooks.checkpoint=None']
+    with_options = ['train_cfg.max_iters=1', 'default_hooks.checkpoint=None']
+    with_options += [f'{name}=None' for name in ('val_dataloader', 'val_cfg', 'val_evaluator')]
 
     def ours() -> None:
         with tempfile.TemporaryDirectory(prefix='speed') as folder:
