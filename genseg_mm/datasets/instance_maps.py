@@ -254,7 +254,7 @@ def _read_hdf5(path: str | Path) -> np.ndarray:
     lowest = ids.min(initial=0)
     if lowest < HDF5_NO_INSTANCE:
         raise ValueError(f'{path}: expected ids, or {HDF5_NO_INSTANCE} where there is none, but got {lowest}')
-    return np.maximum(ids, 0, out=ids)
+    return np.maximum(ids, 0, out=ids) if lowest < 0 else ids
 
 
 def _ids_of(file: Any, path: str | Path) -> np.ndarray:

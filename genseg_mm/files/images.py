@@ -191,7 +191,7 @@ def _is_whole(data: bytes) -> bool:
             position += 1
         else:
             position += 2 + int.from_bytes(data[position + 2 : position + 4], 'big')
-    return data.find(_JPEG_END, position) != -1
+    return data.rfind(_JPEG_END, position) != -1  # from its end: that is where it is
 
 
 def _has_whole_chunks(data: bytes) -> bool:

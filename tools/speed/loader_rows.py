@@ -14,6 +14,8 @@ from PIL import Image
 from speed.measuring import Row
 
 from genseg_mm.config_file import find_config, read_config_file
+from genseg_mm.datasets.hypersim import HypersimFolder
+from genseg_mm.datasets.instance_maps import read_instance_map, write_plain_map
 from genseg_mm.registry import DATASETS
 
 SCALE = 10  # of the tiny RefCOCO, whose pictures are 48 x 64
@@ -65,16 +67,23 @@ def refcoco(_options: Any) -> Mapping[str, Callable]:
 
 
 def hypersim(_options: Any) -> Mapping[str, Callable]:
-    """Pictures of 768 x 1024 with their instances, at 224 x 224, as MAE trains; and decoding the pictures alone."""
+    """Pictures of 768 x 1024 with their plain maps, at 224 x 224, as MAE trains; compressed maps; pictures alone."""
     root = make_tiny_hypersim(_folder(), image_size=(768, 1024), num_frames=2)
-    dataset = DATASETS.build(
-        dict(
-            type='genseg_mm.HypersimDataset', data_root=str(root), index_file=None,
-            pipeline=training_pipeline('gen2seg_mae-h_hypersim-vkitti2'),
+    folder = HypersimFolder.open(root)
+    for frame in folder.frames():
+        write_plain_map(folder.plain_map(frame, root / 'plain'), read_instance_map(folder.instance_map(frame)))
+    plain, compressed = (
+        DATASETS.build(
+            dict(
+                type='genseg_mm.HypersimDataset', data_root=str(root), index_file=None, plain_maps=where,
+                pipeline=training_pipeline('gen2seg_mae-h_hypersim-vkitti2'),
+            )
         )
+        for where in ('plain', None)
     )  # fmt: skip
-    paths = [dataset.get_data_info(index)['img_path'] for index in range(len(dataset))]
-    return dict(ours=lambda: _read(dataset), **{'decoding alone': lambda: _decode(paths)})
+    paths = [plain.get_data_info(index)['img_path'] for index in range(len(plain))]
+    others = {'compressed maps': lambda: _read(compressed), 'decoding alone': lambda: _decode(paths)}
+    return dict(ours=lambda: _read(plain), **others)
 
 
 def _read(dataset: Any) -> None:
@@ -90,5 +99,5 @@ def _decode(paths: list[str]) -> None:
 
 LOADERS = (
     Row('refcoco_loader', '7 objects of RefCOCO, 480x640 to 512x512', refcoco),
-    Row('hypersim_loader', '12 frames of Hypersim, 768x1024 to 224x224', hypersim),
+    Row('hypersim_loader', '12 frames of Hypersim with plain maps, 768x1024 to 224x224', hypersim),
 )

@@ -7,8 +7,8 @@ train_pipeline = [
     dict(type='genseg_mm.LoadImage'),
     # Polygons of COCO are not all in order; what is left out is counted and logged.
     dict(type='genseg_mm.LoadInstanceMap', invalid='skip'),
-    # By Pillow: antialiased pictures, ids by its nearest, as in the reference.
-    dict(type='genseg_mm.AntialiasedResize', scale=image_size, backend='pillow'),
+    # As Pillow of the reference, but for a grey level here and there: antialiased pictures, ids by its nearest.
+    dict(type='genseg_mm.AntialiasedResize', scale=image_size, backend='torch'),
     dict(type='genseg_mm.RandomInstanceFlip', prob=0.5, direction='horizontal'),
     dict(type='genseg_mm.PackGenSegInputs'),
 ]

@@ -6,8 +6,8 @@ data_root = '{{$GENSEG_DATA:data}}/'
 hypersim_pipeline = [
     dict(type='genseg_mm.LoadImage'),
     dict(type='genseg_mm.LoadInstanceMap'),
-    # By Pillow: antialiased pictures, ids by its nearest, as in the reference.
-    dict(type='genseg_mm.AntialiasedResize', scale=(224, 224), backend='pillow'),
+    # As Pillow of the reference, but for a grey level here and there: antialiased pictures, ids by its nearest.
+    dict(type='genseg_mm.AntialiasedResize', scale=(224, 224), backend='torch'),
     dict(type='genseg_mm.RandomInstanceFlip', prob=0.5, direction='horizontal'),
     dict(type='genseg_mm.PackGenSegInputs'),
 ]
