@@ -27,7 +27,7 @@ import genseg_mm.datasets
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / 'genseg_mm'
-INSIDE = {'__init__', '__main__', 'deferred_imports', 'moved_modules', '.mim'}  # rooms that nobody calls
+INSIDE = {'__init__', '__main__', 'config_text', 'deferred_imports', 'moved_modules', '.mim'}  # rooms that nobody calls
 PROMPTS = dict(gen2seg='--points 40,60', shapes="--texts 'the red circle'", objects="--texts 'the leftmost cat'")
 # class -> what its numbers count, and whether they were all read in their sources
 COUNTED = {

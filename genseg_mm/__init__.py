@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 __version__ = '0.2.0'
 
 
-def _name_installed_distributions() -> None:
+def _prepare_configs() -> None:
     """Lets ``_base_ = 'mmseg::...'`` find the OneDL builds, whose distributions have other names than upstream's.
 
-    Without MMEngine nothing but ``genseg doctor`` works, which says so.
+    And has configs written out in little time. Without MMEngine nothing but ``genseg doctor`` works, which says so.
     """
     try:
         from mmengine.config import utils
@@ -28,6 +28,9 @@ def _name_installed_distributions() -> None:
         if (error.name or '').partition('.')[0] != 'mmengine':
             raise
         return
+    from genseg_mm import config_text
+
+    config_text.install()
     for package, distributions in (
         ('mmseg', ('onedl-mmsegmentation', 'mmsegmentation')),
         ('mmdet', ('onedl-mmdetection', 'mmdet')),
@@ -62,7 +65,7 @@ def from_pretrained(source: 'str | PathLike', device: str = 'cpu', **overrides: 
     return load_released(source, device, **overrides)
 
 
-_name_installed_distributions()
+_prepare_configs()
 deferred_imports.install()
 moved_modules.install()
 

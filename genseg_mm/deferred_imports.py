@@ -2,8 +2,7 @@
 
 Whenever ``mmengine.optim`` is imported, which every model and runner does, it asks transformers for ``Adafactor``, and
 that module imports Peft with all the language models that Peft knows. OneDL's builds of MMDetection and MMSegmentation
-print that OneDL's own package is not there, wherever their datasets are imported. And a run asks seven times for the
-text of its config, which yapf takes seconds to lay out.
+print that OneDL's own package is not there, wherever their datasets are imported.
 """
 
 import logging
@@ -59,27 +58,8 @@ class _QuietLoader(SourceFileLoader):
             of_mmengine.print_log = print_log
 
 
-class _LayoutLoader(SourceFileLoader):
-    """Loads yapf, which then remembers the last texts that it has laid out."""
-
-    def exec_module(self, module: ModuleType) -> None:
-        super().exec_module(module)
-        lay_out, known = module.FormatCode, {}
-
-        def format_code(text: str, *args: Any, **settings: Any) -> Any:
-            key = repr((text, args, settings))
-            if key not in known:
-                while len(known) >= 8:
-                    del known[next(iter(known))]
-                known[key] = lay_out(text, *args, **settings)
-            return known[key]
-
-        module.FormatCode = format_code
-
-
 _LOADERS = {
     _BUILDER: _BuilderLoader,
-    'yapf.yapflib.yapf_api': _LayoutLoader,
     **dict.fromkeys(_TALKATIVE, _QuietLoader),
 }
 

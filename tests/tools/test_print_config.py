@@ -37,9 +37,7 @@ def test_parts_by_their_path(config, run):
     assert run(config, '--get', 'model.width')[:2] == (0, '5\n')
     _, text, _ = run(config, '--get', 'test_dataloader.dataset.pipeline.1')
     assert Config.fromstring(text, '.py').to_dict() == dict(type='Resize', scale=(64, 48))
-    assert run(config, '--get', 'lrs')[1].split() == [
-        'lrs', '=', '[', '0.1,', '0.2,', ']',
-    ]  # fmt: skip
+    assert run(config, '--get', 'lrs')[1] == 'lrs = [0.1, 0.2]\n'
     _, text, _ = run(config, '--get', 'test_dataloader.dataset.pipeline.1.scale.0')
     assert text == '64\n'
 

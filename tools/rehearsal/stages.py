@@ -219,7 +219,6 @@ def _fork(function: Callable[[], Any], log: Path, words: list[str], environment:
 
 def _become(function: Callable[[], Any], log: Path, words: list[str], environment: dict[str, str]) -> NoReturn:
     import torch
-    from yapf.yapflib import yapf_api
 
     code, known = 1, set(sys.modules)
     try:
@@ -231,7 +230,6 @@ def _become(function: Callable[[], Any], log: Path, words: list[str], environmen
         gc.freeze()  # MMEngine collects garbage for each dataset that it builds: what was imported is none
         if not bfloat16.has_arithmetic():
             bfloat16.compute_in_float32()
-        yapf_api.FormatCode = lambda text, **_: (text, True)  # laying a large config out takes seconds
         os.environ.update(environment)
         sys.argv = words
         function()
