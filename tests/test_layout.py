@@ -21,7 +21,10 @@ FORBIDDEN = {
     **dict.fromkeys(('datasets', 'evaluation', 'hooks', 'inference', 'inferencers.py'), HEAVY),
 }
 # file -> what it may import although its room may not, and why
-EXCEPTIONS = {'functional/color_grouping.py': ('scipy',)}  # labels connected components five times as fast as torch
+EXCEPTIONS = {
+    'functional/color_grouping.py': ('scipy',),  # labels connected components five times as fast as torch
+    'functional/similarity_loops.py': ('numpy',),  # whose arrays Numba's loops work on
+}
 
 
 def table_of(heading: str) -> list[list[str]]:
@@ -118,15 +121,15 @@ def run_fresh(code: str) -> str:
 
 def test_importing_the_package_is_light():
     """MMEngine's optimizers, which hooks and models need, know Adafactor without transformers."""
-    heavy = ('diffusers', 'transformers', 'peft', 'mmdet.models', 'mmseg.models', 'cv2')
+    heavy = ('numba', 'diffusers', 'transformers', 'peft', 'mmdet.models', 'mmseg.models', 'cv2')
     # In one process, those that may import least first.
     rooms = {
         'genseg_mm': heavy,
-        'genseg_mm.datasets': heavy[:5],
-        'genseg_mm.evaluation': heavy[:5],
-        'genseg_mm.hooks': heavy[:5],
-        'genseg_mm.models': heavy[:5],
-        'genseg_mm.launch.runner': heavy[:5],
+        'genseg_mm.datasets': heavy[:6],
+        'genseg_mm.evaluation': heavy[:6],
+        'genseg_mm.hooks': heavy[:6],
+        'genseg_mm.models': heavy[:6],
+        'genseg_mm.launch.runner': heavy[:6],
     }
     code = (
         'import contextlib, importlib, io, sys\n'

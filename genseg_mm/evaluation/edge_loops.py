@@ -2,33 +2,22 @@
 
 import heapq
 import warnings
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+
+from genseg_mm.compiled_loops import compiled, njit
 
 FREE, ABSENT = -1, -2  # partners of pixels without one, and of pixels that the map does not have
 FAR = np.iinfo(np.int64).max
 
 
-try:
-    from numba import njit
-except ImportError:
-    njit = None
+if njit is None:
     warnings.warn(
         'Numba is not installed: boundaries are matched to the same counts, but some 80 times slower; '
         "pip install 'numba>=0.61'",
         stacklevel=2,
     )
-
-
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    if njit is None:
-        return function
-    try:
-        return njit(cache=True)(function)
-    except RuntimeError:  # there is no folder for compiled code that it may write to
-        return njit(function)
 
 
 class Side(NamedTuple):
@@ -62,7 +51,7 @@ def side_of(there: np.ndarray, tie: np.ndarray | None = None) -> Side:
     return Side(row, column, first, tie, np.zeros(len(row), np.int64), np.full(len(row), ABSENT))
 
 
-@_compiled
+@compiled
 def match_maps(
     maps: np.ndarray,
     ends: np.ndarray,
@@ -120,7 +109,7 @@ def match_maps(
         before, start = start, end
 
 
-@_compiled
+@compiled
 def _join(pixel: int, own: Side, other: Side, gain: np.ndarray, width: np.ndarray) -> None:
     """Gives a new pixel the lowest price that, with those of the other side, covers the gain of all its pairs."""
     height, columns = other.first.shape
@@ -133,7 +122,7 @@ def _join(pixel: int, own: Side, other: Side, gain: np.ndarray, width: np.ndarra
             own.dual[pixel] = max(own.dual[pixel], needed - other.dual[partner])
 
 
-@_compiled
+@compiled
 def _settle(
     start: int, own: Side, other: Side, gain: np.ndarray, width: np.ndarray, distance: np.ndarray, via: np.ndarray
 ) -> None:
@@ -202,7 +191,7 @@ def _settle(
             end = following
 
 
-@_compiled
+@compiled
 def thin(padded: np.ndarray, offsets: np.ndarray, rules: np.ndarray) -> None:
     """Deletes pixels until no rule finds one, see :func:`genseg_mm.evaluation.edge_matching.thin_map`.
 

@@ -13,9 +13,15 @@ from genseg_mm.functional.joint_bilateral import DIAMETER, filter_tiles, filtere
 EPS = 1e-6  # of the public code, in every denominator
 RADIUS = DIAMETER // 2  # of the filter's window
 CELL = 8  # side of the squares of pixels that are decided together; at least the filter's radius
-FEW = 8  # queries that are answered pixel by pixel
+FEW = 8  # queries that torch answers pixel by pixel, on a map that is not large
+FEW_COMPILED = 64  # queries that compiled loops answer so
 LARGE = 1 << 20  # pixels of a map from which on it is worked on in bands, to bound memory and time
 BAND = 1 << 19  # pixels of a band whose steps stay in the processor's cache
+# Compiled loops save 5 to 20 ns a pixel, and cost a process 0.4 s, once on a machine 2.5. They are loaded when torch
+# has taken about as much longer: nobody waits for them who clicks once, and who goes on loses no more than that.
+LOADED_AFTER = 1 << 25  # pixels of the masks so far, as of 110 prompts at 480x640 or the fourth on 12 megapixels
+MAX_THREADS = 4  # of torch, which they are compared with: they run on one, in a third to a half of its time on one
+_answered = 0
 
 
 def lengths(vectors: Tensor) -> Tensor:
@@ -106,7 +112,12 @@ def similar_masks(
         ValueError: If the rule is unknown.
     """
     check_rule(rule)
-    if smooth and (len(queries) <= FEW or color_map[0].numel() > LARGE):
+    large = color_map[0].numel() > LARGE
+    if smooth and (large or len(queries) <= FEW_COMPILED) and _loops_answer(color_map, queries):
+        from genseg_mm.functional.similarity_loops import filtered_masks
+
+        return filtered_masks(color_map, queries, level, rule)
+    if smooth and (large or len(queries) <= FEW):
         return _filtered_masks(color_map, queries, level, rule)
     color_map = color_map.to(queries.dtype)
     nearest, farthest = _extremes(color_map, queries)  # (Q, cells)
@@ -139,12 +150,34 @@ def similar_masks(
     return masks
 
 
+def load_loops() -> None:
+    """Loads the compiled loops now, for a program that is known to ask for many masks."""
+    global _answered
+    _answered = LOADED_AFTER
+    similar_masks(torch.zeros(3, 1, 1, dtype=torch.uint8), torch.zeros(1, 3), 0.0)
+
+
+def _loops_answer(color_map: Tensor, queries: Tensor) -> bool:
+    """Whether masks are to be made by compiled loops; counts pixels until they are."""
+    global _answered
+    if (color_map.device.type, color_map.dtype, queries.dtype) != ('cpu', torch.uint8, torch.float32):
+        return False
+    if torch.get_num_threads() > MAX_THREADS:
+        return False
+    if _answered < LOADED_AFTER:
+        _answered += len(queries) * color_map[0].numel()
+        return False
+    from genseg_mm.compiled_loops import njit  # imports Numba
+
+    return njit is not None
+
+
 def _filtered_masks(color_map: Tensor, queries: Tensor, level: float, rule: str) -> Tensor:
     """As :func:`similar_masks` with the filter, every pixel by itself, so that few of them are filtered."""
     size, num = color_map.shape[1:], len(queries)
 
     def steps() -> Iterator[tuple[int, Tensor, slice, Tensor]]:
-        for colors, rows in _padded_bands(color_map, queries.dtype):
+        for colors, rows in padded_bands(color_map, queries.dtype, BAND):
             for number, query in enumerate(queries):
                 yield number, colors, rows, _squared(colors.flatten(1), query)
 
@@ -175,15 +208,15 @@ def _filtered_masks(color_map: Tensor, queries: Tensor, level: float, rule: str)
     return masks
 
 
-def _padded_bands(color_map: Tensor, dtype: torch.dtype) -> Iterator[tuple[Tensor, slice]]:
+def padded_bands(color_map: Tensor, dtype: torch.dtype, num_pixels: int) -> Iterator[tuple[Tensor, slice]]:
     """Bands of rows with the filter's reach around them, mirrored at the map's border, and which rows they are.
 
-    The colours of a band, (3, rows + 2 RADIUS, stride), are valid until the next one; a stride is W + 2 RADIUS, and
-    what fills it up to a multiple of 8.
+    A band has at most so many pixels, or one row; on a GPU it is the whole map. Its colours, (3, rows + 2 RADIUS,
+    stride), are valid until the next one; a stride is W + 2 RADIUS, and what fills it up to a multiple of 8.
     """
     height, width = color_map.shape[1:]
     stride = -(-(width + 2 * RADIUS) // 8) * 8
-    band = height if color_map.is_cuda else max(BAND // stride, 1)
+    band = height if color_map.is_cuda else max(num_pixels // stride, 1)
     rows, columns = (reflect_101(size, RADIUS, color_map.device) for size in (height, width))
     right = RADIUS + width
     columns = F.pad(columns, (0, stride - len(columns))) + RADIUS

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy.optimize import linear_sum_assignment
 
+from genseg_mm import compiled_loops
 from genseg_mm.evaluation import edge_loops
 from genseg_mm.evaluation.edge_matching import count_edges, edge_thresholds, match_edges, thin_map
 
@@ -207,33 +208,22 @@ def test_without_numba_the_counts_are_the_same(monkeypatch):
     strength, truths = generator.random((24, 30)) ** 2, generator.random((2, 24, 30)) < 0.12
     expected = count_edges(strength, truths, edge_thresholds(5), 0.07)
     monkeypatch.setitem(sys.modules, 'numba', None)
-    spec = importlib.util.spec_from_file_location('plain_loops', edge_loops.__file__)
-    plain = importlib.util.module_from_spec(spec)
-    with pytest.warns(UserWarning, match="Numba is not installed: .* slower; pip install 'numba"):
+
+    def without_numba(module):
+        spec = importlib.util.spec_from_file_location('plain_loops', module.__file__)
+        plain = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(plain)
+        return plain
+
+    monkeypatch.setitem(sys.modules, compiled_loops.__name__, without_numba(compiled_loops))
+    with pytest.warns(UserWarning, match="Numba is not installed: .* slower; pip install 'numba"):
+        plain = without_numba(edge_loops)
     assert type(plain.match_maps).__name__ == 'function' != type(edge_loops.match_maps).__name__
     monkeypatch.setitem(sys.modules, edge_loops.__name__, plain)
     own = count_edges(strength, truths, edge_thresholds(5), 0.07)
     assert own.truth == expected.truth
     np.testing.assert_array_equal(own[1:], expected[1:])
     assert own.predicted[0] > own.matched_predicted[0] > 100
-
-
-def test_compiled_code_that_cannot_be_kept_runs_all_the_same(monkeypatch):
-    asked = []
-
-    def njit(*functions, cache=False):
-        def compiled(function):
-            asked.append(cache)
-            if cache:
-                raise RuntimeError('cannot cache function: no locator available')
-            return function
-
-        return compiled(*functions) if functions else compiled
-
-    monkeypatch.setattr(edge_loops, 'njit', njit)
-    assert edge_loops._compiled(lambda value: value + 1)(2) == 3
-    assert asked == [True, False]
 
 
 def test_which_pixels_match_is_as_good_as_an_exhaustive_assignment():

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from genseg_mm.functional.joint_bilateral import joint_bilateral_filter
 from genseg_mm.functional.point_prompting import masks_from_points
+from genseg_mm.functional.similarity_masks import load_loops
 from genseg_mm.launch import ToolParser, run_tool
 
 SCENES = {'flat': (0.0, 0.0), 'noisy': (4.0, 10.0), 'very noisy': (12.0, 5.0)}  # noise, drift
@@ -118,6 +119,7 @@ def compare(scene: tuple[Tensor, Tensor], smooth: bool, repeat: int) -> tuple[li
 
 def main() -> None:
     args = parse_args()
+    load_loops()
     torch.set_num_threads(args.threads)
     print(
         f'{args.prompts} prompts, {args.size}, {args.device}, {args.threads} thread(s), '

@@ -21,6 +21,7 @@ from genseg_mm.config_file import find_config, read_config_file
 from genseg_mm.evaluation import ReferringMetric
 from genseg_mm.evaluation.edge_matching import count_edges, edge_thresholds
 from genseg_mm.functional.point_prompting import masks_from_points
+from genseg_mm.functional.similarity_masks import load_loops
 from genseg_mm.models.map_prompting import automatic_instances
 from genseg_mm.registry import MODELS
 
@@ -69,6 +70,7 @@ def _forward(name: str) -> Callable[[int], Callable]:
 
 def _prompt(side: int, num: int) -> Callable:
     colors, points = prompting_scene(f'{side}x{side}', 25, num, *SCENES['noisy'], 'cpu')
+    load_loops()
     return partial(masks_from_points, colors, points)
 
 

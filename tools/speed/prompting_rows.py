@@ -11,6 +11,7 @@ from analysis_tools.benchmark_prompting import SCENES, make_scene, plain_masks
 from speed.measuring import Row, discard
 
 from genseg_mm.functional.point_prompting import masks_from_points
+from genseg_mm.functional.similarity_masks import load_loops
 from genseg_mm.models.map_prompting import automatic_instances
 
 
@@ -20,6 +21,7 @@ def prompts(options: Any, size: str, num: int) -> Mapping[str, Callable]:
     The filter is what the published code spends most of a prompt in; of many prompts it runs once for each.
     """
     colors, points = make_scene(size, 25, num, *SCENES['noisy'], options.on)
+    load_loops()
     variants = dict(ours=partial(discard, masks_from_points, colors, points))
     if options.on == 'cpu' and hasattr(cv2, 'ximgproc'):
         guide = np.ascontiguousarray(colors.to(torch.uint8).permute(1, 2, 0).numpy()[..., ::-1])
