@@ -4,6 +4,7 @@
     python tools/benchmark_speed.py loss_10 prompt_480x640 --out speed   # some, to speed.json and speed.md
     python tools/benchmark_speed.py --check speed.json                   # exit code 1, and a line for each slower row
     python tools/benchmark_speed.py --curves docs/speed_curves.png       # how times grow, with fitted exponents
+    python tools/benchmark_speed.py --memory                             # what metrics keep of 10,000 items
 
 CPU seconds of one thread, which other users of a machine change little; on a card seconds of the clock, of rows that
 run there. A yardstick (fixed products of matrices, passes over memory, a sort) runs beside every measurement: ratios
@@ -29,7 +30,7 @@ def parse_args() -> argparse.Namespace:
     parser = launch.ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('rows', nargs='*', metavar='ROW', help='rows to measure (default: all; --list shows them)')
     parser.add_argument('--list', action='store_true', help='show the rows, and measure nothing')
-    parser.add_argument('--out', metavar='FILE', help='write FILE.json and FILE.md')
+    parser.add_argument('--out', writes='file', metavar='FILE', help='write FILE.json and FILE.md')
     parser.add_argument('--check', metavar='OLD', help='a .json of an earlier run to compare with')
     parser.add_argument(
         '--tolerance', type=float, default=0.3, help='how much a ratio may rise, 0.3 is 30 %% (default: %(default)s)'
@@ -41,9 +42,10 @@ def parse_args() -> argparse.Namespace:
         '--only', choices=['cpu', 'cuda'], help='only on this one (default: the CPU, and a card if any)'
     )
     parser.add_argument('--threads', type=int, default=1, help='CPU threads of torch (default: %(default)s)')
-    parser.add_argument('--curves', metavar='PNG', help='measure curves in place of rows, and draw them')
+    parser.add_argument('--curves', writes='file', metavar='PNG', help='measure curves in place of rows, and draw them')
+    parser.add_argument('--memory', action='store_true', help='measure what metrics keep, in place of rows')
     parser.add_argument(
-        '--largest', type=float, default=1.0, help='share of the curves to measure, by size (default: 1)'
+        '--largest', type=float, default=1.0, help='share of the curves or items to measure, by size (default: 1)'
     )
     args = parser.parse_args()
     if not args.tolerance > 0 or not 0 < args.largest <= 1:
@@ -64,6 +66,8 @@ def run_rows(args: argparse.Namespace) -> int:
     import torch
     from speed.measuring import Yardstick, as_json, markdown, measure, read_old, regressions
     from speed.rows import ROWS
+
+    from genseg_mm.files import write_text
 
     known = {row.name: row for row in ROWS}
     unknown = [name for name in args.rows if name not in known]
@@ -93,8 +97,8 @@ def run_rows(args: argparse.Namespace) -> int:
     print(f'\n{markdown(found)}')
     if args.out:
         stem = args.out.removesuffix('.json').removesuffix('.md')
-        Path(f'{stem}.json').write_text(as_json(found, failed))
-        Path(f'{stem}.md').write_text(markdown(found) + '\n')
+        write_text(f'{stem}.json', as_json(found, failed))
+        write_text(f'{stem}.md', markdown(found) + '\n')
         print(f'\nwritten: {stem}.json, {stem}.md')
     slower = regressions(old, found, args.tolerance)
     slower += [f'{label}: could not be measured ({why})' for label, why in failed.items() if label in old]
@@ -110,6 +114,11 @@ def main() -> None:
         from speed.curves import measure_curves
 
         measure_curves(args)
+        return
+    if args.memory:
+        from speed.kept_memory import measure_memory
+
+        measure_memory(args)
         return
     if code := run_rows(args):
         raise SystemExit(code)

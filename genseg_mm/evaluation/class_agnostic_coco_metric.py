@@ -1,8 +1,9 @@
 """COCO's average precision and recall of masks without classes."""
 
 import contextlib
+import gc
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -92,12 +93,15 @@ class ClassAgnosticCocoMetric(BaseMetric):
                     f'ClassAgnosticCocoMetric expects masks of the original size {size}, but got {masks.shape[1:]} '
                     f'({where})'
                 )
+            truth = [_truth(own, size, where) for own in sample['instances']]
             self.results.append(
                 dict(
                     size=size,
-                    truth=[_truth(own, where) for own in sample['instances']],
-                    masks=_encode(masks),
-                    scores=_array(found['scores']).astype(np.float64).tolist(),
+                    truth=_joined([rle for rle, _, _ in truth]),
+                    iscrowd=np.array([crowd for _, crowd, _ in truth], bool),
+                    areas=np.array([area for *_, area in truth], np.float64),
+                    masks=_joined(_encode(masks)),
+                    scores=_array(found['scores']).astype(np.float64),
                 )
             )
 
@@ -113,13 +117,13 @@ class ClassAgnosticCocoMetric(BaseMetric):
         Raises:
             ValueError: If there is no object to find.
         """
-        if all(own['iscrowd'] for entry in results for own in entry['truth']):
+        if all(entry['iscrowd'].all() for entry in results):
             raise ValueError(
                 f'ClassAgnosticCocoMetric got no object to find in {len(results)} pictures: all are to be ignored'
             )
-        truth = _index(results, [entry['truth'] for entry in results])
-        found = _index(results, [_found(entry) for entry in results])
-        precision, recall = self._evaluate(truth, found)
+        with _without_collector():
+            truth, found = _index(results, _true), _index(results, _found)
+            precision, recall = self._evaluate(truth, found)
         metrics = {}
         for name, area, taken in (
             ('AP', 0, slice(None)),
@@ -144,44 +148,78 @@ class ClassAgnosticCocoMetric(BaseMetric):
         return np.where(precision > 1 - 1e-12, 1, precision), evaluation.eval['recall']
 
 
-def _truth(instance: dict, where: str) -> dict[str, Any]:
+@contextlib.contextmanager
+def _without_collector() -> Iterator[None]:
+    """Without searches for cycles, which take as long as the evaluation: it makes many objects, and no cycles."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def _truth(instance: dict, size: tuple[int, int], where: str) -> tuple[dict, bool, float]:
+    """Run lengths of an annotation, whether it is a crowd, and its area."""
+    from pycocotools import mask as mask_utils
+
+    name = f'({where}, annotation {instance.get("ann_id", "?")})'
     if not instance.get('mask'):
+        raise ValueError(f'ClassAgnosticCocoMetric expects a mask of every instance, but got one without {name}')
+    rle = instance['mask']
+    # As pycocotools does it for annotations.
+    if isinstance(rle, list):
+        rle = mask_utils.merge(mask_utils.frPyObjects(rle, *size))
+    elif isinstance(rle['counts'], list):
+        rle = mask_utils.frPyObjects(rle, *size)
+    if tuple(rle['size']) != size:
         raise ValueError(
-            f'ClassAgnosticCocoMetric expects a mask of every instance, but got one without ({where}, annotation '
-            f'{instance.get("ann_id", "?")})'
+            f'ClassAgnosticCocoMetric expects masks of the original size {size}, but got {rle["size"]} {name}'
         )
     x1, y1, x2, y2 = instance['bbox']
-    return dict(
-        segmentation=instance['mask'],
-        iscrowd=int(instance.get('ignore_flag', 0)),
-        area=float(instance.get('area', (x2 - x1) * (y2 - y1))),
-    )
+    return rle, bool(instance.get('ignore_flag', 0)), float(instance.get('area', (x2 - x1) * (y2 - y1)))
+
+
+def _joined(masks: Sequence[dict]) -> bytes:
+    """The run lengths of masks of a size, a line each: a tenth of what a list of dictionaries takes."""
+    counts = (own['counts'] for own in masks)
+    return b'\n'.join(own.encode() if isinstance(own, str) else own for own in counts)
+
+
+def _parted(joined: bytes, size: tuple[int, int], num: int) -> list[dict]:
+    """The masks that :func:`_joined` has joined."""
+    size = list(size)
+    return [dict(size=size, counts=counts) for counts in (joined.split(b'\n') if num else [])]
+
+
+def _true(entry: dict[str, Any]) -> list[dict[str, Any]]:
+    masks = _parted(entry['truth'], entry['size'], len(entry['areas']))
+    rows = zip(masks, entry['iscrowd'].tolist(), entry['areas'].tolist(), strict=True)
+    return [dict(segmentation=rle, iscrowd=int(crowd), area=area) for rle, crowd, area in rows]
 
 
 def _found(entry: dict[str, Any]) -> list[dict[str, Any]]:
     from pycocotools import mask as mask_utils
 
+    masks = _parted(entry['masks'], entry['size'], len(entry['scores']))
     return [
         dict(segmentation=rle, score=score, area=float(mask_utils.area(rle)), iscrowd=0)
-        for rle, score in zip(entry['masks'], entry['scores'], strict=True)
+        for rle, score in zip(masks, entry['scores'].tolist(), strict=True)
     ]
 
 
-def _index(results: list[dict], annotations: list[list[dict]]) -> Any:
+def _index(results: list[dict], annotations_of: Callable[[dict], list[dict]]) -> Any:
     """COCO's index of one category; the n-th entry is the picture n."""
     COCO, _ = _coco_classes()
     coco = COCO()
-    coco.dataset = dict(
-        images=[
-            dict(id=number, height=entry['size'][0], width=entry['size'][1]) for number, entry in enumerate(results)
-        ],
-        categories=[dict(id=1, name='object')],
-        annotations=[
-            dict(own, image_id=number, category_id=1) for number, group in enumerate(annotations) for own in group
-        ],
-    )
-    for number, own in enumerate(coco.dataset['annotations'], 1):
-        own['id'] = number  # 0 means no match
+    images, annotations = [], []
+    for number, entry in enumerate(results):
+        images.append(dict(id=number, height=entry['size'][0], width=entry['size'][1]))
+        for own in annotations_of(entry):
+            own.update(id=len(annotations) + 1, image_id=number, category_id=1)  # the id 0 means no match
+            annotations.append(own)
+    coco.dataset = dict(images=images, categories=[dict(id=1, name='object')], annotations=annotations)
     with contextlib.redirect_stdout(io.StringIO()):
         coco.createIndex()
     return coco

@@ -118,18 +118,18 @@ class EdgeMetric(BaseMetric):
             subset=sample.get('subset') or '',
         )
 
-    def _count(self, strength: np.ndarray, boundaries: np.ndarray) -> EdgeCounts | Future:
+    def _count(self, strength: np.ndarray, boundaries: np.ndarray) -> tuple[int, np.ndarray] | Future:
         arguments = strength, boundaries, self.thresholds, self.max_distance, self.thin
         if not self.num_workers:
-            return count_edges(*arguments)
+            return _small_counts(*arguments)
         if self._pool is None:
             self._pool = _worker_pool(self.num_workers)
             # Without this, workers go on with what waits when the model raises and nobody asks for numbers.
             self._closing = weakref.finalize(self, self._pool.shutdown, wait=False, cancel_futures=True)
         waiting = len(self.results) - WAITING_PER_WORKER * self.num_workers
         if waiting >= 0:
-            self.results[waiting]['counts'].result()
-        return self._pool.submit(count_edges, *arguments)
+            self.results[waiting]['counts'] = self.results[waiting]['counts'].result()
+        return self._pool.submit(_small_counts, *arguments)
 
     def evaluate(self, size: int) -> dict[str, float]:
         """Waits for the workers, then gathers and computes as MMEngine's ``BaseMetric`` does.
@@ -181,7 +181,8 @@ class EdgeMetric(BaseMetric):
         for entry in results:
             if isinstance(entry['counts'], str):
                 raise RuntimeError(f'EdgeMetric could not match the edges of {entry["picture"]}: {entry["counts"]}')
-        scores = edge_scores([EdgeCounts(*entry['counts']) for entry in results], self.thresholds)
+        counts = (EdgeCounts(entry['counts'][0], *entry['counts'][1].astype(np.int64)) for entry in results)
+        scores = edge_scores(counts, self.thresholds)
         if self.sample_file:
             _write_images(self.sample_file, results, scores)
         print_log(
@@ -209,10 +210,17 @@ def _end_with_parent() -> None:
     threading.Thread(target=end, daemon=True).start()
 
 
-def _counted(counts: EdgeCounts | Future) -> tuple | str:
-    """Counts as plain arrays, or what went wrong in the worker."""
+def _small_counts(*arguments: Any) -> tuple[int, np.ndarray]:
+    """:func:`count_edges` as the pixels of the truth and the other counts, (3, T), in as few bits as hold them."""
+    truth, *others = count_edges(*arguments)
+    counts = np.stack(others)
+    return truth, counts.astype(np.min_scalar_type(counts.max(initial=0)))
+
+
+def _counted(counts: tuple[int, np.ndarray] | Future) -> tuple[int, np.ndarray] | str:
+    """Counts, or what went wrong in the worker."""
     try:
-        return tuple(counts.result() if isinstance(counts, Future) else counts)
+        return counts.result() if isinstance(counts, Future) else counts
     except Exception as error:
         return f'{type(error).__name__}: {error}'
 

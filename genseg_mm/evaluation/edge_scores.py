@@ -1,6 +1,6 @@
 """From counts of boundary pixels to ODS, OIS and AP (Arbelaez et al., PAMI 2011); scores of a folder of edge maps."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,7 +57,7 @@ class EdgeScores(NamedTuple):
         return dict(ODS_F=100 * self.ods.f, ODS_threshold=self.ods.threshold, OIS_F=100 * self.ois_f, AP=100 * self.ap)
 
 
-def edge_scores(counts: Sequence[EdgeCounts], thresholds: np.ndarray) -> EdgeScores:
+def edge_scores(counts: Iterable[EdgeCounts], thresholds: np.ndarray) -> EdgeScores:
     """Scores of images as the public benchmark computes them.
 
     ODS: the best F of the pooled counts, also between thresholds, where recall and precision are interpolated in 100
@@ -71,22 +71,19 @@ def edge_scores(counts: Sequence[EdgeCounts], thresholds: np.ndarray) -> EdgeSco
     Raises:
         ValueError: If there is no image.
     """
-    if not counts:
-        raise ValueError('edge_scores needs the counts of at least one image, but got none')
     thresholds = np.asarray(thresholds, np.float64)
-    curves = [curve_of(own) for own in counts]
-    chosen = [int(own.f.argmax()) for own in curves]
-    pooled = EdgeCounts(*(sum(column) for column in zip(*counts, strict=True)))
-    curve = curve_of(pooled)
-    own_best = curve_of(
-        EdgeCounts(
-            pooled.truth,
-            *(
-                np.array([sum(int(own[part][place]) for own, place in zip(counts, chosen, strict=True))])
-                for part in (1, 2, 3)
-            ),
-        )
-    )
+    pooled, chosen, images = np.zeros((3, len(thresholds)), np.int64), np.zeros((3, 1), np.int64), []
+    truth = 0
+    for own in counts:  # one at a time: there may be many
+        curve = curve_of(own)
+        place = int(curve.f.argmax())
+        truth += own.truth
+        pooled += own[1:]
+        chosen += [[part[place]] for part in own[1:]]
+        images.append(best_point(curve, thresholds))
+    if not images:
+        raise ValueError('edge_scores needs the counts of at least one image, but got none')
+    curve, own_best = curve_of(EdgeCounts(truth, *pooled)), curve_of(EdgeCounts(truth, *chosen))
     return EdgeScores(
         ods=best_point(curve, thresholds),
         ois_f=float(own_best.f[0]),
@@ -94,7 +91,7 @@ def edge_scores(counts: Sequence[EdgeCounts], thresholds: np.ndarray) -> EdgeSco
         ois_precision=float(own_best.precision[0]),
         ap=area_under_curve(curve.recall, curve.precision),
         curve=curve,
-        images=[best_point(own, thresholds) for own in curves],
+        images=images,
     )
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from genseg_mm.dataset_configs import single_datasets
+from genseg_mm.evaluation.collapse_share import MapSums, collapse_share
 from genseg_mm.evaluation.point_prompt_scores import (
     COCO_BOUNDS,
     PointSample,
@@ -19,7 +20,6 @@ from genseg_mm.evaluation.point_prompt_scores import (
     check_choices,
     checked_bounds,
     choose_points,
-    collapse_share,
     mask_ious,
     masks_of_model,
     mean_of_owners,
@@ -34,6 +34,7 @@ from genseg_mm.functional.color_maps import position_map, raw_image
 from genseg_mm.functional.point_prompting import masks_from_points, prompt_settings
 from genseg_mm.registry import METRICS
 
+MAPS = ('mIoU', 'control_rgb', 'control_position', 'oracle_foreground')  # the model's, and the controls
 RADII = (2, 3, 5, 8, 12, 16, 20, 26, 34, 44, 56, 70, 90, 110, 140)
 PROMPTS_AT_ONCE = 128
 MASK_PIXELS = 1 << 28  # of the masks made at once; bounds the memory on large paintings
@@ -166,7 +167,7 @@ class PointPromptMetric(BaseMetric):
         self.grid_size = grid_size
 
     def process(self, data_batch: dict[str, Any] | None, data_samples: Sequence[dict]) -> None:
-        """Adds one entry per sample: IoU of every prompt at every radius, thumbnail of the map.
+        """Adds one entry per sample: IoU of every prompt at every radius. The first and last hold sums of small maps.
 
         Args:
             data_batch: The loader's batch; its ``inputs`` (uint8 BGR images) are the raw-image
@@ -183,7 +184,10 @@ class PointPromptMetric(BaseMetric):
             )
         images = data_batch['inputs'] if self.controls else [None] * len(data_samples)
         for data_sample, image in zip(data_samples, images, strict=True):
-            self.results.append(self._measure(data_sample, image))
+            entry = self._measure(data_sample, image)
+            if len(self.results) > 1:  # the last is left alone: MMEngine cuts it off if it is a repetition
+                _add_up(self.results[0]['maps'], self.results[-1].pop('maps'))
+            self.results.append(entry)
 
     def _measure(self, data_sample: dict, image: Tensor | None) -> dict[str, Any]:
         has_points = data_sample.get('points') is not None
@@ -192,26 +196,26 @@ class PointPromptMetric(BaseMetric):
         sample = read_sample(data_sample, 'given' in choices)
         truth = truth_pixels(sample.ids, sample.point_ids)
         maps = self._maps(data_sample, sample, image)
-        ious = {}
-        for place, choice in enumerate(choices):
+        ious = []
+        for choice in choices:
             prompts = choose_points(choice, data_sample, sample, truth, seed=self.seed, num_all=self.num_all)
             for name, (colors, allowed) in maps.items():
                 masks = None
                 if name == 'mIoU' and choice == 'given' and self.settings is not None:
                     masks = masks_of_model(data_sample, self.settings)
-                found = self._ious(colors, prompts, truth, allowed, masks)
-                ious[f'{choice}/{name}' if place else name] = found
+                ious.append(self._ious(colors, prompts, truth, allowed, masks))
         areas = np.array([len(pixels) for pixels in truth], np.float64)
         if sample.areas is not None:
             areas = np.where(np.isnan(sample.areas), areas, sample.areas)
+        subset = data_sample.get('subset') or ''
         return dict(
-            subset=data_sample.get('subset') or '',
+            subset=subset,
             picture=sample.picture,
             img_id=data_sample.get('img_id'),
             own_ids=sample.own_ids,
             areas=areas,
-            ious=ious,
-            thumbnail=F.adaptive_avg_pool2d(sample.colors, self.grid_size).cpu().numpy(),
+            ious=np.stack(ious),  # (choices and maps, K, R)
+            maps={subset: MapSums.of(F.adaptive_avg_pool2d(sample.colors, self.grid_size).cpu().numpy())},
             without_prompt=num_without_prompt(sample.ids, sample.point_ids),
         )
 
@@ -219,15 +223,14 @@ class PointPromptMetric(BaseMetric):
         self, data_sample: dict, sample: PointSample, image: Tensor | None
     ) -> dict[str, tuple[Tensor, Tensor | None]]:
         """Every map with the pixels to which its masks are cut."""
-        maps = {'mIoU': (sample.colors, sample.allowed)}
+        maps = [(sample.colors, sample.allowed)]
         if self.controls:
             size = tuple(sample.ids.shape)
             img_shape = data_sample.get('img_shape', image.shape[-2:])[:2]
             position = position_map(size).to(sample.colors)
-            maps['control_rgb'] = raw_image(image, img_shape, size).to(sample.colors), None
-            maps['control_position'] = position, None
-            maps['oracle_foreground'] = position, sample.ids > 0
-        return maps
+            maps.append((raw_image(image, img_shape, size).to(sample.colors), None))
+            maps += [(position, None), (position, sample.ids > 0)]
+        return dict(zip(MAPS, maps, strict=False))
 
     def _ious(
         self, colors: Tensor, prompts: Prompts, truth: list[Tensor], allowed: Tensor | None, masks: Tensor | None
@@ -296,15 +299,18 @@ class PointPromptMetric(BaseMetric):
                 f'PointPromptMetric got no point prompt in {len(results)} samples; '
                 'does the evaluation set have instances?'
             )
-        table = PromptTable.of(results, self.size_bands or COCO_BOUNDS)
+        names = [
+            f'{choice}/{name}' if place else name
+            for place, choice in enumerate(self.point_choice)
+            for name in MAPS[: None if self.controls else 1]
+        ]
+        table = PromptTable.of(results, names, self.size_bands or COCO_BOUNDS)
         columns = {name: self._choose(table, name) for name in table.ious}
         held_out = np.full(num_prompts, True)
-        pictures = results
         if self.calibrate:
             held_out = table.subset != self.calibration_subset
-            pictures = [e for e in results if e['subset'] != self.calibration_subset] or results
         metrics = table.means(columns, held_out, self.size_bands is not None)
-        metrics['collapse_share'] = collapse_share(np.stack([e['thumbnail'] for e in pictures]))
+        metrics['collapse_share'] = self._collapse_share(results)
         if not self.rule:
             metrics['radius'] = float(self.radii[columns['mIoU']])
         without_prompt = sum(entry['without_prompt'] for entry in results)
@@ -321,6 +327,14 @@ class PointPromptMetric(BaseMetric):
             write_prompts(self.sample_file, results, table, columns, self.point_choice, held_out)
         return metrics
 
+    def _collapse_share(self, results: list[dict[str, Any]]) -> float:
+        sums: dict[str, MapSums] = {}
+        for entry in results:
+            _add_up(sums, entry.get('maps', {}))
+        if self.calibrate and len(sums) > 1:
+            sums.pop(self.calibration_subset, None)
+        return collapse_share(sums.values())
+
     def _choose(self, table: PromptTable, name: str) -> int:
         """Column of one map's radius: the best on the calibration subset, smallest of equals."""
         if not self.choose:
@@ -336,3 +350,9 @@ class PointPromptMetric(BaseMetric):
                 "threshold to 'reference' (the default), 'paper' or a radius"
             )
         return int(np.argmax([percent(column) for column in ious.T]))
+
+
+def _add_up(sums: dict[str, MapSums], others: dict[str, MapSums]) -> None:
+    """Adds sums by subset to others in place."""
+    for subset, own in others.items():
+        sums[subset] = sums[subset] + own if subset in sums else own

@@ -154,7 +154,9 @@ class PromptTable(NamedTuple):
     ious: dict[str, np.ndarray]  # choice and map -> (N, R) float64
 
     @classmethod
-    def of(cls, entries: Sequence[dict[str, Any]], bounds: tuple[float, float] = COCO_BOUNDS) -> 'PromptTable':
+    def of(
+        cls, entries: Sequence[dict[str, Any]], names: Sequence[str], bounds: tuple[float, float] = COCO_BOUNDS
+    ) -> 'PromptTable':
         """Puts the entries below one another; at least one is needed. The areas ``bounds`` part the bands."""
         counts = [len(entry['own_ids']) for entry in entries]
         subsets = np.array([entry['subset'] for entry in entries], dtype=object)
@@ -163,7 +165,7 @@ class PromptTable(NamedTuple):
             subset=np.repeat(subsets, counts),
             band=size_band(np.concatenate([entry['areas'] for entry in entries]), bounds),
             own_id=np.concatenate([entry['own_ids'] for entry in entries]),
-            ious={name: np.concatenate([entry['ious'][name] for entry in entries]) for name in entries[0]['ious']},
+            ious=dict(zip(names, np.concatenate([entry['ious'] for entry in entries], axis=1), strict=True)),
         )
 
     def means(self, columns: Mapping[str, int], held_out: np.ndarray, size_bands: bool) -> dict[str, float]:
@@ -226,18 +228,6 @@ def size_band(areas: np.ndarray, bounds: tuple[float, float] = COCO_BOUNDS) -> n
     """'small', 'medium' or 'large' for areas in pixels of the original picture."""
     low, high = bounds
     return np.array(BANDS, dtype=object)[(areas >= low).astype(int) + (areas > high)]
-
-
-def collapse_share(maps: np.ndarray) -> float:
-    """Share of the colour variance of (N, 3, h, w) maps that their mean map explains.
-
-    1.0 where there is no variance at all.
-    """
-    maps = maps.astype(np.float64)
-    mean_map = maps.mean(0)
-    mean_color = maps.mean((0, 2, 3))[:, None, None]
-    total = ((maps - mean_color) ** 2).mean()
-    return float(((mean_map - mean_color) ** 2).mean() / total) if total > 0 else 1.0
 
 
 def write_prompts(

@@ -210,7 +210,7 @@ def test_both_packages_give_the_same_bits(monkeypatch):
     """Crowds, equal scores, several masks of an object, objects of all sizes; also where only a first mask is right."""
     faster = pytest.importorskip('faster_coco_eval', reason="needs pip install 'genseg_mm[coco]'")
     generator = np.random.default_rng(4)
-    entries = []
+    metric = ClassAgnosticCocoMetric()
     for size in [(60, 80), (240, 320)] * 10:
         truth, masks = [], []
         for _ in range(generator.integers(0, 6)):
@@ -221,15 +221,16 @@ def test_both_packages_give_the_same_bits(monkeypatch):
                 mask[place : place + height, x : x + width] = True
                 masks.append(mask)
             one, area = _encode(masks[-3][None])[0], float(generator.integers(1, 20_000))
-            truth.append(dict(segmentation=one, iscrowd=int(generator.random() < 0.2), area=area))
-        scores = generator.integers(0, 5, len(masks)) / 5
-        entries.append(dict(size=size, truth=truth, masks=_encode(np.array(masks)), scores=scores.tolist()))
+            truth.append(dict(mask=one, ignore_flag=int(generator.random() < 0.2), area=area, bbox=[0, 0, 1, 1]))
+        found = dict(masks=np.array(masks).reshape(-1, *size), scores=generator.integers(0, 5, len(masks)) / 5)
+        metric.process(None, [dict(instances=truth, pred_instances=found, ori_shape=size)])
+    entries = list(metric.results)
     settings = [(entries, (1, 10, 100)), (entries, (2,)), *(([entry], (1, 3)) for entry in entries if entry['truth'])]
 
     def measured() -> list[dict[str, float]]:
         results = []
         for own, numbers in settings:
-            if not all(one['iscrowd'] for entry in own for one in entry['truth']):
+            if not all(entry['iscrowd'].all() for entry in own):
                 results.append(ClassAgnosticCocoMetric(numbers).compute_metrics(own))
         return results
 

@@ -107,7 +107,7 @@ def test_random_is_what_the_transform_draws():
     def iou_of_17(metric: PointPromptMetric, one: SegDataSample) -> float:
         metric.process(None, [one.to_dict()])
         entry = metric.results[0]
-        return float(entry['ious']['mIoU'][entry['own_ids'].tolist().index(17), 0])
+        return float(entry['ious'][0, entry['own_ids'].tolist().index(17), 0])
 
     alone = torch.where(ids == 2, 1, 0)
     meta = dict(img_path='elsewhere/7.png', map_ann_ids=[17], sample_idx=4)

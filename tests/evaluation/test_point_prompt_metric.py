@@ -13,8 +13,9 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
 from genseg_mm.datasets import PointPrompt
+from genseg_mm.evaluation.collapse_share import MapSums, collapse_share
 from genseg_mm.evaluation.point_prompt_metric import PointPromptMetric
-from genseg_mm.evaluation.point_prompt_scores import collapse_share, mask_ious, radius_ious
+from genseg_mm.evaluation.point_prompt_scores import mask_ious, radius_ious
 from genseg_mm.functional.color_maps import position_map
 
 HALVES = torch.tensor([[1, 1, 2, 2]] * 4)  # two instances, no background
@@ -100,16 +101,31 @@ def test_empty_mask_on_empty_truth_is_zero():
     assert mask_ious(torch.zeros(1, 2, 2).bool(), [nothing]).tolist() == [0.0]
 
 
+def share_of(maps: np.ndarray) -> float:
+    return collapse_share(MapSums.of(own) for own in maps)
+
+
 def test_collapse_share_by_hand():
     same = np.arange(12.0).reshape(1, 3, 2, 2).repeat(4, axis=0)
-    assert collapse_share(same) == pytest.approx(1.0)
+    assert share_of(same) == 1.0
     opposite = np.stack([same[0], -same[0]])
-    assert collapse_share(opposite) == pytest.approx(0.0)
+    assert share_of(opposite) == 0.0
     # Values a + b with a the same for all images, b = +-1 of a zero mean: var(a) / (var(a) + 1).
     fixed = np.array([[[[-2.0, 2.0]]]]).repeat(3, axis=1)
     maps = np.concatenate([fixed + 1, fixed - 1])
-    assert collapse_share(maps) == pytest.approx(4 / 5)
-    assert collapse_share(np.full((3, 3, 2, 2), 8.0)) == 1.0
+    assert share_of(maps) == 4 / 5
+    assert share_of(np.full((3, 3, 2, 2), 8.0)) == 1.0
+
+
+def test_collapse_share_is_that_of_all_maps_at_once_in_any_order():
+    maps = np.random.default_rng(0).uniform(0, 255, (40, 3, 9, 8)).astype(np.float32)
+    maps[:, :, :4] *= np.float32(0.01)
+    exact = maps.astype(np.float64)
+    mean_color = exact.mean((0, 2, 3))[:, None, None]
+    expected = ((exact.mean(0) - mean_color) ** 2).mean() / ((exact - mean_color) ** 2).mean()
+    assert share_of(maps) == pytest.approx(expected, rel=1e-12) and 0.1 < expected < 0.9
+    parts = [sum((MapSums.of(own) for own in half[1:]), MapSums.of(half[0])) for half in (maps[::-2], maps[::2])]
+    assert collapse_share(parts) == share_of(maps[::-1]) == share_of(maps)
 
 
 def test_position_map_by_hand():
@@ -259,7 +275,7 @@ def test_subsets_keep_their_own_means_and_calibration_stays_out_of_the_collapse_
     samples = [sample(perfect, subset='val'), sample(black, subset='seen'), sample(perfect, subset='unseen')]
     result = evaluate(PointPromptMetric('calibrate', radii=(50,), grid_size=4), samples)
     assert (result['seen_mIoU'], result['unseen_mIoU'], result['mIoU']) == (50.0, 100.0, 75.0)
-    assert result['collapse_share'] == pytest.approx(collapse_share(torch.stack([black, perfect]).numpy()))
+    assert result['collapse_share'] == share_of(torch.stack([black, perfect]).numpy())
 
 
 def random_samples(num: int = 7) -> list[SegDataSample]:

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import pickle
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 from speed import rows
 from speed.curves import CURVES, exponent
+from speed.kept_memory import KINDS
 from speed.measuring import OURS, Found, Row, cpu_seconds, markdown, measure, read_old, regressions, timed
 from speed.rows import ROWS
 
@@ -131,3 +133,18 @@ def test_rows_need_no_more_than_their_own_folder():
                 tree = ast.parse((TOOLS / f'{own.module.replace(".", "/")}.py').read_text())
                 found = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
                 assert not [name for name in found if (TOOLS / 'analysis_tools' / f'{name}.py').is_file()], own.module
+
+
+@pytest.mark.parametrize(
+    ('name', 'most'), [('sentences', 300), ('points', 500), ('edges', 800), ('instances', 1500)], ids=list(KINDS)
+)
+def test_metrics_keep_little_of_an_item(name: str, most: int):
+    """Bytes of an item as they are sent to the process that computes: no map, no mask of all pixels, no wide counts."""
+    metric, stream = KINDS[name](60)
+    sizes = []
+    for number, (data_batch, sample) in enumerate(stream, 1):
+        metric.process(data_batch, [sample])
+        if number in (20, 60):
+            sizes.append(len(pickle.dumps(metric.results)))
+    each = (sizes[1] - sizes[0]) / 40
+    assert 0 < each < most

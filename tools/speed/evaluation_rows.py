@@ -2,7 +2,7 @@
 
 import contextlib
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from importlib.util import find_spec
 from typing import Any
@@ -44,11 +44,11 @@ def boundaries(_options: Any, height: int, width: int, thresholds: int) -> Mappi
     return variants
 
 
-def coco_results(pictures: int, objects: int = 20) -> ClassAgnosticCocoMetric:
-    """A metric that has processed pictures of 96 x 128 with as many found masks as true ones, moved by some pixels."""
+def coco_samples(pictures: int, objects: int = 20) -> Iterator[dict]:
+    """Pictures of 96 x 128 with as many found masks as true ones, moved by some pixels, as a model gives them."""
     from pycocotools import mask as mask_utils
 
-    metric, rng = ClassAgnosticCocoMetric(), np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     for number in range(pictures):
         truth = np.zeros((objects, 96, 128), np.uint8)
         found = np.zeros_like(truth)
@@ -63,37 +63,49 @@ def coco_results(pictures: int, objects: int = 20) -> ClassAgnosticCocoMetric:
             for code, (y, x) in zip(codes, places, strict=True)
         ]
         prediction = dict(masks=torch.from_numpy(found).bool(), scores=torch.from_numpy(rng.random(objects)))
-        metric.process(
-            {}, [dict(instances=instances, pred_instances=prediction, ori_shape=(96, 128), sample_idx=number)]
-        )
+        yield dict(instances=instances, pred_instances=prediction, ori_shape=(96, 128), sample_idx=number)
+
+
+def coco_results(pictures: int, objects: int = 20) -> ClassAgnosticCocoMetric:
+    """A metric that has processed :func:`coco_samples`."""
+    metric = ClassAgnosticCocoMetric()
+    for sample in coco_samples(pictures, objects):
+        metric.process({}, [sample])
     return metric
 
 
 def coco(_options: Any, pictures: int) -> Mapping[str, Callable]:
     """AP and AR of 20 instances a picture, and pycocotools on the same annotations."""
+    from pycocotools import mask as mask_utils
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    metric = coco_results(pictures)
+    metric, samples = coco_results(pictures), list(coco_samples(pictures))
 
     def index(annotations: list[dict]) -> Any:
         api = COCO()
         images = [dict(id=number, height=96, width=128) for number in range(pictures)]
         for number, own in enumerate(annotations, 1):
-            own.update(id=number, category_id=1)
+            own.update(id=number, category_id=1, iscrowd=0, area=480.0)
         api.dataset = dict(images=images, categories=[dict(id=1, name='object')], annotations=annotations)
         api.createIndex()
         return api
 
+    masks = [
+        mask_utils.encode(np.asfortranarray(own['pred_instances']['masks'].byte().permute(1, 2, 0))) for own in samples
+    ]
+
     def peer() -> None:
         with contextlib.redirect_stdout(io.StringIO()):
             truth = [
-                dict(own, image_id=number) for number, entry in enumerate(metric.results) for own in entry['truth']
+                dict(segmentation=own['mask'], image_id=number)
+                for number, sample in enumerate(samples)
+                for own in sample['instances']
             ]
             found = [
-                dict(segmentation=code, score=score, image_id=number, area=480.0, iscrowd=0)
-                for number, entry in enumerate(metric.results)
-                for code, score in zip(entry['masks'], entry['scores'], strict=True)
+                dict(segmentation=code, score=float(score), image_id=number)
+                for number, sample in enumerate(samples)
+                for code, score in zip(masks[number], sample['pred_instances']['scores'], strict=True)
             ]
             evaluation = COCOeval(index(truth), index(found), 'segm')
             evaluation.params.maxDets = [1, 10, 100]
