@@ -7,6 +7,7 @@ Many cases share a process: the main function of a tool runs as its user runs it
 cases are data (``bad_input_cases.py``), and for what all tools have in common they are made from their parsers.
 """
 
+import argparse
 import contextlib
 import io
 import os
@@ -147,10 +148,33 @@ def shared_cases(tool: Path, folder: Path) -> Iterator[tuple[list[str], str]]:
         if switch == '--cfg-options':
             # One tool reads them per run, after its config.
             yield [*words, switch, 'a'], "but got 'a'" if isinstance(action, CfgOptions) else 'does not exist'
+    yield from _outputs(parser, words, folder)
     if places == ['out']:
         yield [str(folder / 'file.txt' / 'out')], 'file.txt'
     elif any('no_such' in word for word in words):
         yield words, 'no_such'
+
+
+def _outputs(parser: ToolParser, words: list[str], folder: Path) -> Iterator[tuple[list[str], str]]:
+    """As :func:`shared_cases`, of what is written to: below a file, over a folder, with a wrong ending."""
+    for own in (parser, *(own for action in parser._actions for own in _parsers_of(action))):
+        for action in own._actions:
+            if not getattr(action, 'writes', None):
+                continue
+            name = action.option_strings[-1] if action.option_strings else action.dest
+            ending = action.writes[0] if isinstance(action.writes, tuple) else ''
+
+            def named(path: Path, action: argparse.Action = action) -> list[str]:
+                if action.option_strings:  # the last one counts
+                    return [*words, action.option_strings[-1], str(path)]
+                return [str(path) if word.endswith(f'no_such_{action.dest}.py') else word for word in words]
+
+            yield named(folder / 'file.txt' / f'out{ending}'), 'file.txt is a file, expected a folder (--help'
+            if action.writes not in ('folder', 'either'):
+                (folder / f'folder{ending}').mkdir(exist_ok=True)
+                yield named(folder / f'folder{ending}'), f'argument {name}: expected a file, but '
+            if ending:
+                yield named(folder / 'a.wrong'), f'argument {name}: expected a file that ends in {ending}'
 
 
 def _needed(parser: ToolParser, folder: Path) -> Iterator[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import bad_input_cases as cases
 import pytest
-from bad_inputs import ROOT, TOOLS, Outcome, run_code, run_tool_with, shared_cases
+from bad_inputs import ROOT, TOOLS, Outcome, _parsers_of, parser_of, run_code, run_tool_with, shared_cases
 
 
 @pytest.fixture(scope='module')
@@ -37,6 +37,21 @@ def test_mistakes_that_any_tool_can_get(tool: Path, folder: Path) -> None:
     for arguments, expected in found:
         outcome = run_tool_with(tool, arguments)
         assert outcome.is_one_line and expected in outcome.text, (arguments, expected, outcome)
+
+
+OUTPUTS = {'out', 'json', 'out_dir', 'work_dir', 'show_dir', 'save_path', 'curves', 'plain_maps', 'html', 'report_file'}
+
+
+def test_every_output_of_every_tool_is_checked_with_the_arguments() -> None:
+    """``shared_cases`` tries those that say that they are written to; here none is left out."""
+    found, silent = 0, []
+    for tool in TOOLS:
+        parser = parser_of(tool)
+        for own in (parser, *(own for action in parser._actions for own in _parsers_of(action))):
+            outputs = [action for action in own._actions if action.dest in OUTPUTS and action.nargs != 0]
+            found += len(outputs)
+            silent += [f'{tool.name} {action.dest}' for action in outputs if not action.writes]
+    assert silent == [] and found > 50
 
 
 @pytest.mark.parametrize(('tool', 'arguments', 'expected'), cases.TOOL_CASES)

@@ -34,7 +34,7 @@ def parse_args() -> argparse.Namespace:
         help='name of a model of the suite, NAME=CONFIG:CHECKPOINT, CONFIG:CHECKPOINT, CONFIG (no weights), or a '
         'released gen2seg folder or hub id (default: all models of the suite)',
     )
-    parser.add_argument('--out', help='folder of results (default: work_dirs/benchmarks/<suite>)')
+    parser.add_argument('--out', writes='folder', help='folder of results (default: work_dirs/benchmarks/<suite>)')
     parser.add_argument('--only', nargs='+', metavar='BENCHMARK', help='these benchmarks only')
     parser.add_argument(
         '--tasks', nargs='+', choices=TASKS, help='what the named models can do (default: what their type can)'

@@ -31,7 +31,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('model', help='name of a model that comes with the package, config, or saved folder')
     parser.add_argument('--weights', help="trained weights (default: those of the name); 'random' for a trial")
     parser.add_argument('--format', choices=[*SUFFIXES, 'web'], default='onnx', help='default: onnx')
-    parser.add_argument('--out', type=Path, required=True, help='file to write (.onnx, .pt2), or folder (web)')
+    parser.add_argument(
+        '--out', writes='either', type=Path, required=True, help='file to write (.onnx, .pt2), or folder (web)'
+    )
     parser.add_argument('--text', help='of a GenMask: the sentence, which becomes a part of the file')
     parser.add_argument('--prompt-input', action='store_true', help='of a GenMask: embedded prompts are an input')
     parser.add_argument(

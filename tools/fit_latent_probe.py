@@ -26,7 +26,7 @@ from genseg_mm.launch.config import CfgOptions
 def parse_args() -> argparse.Namespace:
     parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help="config with 'model.codec' or 'codec'")
-    parser.add_argument('--out', help='safetensors file to write')
+    parser.add_argument('--out', writes='file', help='safetensors file to write')
     parser.add_argument('--data', help='config with dataloaders (default: procedural scenes)')
     parser.add_argument('--split', default='train', help='to fit on')
     parser.add_argument('--test-split', default='val', help='to measure on')

@@ -20,7 +20,7 @@ SCENES = dict(shapes=ShapesDataset, objects=ObjectScenesDataset)
 
 def parse_args() -> argparse.Namespace:
     parser = ToolParser(description=__doc__)
-    parser.add_argument('out', type=Path, help='safetensors file to write')
+    parser.add_argument('out', writes='file', type=Path, help='safetensors file to write')
     parser.add_argument('--scenes', choices=SCENES, default='shapes', help='objects: of prepare_objects.py')
     parser.add_argument('--latent-channels', type=int, default=20)
     parser.add_argument('--patch-size', type=int, default=8)

@@ -92,13 +92,16 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--out',
+        writes='file',
         metavar='FILE',
         help='also one file of all images: .json (COCO), .zip (COCO 1.0 for CVAT) or .xml (CVAT for images 1.1)',
     )
     parser.add_argument(
         '--resume', action='store_true', help='leave out images whose predictions an ended run has left in --out-dir'
     )
-    parser.add_argument('--out-dir', default='outputs', help='folder of vis/ and preds/ (default: %(default)s)')
+    parser.add_argument(
+        '--out-dir', writes='folder', default='outputs', help='folder of vis/ and preds/ (default: %(default)s)'
+    )
     parser.add_argument(
         '--force', action='store_true', help='replace FILE of --out, and predictions of other pictures in --out-dir'
     )

@@ -19,6 +19,7 @@ from typing import Any
 from mmengine.config import Config
 
 from genseg_mm.config_file import read_config_file
+from genseg_mm.files import write_text
 from genseg_mm.launch import ToolParser, run_tool
 from genseg_mm.launch.config import CfgOptions, override_config
 
@@ -32,7 +33,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--gpus', type=int, default=1, help='cards in all (default: 1)')
     parser.add_argument('--gpus-per-node', type=int, default=8, help='cards of a machine (default: 8)')
     parser.add_argument('--memory', type=float, default=80, help='GB of a card (default: 80)')
-    parser.add_argument('--json', type=Path, metavar='FILE', help='also writes the numbers')
+    parser.add_argument('--json', writes='file', type=Path, metavar='FILE', help='also writes the numbers')
     parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, metavar='KEY=VALUE', help='as of tools/train.py')
     args = parser.parse_args()
     if bool(args.configs) == args.all:
@@ -90,7 +91,7 @@ def main() -> None:
     if args.all:
         print(table(plans, args.memory * 1e9))
     if args.json:
-        args.json.write_text(json.dumps({path: numbers(plan) for path, plan in plans.items()}, indent=1) + '\n')
+        write_text(args.json, json.dumps({path: numbers(plan) for path, plan in plans.items()}, indent=1) + '\n')
     if any(sum(plan.per_card().values()) > args.memory * 1e9 for plan in plans.values()):
         sys.exit(1)
 

@@ -38,7 +38,9 @@ def parse_args() -> argparse.Namespace:
     ends = ['train', 'train and validate', 'resume and validate', 'test']
     parser.add_argument('--until', choices=ends, help='the last stage (default: all of them)')
     parser.add_argument('--limit', type=int, default=1800, help='seconds of a stage (default: %(default)s)')
-    parser.add_argument('--out', type=Path, default=Path('work_dirs/rehearsal'), help='folder (default: %(default)s)')
+    parser.add_argument(
+        '--out', writes='folder', type=Path, default=Path('work_dirs/rehearsal'), help='folder (default: %(default)s)'
+    )
     args = parser.parse_args()
     if bool(args.configs) == args.all:
         parser.error(f'expected configs or --all, but got {"both" if args.all else "neither"}')

@@ -19,9 +19,9 @@ def parse_args() -> argparse.Namespace:
     )
     launch.add_common_arguments(parser)
     launch.add_speed_arguments(parser)
-    parser.add_argument('--out', help='write all predictions to this .pkl file')
+    parser.add_argument('--out', writes=('.pkl', '.pickle'), help='write all predictions to this .pkl file')
     parser.add_argument('--show', action='store_true', help='show predictions in a window')
-    parser.add_argument('--show-dir', help='write pictures of all predictions to this folder')
+    parser.add_argument('--show-dir', writes='folder', help='write pictures of all predictions to this folder')
     parser.add_argument('--wait-time', type=float, default=2, help='seconds that a window stays (0: until a key)')
     parser.add_argument(
         '--tta', action='store_true', help='test-time augmentation: tta_model, tta_pipeline of the config'

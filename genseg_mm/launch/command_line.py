@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 from genseg_mm import command
 from genseg_mm.files.hub_files import hub_message
 from genseg_mm.files.texts import has_lone_surrogate
-from genseg_mm.files.whole_files import FULL, WriteError
+from genseg_mm.files.whole_files import FULL, WriteError, check_new_file, check_writable
 from genseg_mm.stopping import exit_code, terminable
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -248,6 +248,10 @@ class ToolParser(argparse.ArgumentParser):
     All tools count with integers that are not negative (and not 0, but for seeds, workers and the like), so that is
     checked here, as are ``--device`` and numbers that are none (nan, inf). ``~/`` is the home in every value, which the
     shell leaves as it is in ``--out=~/a.json``. Run by ``genseg``, its help has that name and an example.
+
+    An argument that is written to says so: ``add_argument('--out', writes='file')``, ``'folder'``, ``'either'`` or the
+    endings of a file, such as ``('.pkl',)``. Where that cannot be is refused here, before anything is computed; folders
+    that are missing are made when it is written, and ``-`` is the standard output.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -255,6 +259,12 @@ class ToolParser(argparse.ArgumentParser):
         super().__init__(*args, **kwargs)
         # A point such as -5,240 is a value, as -5 is to argparse: what is wrong with it is said by who reads it.
         self._negative_number_matcher = re.compile(r'-\.?\d[\d.,;e+-]*$')
+
+    def add_argument(self, *args: Any, writes: str | tuple[str, ...] | None = None, **kwargs: Any) -> argparse.Action:
+        """As argparse's; ``writes``: see the class."""
+        action = super().add_argument(*args, **kwargs)
+        action.writes = writes
+        return action
 
     def format_help(self) -> str:
         """As argparse's, with the names and the example of ``genseg``."""
@@ -287,14 +297,14 @@ class ToolParser(argparse.ArgumentParser):
         for action in (action for parser in (self, *parts) for action in parser._actions):
             if hasattr(found, action.dest):
                 setattr(found, action.dest, self._at_home(action, getattr(found, action.dest)))
+                self._check_output(action, getattr(found, action.dest))
             if action.type not in (int, float):
                 continue
             values = getattr(found, action.dest, None)
             for value in values if isinstance(values, (list, tuple)) else [values]:
                 expected = None if value is None else _expected(action, value)
                 if expected:
-                    name = action.option_strings[-1] if action.option_strings else action.dest
-                    self.error(f'argument {name}: expected {expected}, but got {value!r}')
+                    self.error(f'argument {_name_of(action)}: expected {expected}, but got {value!r}')
         if getattr(found, 'device', None) is not None:
             from genseg_mm.devices import checked_device
 
@@ -303,6 +313,21 @@ class ToolParser(argparse.ArgumentParser):
             except ValueError as error:
                 self.error(f'argument --device: {error}')
         return found
+
+    def _check_output(self, action: argparse.Action, value: Any) -> None:
+        writes = getattr(action, 'writes', None)
+        if not writes or value is None or str(value) == '-':
+            return
+        name = f'argument {_name_of(action)}'
+        try:
+            if isinstance(writes, tuple) and Path(value).suffix.lower() not in writes:
+                raise ValueError(f'{name}: expected a file that ends in {" or ".join(writes)}, but got {value}')
+            if writes == 'folder' or (writes == 'either' and os.path.isdir(value)):
+                check_writable(value, f'{name}:')
+            else:
+                check_new_file(value, name)
+        except (OSError, ValueError) as error:
+            self.error(str(error))
 
     def _at_home(self, action: argparse.Action, value: Any) -> Any:
         """A value with the home in place of ``~`` in its paths; no file is written under a name that is no text."""
@@ -313,10 +338,13 @@ class ToolParser(argparse.ArgumentParser):
         if not isinstance(value, (str, Path)):
             return value
         if has_lone_surrogate(str(value)):
-            name = action.option_strings[-1] if action.option_strings else action.dest
-            self.error(f'argument {name}: expected text in UTF-8, but got {ascii(str(value))}')
+            self.error(f'argument {_name_of(action)}: expected text in UTF-8, but got {ascii(str(value))}')
         is_of_home = re.match(r'~($|[\\/])', str(value))
         return type(value)(os.path.expanduser(value)) if is_of_home else value
+
+
+def _name_of(action: argparse.Action) -> str:
+    return action.option_strings[-1] if action.option_strings else action.dest
 
 
 def _parsers_of(action: argparse.Action) -> list[argparse.ArgumentParser]:

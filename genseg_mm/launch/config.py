@@ -40,7 +40,9 @@ class CfgOptions(DictAction):
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of training and testing, as in MMDetection and MMSegmentation."""
     parser.add_argument(
-        '--work-dir', help='folder of logs and checkpoints (default: work_dir of the config, else ./work_dirs/<config>)'
+        '--work-dir',
+        writes='folder',
+        help='folder of logs and checkpoints (default: work_dir of the config, else ./work_dirs/<config>)',
     )
     add_launch_arguments(parser, 'override settings of the config, e.g. train_cfg.max_iters=100 model.size="(64,64)"')
 

@@ -21,7 +21,7 @@ TOOLS = Path(__file__).parents[2] / 'tools'
 
 
 def parse(*options: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
+    parser = launch.ToolParser()
     parser.add_argument('config')
     launch.add_common_arguments(parser)
     return parser.parse_args([str(CONFIG), *options])

@@ -1,6 +1,5 @@
 """The timestep ablation: equal steps, schedules, what a run logs, tables from made-up results, runs that are read."""
 
-import argparse
 import json
 import sys
 from itertools import islice
@@ -48,7 +47,7 @@ def configured(args, law, joint, seed):
     """The config as tools/train.py makes it from the options of a run."""
     cfg = Config.fromfile(CONFIG)
     options = ablate_timesteps.run_options(cfg, args, law, joint, seed)
-    parser = argparse.ArgumentParser()
+    parser = launch.ToolParser()
     launch.add_common_arguments(parser)
     given = [f'{key}={value}'.replace(' ', '') for key, value in options.items()]
     own = parser.parse_args(['--cfg-options', *given]).cfg_options

@@ -65,4 +65,4 @@ def test_no_such_file(tmp_path, run):
     assert 'none.py does not exist' in errors
     code, _, errors = run(tmp_path / 'none.py', '--save-path', 'x.txt')
     assert code == 2
-    assert '--save-path must end in one of .py, .json, .yml, .yaml: x.txt' in errors
+    assert '--save-path: expected a file that ends in .py or .json or .yml or .yaml, but got x.txt' in errors

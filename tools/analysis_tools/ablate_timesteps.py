@@ -91,7 +91,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1], help='default: 0 1')
     parser.add_argument('--jobs', type=int, default=1, help='runs side by side, one thread each')
-    parser.add_argument('--work-dir', default='work_dirs/ablate_timesteps')
+    parser.add_argument('--work-dir', writes='folder', default='work_dirs/ablate_timesteps')
     parser.add_argument(
         '--cfg-options',
         nargs='+',

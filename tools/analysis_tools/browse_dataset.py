@@ -235,7 +235,9 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--benchmark', nargs='+', help='only these benchmarks of a suite')
     parser.add_argument('--split', nargs='+', choices=SPLITS, default=SPLITS, help='default: all')
-    parser.add_argument('--out-dir', help='folder of the pictures (default: work_dirs/browse/<config>)')
+    parser.add_argument(
+        '--out-dir', writes='folder', help='folder of the pictures (default: work_dirs/browse/<config>)'
+    )
     parser.add_argument('--num', type=int, default=16, help='items per dataset, spread evenly')
     parser.add_argument('--indices', type=int, nargs='+', help='these items instead')
     parser.add_argument(

@@ -8,10 +8,10 @@ suppression. The rows that are printed are those of the public benchmark's eval_
 
 import json
 import time
-from pathlib import Path
 
 from genseg_mm.evaluation.edge_matching import MAX_DISTANCE
 from genseg_mm.evaluation.edge_scores import evaluate_edge_folder
+from genseg_mm.files import write_text
 from genseg_mm.launch import ToolParser, run_tool
 
 
@@ -27,7 +27,7 @@ def main() -> None:
         help='farthest match as a share of the diagonal (default: 0.0075)',
     )
     parser.add_argument('--no-thin', action='store_true', help='do not thin the thresholded maps')
-    parser.add_argument('--out', metavar='JSON', help='write all numbers to this file')
+    parser.add_argument('--out', writes='file', metavar='JSON', help='write all numbers to this file')
     args = parser.parse_args()
     start = time.perf_counter()
     scores = evaluate_edge_folder(args.png_dir, args.gt_dir, args.num_thresholds, args.max_distance, not args.no_thin)
@@ -40,7 +40,7 @@ def main() -> None:
         f'OIS F {scores["OIS_F"]:.2f}, AP {scores["AP"]:.2f} ({seconds:.1f} s)'
     )
     if args.out:
-        Path(args.out).write_text(json.dumps(scores, indent=1))
+        write_text(args.out, json.dumps(scores, indent=1))
         print(f'written to {args.out}')
 
 

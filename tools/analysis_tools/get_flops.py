@@ -16,13 +16,13 @@ or of the hub's cache, or the table of released models. A prompt then has the co
 import argparse
 import json
 import warnings
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from genseg_mm.benchmarking.suite import read_dataset_config
 from genseg_mm.config_file import find_config
+from genseg_mm.files import write_text
 from genseg_mm.launch import ToolParser, run_tool
 from genseg_mm.launch.config import CfgOptions
 
@@ -44,7 +44,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--device', default='cpu', help='such as cuda:0 (default: cpu)')
     parser.add_argument('--amp', choices=AMP, help='autocast; frozen parts keep their precision')
     parser.add_argument('--threads', type=int, help="CPU threads of torch (default: torch's)")
-    parser.add_argument('--json', metavar='OUT', help='write all numbers to this file')
+    parser.add_argument('--json', writes='file', metavar='OUT', help='write all numbers to this file')
     parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, metavar='KEY=VALUE', help='override settings')
     args = parser.parse_args()
     if args.shape is not None and (len(args.shape) > 2 or min(args.shape) < 1):
@@ -164,7 +164,7 @@ def main() -> None:
     result = measure(cfg, args)
     print(report(result, args))
     if args.json:
-        Path(args.json).write_text(json.dumps(result, indent=1) + '\n')
+        write_text(args.json, json.dumps(result, indent=1) + '\n')
         print(f'written: {args.json}')
 
 

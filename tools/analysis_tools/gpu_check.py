@@ -48,7 +48,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--checks', nargs='+', choices=CHECKS, default=list(CHECKS), help='default: all')
     parser.add_argument('--batch', type=int, default=8, help='pictures of a full-size step (default: 8)')
     parser.add_argument('--steps', type=int, default=3, help='timed steps, after one (default: 3)')
-    parser.add_argument('--out', default='work_dirs/gpu_check', help='folder')
+    parser.add_argument('--out', writes='folder', default='work_dirs/gpu_check', help='folder')
     parser.add_argument('--one', choices=CHECKS, help=argparse.SUPPRESS)
     args = parser.parse_args()
     args.device = args.device.partition(':')[0]

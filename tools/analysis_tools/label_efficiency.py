@@ -60,7 +60,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--test-scenes', type=int, default=200, help='of each of seen and unseen')
     parser.add_argument('--jobs', type=int, default=1, help='trainings side by side, one thread each')
     parser.add_argument('--bank', help='of objects (default: that of prepare_objects.py)')
-    parser.add_argument('--work-dir', help='default: work_dirs/label_efficiency/NETWORK_UPDATES_PRETRAIN-UPDATES')
+    parser.add_argument(
+        '--work-dir', writes='folder', help='default: work_dirs/label_efficiency/NETWORK_UPDATES_PRETRAIN-UPDATES'
+    )
     parser.add_argument('--report', action='store_true', help='only writes table and plot of what is finished')
     args = parser.parse_args()
     counts = args.updates, args.pretrain_updates, args.jobs, args.test_scenes

@@ -27,7 +27,7 @@ SIGMAS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 def parse_args() -> argparse.Namespace:
     parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help="config with 'model.codec' or 'codec'")
-    parser.add_argument('--out-dir', help='default: work_dirs/latent_premise/<config>')
+    parser.add_argument('--out-dir', writes='folder', help='default: work_dirs/latent_premise/<config>')
     parser.add_argument('--data', help='config with dataloaders (default: procedural scenes)')
     parser.add_argument('--split', default='train', help='to fit on')
     parser.add_argument('--test-split', default='val', help='to measure on')

@@ -65,7 +65,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--cpu-time', action='store_true', help="CPU seconds instead of the clock's, for a busy machine"
     )
-    parser.add_argument('--out', default='work_dirs/measure_families', help='folder')
+    parser.add_argument('--out', writes='folder', default='work_dirs/measure_families', help='folder')
     args = parser.parse_args()
     if args.iters < 1:
         parser.error(f'--iters must be at least 1, but got {args.iters}')

@@ -45,7 +45,7 @@ WIDTHS = (0.0005, 0.002, 0.005, 0.02, 0.05, 0.1, 0.5)
 def parse_args() -> argparse.Namespace:
     parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config with model.codec and train_dataloader')
-    parser.add_argument('--out-dir', help='default: work_dirs/mask_leak/<config>')
+    parser.add_argument('--out-dir', writes='folder', help='default: work_dirs/mask_leak/<config>')
     parser.add_argument('--masks', type=int, default=NUM_MASKS, help='two thirds to fit on (default: %(default)s)')
     parser.add_argument('--distances', type=float, nargs='+', default=DISTANCES, help='from pure noise, 1 - sigma')
     parser.add_argument('--leaked-share', type=float, default=LEAKED_SHARE, help='of the law (default: %(default)s)')

@@ -34,7 +34,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--classifier', help='file of the classifier; it is trained and written if not there')
     parser.add_argument('--fit-only', action='store_true', help='train and test the classifier alone')
     parser.add_argument('--num-shown', type=int, default=60, help='pictures in generated.png')
-    parser.add_argument('--out-dir', help='default: work_dirs/measure_text_to_image/<config>')
+    parser.add_argument('--out-dir', writes='folder', help='default: work_dirs/measure_text_to_image/<config>')
     parser.add_argument('--device', default='cpu')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, metavar='KEY=VALUE')

@@ -25,12 +25,9 @@ def parse_args() -> argparse.Namespace:
     parser = ToolParser(description=__doc__.split('\n', maxsplit=1)[0])
     parser.add_argument('config', help='config file')
     parser.add_argument('--get', metavar='KEY.PATH', help='only this part; members of lists by number')
-    parser.add_argument('--save-path', metavar='FILE', help=f'also write it ({", ".join(SUFFIXES)})')
+    parser.add_argument('--save-path', writes=SUFFIXES, metavar='FILE', help=f'also write it ({", ".join(SUFFIXES)})')
     parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, metavar='KEY=VALUE', help='override settings')
-    args = parser.parse_args()
-    if args.save_path and Path(args.save_path).suffix not in SUFFIXES:
-        parser.error(f'--save-path must end in one of {", ".join(SUFFIXES)}: {args.save_path}')
-    return args
+    return parser.parse_args()
 
 
 def part_of(cfg: Config, path: str) -> Any:

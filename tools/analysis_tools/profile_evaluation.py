@@ -14,7 +14,6 @@ import argparse
 import json
 import statistics
 import warnings
-from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
@@ -22,6 +21,7 @@ from mmengine.registry import DATASETS, FUNCTIONS
 
 from genseg_mm.benchmarking.suite import read_dataset_config
 from genseg_mm.config_file import find_config
+from genseg_mm.files import write_text
 from genseg_mm.launch import ToolParser, add_speed_arguments, run_tool, set_speed
 from genseg_mm.launch.config import CfgOptions
 
@@ -48,7 +48,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--cpu-time', action='store_true', help="CPU seconds instead of the clock's, for a busy machine"
     )  # fmt: skip
-    parser.add_argument('--json', metavar='OUT', help='write all numbers to this file')
+    parser.add_argument('--json', writes='file', metavar='OUT', help='write all numbers to this file')
     parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, metavar='KEY=VALUE', help='override settings')
     args = parser.parse_args()
     if (args.suite is None) != (args.benchmark is None):
@@ -250,7 +250,7 @@ def main() -> None:
     result = profile(evaluation_config(args), args)
     print(report(result))
     if args.json:
-        Path(args.json).write_text(json.dumps(result, indent=1) + '\n')
+        write_text(args.json, json.dumps(result, indent=1) + '\n')
         print(f'written: {args.json}')
 
 

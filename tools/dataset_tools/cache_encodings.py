@@ -39,7 +39,7 @@ DTYPES = dict(bfloat16=torch.bfloat16, float16=torch.float16, float32=torch.floa
 def parse_args() -> argparse.Namespace:
     parser = ToolParser(description=__doc__.split('\n', maxsplit=1)[0])
     parser.add_argument('config', help='config of a GenMask training')
-    parser.add_argument('--out', required=True, help='folder of the cache')
+    parser.add_argument('--out', writes='folder', required=True, help='folder of the cache')
     parser.add_argument('--what', nargs='+', choices=KINDS, default=list(KINDS))
     parser.add_argument('--split', nargs='+', choices=SPLITS, default=['train'])
     parser.add_argument('--dtype', choices=DTYPES, default='bfloat16', help='on disk; float32 repeats a training')

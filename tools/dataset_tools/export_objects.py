@@ -252,7 +252,7 @@ def _write_json(path: Path, content: object) -> None:
 
 def main() -> None:
     parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('out', help='folder to write into')
+    parser.add_argument('out', writes='folder', help='folder to write into')
     parser.add_argument(
         '--num', type=int, nargs=3, default=[1000, 200, 200], metavar=SPLITS, help='scenes (default: 1000 200 200)'
     )

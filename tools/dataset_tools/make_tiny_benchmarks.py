@@ -123,7 +123,7 @@ def _makers(data_root: Path) -> list[str]:
 
 def main() -> None:
     parser = ToolParser(description=__doc__.split('\n', maxsplit=1)[0])
-    parser.add_argument('out', help='folder for GENSEG_DATA')
+    parser.add_argument('out', writes='folder', help='folder for GENSEG_DATA')
     parser.add_argument('--folders', nargs='+', metavar='NAME', help=f'these only, of {", ".join(FOLDERS)}')
     args = parser.parse_args()
     written = make_tiny_benchmarks(args.out, args.folders)

@@ -94,7 +94,7 @@ def _boundary(segmentation: np.ndarray) -> np.ndarray:
 
 def main() -> None:
     parser = ToolParser(description=__doc__.split('\n', maxsplit=1)[0])
-    parser.add_argument('out', help='folder for GENSEG_DATA; the files go into its subfolder BSDS500/')
+    parser.add_argument('out', writes='folder', help='folder for GENSEG_DATA; the files go into its subfolder BSDS500/')
     args = parser.parse_args()
     print(f'wrote {make_tiny_bsds500(Path(args.out) / "BSDS500")}')
 

@@ -160,7 +160,9 @@ def _encoded(picture: np.ndarray, ending: str) -> bytes:
 
 def main() -> None:
     parser = ToolParser(description=__doc__.split('\n', maxsplit=1)[0])
-    parser.add_argument('out', help='folder for GENSEG_DATA; coco/ and image_text/ are written into it')
+    parser.add_argument(
+        'out', writes='folder', help='folder for GENSEG_DATA; coco/ and image_text/ are written into it'
+    )
     print(f'wrote {make_tiny_captions(parser.parse_args().out)}')
 
 

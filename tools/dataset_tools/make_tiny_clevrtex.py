@@ -111,7 +111,9 @@ def _texture(generator: np.random.Generator, image_size: tuple[int, int], dark: 
 
 def main() -> None:
     parser = ToolParser(description=__doc__.split('\n', maxsplit=1)[0])
-    parser.add_argument('out', help='folder for GENSEG_DATA; the files go into its subfolder clevrtex/')
+    parser.add_argument(
+        'out', writes='folder', help='folder for GENSEG_DATA; the files go into its subfolder clevrtex/'
+    )
     parser.add_argument('--variant', default='full', help='full, pbg, vbg, grassbg, camo or outd')
     parser.add_argument('--num-scenes', type=int, default=20)
     args = parser.parse_args()

@@ -96,7 +96,9 @@ def _save(image: Image.Image, path: Path, **options: int) -> None:
 
 def main() -> None:
     parser = ToolParser(description=__doc__.split('\n', maxsplit=1)[0])
-    parser.add_argument('out', help='folder for GENSEG_DATA; the files go into its subfolder DRAM_processed/')
+    parser.add_argument(
+        'out', writes='folder', help='folder for GENSEG_DATA; the files go into its subfolder DRAM_processed/'
+    )
     print(f'wrote {make_tiny_dram(Path(parser.parse_args().out) / "DRAM_processed")}')
 
 

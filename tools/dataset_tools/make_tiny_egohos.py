@@ -88,7 +88,7 @@ def _contact(labels: np.ndarray) -> np.ndarray:
 
 def main() -> None:
     parser = ToolParser(description=__doc__.split('\n', maxsplit=1)[0])
-    parser.add_argument('out', help='folder for GENSEG_DATA; the files go into its subfolder egohos/')
+    parser.add_argument('out', writes='folder', help='folder for GENSEG_DATA; the files go into its subfolder egohos/')
     print(f'wrote {make_tiny_egohos(Path(parser.parse_args().out) / "egohos")}')
 
 

@@ -74,7 +74,7 @@ def make_tiny_grefcoco(data_root: str | Path) -> Path:
 
 def main() -> None:
     parser = ToolParser(description=__doc__.split('\n', maxsplit=1)[0])
-    parser.add_argument('out', help='folder for GENSEG_DATA; the files go into its subfolder coco/')
+    parser.add_argument('out', writes='folder', help='folder for GENSEG_DATA; the files go into its subfolder coco/')
     print(f'wrote {make_tiny_grefcoco(Path(parser.parse_args().out) / "coco")}')
 
 

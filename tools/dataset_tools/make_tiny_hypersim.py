@@ -145,7 +145,7 @@ def id_colours(labels: np.ndarray) -> np.ndarray:
 
 def main() -> None:
     parser = ToolParser(description=__doc__.split('\n', maxsplit=1)[0])
-    parser.add_argument('out', help='folder for GENSEG_DATA; the files go into its hypersim/')
+    parser.add_argument('out', writes='folder', help='folder for GENSEG_DATA; the files go into its hypersim/')
     parser.add_argument('--image-size', type=int, nargs=2, default=(96, 128), metavar=('H', 'W'))
     parser.add_argument('--frames', type=int, default=3, help='published frames per camera')
     parser.add_argument('--converted', action='store_true', help="the reference's converted form")

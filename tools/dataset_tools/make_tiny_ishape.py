@@ -129,7 +129,9 @@ def _link(path: Path, target: str) -> None:
 
 def main() -> None:
     parser = ToolParser(description=__doc__.split('\n', maxsplit=1)[0])
-    parser.add_argument('out', help='folder for GENSEG_DATA; the files go into its subfolder ishape_dataset/')
+    parser.add_argument(
+        'out', writes='folder', help='folder for GENSEG_DATA; the files go into its subfolder ishape_dataset/'
+    )
     print(f'wrote {make_tiny_ishape(Path(parser.parse_args().out) / "ishape_dataset")}')
 
 

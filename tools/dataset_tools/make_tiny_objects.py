@@ -84,7 +84,7 @@ def draw(color: tuple[int, int, int], outline: np.ndarray) -> np.ndarray:
 
 def main() -> None:
     parser = ToolParser(description=__doc__.split('\n', maxsplit=1)[0])
-    parser.add_argument('out', help='folder for GENSEG_DATA; the files go into its subfolder objects/')
+    parser.add_argument('out', writes='folder', help='folder for GENSEG_DATA; the files go into its subfolder objects/')
     print(f'wrote {make_tiny_objects(Path(parser.parse_args().out) / "objects")}')
 
 

@@ -201,7 +201,7 @@ def _write_rows(root: Path, scenes: list) -> None:
 
 def main() -> None:
     parser = ToolParser(description=__doc__.split('\n', maxsplit=1)[0])
-    parser.add_argument('out', help='folder to write into')
+    parser.add_argument('out', writes='folder', help='folder to write into')
     parser.add_argument('--num', type=int, default=12, help='pictures of each form (default: 12)')
     args = parser.parse_args()
     print(f'wrote {make_tiny_own(args.out, args.num)}')

@@ -132,7 +132,7 @@ def _paint(seed: int, objects: tuple) -> np.ndarray:
 
 def main() -> None:
     parser = ToolParser(description=__doc__.split('\n', maxsplit=1)[0])
-    parser.add_argument('out', help='folder for GENSEG_DATA; the files go into its subfolder pidray/')
+    parser.add_argument('out', writes='folder', help='folder for GENSEG_DATA; the files go into its subfolder pidray/')
     parser.add_argument('--version', type=int, choices=(1, 2), default=1)
     args = parser.parse_args()
     print(f'wrote {make_tiny_pidray(Path(args.out) / "pidray", args.version)}')

@@ -95,7 +95,7 @@ def _shape(label: str, points: list, name: str) -> dict:
 
 def main() -> None:
     parser = ToolParser(description=__doc__.split('\n', maxsplit=1)[0])
-    parser.add_argument('out', help='folder for GENSEG_DATA')
+    parser.add_argument('out', writes='folder', help='folder for GENSEG_DATA')
     print(f'wrote {make_tiny_reasonseg(Path(parser.parse_args().out))}')
 
 

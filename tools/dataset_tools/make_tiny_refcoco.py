@@ -179,7 +179,7 @@ def _reference(refs: list[dict], annotation: dict, image_name: str, split: str, 
 
 def main() -> None:
     parser = ToolParser(description=__doc__.split('\n', maxsplit=1)[0])
-    parser.add_argument('out', help='folder for GENSEG_DATA; the files go into its subfolder coco/')
+    parser.add_argument('out', writes='folder', help='folder for GENSEG_DATA; the files go into its subfolder coco/')
     print(f'wrote {make_tiny_refcoco(Path(parser.parse_args().out) / "coco")}')
 
 

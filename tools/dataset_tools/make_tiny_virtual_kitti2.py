@@ -135,7 +135,7 @@ def _haze(picture: np.ndarray, variation: str) -> np.ndarray:
 
 def main() -> None:
     parser = ToolParser(description=__doc__.split('\n', maxsplit=1)[0])
-    parser.add_argument('out', help='folder for GENSEG_DATA; the files go into its vkitti2/')
+    parser.add_argument('out', writes='folder', help='folder for GENSEG_DATA; the files go into its vkitti2/')
     parser.add_argument('--image-size', type=int, nargs=2, default=(94, 310), metavar=('H', 'W'))
     parser.add_argument('--frames', type=int, default=3, help='frames per camera')
     parser.add_argument('--scenes', nargs='+', default=SCENES)

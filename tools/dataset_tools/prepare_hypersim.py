@@ -212,12 +212,14 @@ def prepare_hypersim(
 def main() -> None:
     parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('root', help='folder of Hypersim, as downloaded or converted')
-    parser.add_argument('--out', required=True, help='index to write')
+    parser.add_argument('--out', writes='file', required=True, help='index to write')
     parser.add_argument('--split-csv', help='metadata_images_split_scene_v1.csv')
     parser.add_argument('--min-instances', type=int, default=1, help='of a frame (default: 1)')
     parser.add_argument('--min-scene-instances', type=int, default=10, help='of a scene (default: 10)')
     parser.add_argument('--layout', choices=LAYOUTS, default='auto')
-    parser.add_argument('--plain-maps', metavar='FOLDER', help='also write the ids uncompressed, there')
+    parser.add_argument(
+        '--plain-maps', writes='folder', metavar='FOLDER', help='also write the ids uncompressed, there'
+    )
     parser.add_argument('--workers', type=int, default=1, help='processes (default: 1)')
     args = parser.parse_args()
     text, whole = prepare_hypersim(**vars(args))

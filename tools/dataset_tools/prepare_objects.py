@@ -273,7 +273,7 @@ def main() -> None:
     parser = ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--folder', help='of RGBA cut-outs, instead of fetching Fluent Emoji')
     parser.add_argument(
-        '--out', help=f'bank to write (default: {os.path.relpath(default_bank(), Path.home())} at home)'
+        '--out', writes='file', help=f'bank to write (default: {os.path.relpath(default_bank(), Path.home())} at home)'
     )
     parser.add_argument('--sentence-encoder', action='store_true', help='fetch MiniLM into the cache as well')
     parser.add_argument('--again', action='store_true', help='fetch and pack anew, even if the bank is there')

@@ -44,7 +44,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('folder', help='folder of the data')
     names = '; '.join(f'{task}: {", ".join(own)}' for task, own in MODELS.items())
     parser.add_argument('--model', help=f'name of a config, or one of these (default: the first). {names}')
-    parser.add_argument('--out', help='config to write (default: ./<name of the folder>.py)')
+    parser.add_argument('--out', writes='file', help='config to write (default: ./<name of the folder>.py)')
     parser.add_argument('--weights', help="weights to begin with (default: those that come with the model); 'none'")
     parser.add_argument('--kind', choices=KINDS, help='which of several kinds of data in the folder')
     parser.add_argument(

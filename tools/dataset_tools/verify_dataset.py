@@ -12,7 +12,6 @@ import json
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from genseg_mm.benchmarking.suite import read_dataset_config
 from genseg_mm.datasets.instance_maps import read_instance_map
 from genseg_mm.datasets.published_counts import differences, expected_items
+from genseg_mm.files import write_text
 from genseg_mm.files.arrays import read_boundaries
 from genseg_mm.launch import ToolParser, run_tool, user_message
 from genseg_mm.launch.config import CfgOptions
@@ -249,7 +249,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--workers', type=int, default=0, help='processes that read (default: 0)')
     parser.add_argument('--max-items', type=int, help='read at most so many per dataset, spread evenly')
     parser.add_argument('--first', type=int, default=10, help='bad files to name of each kind (default: 10)')
-    parser.add_argument('--json', metavar='OUT', help='write the whole report to this file')
+    parser.add_argument('--json', writes='file', metavar='OUT', help='write the whole report to this file')
     parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, metavar='KEY=VALUE', help='override settings')
     args = parser.parse_args()
     for name in ('workers', 'first', 'max_items'):
@@ -268,7 +268,7 @@ def main() -> None:
     for report in reports:
         print(*details(report, args.first), sep='\n', end='\n' if details(report, args.first) else '')
     if args.json:
-        Path(args.json).write_text(json.dumps(dict(config=args.config, datasets=reports), indent=1))
+        write_text(args.json, json.dumps(dict(config=args.config, datasets=reports), indent=1))
         print(f'report written to {args.json}')
     bad = [report['dataset'] for report in reports if is_bad(report)]
     print(f'not in order: {", ".join(bad)}' if bad else 'all files read')

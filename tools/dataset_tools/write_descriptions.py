@@ -112,7 +112,7 @@ def write(dataset: Any, pairs: dict[tuple[str, str], int], writer: Any, file: De
 def parse_args() -> argparse.Namespace:
     parser = ToolParser(description=__doc__.split('\n', maxsplit=1)[0])
     parser.add_argument('config', help='config with description_writer and dataloaders')
-    parser.add_argument('out', help='file of descriptions, .json')
+    parser.add_argument('out', writes='file', help='file of descriptions, .json')
     parser.add_argument('--split', nargs='+', choices=SPLITS, default=SPLITS, help='default: all')
     parser.add_argument(
         '--device',

@@ -27,7 +27,7 @@ from genseg_mm.registry import MODELS
 def parse_args() -> argparse.Namespace:
     parser = launch.ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('source', type=Path, help='sharded folder, .pth or .safetensors file, or released folder')
-    parser.add_argument('out', type=Path, help='file (.pth) or folder to write')
+    parser.add_argument('out', writes='either', type=Path, help='file (.pth) or folder to write')
     parser.add_argument('--config', help='config of the training: OUT becomes a folder for diffusers')
     parser.add_argument('--merge-lora', action='store_true', help='with --config: add the adapters to the weights')
     parser.add_argument('--weights-only', action='store_true', help='leave optimizer, schedules and log behind')

@@ -26,7 +26,7 @@ def parse_args() -> argparse.Namespace:
     parser = launch.ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config of the training')
     parser.add_argument('checkpoint', help='its checkpoint (.pth, .safetensors)')
-    parser.add_argument('out', type=Path, help='folder to write')
+    parser.add_argument('out', writes='folder', type=Path, help='folder to write')
     parser.add_argument('--force', action='store_true', help='replace a released folder that OUT already holds')
     parser.add_argument(
         '--cfg-options',

@@ -17,7 +17,7 @@ from genseg_mm.files.whole_files import whole_file
 def parse_args() -> argparse.Namespace:
     parser = launch.ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('checkpoint', help='checkpoint of a training (.pth)')
-    parser.add_argument('out', type=Path, help='file to write (.safetensors)')
+    parser.add_argument('out', writes='file', type=Path, help='file to write (.safetensors)')
     parser.add_argument('--half', action='store_true', help='store floating point as float16')
     parser.add_argument('--force', action='store_true', help='replace OUT')
     return parser.parse_args()
