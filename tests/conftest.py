@@ -4,9 +4,8 @@ import gc
 import os
 
 import pytest
-from mmengine.registry import DefaultScope
-from mmengine.runner import CheckpointLoader
 
+gc.disable()  # until all tests are imported
 VARIABLE = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD'
 BEFORE = os.environ.get(VARIABLE)
 # Files with the longest tests, those first that take most; begun last, one of them would keep a single core busy.
@@ -29,6 +28,7 @@ def pytest_collection_finish() -> None:
     """Takes what the imports made out of garbage collection, which MMEngine starts whenever it builds a dataset."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)
@@ -42,6 +42,10 @@ def torch_loads_as_it_did_at_the_start(monkeypatch):
 @pytest.fixture(scope='module', autouse=True)
 def scope_and_loaders_of_this_file_alone():
     """A runner leaves its scope and its loaders of checkpoints behind; names mean others in another scope."""
+    # Not imported above: the process that only hands out tests would wait for torch before it starts any other.
+    from mmengine.registry import DefaultScope
+    from mmengine.runner import CheckpointLoader
+
     scopes, schemes = dict(DefaultScope._instance_dict), dict(CheckpointLoader._schemes)
     yield
     DefaultScope._instance_dict.clear()

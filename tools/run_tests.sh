@@ -41,6 +41,7 @@ echo 'lint: ruff check . and ruff format --check .'
 
 # The tests need no network, and one thread each is faster than all of them fighting for the cores.
 export HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+unset PYTHONDONTWRITEBYTECODE  # each of the many processes would compile the package anew
 # Arguments that name tests mean a few of them: starting workers would take longer than they do.
 if [ ${#pytest[@]} -eq 0 ]; then
     cores=$(env -u OMP_NUM_THREADS nproc 2>/dev/null || echo 1)  # nproc takes OMP_NUM_THREADS for the number of cores

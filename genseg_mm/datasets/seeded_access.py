@@ -6,6 +6,7 @@
 import ctypes
 import logging
 import os
+import pickle
 import random
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -76,6 +77,12 @@ class SeededAccess:
             return super().__getitem__(idx)
         with seeded_access(seed, idx):
             return super().__getitem__(Visit(idx, idx.visit))
+
+    def _serialize_data(self) -> tuple[np.ndarray, np.ndarray]:
+        """See ``BaseDataset``, which goes on to look through the whole process for garbage: a tenth of a second."""
+        items = [np.frombuffer(pickle.dumps(own, protocol=4), np.uint8) for own in self.data_list]
+        self.data_list.clear()
+        return np.concatenate(items), np.cumsum([len(own) for own in items])
 
 
 @DATASETS.register_module()

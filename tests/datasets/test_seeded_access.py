@@ -1,15 +1,16 @@
 """Draws of any transform, in any dataset under any sampler, follow from the place of the sample alone."""
 
 import itertools
+import multiprocessing
 import platform
 import random
-import resource
 import sys
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
+from large_items import LargeItems, LargeItemsByVisit
 from mmengine.dataset import BaseDataset, ConcatDataset, DefaultSampler, RepeatDataset
 from mmengine.registry import DATA_SAMPLERS, DATASETS, DefaultScope
 from mmengine.runner import Runner, set_random_seed
@@ -17,7 +18,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from genseg_mm.datasets import RatioInfiniteSampler, SeededDataset, Visit, VisitSampler
 from genseg_mm.datasets import samplers as visit_sampler_file
-from genseg_mm.datasets.seeded_access import CountedVisits, SeededAccess
+from genseg_mm.datasets.seeded_access import CountedVisits
 from genseg_mm.launch.runner_checks import seed_samples
 
 
@@ -46,24 +47,6 @@ class CountedDraws(CountedVisits):
 
     def prepare_data(self, idx: int) -> dict:
         return dict(inputs=(int(idx), self.get_data_info(idx)['visit'], float(np.random.rand())))
-
-
-class LargeItems:
-    """Its items are how many page faults this process has had, after three arrays of 4 MB were made and freed."""
-
-    def __len__(self) -> int:
-        return 20
-
-    def __getitem__(self, index: int) -> int:
-        if index >= len(self):
-            raise IndexError(index)
-        arrays = [np.full(2**20, index, np.int32) for _ in range(3)]
-        del arrays
-        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-
-
-class LargeItemsByVisit(SeededAccess, LargeItems):
-    pass
 
 
 @DATA_SAMPLERS.register_module()
@@ -198,10 +181,11 @@ def test_own_parts_are_not_wrapped() -> None:
 @pytest.mark.skipif(sys.platform != 'linux' or not platform.libc_ver()[0].startswith('glibc'), reason='of glibc alone')
 def test_workers_use_the_memory_of_a_picture_again() -> None:
     """Page faults of a worker per item, each of which makes three arrays of 4 MB, 1,024 pages of 4 KiB."""
+    # Forks of a process of their own start: the tests before this one have left the allocator as they like.
+    multiprocessing.set_forkserver_preload(['large_items'])
 
     def faults(dataset: LargeItems) -> float:
-        # A worker of its own start: one that is forked has the allocator as the tests before it have left it.
-        loader = DataLoader(dataset, num_workers=1, batch_size=None, multiprocessing_context='spawn')
+        loader = DataLoader(dataset, num_workers=1, batch_size=None, multiprocessing_context='forkserver')
         return float(np.median(np.diff([int(own) for own in loader])))
 
     assert faults(LargeItemsByVisit()) < 100 < 500 < faults(LargeItems())

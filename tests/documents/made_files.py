@@ -1,6 +1,7 @@
 """Pictures, data and weights that the documents' code takes for granted, made small: street.jpg, data/, hub ids."""
 
 import runpy
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,13 @@ def make_street(path: Path) -> np.ndarray:
     Returns:
         Masks of these two, (2, 480, 640) bool.
     """
+    picture, masks = _street()
+    picture.save(path, quality=95)
+    return masks
+
+
+@cache
+def _street() -> tuple[Image.Image, np.ndarray]:
     scenes = ShapesDataset(num_scenes=3000, image_size=(48, 64), task='instance', split='test')
     for number in range(len(scenes)):
         scene = scenes.scene(number)
@@ -43,8 +51,7 @@ def make_street(path: Path) -> np.ndarray:
             break
     ids = np.kron(scene.ids, np.ones((ZOOM, ZOOM), int))
     picture = Image.fromarray(scene.image[..., ::-1]).resize(STREET_SIZE[::-1], Image.Resampling.NEAREST)
-    picture.save(path, quality=95)
-    return np.stack([ids == first, ids == second])
+    return picture, np.stack([ids == first, ids == second])
 
 
 def _around(ids: np.ndarray, x: int, y: int, reach: int = 4) -> np.ndarray:
@@ -54,14 +61,20 @@ def _around(ids: np.ndarray, x: int, y: int, reach: int = 4) -> np.ndarray:
 
 def make_scene(path: Path) -> np.ndarray:
     """A picture of 64 x 64 with a leftmost circle; its mask, (64, 64) bool."""
+    picture, mask = _scene()
+    picture.save(path)
+    return mask
+
+
+@cache
+def _scene() -> tuple[Image.Image, np.ndarray]:
     scenes = ShapesDataset(num_scenes=500, task='referring', split='test')
     for number in range(500):
         scene = scenes.scene(number)
         found = [one for one in scenes.scene_expressions(number) if one.text == SCENE_TEXT]
         if found and (scene.ids == found[0].target + 1).sum() > 150:
             break
-    Image.fromarray(scene.image[..., ::-1]).save(path)
-    return scene.ids == found[0].target + 1
+    return Image.fromarray(scene.image[..., ::-1]), scene.ids == found[0].target + 1
 
 
 def make_hub(place: Path) -> None:
