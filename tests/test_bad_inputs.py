@@ -39,7 +39,7 @@ def test_mistakes_that_any_tool_can_get(tool: Path, folder: Path) -> None:
         assert outcome.is_one_line and expected in outcome.text, (arguments, expected, outcome)
 
 
-OUTPUTS = {'out', 'json', 'out_dir', 'work_dir', 'show_dir', 'save_path', 'curves', 'plain_maps', 'html', 'report_file'}
+OUTPUTS = {'out', 'json', 'out_dir', 'work_dir', 'show_dir', 'save_path', 'curves', 'plain_maps', 'classifier'}
 
 
 def test_every_output_of_every_tool_is_checked_with_the_arguments() -> None:
