@@ -1,6 +1,5 @@
 """Inference: images and prompts in, colour maps, masks and pictures out."""
 
-import copy
 import os
 from collections.abc import Callable, Iterator, Sequence
 from os import PathLike
@@ -44,7 +43,7 @@ from genseg_mm.models.coloring_segmentor import as_predictor
 from genseg_mm.models.gen2seg import load_released
 from genseg_mm.models.tiled_maps import checked_tiles
 from genseg_mm.network_sizes import checked_processing_size
-from genseg_mm.precision import evaluation_autocast, evaluation_settings, prepare_evaluation, set_evaluation
+from genseg_mm.precision import SWITCH_NAMES, evaluation_autocast, evaluation_settings, prepare_evaluation, switched
 
 
 class GenSegInferencer(PictureGeneration, BaseInferencer):
@@ -68,7 +67,7 @@ class GenSegInferencer(PictureGeneration, BaseInferencer):
     config's test pipeline makes it; else as the model asks (``network_resize()``: the longer side of 768 for released
     Stable Diffusion weights, the square of the MAE, the size of its training for a tiny model), always with
     antialiasing. Results have the size of the image. The network runs in the precision of its training, or in the
-    config's ``evaluation_dtype``; ``precision``, ``compile`` and ``channels_last`` make it faster (docs/speed.md).
+    config's ``evaluation_dtype``; four arguments at the end make it faster (docs/speed.md).
 
     Args:
         model: Path of a config, name of a model in ``configs/*/metafile.yaml`` (trained, or an error), saved or
@@ -85,6 +84,7 @@ class GenSegInferencer(PictureGeneration, BaseInferencer):
         precision: Of the network, 'fp32', 'bf16' or 'fp16'; default: as its config says.
         compile: True, or arguments of ``torch.compile``: compiles the network in its first pass, for many pictures.
         channels_last: Lays convolutions out with their channels last.
+        codec_precision: Of frozen autoencoders, likewise; default: as they were loaded. It stays with a built model.
 
     Raises:
         FileNotFoundError: If config or weights do not exist.
@@ -108,6 +108,7 @@ class GenSegInferencer(PictureGeneration, BaseInferencer):
         precision: str | None = None,
         compile: bool | dict = False,
         channels_last: bool = False,
+        codec_precision: str | None = None,
     ) -> None:
         if isinstance(model, nn.Module):
             if weights is not None:
@@ -123,9 +124,7 @@ class GenSegInferencer(PictureGeneration, BaseInferencer):
             self.cfg, own_weights = read_config(model)
             weights = chosen_weights(model, weights, own_weights)
             self.model = build_model(self.cfg, weights, device, scope)
-        if precision or compile or channels_last:
-            self.cfg = copy.deepcopy(self.cfg)  # a built model keeps its own
-            set_evaluation(self.cfg, precision, compile, channels_last)
+        self.cfg = switched(self.cfg, precision, compile, channels_last, codec_precision)
         prepare_evaluation(self.model, self.cfg, device_of(self.model))
         self.model = as_predictor(self.model)
         self.takes_texts = isinstance(self.model, GenMask)
@@ -153,12 +152,12 @@ class GenSegInferencer(PictureGeneration, BaseInferencer):
             source: Folder or hub id of a Stable Diffusion pipeline (``reachomk/gen2seg-sd``), of a
                 ``ViTMAEForPreTraining`` (``reachomk/gen2seg-mae-h``) or of a saved Gen2Seg or GenMask.
             device: Such as 'cuda:0'; None takes the best there is.
-            **overrides: ``precision``, ``compile``, ``channels_last`` as of the class; settings of the model over those
-                saved, or of the public code (the preset 'as_published'), as ``processing_size=0`` or
+            **overrides: ``precision`` and the other switches of speed, as of the class; settings of the model over
+                those saved, or of the public code (the preset 'as_published'), as ``processing_size=0`` or
                 ``output='float'``: :func:`genseg_mm.models.gen2seg.load_released`.
         """
         device = checked_device(device)
-        speed = {key: overrides.pop(key) for key in ('precision', 'compile', 'channels_last') if key in overrides}
+        speed = {key: overrides.pop(key) for key in SWITCH_NAMES if key in overrides}
         return cls(load_released(os.fspath(source), device='cpu', **overrides), device=device, **speed)
 
     def __call__(

@@ -1,19 +1,23 @@
 """How a model is evaluated: in which precision (that of its training, unless asked), compiled, channels last.
 
-All evaluations pass here: the test loop, benchmarks and the inferencer. Three keys of a config say it,
-``evaluation_dtype``, ``evaluation_compile`` and ``evaluation_channels_last``; switches of the tools set them.
+All evaluations pass here: the test loop, benchmarks and the inferencer. Four keys of a config say it,
+``evaluation_dtype``, ``evaluation_codec_dtype``, ``evaluation_compile`` and ``evaluation_channels_last``; switches of
+the tools set them.
 """
 
+import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
+from mmengine.config import Config
 from torch import nn
 
 from genseg_mm.registry import class_name
 
 DTYPES = dict(float32=None, bfloat16=torch.bfloat16, float16=torch.float16)
+SWITCH_NAMES = ('precision', 'codec_precision', 'compile', 'channels_last')  # of tools, and arguments of inferencers
 SWITCHES = dict(fp32='float32', bf16='bfloat16', fp16='float16')
 
 
@@ -22,7 +26,7 @@ def evaluation_dtype(cfg: Mapping) -> torch.dtype | None:
 
     By default that of the training: a network whose activations were rounded in each of its updates is measured as it
     was trained, and costs in a validation what it does in training. Frozen parts keep the precision that they were
-    loaded in, as in training.
+    loaded in, as in training; autoencoders have a key of their own.
 
     Args:
         cfg: A whole config; ``optim_wrapper`` counts, or ``evaluation_dtype`` ('float32', 'bfloat16' or 'float16') in
@@ -65,7 +69,11 @@ def evaluation_autocast(cfg: Mapping, device: torch.device | str) -> Iterator[No
 
 
 def set_evaluation(
-    cfg: Mapping, precision: str | None = None, compile: bool | dict = False, channels_last: bool = False
+    cfg: Mapping,
+    precision: str | None = None,
+    compile: bool | dict = False,
+    channels_last: bool = False,
+    codec_precision: str | None = None,
 ) -> None:
     """Writes the switches of tools and inferencer into a config, in place; what is not asked for stays.
 
@@ -74,18 +82,33 @@ def set_evaluation(
         precision: 'fp32', 'bf16' or 'fp16'.
         compile: True, or arguments of ``torch.compile``.
         channels_last: Whether weights of 2-D convolutions lie with their channels last.
+        codec_precision: Of frozen autoencoders, named as the precision.
 
     Raises:
-        ValueError: If the precision is another one.
+        ValueError: If a precision is another one.
     """
-    if precision is not None:
-        if precision not in SWITCHES:
-            raise ValueError(f'precision: expected one of {", ".join(SWITCHES)}, but got {precision!r}')
-        cfg['evaluation_dtype'] = SWITCHES[precision]
+    for name, asked, key in (
+        ('precision', precision, 'evaluation_dtype'),
+        ('codec_precision', codec_precision, 'evaluation_codec_dtype'),
+    ):
+        if asked is None:
+            continue
+        if asked not in SWITCHES:
+            raise ValueError(f'{name}: expected one of {", ".join(SWITCHES)}, but got {asked!r}')
+        cfg[key] = SWITCHES[asked]
     if compile:
         cfg['evaluation_compile'] = compile
     if channels_last:
         cfg['evaluation_channels_last'] = True
+
+
+def switched(cfg: Config, *switches: Any) -> Config:
+    """The config with the switches of :func:`set_evaluation`, a copy where one is set."""
+    if not any(switches):
+        return cfg
+    cfg = copy.deepcopy(cfg)
+    set_evaluation(cfg, *switches)
+    return cfg
 
 
 def evaluation_settings(cfg: Mapping) -> dict[str, Any]:
@@ -99,15 +122,24 @@ def evaluation_settings(cfg: Mapping) -> dict[str, Any]:
         raise ValueError(f'evaluation_compile: expected True, False or a dict for torch.compile, but got {compiled!r}')
     if not isinstance(channels_last, bool):
         raise ValueError(f'evaluation_channels_last: expected True or False, but got {channels_last!r}')
-    asked = dict(evaluation_dtype=cfg.get('evaluation_dtype'), evaluation_compile=compiled)
-    return {key: own for key, own in dict(asked, evaluation_channels_last=channels_last).items() if own}
+    codec_dtype = cfg.get('evaluation_codec_dtype')
+    if codec_dtype is not None:
+        _dtype(codec_dtype, 'evaluation_codec_dtype')
+        codec_dtype = str(codec_dtype).removeprefix('torch.')
+    asked = dict(
+        evaluation_dtype=cfg.get('evaluation_dtype'),
+        evaluation_codec_dtype=codec_dtype,
+        evaluation_compile=compiled,
+        evaluation_channels_last=channels_last,
+    )
+    return {key: own for key, own in asked.items() if own}
 
 
 def prepare_evaluation(model: nn.Module, cfg: Mapping, device: torch.device) -> None:
     """Makes a model what its config asks for in evaluations; before the first pass, and once, however often called.
 
     Networks name what of them is compiled by ``compiled_parts()``: what is called as a whole and holds nearly all of
-    the time. Weights and results keep their names and types.
+    the time. Weights and results keep their names, and their types but for autoencoders of another precision.
 
     Args:
         model: With its weights, on its device; may be wrapped.
@@ -117,17 +149,28 @@ def prepare_evaluation(model: nn.Module, cfg: Mapping, device: torch.device) -> 
     Raises:
         ValueError: If the device or the model cannot.
     """
-    settings, is_bf16 = evaluation_settings(cfg), evaluation_dtype(cfg) == torch.bfloat16
+    settings = evaluation_settings(cfg)
+    is_bf16 = 'bfloat16' in (settings.get('evaluation_codec_dtype'), str(evaluation_dtype(cfg)).removeprefix('torch.'))
     if is_bf16 and device.type == 'cuda' and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise ValueError(
             f'--precision bf16: {torch.cuda.get_device_name(device)} has no bfloat16; use --precision fp16 or fp32'
         )
     if next(model.parameters(), None) is None:  # a control of a benchmark
         return
+    if codec_dtype := settings.get('evaluation_codec_dtype'):
+        _set_codec_dtype(model, getattr(torch, codec_dtype))
     if settings.get('evaluation_channels_last'):
         _put_channels_last(model)
     if options := settings.get('evaluation_compile'):
         _compile(model, {} if options is True else dict(options), device)
+
+
+def _set_codec_dtype(model: nn.Module, dtype: torch.dtype) -> None:
+    codecs = [own for own in model.modules() if isinstance(getattr(own, 'autoencoder', None), nn.Module)]
+    if not codecs:
+        raise ValueError(f'--codec-precision: expected a model with an autoencoder, but {_kind(model)} has none')
+    for own in codecs:
+        own.autoencoder.to(dtype)
 
 
 def _put_channels_last(model: nn.Module) -> None:

@@ -131,6 +131,22 @@ def test_switches_of_the_inferencer(kind, image):
     assert plain.cfg.get('evaluation_compile') is False and compiled.cfg.evaluation_compile == dict(backend='eager')
 
 
+def test_an_autoencoder_in_another_precision(image):
+    kinds = (None, 'bf16')
+    plain, switched = (GenSegInferencer(MODELS['genmask'], device='cpu', codec_precision=own) for own in kinds)
+    latents = torch.randn(1, 20, 4, 4, generator=torch.Generator().manual_seed(0))
+    pictures = []
+    for inferencer, dtype in ((plain, torch.float32), (switched, torch.bfloat16)):
+        codec = inferencer.model.codec
+        assert {own.dtype for own in codec.autoencoder.buffers()} == {dtype}
+        assert codec.latents_mean.dtype == torch.float32
+        assert first_linear_output(inferencer, image)[0] == torch.float32  # of the network
+        pictures.append(codec.decode(latents))
+    assert 0 < (pictures[0] - pictures[1]).abs().max() < 0.05  # of [-1, 1]
+    with pytest.raises(ValueError, match='--codec-precision: expected a model with an autoencoder, but Gen2Seg has'):
+        GenSegInferencer(MODELS['mae'], device='cpu', codec_precision='bf16')
+
+
 def test_channels_last_changes_the_layout_alone(image):
     plain, switched = (GenSegInferencer(MODELS['unet'], device='cpu', channels_last=own) for own in (False, True))
     weights = [own.model.colorer.unet.conv_in.weight for own in (plain, switched)]
@@ -145,6 +161,10 @@ def test_channels_last_changes_the_layout_alone(image):
 def test_what_cannot_be_is_one_line(monkeypatch):
     with pytest.raises(ValueError, match="precision: expected one of fp32, bf16, fp16, but got 'half'"):
         set_evaluation({}, precision='half')
+    with pytest.raises(ValueError, match="codec_precision: expected one of fp32, bf16, fp16, but got 'half'"):
+        set_evaluation({}, codec_precision='half')
+    with pytest.raises(ValueError, match="evaluation_codec_dtype: expected one of float32, .* but got 'int8'"):
+        evaluation_settings(dict(evaluation_codec_dtype='int8'))
     with pytest.raises(ValueError, match="evaluation_compile: expected True, False or a dict .* but got 'yes'"):
         evaluation_settings(dict(evaluation_compile='yes'))
     with pytest.raises(ValueError, match='evaluation_channels_last: expected True or False, but got 1'):
@@ -177,12 +197,14 @@ def test_switches_reach_a_benchmark():
     entry = dict(config='gen2seg_unet_shapes_long_tiny', checkpoint=None, settings=None)
     plain, _ = read_model_config(entry)
     switched, _ = read_model_config(dict(entry, speed=dict(precision='bf16', compile=True, channels_last=True)))
+    codec, _ = read_model_config(dict(entry, speed=dict(codec_precision='bf16')))
     parts = [model_sha256(own) for own in (plain, switched)]
-    assert parts[0] != parts[1]
+    assert len({*parts, model_sha256(codec)}) == 3
     benchmark = dict(dataset=dict(type='X', pipeline=[]), evaluator=dict(type='genseg_mm.ReferringMetric'))
     cfg = effective_config(switched, benchmark)
     assert (cfg.evaluation_dtype, cfg.evaluation_compile, cfg.evaluation_channels_last) == ('bfloat16', True, True)
     assert 'evaluation_compile' not in effective_config(plain, benchmark)
+    assert effective_config(codec, benchmark).evaluation_codec_dtype == 'bfloat16'
 
 
 def test_switches_of_a_command_line():
@@ -191,5 +213,9 @@ def test_switches_of_a_command_line():
     cfg = dict(evaluation_dtype='float16')
     set_speed(cfg, parser.parse_args([]))
     assert cfg == dict(evaluation_dtype='float16')
-    set_speed(cfg, parser.parse_args(['--precision', 'fp32', '--compile', '--channels-last']))
-    assert cfg == dict(evaluation_dtype='float32', evaluation_compile=True, evaluation_channels_last=True)
+    words = ['--precision', 'fp32', '--codec-precision', 'bf16', '--compile', '--channels-last']
+    set_speed(cfg, parser.parse_args(words))
+    assert cfg == dict(
+        evaluation_dtype='float32', evaluation_codec_dtype='bfloat16', evaluation_compile=True,
+        evaluation_channels_last=True,
+    )  # fmt: skip

@@ -31,6 +31,8 @@ log_level = 'INFO'
 # Precision of validation, test, benchmarks and inferencer: None is that of the training (optim_wrapper); 'float32',
 # 'bfloat16' or 'float16' says otherwise.
 evaluation_dtype = None
+# Of frozen autoencoders in tests, benchmarks and inferencer: None is that they were loaded in.
+evaluation_codec_dtype = None
 # Of tests, benchmarks and inferencer: networks compiled (True, or arguments of torch.compile), channels last.
 evaluation_compile = False
 evaluation_channels_last = False

@@ -274,9 +274,8 @@ def effective_config(
     cfg.setdefault('default_scope', 'genseg_mm')
     if dtype := evaluation_dtype(model_cfg):
         cfg.evaluation_dtype = str(dtype).removeprefix('torch.')
-    for key in ('evaluation_compile', 'evaluation_channels_last'):
-        if model_cfg.get(key):
-            cfg[key] = model_cfg[key]
+    settings = evaluation_settings(model_cfg)
+    cfg.update({key: own for key, own in settings.items() if key != 'evaluation_dtype'})
     cfg.model = copy.deepcopy(model_cfg.model)
     if model_cfg.get('data_preprocessor') is not None:  # as mmseg's configs have it
         cfg.model.setdefault('data_preprocessor', copy.deepcopy(model_cfg.data_preprocessor))

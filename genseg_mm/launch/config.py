@@ -58,10 +58,15 @@ def add_launch_arguments(parser: argparse.ArgumentParser, about_options: str) ->
 
 
 def add_speed_arguments(parser: argparse.ArgumentParser) -> None:
-    """``--precision``, ``--compile``, ``--channels-last`` of evaluations; :func:`speed_options` reads them."""
+    """``--precision``, ``--compile`` and the like of evaluations; :func:`speed_options` reads them."""
     group = parser.add_argument_group('speed', 'what each saves and changes: docs/speed.md')
     group.add_argument(
         '--precision', choices=['fp32', 'bf16', 'fp16'], help='of the network (default: that of its training)'
+    )
+    group.add_argument(
+        '--codec-precision',
+        choices=['fp32', 'bf16', 'fp16'],
+        help='of frozen autoencoders (default: that they were loaded in)',
     )
     group.add_argument(
         '--compile', action='store_true', help='compile the network first: seconds to minutes, for many pictures'
@@ -75,12 +80,14 @@ def add_speed_arguments(parser: argparse.ArgumentParser) -> None:
 
 def speed_options(args: argparse.Namespace) -> dict:
     """What :func:`genseg_mm.precision.set_evaluation` and the inferencer take."""
-    return dict(precision=args.precision, compile=args.compile, channels_last=args.channels_last)
+    from genseg_mm.precision import SWITCH_NAMES  # not before a wrong command line is refused
+
+    return {name: getattr(args, name) for name in SWITCH_NAMES}
 
 
 def set_speed(cfg: Config, args: argparse.Namespace) -> None:
     """The options of :func:`add_speed_arguments`, into the config of a test."""
-    from genseg_mm.precision import set_evaluation  # not before a wrong command line is refused
+    from genseg_mm.precision import set_evaluation
 
     set_evaluation(cfg, **speed_options(args))
 

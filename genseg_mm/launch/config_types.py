@@ -258,7 +258,7 @@ _READ = {
     'activation_checkpointing', 'compile', 'custom_imports', 'efficient_conv_bn_eval', 'find_unused_parameters',
     'model_wrapper_cfg', 'runner_type', 'strategy', 'sync_bn', 'tta_model', 'tta_pipeline', 'description_writer',
     'codec', 'suite', 'benchmarks', 'models', 'tables', 'work_dir', 'env_cfg', 'evaluation_dtype',
-    'evaluation_channels_last', 'evaluation_compile', 'global_batch_size',
+    'evaluation_channels_last', 'evaluation_codec_dtype', 'evaluation_compile', 'global_batch_size',
 }  # fmt: skip
 # Variables of earlier versions' configs, and what took their place.
 _FORMER = dict(accumulate='global_batch_size', accumulative_counts='global_batch_size')

@@ -1,6 +1,7 @@
 """Images <-> standardised latents: for every diffusers autoencoder, and for the closed-form one of the tiny models."""
 
 import hashlib
+import itertools
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -136,8 +137,8 @@ class LatentCodec(FrozenPartsMixin, BaseModule):
             return torch.cat([decode(part) for part in self._parts(latents)]).float()
 
     def _parts(self, batch: Tensor) -> tuple[Tensor, ...]:
-        dtype = next((p.dtype for p in self.autoencoder.parameters()), batch.dtype)
-        batch = batch.to(dtype)
+        weights = itertools.chain(self.autoencoder.parameters(), self.autoencoder.buffers())  # PatchCodec has buffers
+        batch = batch.to(next((own.dtype for own in weights if own.is_floating_point()), batch.dtype))
         return (batch,) if self.max_batch is None else batch.split(self.max_batch)
 
     def _encode(self, images: Tensor) -> Tensor:

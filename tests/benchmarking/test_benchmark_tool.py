@@ -51,7 +51,7 @@ def run(suite_file: str, out: Path, *models: str, **changes: object) -> int:
     args = dict(
         models=list(models), out=str(out), only=None, tasks=None, check=None, fast=False, threads=1,
         seed=0, list=False, rerun=False, no_examples=False, launcher='none', precision=None, compile=False,
-        channels_last=False,
+        channels_last=False, codec_precision=None,
     )  # fmt: skip
     return run_suite.run(read_suite(suite_file), argparse.Namespace(**{**args, **changes}))
 

@@ -1,5 +1,6 @@
 """Losses, steps, loops, forward passes in bfloat16, and what passes before the first of them."""
 
+import copy
 import importlib.util
 import itertools
 import subprocess
@@ -54,7 +55,7 @@ def _module(path: Path) -> Any:
 
 
 def forward(options: Any, model: str) -> Mapping[str, Callable]:
-    """A network of full width with random weights, in bfloat16 and in float32."""
+    """A network of full width with random weights, in bfloat16 and in float32; SD's autoencoder once in each."""
     torch.manual_seed(0)
     if model == 'mae':
         network = MODELS.build(dict(type='genseg_mm.MAEColorer', config=dict(image_size=224)))
@@ -66,11 +67,22 @@ def forward(options: Any, model: str) -> Mapping[str, Callable]:
         images = torch.rand(1, 3, 256, 256) * 2 - 1
     network, images = network.eval().to(options.on), images.to(options.on)
 
-    def predict(precise: bool) -> None:
+    def predict(precise: bool, codec: Any = None) -> None:
+        if codec is not None:
+            network.codec = codec
         with torch.inference_mode(), torch.autocast(options.on, torch.bfloat16, enabled=not precise):
             network(images)
 
-    return dict(ours=partial(predict, False), float32=partial(predict, True))
+    if model == 'mae':
+        return dict(ours=partial(predict, False), float32=partial(predict, True))
+    precise = network.codec
+    rounded = copy.deepcopy(precise)
+    rounded.autoencoder.to(torch.bfloat16)
+    return {
+        'ours': partial(predict, False, rounded),
+        'UNet alone': partial(predict, False, precise),
+        'float32': partial(predict, True, precise),
+    }
 
 
 def step(options: Any) -> Mapping[str, Callable]:
@@ -199,7 +211,9 @@ TRAINING = (
     Row('loss_10', 'coloring loss and gradient, 480x640, 10 instances', partial(loss, instances=10), on_gpu=True),
     Row('loss_50', 'coloring loss and gradient, 480x640, 50 instances', partial(loss, instances=50), on_gpu=True),
     Row('bf16_mae', 'ViT-MAE base, 224x224, in bfloat16', partial(forward, model='mae'), on_gpu=True),
-    Row('bf16_sd2', 'Stable Diffusion 2, 256x256, in bfloat16', partial(forward, model='sd2'), rounds=1, on_gpu=True),
+    Row(
+        'bf16_sd2', 'Stable Diffusion 2, 256x256, all in bfloat16', partial(forward, model='sd2'), rounds=2, on_gpu=True
+    ),
     Row('training_step', 'a step of the tiny UNet, batch 8', step, on_gpu=True),
     Row('training_loop', f'{STEPS} iterations of the tiny MAE by the runner', loop, rounds=1),
     Row('start_help', 'tools/train.py --help', partial(start, words=('--help',), code=0)),
