@@ -18,6 +18,7 @@ MAX_SIDES = (8192, 1024)  # some families have positions up to a size
 # diffusers' UNet compares sides with 2 ** num_upsamplers, to resize by sizes and no longer by factors where they are no
 # multiples; with this many they never are, so that one graph serves all sizes, and gives the same.
 _ALWAYS_BY_SIZES = 30
+_NO_TRACES = 'do_not_emit_stack_traces'  # of torch.fx.config; older versions do not read it
 
 
 class Program(NamedTuple):
@@ -163,14 +164,19 @@ def sizes_not_factors(graph: ExportedGraph) -> Iterator[None]:
 
 @contextlib.contextmanager
 def without_dumps() -> Iterator[None]:
-    """Holds back the whole graphs that torch prints where it gives up."""
-    before = logging.root.manager.disable
+    """Holds back the whole graphs that torch prints where it gives up, and lines of source for each of their nodes.
+
+    The latter take a tenth of the time, and no file keeps them, for they name places on this machine.
+    """
+    before, traces = logging.root.manager.disable, getattr(torch.fx.config, _NO_TRACES, False)
     logging.disable(logging.CRITICAL)
+    setattr(torch.fx.config, _NO_TRACES, True)
     try:
         with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
             yield
     finally:
         logging.disable(before)
+        setattr(torch.fx.config, _NO_TRACES, traces)
 
 
 def _first_line(error: Exception) -> str:

@@ -112,6 +112,14 @@ def pixel_codec(folder: Path, scale: float = 1.0) -> LatentCodec:
     return LatentCodec(dict(type='genseg_mm.PatchCodec', weights=str(path)))
 
 
+def linear_codec(folder: Path, channels: int = 4) -> dict:
+    """Config of the cheapest codec: random components of 4 x 4 pixels, for what is about the other parts of a model."""
+    path = Path(folder) / f'linear_{channels}.safetensors'
+    basis = torch.linalg.qr(torch.randn(48, channels, generator=torch.Generator().manual_seed(0)))[0].T.contiguous()
+    save_file(dict(mean=torch.full((48,), 0.5), basis=basis, scaling_factor=torch.ones(1)), path)
+    return dict(type='genseg_mm.LatentCodec', autoencoder=dict(type='genseg_mm.PatchCodec', weights=str(path)))
+
+
 def grey_weight() -> torch.Tensor:
     """Weight (4, 12) of the linear layer that takes the mean over RGB of each pixel of such a cell."""
     return torch.eye(4).repeat(1, 3) / 3
