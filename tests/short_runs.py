@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import torch
+import torch.utils.cpp_extension
 from mmengine.config import Config
 
 ROOT = Path(__file__).parents[1]

@@ -114,14 +114,20 @@ def image():
 
 
 @pytest.mark.parametrize('kind', MODELS)
-def test_switches_of_the_inferencer(kind, image):
-    """bf16 computes in bfloat16 and moves few pixels; a compiled graph, run as it is, moves none."""
+def test_precision_of_the_inferencer(kind, image):
+    """bf16 computes in bfloat16 and moves few pixels."""
     plain = GenSegInferencer(MODELS[kind], device='cpu')
     dtype, expected = first_linear_output(plain, image)
     assert dtype == torch.float32
     dtype, found = first_linear_output(GenSegInferencer(MODELS[kind], device='cpu', precision='bf16'), image)
     assert dtype == torch.bfloat16
     assert (found['masks'] != expected['masks']).mean() < 0.02
+
+
+@pytest.mark.parametrize('kind', [pytest.param('unet', marks=pytest.mark.slow), 'mae', 'genmask'])
+def test_a_compiled_graph_run_as_it_is_gives_the_same(kind, image):
+    plain = GenSegInferencer(MODELS[kind], device='cpu')
+    expected = plain(image, **prompts_of(plain))['predictions'][0]
     torch._dynamo.reset()
     compiled = GenSegInferencer(MODELS[kind], device='cpu', compile=dict(backend='eager'))
     assert PART[kind](compiled.model)._compiled_call_impl is not None

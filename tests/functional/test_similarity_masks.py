@@ -57,7 +57,7 @@ def test_masks_are_the_levels_above_the_threshold(monkeypatch, rule, size, noise
     monkeypatch.setattr(similarity_masks, 'FEW', few)
     monkeypatch.setattr(similarity_masks, 'BAND', 1000)
     color_map = noisy_map(*size, noise)
-    queries = some_queries(color_map)
+    queries = some_queries(color_map, 16)
     levels = similarity_levels(color_map, queries, rule)
     smooth = joint_bilateral_filter(color_map, levels)
     for level in (3.0, 0.0, 102.0, 2.5, 255.0):

@@ -30,11 +30,11 @@ CASES = {
 }
 
 
-def test_bash_completes_the_words_of_the_command(tmp_path):
+def test_bash_completes_the_words_of_the_command(tmp_path, run_tool):
     pytest.importorskip('shtab', reason="needs shtab: pip install 'genseg_mm[completion]'")
-    made = subprocess.run([sys.executable, '-m', 'genseg_mm', 'completion', 'bash'], capture_output=True, text=True)
-    assert made.returncode == 0, made.stderr
-    (tmp_path / 'genseg.bash').write_text(made.stdout)
+    code, printed, errors = run_tool('completion.py', 'bash')
+    assert code == 0, errors
+    (tmp_path / 'genseg.bash').write_text(printed)
     words = ['/bin/bash', '-c', TRY, 'bash', str(tmp_path / 'genseg.bash')]
     done = subprocess.run(words, input='\n'.join(CASES) + '\n', capture_output=True, text=True, cwd=tmp_path)
     answers = done.stdout.splitlines()

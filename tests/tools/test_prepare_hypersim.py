@@ -2,8 +2,6 @@
 
 import json
 import runpy
-import subprocess
-import sys
 from pathlib import Path
 
 import h5py
@@ -115,18 +113,17 @@ def test_split_file_and_thresholds(root):
     assert len(HypersimDataset(str(root), split.name, index_file='index.csv')) == kept
 
 
-def test_damaged_and_missing_files_are_named_counted_and_not_fatal(root, capsys):
+def test_damaged_and_missing_files_are_named_counted_and_not_fatal(root, capsys, run_tool):
     damaged, gone = map_path(root, 'ai_001_003', 2), map_path(root, 'ai_003_001', 0)
     content = damaged.read_bytes()
     damaged.write_bytes(content[:200])
     gone.unlink()
-    command = [sys.executable, str(TOOLS / 'prepare_hypersim.py'), str(root)]
-    command += ['--out', str(root / 'index.csv'), '--workers', '2']
-    result = subprocess.run(command, capture_output=True, text=True)
-    assert result.returncode == 1, result.stderr
-    assert f'damaged: {damaged}: expected an HDF5 file' in result.stdout
-    assert f'missing: {gone}' in result.stdout
-    assert '       1 frames dropped: damaged files' in result.stdout
+    words = (root, '--out', root / 'index.csv', '--workers', '2')
+    code, printed, errors = run_tool('dataset_tools/prepare_hypersim.py', *words)
+    assert code == 1, errors
+    assert f'damaged: {damaged}: expected an HDF5 file' in printed
+    assert f'missing: {gone}' in printed
+    assert '       1 frames dropped: damaged files' in printed
     counts, _ = read_index(root / 'index.csv')
     assert counts[Frame('ai_001_003', 'cam_00', 2)].frame == -1 and len(counts) == 17
     dataset = HypersimDataset(str(root), index_file='index.csv', missing='skip')
@@ -164,8 +161,7 @@ def test_an_interrupted_run_goes_on(root, capsys):
         prepare_hypersim(root, root / 'index.csv')
 
 
-def test_a_folder_of_something_else_is_said_so(tmp_path):
-    command = [sys.executable, str(TOOLS / 'prepare_hypersim.py'), str(tmp_path)]
-    result = subprocess.run([*command, '--out', 'a.csv'], capture_output=True, text=True)
-    assert result.returncode == 2 and 'Traceback' not in result.stderr
-    assert f'{tmp_path}: expected Hypersim as ai_VVV_NNN/images/' in result.stderr
+def test_a_folder_of_something_else_is_said_so(tmp_path, run_tool):
+    code, _, errors = run_tool('dataset_tools/prepare_hypersim.py', tmp_path, '--out', tmp_path / 'a.csv')
+    assert code == 2 and 'Traceback' not in errors
+    assert f'{tmp_path}: expected Hypersim as ai_VVV_NNN/images/' in errors
