@@ -435,7 +435,7 @@ def weights_sha256(path: str) -> str:
     Raises:
         FileNotFoundError: If there is no such file.
     """
-    found = Path(path).expanduser()
+    found = Path(os.path.expanduser(path))
     if found.is_dir():
         files = sorted(file for file in found.rglob('*') if file.is_file())
         names = {file.relative_to(found).as_posix(): weights_sha256(str(file)) for file in files}

@@ -27,7 +27,9 @@ def _pretty_text(cfg: Config) -> str:
 def lay_out(text: str) -> str:
     """Assignments of plain values laid out in lines of at most ``WIDTH`` characters, as far as values can be split.
 
-    A dict, list or tuple that fits into its line stays in one; of any other, each entry begins a line.
+    A dict, list or tuple that fits into its line stays in one; of any other, each entry begins a line. Infinity and NaN
+    become calls, since a config that names them as Python prints them cannot be read. A dict without a name, which is
+    what MMEngine writes of a single key that is none, stays one.
 
     Raises:
         SyntaxError: If it is no Python; with the message of MMEngine.
@@ -38,9 +40,20 @@ def lay_out(text: str) -> str:
         raise SyntaxError(f'Failed to format the config file, please check the syntax of: \n{text}') from error
     lines = []
     for own in body:
+        own = _Numbers().visit(own)
+        if isinstance(own, ast.Expr):
+            lines.append(_value(own.value, 0, 0) + '\n')
+            continue
         name = ast.unparse(own.targets[0])
         lines.append(f'{name} = {_value(own.value, 0, len(name) + 2)}\n')  # no comma ends it
     return ''.join(lines)
+
+
+class _Numbers(ast.NodeTransformer):
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        if isinstance(node.ctx, ast.Load) and node.id in ('inf', 'nan'):
+            return ast.Call(ast.Name('float'), [ast.Constant(node.id)], [])
+        return node
 
 
 def _value(node: ast.expr, indent: int, column: int) -> str:

@@ -359,9 +359,10 @@ def _prepared() -> Iterator[Finding]:
             'optional', 'objects', OK if there else NOTE, f'{default_bank() if there else "not fetched"} (scenes of '
             'recognisable objects)', '' if there else 'genseg prepare objects',
         )  # fmt: skip
-    hub = Path(os.environ.get('HF_HUB_CACHE') or Path(os.environ.get('HF_HOME') or '~/.cache/huggingface') / 'hub')
+    home = Path(os.environ.get('HF_HOME') or '~/.cache/huggingface')
+    hub = Path(os.path.expanduser(os.environ.get('HF_HUB_CACHE') or home / 'hub'))
     names = {path.stem for path in (Path(genseg_mm.__file__).parent / 'hub_layouts/released').glob('*.json')}
-    there = sorted(name for name in names if (hub.expanduser() / f'models--{name.replace("__", "--")}').is_dir())
+    there = sorted(name for name in names if (hub / f'models--{name.replace("__", "--")}').is_dir())
     said = ', '.join(name.replace('__', '/') for name in there) or f'none of {len(names)} in {hub}'
     yield Finding('optional', 'released models', OK if there else NOTE, said, '' if there else 'hf download OWNER/NAME')
 

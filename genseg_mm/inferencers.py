@@ -115,7 +115,7 @@ class GenSegInferencer(PictureGeneration, BaseInferencer):
                 raise ValueError('weights go with a config, but got a built model: load them into it before')
             self.cfg = getattr(model, 'cfg', None) or Config()
             self.model = (model if device is None else model.to(checked_device(device))).eval()
-        elif isinstance(model, (str, os.PathLike)) and Path(model).expanduser().is_dir():
+        elif isinstance(model, (str, os.PathLike)) and Path(os.path.expanduser(model)).is_dir():
             if weights is not None:
                 raise ValueError(f'weights go with a config, but got the folder {os.fspath(model)}, which has its own')
             self.model = load_released(model, device=checked_device(device))

@@ -170,8 +170,11 @@ def _outputs(parser: ToolParser, words: list[str], folder: Path) -> Iterator[tup
                 return [str(path) if word.endswith(f'no_such_{action.dest}.py') else word for word in words]
 
             yield named(folder / 'file.txt' / f'out{ending}'), 'file.txt is a file, expected a folder (--help'
+            if action.writes != 'text' and action.type in (None, Path):
+                yield named(Path('-')), f'argument {name}: only text goes to the standard output'
             if action.writes not in ('folder', 'either'):
-                (folder / f'folder{ending}').mkdir(exist_ok=True)
+                taken = str(folder / f'folder{ending}')  # a file may get its ending from the argument's type
+                Path(action.type(taken) if action.type else taken).mkdir(exist_ok=True)
                 yield named(folder / f'folder{ending}'), f'argument {name}: expected a file, but '
             if ending:
                 yield named(folder / 'a.wrong'), f'argument {name}: expected a file that ends in {ending}'

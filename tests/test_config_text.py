@@ -23,7 +23,7 @@ def test_what_fits_stays_in_a_line_and_what_does_not_is_split():
         f"keys = dict({{\n    3: dict(number=1e-05),\n    'a.b': 1,\n    '{'e' * 99}': None,\n}})\n"
         f"long = dict(\n    layer=torch.nn.modules.activation.ReLU,\n    names=[\n        '{'a' * 40}',\n"
         f"        '{'b' * 40}',\n        '{'c' * 40}',\n    ],\n    path='{'d' * 130}',\n)\n"
-        'short = dict(empty=[], numbers=[1, -2.5, inf], one=(1,), size=(64, 64), text="it\'s")\n'
+        "short = dict(empty=[], numbers=[1, -2.5, float('inf')], one=(1,), size=(64, 64), text=\"it's\")\n"
     )
     assert Config(cfg.to_dict()).pretty_text == cfg.pretty_text
     assert '_format_python_code' not in cfg.to_dict()
@@ -59,3 +59,22 @@ def test_yapf_lays_nothing_out_whichever_is_imported_first():
     )
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
     assert done.stdout == 'a = 1\n\n'
+
+
+def test_what_is_written_can_be_read(tmp_path):
+    """Also what Python prints as names, and keys and texts of any kind."""
+    values = dict(
+        numbers=[float('inf'), -float('inf'), float('nan'), 1e-05, -0.0, 1e300, 10**40, 1j] * 9,
+        texts=["it's \"so\" '''\n\t\0\r\x85\u2028", 'ü\U0001f600', 'inf', b'\xff', '{{x}}', '"""' * 50 + '\n'],
+        few=[(1,), ('x' * 150,), {1, 2}, set(), frozenset([3]), range(3), [], {}, [{}], None, True],
+        keys={'a b': dict(c='d' * 130), '': 1, 2: 3, (4, 5): 6, 'inf': 7},
+    )
+    path = tmp_path / 'config.py'
+    Config(values).dump(path)
+    found = Config.fromfile(path).to_dict()
+    assert found.pop('keys') == values.pop('keys')
+    assert {key: repr(value) for key, value in found.items()} == {key: repr(value) for key, value in values.items()}
+
+
+def test_one_key_that_is_no_name_does_not_stop_a_run():
+    assert Config({'a b': 'c' * 130}).pretty_text == f"{{\n    'a b': '{'c' * 130}',\n}}\n"

@@ -25,12 +25,16 @@ from genseg_mm import launch
 PEERS = ('gen2seg',)
 
 
+def _json_of(name: str) -> Path:
+    return Path(name.removesuffix('.json').removesuffix('.md') + '.json')
+
+
 def parse_args() -> argparse.Namespace:
     """Command line."""
     parser = launch.ToolParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('rows', nargs='*', metavar='ROW', help='rows to measure (default: all; --list shows them)')
     parser.add_argument('--list', action='store_true', help='show the rows, and measure nothing')
-    parser.add_argument('--out', writes='file', metavar='FILE', help='write FILE.json and FILE.md')
+    parser.add_argument('--out', writes='file', type=_json_of, metavar='FILE', help='write FILE.json and FILE.md')
     parser.add_argument('--check', metavar='OLD', help='a .json of an earlier run to compare with')
     parser.add_argument(
         '--tolerance', type=float, default=0.3, help='how much a ratio may rise, 0.3 is 30 %% (default: %(default)s)'
@@ -42,7 +46,12 @@ def parse_args() -> argparse.Namespace:
         '--only', choices=['cpu', 'cuda'], help='only on this one (default: the CPU, and a card if any)'
     )
     parser.add_argument('--threads', type=int, default=1, help='CPU threads of torch (default: %(default)s)')
-    parser.add_argument('--curves', writes='file', metavar='PNG', help='measure curves in place of rows, and draw them')
+    parser.add_argument(
+        '--curves',
+        writes=('.png', '.svg', '.pdf'),
+        metavar='PNG',
+        help='measure curves in place of rows, and draw them',
+    )
     parser.add_argument('--memory', action='store_true', help='measure what metrics keep, in place of rows')
     parser.add_argument(
         '--largest', type=float, default=1.0, help='share of the curves or items to measure, by size (default: 1)'
@@ -96,10 +105,10 @@ def run_rows(args: argparse.Namespace) -> int:
         print(f'{label}: {own.seconds["ours"]:.3g} s, {own.yards["ours"]:.3g} yardsticks{over}', flush=True)
     print(f'\n{markdown(found)}')
     if args.out:
-        stem = args.out.removesuffix('.json').removesuffix('.md')
-        write_text(f'{stem}.json', as_json(found, failed))
-        write_text(f'{stem}.md', markdown(found) + '\n')
-        print(f'\nwritten: {stem}.json, {stem}.md')
+        table = args.out.with_suffix('.md')
+        write_text(args.out, as_json(found, failed))
+        write_text(table, markdown(found) + '\n')
+        print(f'\nwritten: {args.out}, {table}')
     slower = regressions(old, found, args.tolerance)
     slower += [f'{label}: could not be measured ({why})' for label, why in failed.items() if label in old]
     if args.check:

@@ -33,7 +33,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--gpus', type=int, default=1, help='cards in all (default: 1)')
     parser.add_argument('--gpus-per-node', type=int, default=8, help='cards of a machine (default: 8)')
     parser.add_argument('--memory', type=float, default=80, help='GB of a card (default: 80)')
-    parser.add_argument('--json', writes='file', type=Path, metavar='FILE', help='also writes the numbers')
+    parser.add_argument('--json', writes='text', type=Path, metavar='FILE', help='also writes the numbers')
     parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, metavar='KEY=VALUE', help='as of tools/train.py')
     args = parser.parse_args()
     if bool(args.configs) == args.all:

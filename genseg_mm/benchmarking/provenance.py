@@ -82,7 +82,7 @@ def _existing_paths(value: Any) -> Iterator[str]:
 
 def _content(path: str) -> str:
     """Hash of a file or folder by its bytes; of large files by their size, since they are many gigabytes."""
-    root = Path(path).expanduser()
+    root = Path(os.path.expanduser(path))
     files = sorted(own for own in root.rglob('*') if own.is_file()) if root.is_dir() else [root]
     return config_sha256(
         {
@@ -101,7 +101,7 @@ def released_sha(source: str, cache_dir: str | None = None) -> str | None:
         source: Folder or hub id.
         cache_dir: Of the hub; default: its own.
     """
-    if Path(source).expanduser().is_dir():
+    if Path(os.path.expanduser(source)).is_dir():
         return weights_sha256(source)
     from huggingface_hub import try_to_load_from_cache
 

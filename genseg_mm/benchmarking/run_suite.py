@@ -87,7 +87,7 @@ def lock_out(suite: Suite, args: argparse.Namespace) -> None:
 
 
 def _out(suite: Suite, args: argparse.Namespace) -> Path:
-    return Path(args.out or f'work_dirs/benchmarks/{suite.name}').expanduser()
+    return Path(os.path.expanduser(args.out or f'work_dirs/benchmarks/{suite.name}'))
 
 
 def connect(launcher: str) -> None:

@@ -300,7 +300,7 @@ def find_file(path: str) -> str:
     It is relative to the working directory, else to the root of the repository, else to what the installed package
     ships. A path that is nowhere is given back as it is, so that the error of opening it names it.
     """
-    given = Path(path).expanduser()
+    given = Path(os.path.expanduser(path))
     if given.is_absolute() or '://' in path:
         return path if '://' in path else str(given)
     inside = given.relative_to('genseg_mm') if given.parts[:1] == ('genseg_mm',) else given

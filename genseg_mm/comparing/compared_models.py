@@ -1,5 +1,6 @@
 """The two sides of a comparison: their sample results, and their models to predict some items again."""
 
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -48,7 +49,7 @@ class ComparedModel:
             FileNotFoundError: If there are no sample results.
             ValueError: If a file is not as it should be.
         """
-        path = Path(path).expanduser()
+        path = Path(os.path.expanduser(path))
         file = path / SAMPLES if path.is_dir() else path
         if path.is_dir() and not file.is_file():
             below = sorted(own.parent.name for own in path.glob(f'*/{SAMPLES}'))

@@ -39,7 +39,7 @@ def hub_message(error: BaseException) -> str | None:
 def _describe(asked: dict[str, str], text: str) -> str:
     source = asked['source']
     inside = '/'.join(filter(None, (asked.get('subfolder'), asked.get('filename'))))
-    folder = Path(source).expanduser()
+    folder = Path(os.path.expanduser(source))
     if folder.exists():
         where = str(folder / asked.get('subfolder', ''))
         return f'pretrained part {where} cannot be read: {text}'

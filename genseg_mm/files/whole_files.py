@@ -198,10 +198,11 @@ def check_writable(folder: str | os.PathLike, what: str) -> Path:
     """
     if not isinstance(folder, (str, os.PathLike)) or not os.fspath(folder) or '\0' in os.fspath(folder):
         raise ValueError(f'{what} expects the name of a folder, but got {folder!r}')
-    path = Path(folder).expanduser()
+    path = Path(os.path.expanduser(folder))
     there = next(place for place in (path, *path.absolute().parents) if os.path.lexists(place))
     if not there.is_dir():
-        raise NotADirectoryError(f'{what} {folder}: {there} is a file, expected a folder')
+        kind = 'file' if there.exists() else 'link to nothing'
+        raise NotADirectoryError(f'{what} {folder}: {there} is a {kind}, expected a folder')
     if not os.access(there, os.W_OK | os.X_OK):
         raise PermissionError(f'{what} {folder}: nothing can be written in {there}')
     return path
@@ -224,7 +225,7 @@ def check_new_file(path: str | os.PathLike, what: str, force: bool | None = None
         NotADirectoryError: If what it should lie in is a file.
         PermissionError: If nothing can be written there.
     """
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))
     if path.exists() and not path.is_file():
         raise IsADirectoryError(f'{what}: expected a file, but {path} is a {_kind(path)}')
     check_writable(path.parent, f'{what} {path}: its folder')
@@ -233,11 +234,26 @@ def check_new_file(path: str | os.PathLike, what: str, force: bool | None = None
     return path
 
 
+def is_stream(path: str | os.PathLike) -> bool:
+    """Whether it is a device or pipe."""
+    return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
+
+
 def _kind(path: Path) -> str:
     return 'folder' if path.is_dir() else 'device or pipe'
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Writes a text file through a temporary one beside it, so that it is never half written."""
+    """Writes a text file through a temporary one beside it, so that it is never half written.
+
+    A device or pipe, such as ``/dev/null``, takes the text as it is, and ``-`` is the standard output.
+    """
+    if str(path) == '-':
+        print(text, end='', flush=True)
+        return
+    if is_stream(path):
+        sys.stdout.flush()  # it may be the same one
+        Path(path).write_text(text, encoding='utf-8', newline='')
+        return
     with whole_file(path) as temporary:
         temporary.write_text(text, encoding='utf-8', newline='')

@@ -1,6 +1,7 @@
 """Predictions as other programs read them: COCO files, what CVAT imports, ``supervision.Detections``, brush strokes."""
 
 import json
+import os
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -64,7 +65,7 @@ def check_export(path: str | Path, force: bool | None = None) -> Path:
 def is_export(path: str | Path) -> bool:
     """Whether a file is a COCO json that was written here, which a run that goes on may write anew."""
     try:
-        with open(Path(path).expanduser(), 'rb') as file:
+        with open(Path(os.path.expanduser(path)), 'rb') as file:
             return file.read(100).startswith(json.dumps(dict(info=_INFO))[:-2].encode())
     except OSError:
         return False

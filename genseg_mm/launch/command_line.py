@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 from genseg_mm import command
 from genseg_mm.files.hub_files import hub_message
 from genseg_mm.files.texts import has_lone_surrogate
-from genseg_mm.files.whole_files import FULL, WriteError, check_new_file, check_writable
+from genseg_mm.files.whole_files import FULL, WriteError, check_new_file, check_writable, is_stream
 from genseg_mm.stopping import exit_code, terminable
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -249,9 +249,10 @@ class ToolParser(argparse.ArgumentParser):
     checked here, as are ``--device`` and numbers that are none (nan, inf). ``~/`` is the home in every value, which the
     shell leaves as it is in ``--out=~/a.json``. Run by ``genseg``, its help has that name and an example.
 
-    An argument that is written to says so: ``add_argument('--out', writes='file')``, ``'folder'``, ``'either'`` or the
-    endings of a file, such as ``('.pkl',)``. Where that cannot be is refused here, before anything is computed; folders
-    that are missing are made when it is written, and ``-`` is the standard output.
+    An argument that is written to says so: ``add_argument('--out', writes='file')``, ``'folder'``, ``'either'``, the
+    endings of a file, such as ``('.pkl',)``, ``'if absent'`` for one that is read where it is there, or ``'text'`` of
+    :func:`genseg_mm.files.write_text`, which may also go to a device, a pipe or, as ``-``, to the standard output.
+    Where that cannot be is refused here, before anything is computed; missing folders are made when it is written.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -316,11 +317,17 @@ class ToolParser(argparse.ArgumentParser):
 
     def _check_output(self, action: argparse.Action, value: Any) -> None:
         writes = getattr(action, 'writes', None)
-        if not writes or value is None or str(value) == '-':
+        if not writes or value is None:
             return
         name = f'argument {_name_of(action)}'
         try:
-            if isinstance(writes, tuple) and Path(value).suffix.lower() not in writes:
+            if str(value) == '-':
+                if writes == 'text':
+                    return
+                raise ValueError(f'{name}: only text goes to the standard output; what is called - is given as ./-')
+            if writes == 'text' and is_stream(value) or writes == 'if absent' and os.path.isfile(value):
+                return
+            if isinstance(writes, tuple) and Path(value).suffix not in writes:
                 raise ValueError(f'{name}: expected a file that ends in {" or ".join(writes)}, but got {value}')
             if writes == 'folder' or (writes == 'either' and os.path.isdir(value)):
                 check_writable(value, f'{name}:')
@@ -339,7 +346,7 @@ class ToolParser(argparse.ArgumentParser):
             return value
         if has_lone_surrogate(str(value)):
             self.error(f'argument {_name_of(action)}: expected text in UTF-8, but got {ascii(str(value))}')
-        is_of_home = re.match(r'~($|[\\/])', str(value))
+        is_of_home = getattr(action, 'writes', None) or re.match(r'~($|[\\/])', str(value))
         return type(value)(os.path.expanduser(value)) if is_of_home else value
 
 

@@ -5,6 +5,7 @@ folder or hub id pass here, whatever the family.
 """
 
 import logging
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -93,7 +94,7 @@ def load_part(loader: Callable, source: str | Path, **arguments: Any) -> nn.Modu
     if place.is_dir():
         _check_settings(place, loader.__self__)
         arguments['variant'] = _variant(place, arguments.get('variant'))
-        source = str(Path(source).expanduser())
+        source = str(Path(os.path.expanduser(source)))
     arguments = {key: value for key, value in arguments.items() if (key, value) != ('variant', None)}
     if _without_values.get():
         with reading(name), _quiet():
@@ -116,7 +117,7 @@ def check_subfolder(source: str | Path, subfolder: str | None) -> Path:
     Raises:
         FileNotFoundError: If it is not, with what the folder has.
     """
-    folder = Path(source).expanduser()
+    folder = Path(os.path.expanduser(source))
     place = folder / (subfolder or '')
     if folder.is_dir() and not place.is_dir():
         names = sorted(path.name for path in folder.iterdir())

@@ -193,6 +193,17 @@ def test_a_device_stays_one(tmp_path: Path):
     assert [own.is_fifo() for own in tmp_path.iterdir()] == [True]
 
 
+def test_text_goes_to_a_pipe_and_to_the_standard_output(tmp_path: Path, capsys):
+    """As ``--json >(jq .)``, ``--json /dev/null`` and ``--json -`` do."""
+    os.mkfifo(pipe := tmp_path / 'pipe')
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_text(pipe, 'ä')
+    assert os.read(reader, 9) == 'ä'.encode() and pipe.is_fifo()
+    os.close(reader)
+    write_text('-', '1\n')
+    assert capsys.readouterr().out == '1\n'
+
+
 def test_a_log_that_cannot_be_written_is_said_once_and_the_run_goes_on(tmp_path: Path, capfd):
     runner = toy_runner(tmp_path)
     handler = next(own for own in runner.logger.handlers if hasattr(own, 'baseFilename'))

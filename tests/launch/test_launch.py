@@ -41,6 +41,46 @@ def test_the_home_is_meant_in_every_option(monkeypatch, tmp_path):
     assert found.cfg_options == {'a.b': f'{tmp_path}/w', 'c': [f'{tmp_path}/d', 1]}
 
 
+def test_outputs_that_can_be_written_are_taken(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('HOME', str(tmp_path))
+    Path('here').mkdir()
+    Path('there').symlink_to('here')
+    Path('a.json').touch()
+    Path('b.json').symlink_to('a.json')
+    os.mkfifo('pipe')
+    kept = ('new', 'new/ä b/c', 'there/d', './-', '~no_such_user', '../x')
+    cases = {
+        'file': (*kept, 'a.json', 'b.json'),
+        'text': (*kept, 'a.json', 'b.json', '-', 'pipe', '/dev/null', '/dev/stdout'),
+        'folder': (*kept, 'here', 'there', '.', '/'),
+        'either': (*kept, 'here', 'there', 'a.json'),
+        ('.pkl', '.py'): ('a.pkl', 'new/b.py', '~no_such_user/.pkl.py'),
+    }
+    for writes, values in cases.items():
+        parser = launch.ToolParser(prog='tool')
+        parser.add_argument('--out', writes=writes)
+        assert [parser.parse_args([f'--out={value}']).out for value in values] == list(values), writes
+        assert parser.parse_args(['--out=~/a.py']).out == f'{tmp_path}/a.py'
+
+
+def test_a_file_that_is_read_where_it_is_there_may_lie_where_nothing_can_be_written(tmp_path, monkeypatch, capsys):
+    (tmp_path / 'a.pth').touch()
+    monkeypatch.setattr(os, 'access', lambda *_: False)
+    parser = launch.ToolParser(prog='tool')
+    parser.add_argument('--classifier', writes='if absent')
+    assert parser.parse_args(['--classifier', f'{tmp_path}/a.pth']).classifier == f'{tmp_path}/a.pth'
+    with pytest.raises(SystemExit):
+        parser.parse_args(['--classifier', f'{tmp_path}/b.pth'])
+    assert 'nothing can be written in' in capsys.readouterr().err
+
+
+def test_no_path_needs_its_home_to_be_there() -> None:
+    """``Path.expanduser`` fails for a file named ``~a.json``, ``os.path.expanduser`` leaves it as it is."""
+    files = [*(TOOLS.parent / 'genseg_mm').rglob('*.py'), *TOOLS.rglob('*.py')]
+    assert [str(own) for own in files if '.expanduser()' in own.read_text()] == []
+
+
 def test_names_that_are_no_text_are_refused_in_every_option(capsys):
     parser = launch.ToolParser(prog='tool')
     parser.add_argument('--out', type=Path)

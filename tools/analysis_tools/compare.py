@@ -32,7 +32,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--resamples', type=int, default=10_000)
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--common', action='store_true', help='compare the common items only')
-    parser.add_argument('--json', writes='file', metavar='FILE', help="also write the numbers, '-' prints them")
+    parser.add_argument('--json', writes='text', metavar='FILE', help="also write the numbers, '-' prints them")
     parser.add_argument('--out', writes='folder', type=Path, metavar='FOLDER', help='report and gallery')
     parser.add_argument('--number', type=int, default=8, help='pictures of each kind')
     parser.add_argument('--model-a', metavar='CONFIG:CHECKPOINT', help='predicts the gallery; its test set is used')

@@ -27,7 +27,7 @@ def main() -> None:
         help='farthest match as a share of the diagonal (default: 0.0075)',
     )
     parser.add_argument('--no-thin', action='store_true', help='do not thin the thresholded maps')
-    parser.add_argument('--out', writes='file', metavar='JSON', help='write all numbers to this file')
+    parser.add_argument('--out', writes='text', metavar='JSON', help='write all numbers to this file')
     args = parser.parse_args()
     start = time.perf_counter()
     scores = evaluate_edge_folder(args.png_dir, args.gt_dir, args.num_thresholds, args.max_distance, not args.no_thin)

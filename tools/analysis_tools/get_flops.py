@@ -44,7 +44,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--device', default='cpu', help='such as cuda:0 (default: cpu)')
     parser.add_argument('--amp', choices=AMP, help='autocast; frozen parts keep their precision')
     parser.add_argument('--threads', type=int, help="CPU threads of torch (default: torch's)")
-    parser.add_argument('--json', writes='file', metavar='OUT', help='write all numbers to this file')
+    parser.add_argument('--json', writes='text', metavar='OUT', help='write all numbers to this file')
     parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, metavar='KEY=VALUE', help='override settings')
     args = parser.parse_args()
     if args.shape is not None and (len(args.shape) > 2 or min(args.shape) < 1):

@@ -32,7 +32,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--num-test', type=int, default=1000, help='drawn pictures to test the classifier on')
     parser.add_argument('--updates', type=int, default=1500, help='of the training of the classifier, of 32 pictures')
     parser.add_argument(
-        '--classifier', writes='file', help='file of the classifier; it is trained and written if not there'
+        '--classifier', writes='if absent', help='file of the classifier; it is trained and written if not there'
     )
     parser.add_argument('--fit-only', action='store_true', help='train and test the classifier alone')
     parser.add_argument('--num-shown', type=int, default=60, help='pictures in generated.png')

@@ -3,6 +3,7 @@
 The sizes come from the ``config.json`` of a local folder or of the hub's cache, or are those of genseg_mm/hub_layouts.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,7 +49,7 @@ def local_file(cfg: dict) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
     source, subfolder = source_of(cfg)
-    folder = Path(source).expanduser()
+    folder = Path(os.path.expanduser(source))
     for name in CONFIG_FILES:
         if (folder / subfolder / name).is_file():
             return folder / subfolder / name

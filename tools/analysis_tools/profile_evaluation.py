@@ -48,7 +48,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--cpu-time', action='store_true', help="CPU seconds instead of the clock's, for a busy machine"
     )  # fmt: skip
-    parser.add_argument('--json', writes='file', metavar='OUT', help='write all numbers to this file')
+    parser.add_argument('--json', writes='text', metavar='OUT', help='write all numbers to this file')
     parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, metavar='KEY=VALUE', help='override settings')
     args = parser.parse_args()
     if (args.suite is None) != (args.benchmark is None):

@@ -249,7 +249,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--workers', type=int, default=0, help='processes that read (default: 0)')
     parser.add_argument('--max-items', type=int, help='read at most so many per dataset, spread evenly')
     parser.add_argument('--first', type=int, default=10, help='bad files to name of each kind (default: 10)')
-    parser.add_argument('--json', writes='file', metavar='OUT', help='write the whole report to this file')
+    parser.add_argument('--json', writes='text', metavar='OUT', help='write the whole report to this file')
     parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, metavar='KEY=VALUE', help='override settings')
     args = parser.parse_args()
     for name in ('workers', 'first', 'max_items'):

@@ -174,5 +174,5 @@ def measure_curves(args: Any) -> None:
     figure.savefig(args.curves, dpi=80)
     print('\n' + '\n'.join(rows))
     if args.out:
-        write_text(f'{args.out.removesuffix(".json")}.json', json.dumps(content, indent=1) + '\n')
+        write_text(args.out, json.dumps(content, indent=1) + '\n')
     print(f'\nwritten: {args.curves} after {time.process_time() - start:.0f} CPU seconds')

@@ -1,5 +1,6 @@
 """Any DiT of :mod:`genseg_mm.models.dit_families` as a one-step, deterministic instance colorer."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -174,7 +175,7 @@ class DiTColorer(BaseModule):
             with frozen_pass(torch.device('cpu')):
                 prompt = module([text], None)
         elif file is not None:
-            prompt = _read_prompt(Path(file).expanduser())
+            prompt = _read_prompt(Path(os.path.expanduser(file)))
         elif self.backbone.has_source:
             raise ValueError(
                 'a released transformer needs the prompt that all images get: expected prompt_encoder (a config), or '

@@ -6,6 +6,7 @@ part) and a ``ViTMAEForPreTraining`` of transformers (``config.json`` and its we
 """
 
 import json
+import os
 import shutil
 import warnings
 from pathlib import Path
@@ -49,7 +50,7 @@ def released_kind(source: str) -> str:
         file = _hub_file(source, 'config.json')
         config = {} if file is None else read_json_dict(file)
     else:
-        folder = Path(source).expanduser()
+        folder = Path(os.path.expanduser(source))
         if (folder / 'model_index.json').is_file():
             return 'sd'
         file = folder / 'config.json'
@@ -60,7 +61,7 @@ def released_kind(source: str) -> str:
         return SAVED
     found = f'a config.json of model_type {config.get("model_type")!r}' if config else 'neither file'
     if not config and not is_hub_id(source):
-        names = sorted(path.name for path in Path(source).expanduser().iterdir())
+        names = sorted(path.name for path in Path(os.path.expanduser(source)).iterdir())
         found = f'{", ".join(names[:6])}{", ..." if len(names) > 6 else ""}' if names else 'no file'
     raise ValueError(
         f'{source} is not a released colorer: expected a Stable Diffusion pipeline '
@@ -76,7 +77,7 @@ def is_hub_id(source: str) -> bool:
         FileNotFoundError: If it is neither a folder nor a hub id.
         ValueError: If it is a file.
     """
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     if path.is_dir():
         return False
     if path.is_file():
@@ -117,7 +118,7 @@ def find_pipeline(source: str) -> Path:
                 # A repository of half precision only.
                 snapshot_download(source, allow_patterns=[f'{part}/*.fp16.*' for part in PIPELINE_PARTS])
     else:
-        folder = Path(source).expanduser().resolve()
+        folder = Path(os.path.expanduser(source)).resolve()
     if not (folder / 'model_index.json').is_file():
         raise FileNotFoundError(f'{folder} has no model_index.json: expected the folder of a Stable Diffusion pipeline')
     read_json_dict(folder / 'model_index.json')
@@ -228,7 +229,7 @@ def read_preprocessor(source: str) -> dict[str, Any]:
             warnings.warn(f"{error}; meanwhile ImageNet's mean and std and the model's own size are used", stacklevel=2)
             return {}
     else:
-        file = Path(source).expanduser() / name
+        file = Path(os.path.expanduser(source)) / name
     if file is None or not file.is_file():
         return {}
     settings, found = read_json_dict(file), {}
@@ -307,7 +308,7 @@ def find_mae(source: str) -> str:
     """
     if is_hub_id(source):
         return source  # transformers tells for itself what it fetches
-    place = Path(source).expanduser()
+    place = Path(os.path.expanduser(source))
     _check_files(place, 'config.json')
     if not variants_of(place):
         raise FileNotFoundError(f'{place} has no weights: expected model.safetensors')

@@ -1,5 +1,6 @@
 """What all prompt encoders share: what they return, and how their transformer and tokenizer are built and frozen."""
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -196,7 +197,7 @@ def load_tokenizer(source: str, **kwargs: Any) -> Any:
     place = check_subfolder(source, kwargs.get('subfolder'))
     with reading(f'the tokenizer of {place}'):
         settings = dict(trust_remote_code=False) | kwargs  # else a terminal is asked whether to run the folder's code
-        return AutoTokenizer.from_pretrained(_of_cache(str(Path(source).expanduser()), kwargs), **settings)
+        return AutoTokenizer.from_pretrained(_of_cache(str(Path(os.path.expanduser(source))), kwargs), **settings)
 
 
 def _of_cache(source: str, kwargs: dict) -> str:

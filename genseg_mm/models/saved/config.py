@@ -8,6 +8,7 @@ transformers; and no value may name a file, or an address, but where parts come 
 import inspect
 import json
 import math
+import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
@@ -235,7 +236,7 @@ def with_parts(config: dict[str, Any], folder: Path) -> tuple[dict[str, Any], li
     elsewhere: list[str] = []
 
     def change(value: str, owner: dict) -> str:
-        place = Path(value).expanduser()
+        place = Path(os.path.expanduser(value))
         if not place.exists() and place.name == value and (SHIPPED_WEIGHTS / value).is_file():
             place = SHIPPED_WEIGHTS / value
         if not place.exists():

@@ -13,6 +13,7 @@ built from a hub id are asked for there again; those from a folder or file of th
 import copy
 import hashlib
 import inspect
+import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -93,7 +94,7 @@ class SavedModel:
             ValueError: If the model was not built from a config that can be written; with the key.
             WriteError: If it cannot be written.
         """
-        folder = Path(folder).expanduser()
+        folder = Path(os.path.expanduser(folder))
         _check_target(folder, force)
         with explained(folder), whole_folder(folder) as place:
             self._write(place, name or folder.name, license, results, max_shard_size)
@@ -287,7 +288,7 @@ def _fetched(source: str | Path) -> Path:
     from genseg_mm.models.colorers.released_folder import is_hub_id  # whose package imports our base
 
     if not is_hub_id(str(source)):
-        return Path(source).expanduser()
+        return Path(os.path.expanduser(source))
     with reading(str(source)):
         patterns = [CONFIG, '*.safetensors', f'{PARTS}/*']
         return Path(snapshot_download(str(source), allow_patterns=patterns))
