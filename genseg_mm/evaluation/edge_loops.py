@@ -1,6 +1,5 @@
 """The loops of boundary matching and thinning: Numba compiles them; without it Python runs the same code, slowly."""
 
-import heapq
 import warnings
 from typing import NamedTuple
 
@@ -21,12 +20,13 @@ if njit is None:
 
 
 class Side(NamedTuple):
-    """Pixels of the predicted maps or of the truth, n of them, row by row, and the state of their matching.
+    """Pixels of the predicted maps or of the truth, n of them, and the state of their matching.
 
     Attributes:
-        row: (n,) int32.
+        row: (n,) int32. Pixels are in bands of so many rows as they are looked for up and down, in a band by columns,
+            so that those around a place are in three runs.
         column: (n,) int32.
-        first: How many of them come before each place of an image with one more column, (H, W + 1) int32.
+        first: How many of them come before each column of a band, and after its last, (bands, W + 1) int32.
         tie: What a pixel costs besides its distance, (n,) int64.
         dual: Its price, (n,) int64, not negative.
         partner: The number of its partner on the other side, FREE or ABSENT, (n,) int64.
@@ -40,15 +40,22 @@ class Side(NamedTuple):
     partner: np.ndarray
 
 
-def side_of(there: np.ndarray, tie: np.ndarray | None = None) -> Side:
-    """The pixels of an image (H, W) that are set; none is in a map yet, none costs anything."""
-    # Contiguous, or Numba would compile for views as well.
-    row, column = (np.ascontiguousarray(places, np.int32) for places in np.nonzero(there))
-    first = np.zeros((there.shape[0], there.shape[1] + 1), np.int32)
-    first[:, 1:] = np.cumsum(there).reshape(there.shape)
+def side_of(there: np.ndarray, band: int) -> Side:
+    """The pixels of an image (H, W) that are set; none is in a map yet, none costs anything.
+
+    Args:
+        there: (H, W) bool.
+        band: Rows of a band.
+    """
+    row, column = np.nonzero(there)
+    order = np.lexsort((row, column, row // band))
+    row, column = (places[order].astype(np.int32) for places in (row, column))
+    counts = np.add.reduceat(there, range(0, len(there), band), axis=0, dtype=np.int32)
+    first = np.zeros((len(counts), counts.shape[1] + 1), np.int32)
+    first[:, 1:] = np.cumsum(counts).reshape(counts.shape)
     first[1:, 0] = first[:-1, -1]
-    tie = np.zeros(len(row), np.int64) if tie is None else tie
-    return Side(row, column, first, tie, np.zeros(len(row), np.int64), np.full(len(row), ABSENT))
+    none = np.zeros(len(row), np.int64)
+    return Side(row, column, first, none, none.copy(), np.full(len(row), ABSENT))
 
 
 @compiled
@@ -58,7 +65,6 @@ def match_maps(
     predicted: Side,
     truth: Side,
     gain: np.ndarray,
-    width: np.ndarray,
     matched: np.ndarray,
     pairs: np.ndarray,
 ) -> None:
@@ -69,8 +75,8 @@ def match_maps(
         ends: Where each map ends, (T,).
         predicted: All pixels that a map has.
         truth: The true pixels.
-        gain: Of a pair by its distance in rows and columns, (reach + 1, reach + 1), without the ``tie`` of its pixels.
-        width: How many columns away a pair may be, by its distance in rows, (reach + 1,).
+        gain: Of a pair by its distance in rows and columns, (2 reach + 2, reach + 1), without the ``tie`` of its
+            pixels; 0 where they are too far from each other. ``reach + 1`` is the height of a band.
         matched: Is set where the matching has the pixel, (M,) bool.
         pairs: Takes the number of pairs, (T,).
     """
@@ -97,11 +103,11 @@ def match_maps(
             pixel = maps[entry]
             if predicted.partner[pixel] == ABSENT:
                 predicted.partner[pixel] = FREE
-                _join(pixel, predicted, truth, gain, width)
-                _settle(pixel, predicted, truth, gain, width, distance, via)
+                _join(pixel, predicted, truth, gain)
+                _settle(pixel, predicted, truth, gain, distance, via)
         for pixel in deserted:
             if truth.partner[pixel] == FREE:
-                _settle(pixel, truth, predicted, gain, width, distance, via)
+                _settle(pixel, truth, predicted, gain, distance, via)
         for entry in range(start, end):
             if predicted.partner[maps[entry]] >= 0:
                 matched[entry] = True
@@ -110,22 +116,19 @@ def match_maps(
 
 
 @compiled
-def _join(pixel: int, own: Side, other: Side, gain: np.ndarray, width: np.ndarray) -> None:
+def _join(pixel: int, own: Side, other: Side, gain: np.ndarray) -> None:
     """Gives a new pixel the lowest price that, with those of the other side, covers the gain of all its pairs."""
-    height, columns = other.first.shape
-    row, column, reach = own.row[pixel], own.column[pixel], len(width) - 1
-    for there in range(max(row - reach, 0), min(row + reach + 1, height)):
-        down = abs(there - row)
-        begin = other.first[there, max(column - width[down], 0)]
-        for partner in range(begin, other.first[there, min(column + width[down] + 1, columns - 1)]):
-            needed = gain[down, abs(other.column[partner] - column)] - own.tie[pixel] - other.tie[partner]
+    row, column, reach, last = own.row[pixel], own.column[pixel], gain.shape[1] - 1, other.first.shape[1] - 1
+    for band in range(max(row - reach, 0) // (reach + 1), min((row + reach) // (reach + 1) + 1, len(other.first))):
+        begin, end = other.first[band, max(column - reach, 0)], other.first[band, min(column + reach + 1, last)]
+        for partner in range(begin, end):
+            needed = gain[abs(other.row[partner] - row), abs(other.column[partner] - column)]
+            needed -= own.tie[pixel] + other.tie[partner]
             own.dual[pixel] = max(own.dual[pixel], needed - other.dual[partner])
 
 
 @compiled
-def _settle(
-    start: int, own: Side, other: Side, gain: np.ndarray, width: np.ndarray, distance: np.ndarray, via: np.ndarray
-) -> None:
+def _settle(start: int, own: Side, other: Side, gain: np.ndarray, distance: np.ndarray, via: np.ndarray) -> None:
     """Makes the matching the best one again after ``start`` came or lost its partner (shortest augmenting path).
 
     Two prices cover the gain of their pair, and equal it where the pair is taken; a pixel without a partner has the
@@ -137,43 +140,45 @@ def _settle(
         own: That side.
         other: The other one.
         gain: See :func:`match_maps`.
-        width: See there.
         distance: For the other side's pixels, all FAR, and so again in the end.
         via: For them, too.
     """
-    height, columns = other.first.shape
-    reach = len(width) - 1
     best, end = own.dual[start], -1  # the cheapest chain so far; without one, the start itself goes without
+    if best == 0:
+        return
+    reach, last = gain.shape[1] - 1, other.first.shape[1] - 1
     node, walked = start, np.int64(0)
-    waiting = [(np.int64(0), np.int64(0)) for _ in range(0)]
+    # Some tens wait at most times, too few for a heap, in which each would stand once for every chain to it, to pay.
+    waiting = [np.int64(0) for _ in range(0)]
     touched = [np.int64(0) for _ in range(0)]
     while True:
         row, column = own.row[node], own.column[node]
         price = walked + own.dual[node] + own.tie[node]
-        for there in range(max(row - reach, 0), min(row + reach + 1, height)):
-            down = abs(there - row)
-            begin = other.first[there, max(column - width[down], 0)]
-            finish = other.first[there, min(column + width[down] + 1, columns - 1)]
+        for band in range(max(row - reach, 0) // (reach + 1), min((row + reach) // (reach + 1) + 1, len(other.first))):
+            begin, finish = other.first[band, max(column - reach, 0)], other.first[band, min(column + reach + 1, last)]
             for pixel in range(np.int64(begin), np.int64(finish)):
-                far = price + other.dual[pixel] + other.tie[pixel] - gain[down, abs(other.column[pixel] - column)]
-                if far < best and far < distance[pixel] and other.partner[pixel] != ABSENT:
+                far = price + other.dual[pixel] + other.tie[pixel]
+                far -= gain[abs(other.row[pixel] - row), abs(other.column[pixel] - column)]
+                partner = other.partner[pixel]
+                if far < best and far < distance[pixel] and partner != ABSENT:
                     if distance[pixel] == FAR:
                         touched.append(pixel)
+                        if partner != FREE:
+                            waiting.append(pixel)
                     distance[pixel], via[pixel] = far, node
-                    if other.partner[pixel] == FREE:
+                    if partner == FREE:
                         best, end = far, pixel
-                    else:
-                        heapq.heappush(waiting, (far, pixel))
-        pixel = -1
-        while waiting and pixel < 0:
-            walked, pixel = heapq.heappop(waiting)
-            if walked > distance[pixel]:  # a shorter chain to it was found since
-                pixel = -1
-        if pixel < 0 or walked >= best:
+                    elif far + own.dual[partner] < best:
+                        best, end = far + own.dual[partner], pixel
+        walked, place = best, -1
+        for entry in range(len(waiting)):
+            if distance[waiting[entry]] < walked:
+                walked, place = distance[waiting[entry]], entry
+        if place < 0:
             break
-        node = other.partner[pixel]
-        if walked + own.dual[node] < best:
-            best, end = walked + own.dual[node], pixel
+        node = other.partner[waiting[place]]
+        waiting[place] = waiting[-1]
+        waiting.pop()
 
     own.dual[start] -= best
     for pixel in touched:

@@ -109,14 +109,18 @@ def match_edges(maps: list[np.ndarray], boundaries: np.ndarray, reach: float) ->
     every, ends = np.concatenate(maps), np.cumsum([len(own) for own in maps])
     there = np.zeros(height * width, bool)
     there[every] = True
-    names = np.cumsum(there) - 1
-    square = np.add.outer(*[np.arange(int(reach) + 1) ** 2] * 2)
+    band = int(reach) + 1
+    square = np.add.outer(np.arange(2 * band) ** 2, np.arange(band) ** 2)
     gain = PAIR - (np.rint(COST_STEPS * np.sqrt(square)).astype(np.int64) << TIE_BITS)
-    farthest = np.count_nonzero(square <= reach * reach, axis=1) - 1
+    gain[square > reach * reach] = 0
+    names = np.zeros(height * width, np.int64)
     pairs, matched = np.zeros(len(maps), np.int64), np.zeros(len(every), bool)
     for own in boundaries:
-        predicted = side_of(there.reshape(height, width), _ties(np.flatnonzero(there)))
-        match_maps(names[every], ends, predicted, side_of(own), gain, farthest, matched, pairs)
+        predicted = side_of(there.reshape(height, width), band)
+        pixels = predicted.row.astype(np.int64) * width + predicted.column
+        names[pixels] = np.arange(len(pixels))
+        predicted.tie[:] = _ties(pixels)
+        match_maps(names[every], ends, predicted, side_of(own, band), gain, matched, pairs)
     return pairs, np.split(matched, ends[:-1])
 
 
