@@ -21,7 +21,7 @@ INSTALL_REQUIRES = [
     'diffusers>=0.42.1',
     'transformers>=5.23',
     'accelerate>=1.15',
-    'numba>=0.61',  # boundary matching; the first with NumPy 2.1 and Python 3.13
+    'numba>=0.61',  # boundary matching, masks of prompts; the first with NumPy 2.1 and Python 3.13
     'numpy>=2.0',
     'pillow>=11.3',  # the first whose wheels read AVIF
     'pycocotools',

@@ -23,8 +23,8 @@ class Side(NamedTuple):
     """Pixels of the predicted maps or of the truth, n of them, and the state of their matching.
 
     Attributes:
-        row: (n,) int32. Pixels are in bands of so many rows as they are looked for up and down, in a band by columns,
-            so that those around a place are in three runs.
+        row: (n,) int32. Pixels are in order of bands as high as partners may be away, in a band of columns, so that
+            those around a place are three runs at most.
         column: (n,) int32.
         first: How many of them come before each column of a band, and after its last, (bands, W + 1) int32.
         tie: What a pixel costs besides its distance, (n,) int64.
@@ -148,7 +148,7 @@ def _settle(start: int, own: Side, other: Side, gain: np.ndarray, distance: np.n
         return
     reach, last = gain.shape[1] - 1, other.first.shape[1] - 1
     node, walked = start, np.int64(0)
-    # Some tens wait at most times, too few for a heap, in which each would stand once for every chain to it, to pay.
+    # Searched for the nearest one after the other: 20 wait at a time, and a heap takes a third longer.
     waiting = [np.int64(0) for _ in range(0)]
     touched = [np.int64(0) for _ in range(0)]
     while True:
