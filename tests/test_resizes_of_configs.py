@@ -141,3 +141,18 @@ def test_the_warm_up_counts_in_updates():
         for scheduler in schedulers:
             scheduler.step()
     assert (cfg.default_hooks.checkpoint.interval, cfg.train_cfg.max_iters) == (1000, 30000)
+
+
+@pytest.mark.parametrize('shape', [(30, 20), (30, 20, 3), (1, 20, 3), (30, 1, 3), (1, 1, 3)])
+def test_grey_pictures_and_sides_of_one_pixel_are_resized_by_either(shape):
+    """Also mirrored and read-only ones: NumPy calls a side of one pixel contiguous, however its stride points."""
+    picture = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    mirrored = picture[:, ::-1]
+    mirrored.flags.writeable = False
+    for keep_ratio, scale in ((False, (9, 7)), (True, (40, 90))):
+        by_pillow, by_torch = (
+            AntialiasedResize(scale=scale, keep_ratio=keep_ratio, backend=own)(dict(img=mirrored))
+            for own in ('pillow', 'torch')
+        )
+        off = np.abs(by_pillow.pop('img').astype(int) - by_torch.pop('img'))
+        assert off.shape[2:] == shape[2:] and off.max() <= 2 and by_pillow == by_torch

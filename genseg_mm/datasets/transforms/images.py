@@ -136,13 +136,16 @@ class AntialiasedResize(Resize):
         if self.backend == 'pillow' or results.get('img') is None:
             super()._resize_img(results)
             return
-        picture = np.require(results['img'], requirements=['C', 'W'])  # of a tensor no stride is negative
+        picture = np.require(results['img'], requirements=['C', 'W'])
+        if min(picture.strides) < 0:  # of a side of one pixel it may still be; of a tensor none is
+            picture = picture.copy()
         height, width = picture.shape[:2]
         size = mmcv.rescale_size((width, height), results['scale']) if self.keep_ratio else results['scale']
-        planes = torch.from_numpy(picture).permute(2, 0, 1)[None]
+        planes = torch.from_numpy(picture).view(height, width, -1).permute(2, 0, 1)[None]  # grey ones are (H, W)
         planes = F.interpolate(planes, size[::-1], mode=self.interpolation, antialias=True)
+        pixels = planes[0].permute(1, 2, 0).reshape(*size[::-1], *picture.shape[2:]).numpy()
         results.update(
-            img=np.ascontiguousarray(planes[0].permute(1, 2, 0).numpy()), img_shape=size[::-1],
+            img=np.ascontiguousarray(pixels), img_shape=size[::-1],
             scale_factor=(size[0] / width, size[1] / height), keep_ratio=self.keep_ratio,
         )  # fmt: skip
 
