@@ -23,6 +23,7 @@ from genseg_mm.hub_layouts.tokenizers import write_tokenizer
 
 WIDTHS = ('full', 'tiny')
 _STD = 0.02
+_PERIOD = 1_000_003  # after which a tensor's numbers come again; a prime, so that no two rows are alike
 
 
 def write_repository(
@@ -150,10 +151,11 @@ def _drawn(name: str, like: Tensor, dtype: torch.dtype, generator: torch.Generat
     if scales and like.ndim <= 1 or name.endswith('running_var'):
         return torch.ones(like.shape, dtype=dtype)
     value = torch.empty(like.shape, dtype=dtype)
-    flat, step = value.view(-1), 1 << 24
-    for start in range(0, flat.numel(), step):  # in pieces: float32 of a whole embedding would be gigabytes
-        own = flat[start : start + step]
-        own.copy_(torch.randn(own.shape, generator=generator) * _STD)
+    flat = value.view(-1)
+    drawn = (torch.randn(min(flat.numel(), _PERIOD), generator=generator) * _STD).to(dtype)
+    for start in range(0, flat.numel(), _PERIOD):
+        own = flat[start : start + _PERIOD]
+        own.copy_(drawn[: own.numel()])
     return value
 
 

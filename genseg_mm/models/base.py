@@ -63,6 +63,19 @@ class GenSegModel(SavedModel, BaseModel):
             if value is not None:
                 raise ValueError(f'{type(self).__name__} has no setting {name}: expected None, but got {value!r}')
 
+    def init_weights(self) -> None:
+        """As MMEngine's, which takes the mean of every parameter before and after, to log which have changed.
+
+        Of parts that come with their weights none has, and that reads each of billions of them twice.
+        """
+        if self.init_cfg or self._is_init:
+            super().init_weights()
+            return
+        for child in self.children():
+            if hasattr(child, 'init_weights') and not getattr(child, 'is_init', False):
+                child.init_weights()
+        self._is_init = True
+
     def parse_losses(self, losses: dict[str, Tensor | list[Tensor]]) -> tuple[Tensor, dict[str, Tensor]]:
         """Sums the losses for the backward pass and averages their logged values over ranks.
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mmengine.model import BaseModel
 from mmengine.registry import METRICS
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
@@ -341,3 +342,19 @@ def test_mmdets_coco_metric_on_automatic_instances(tmp_path: Path):
     noisy = automatic_precision(maps, perfect + 0.15 * noise, tmp_path / 'gt.json')
     assert 0.1 < noisy['coco/segm_mAP'] < 0.95
     assert automatic_precision(maps, noise, tmp_path / 'gt.json')['coco/segm_mAP'] < 0.05
+
+
+@pytest.mark.parametrize('init_cfg', [None, dict(type='Constant', layer='Linear', val=0.5)])
+def test_weights_are_initialised_as_by_mmengine(init_cfg):
+    """Without its line for each parameter, whose mean costs a pass over all; with an ``init_cfg`` by itself."""
+
+    def initialised(initialise) -> dict:
+        torch.manual_seed(0)
+        model = Gen2Seg(colorer=MAE_COLORER, init_cfg=init_cfg)
+        initialise(model)
+        assert model.is_init
+        return model.state_dict()
+
+    found = initialised(Gen2Seg.init_weights)
+    assert_close(found, initialised(BaseModel.init_weights), rtol=0, atol=0)
+    assert found['colorer.mae.decoder.decoder_pred.weight'].eq(0.5).all() == bool(init_cfg)
