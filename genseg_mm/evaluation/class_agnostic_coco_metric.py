@@ -168,9 +168,10 @@ def _truth(instance: dict, size: tuple[int, int], where: str) -> tuple[dict, boo
     if not instance.get('mask'):
         raise ValueError(f'ClassAgnosticCocoMetric expects a mask of every instance, but got one without {name}')
     rle = instance['mask']
-    # As pycocotools does it for annotations.
+    # As pycocotools does it for annotations, which would take four numbers for a box.
     if isinstance(rle, list):
-        rle = mask_utils.merge(mask_utils.frPyObjects(rle, *size))
+        polygons = [own for own in rle if len(own) >= 6] or [[0] * 6]  # those of two points have no area
+        rle = mask_utils.merge(mask_utils.frPyObjects(polygons, *size))
     elif isinstance(rle['counts'], list):
         rle = mask_utils.frPyObjects(rle, *size)
     if tuple(rle['size']) != size:

@@ -264,3 +264,18 @@ def test_bad_input_is_named(tmp_path):
     metric.process(None, changed(instances=[]))
     with pytest.raises(ValueError, match='no object to find in 1 pictures'):
         metric.evaluate(1)
+
+
+def test_polygons_of_one_or_two_points_have_no_area(tmp_path):
+    """As annotators leave them by a click too many: the object is what its other parts are, and never found without."""
+    sample = outputs(write(tmp_path, OBJECTS))[0]
+    square = [10, 10, 30, 10, 30, 30, 10, 30]
+    found = np.zeros((1, 60, 80), bool)
+    found[0, 10:30, 10:30] = True
+    for parts, expected in (([[1, 2], square], 100), ([[1, 2, 3, 4], square], 100), ([square, [5, 6, 7, 8]], 100),
+                            ([[1, 2, 3, 4]], 0), ([[]], 0)):  # fmt: skip
+        metric = ClassAgnosticCocoMetric()
+        instances = [dict(mask=parts, bbox=[10, 10, 30, 30], area=400)]
+        sample.update(instances=instances, pred_instances=dict(masks=found, scores=np.ones(1)))
+        metric.process(None, [sample])
+        assert metric.evaluate(1)['AP'] == expected, parts
