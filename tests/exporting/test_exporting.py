@@ -49,15 +49,20 @@ def metadata(path) -> dict:
     return json.loads({own.key: own.value for own in onnx.load(path).metadata_props}[METADATA])
 
 
-def test_a_colorer_in_onnx_at_other_sizes_and_numbers(tmp_path):
+@pytest.mark.parametrize(
+    ('colorer', 'multiples', 'size'),
+    [
+        pytest.param(UNET_COLORER, [2, 2], (22, 34), id='unet', marks=pytest.mark.slow),  # 11 cells do not halve
+        pytest.param(MAE_COLORER, [4, 4], (24, 36), id='mae'),
+    ],
+)
+def test_a_colorer_in_onnx_at_other_sizes_and_numbers(colorer, multiples, size, tmp_path):
     needs_onnx()
-    plain = dict(down_block_types=('DownBlock2D',) * 2, up_block_types=('UpBlock2D',) * 2)  # attention in the middle
-    colorer = dict(UNET_COLORER, config=dict(UNET_COLORER['config'], **plain))  # others are in the slow tests
-    infer = gen2seg(colorer, normalize='sigmoid', gamma=0.7, prompting=dict(radius=20.0))
-    model, out = infer.model, tmp_path / 'unet.onnx'
+    infer = gen2seg(colorer, normalize='sigmoid', gamma=0.7, prompting=dict(radius=20.0), processing_size=0)
+    model, out = infer.model, tmp_path / 'colorer.onnx'
     written = write_file(graph_of(infer), out, 'onnx')
     assert written.made.free == ['batch', 'height', 'width'] and written.refused == []
-    picture = np.random.default_rng(0).integers(0, 256, (22, 34, 3), dtype=np.uint8)  # BGR; 11 cells do not halve
+    picture = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)  # BGR
     data = infer.pipeline(dict(img=picture))
     with torch.no_grad():
         wanted = model.test_step({key: [own] for key, own in data.items()})[0].pred_network_map.data
@@ -68,12 +73,12 @@ def test_a_colorer_in_onnx_at_other_sizes_and_numbers(tmp_path):
     assert wanted.min() == 0 and wanted.max() == 255
     np.testing.assert_allclose(run((image.repeat(3, 1, 1, 1),))[2:], alone, atol=0.01)
     facts = metadata(out)
-    assert facts['free'] == ['batch', 'height', 'width'] and facts['image']['multiples'] == [2, 2]
+    assert facts['free'] == ['batch', 'height', 'width'] and facts['image']['multiples'] == multiples
     assert facts['image']['channels'] == 'RGB' and facts['image']['range'] == [0, 255]
     assert facts['prompting'] == dict(radius=20.0, sigma=0.01, component=False)
     assert facts['shapes'] == dict(image=['batch', 3, 'height', 'width'], color_map=['batch', 3, 'height', 'width'])
     assert b'site-packages' not in out.read_bytes()  # traces of the machine that wrote it
-    assert model.colorer.unet.num_upsamplers == 1
+    assert colorer is MAE_COLORER or model.colorer.unet.num_upsamplers == 1
 
 
 def test_a_program_of_torch_has_its_metadata_and_the_same_output(tmp_path):
@@ -120,6 +125,7 @@ def test_a_one_step_genmask_with_its_text_and_with_prompts_as_an_input(tmp_path)
 
 def test_a_file_that_does_something_else_gets_no_name(tmp_path, monkeypatch):
     infer = gen2seg(MAE_COLORER)
+    infer.model.colorer = torch.nn.Conv2d(3, 3, 3, padding=1)  # files are what matters here, not what is in them
     graph, out = graph_of(infer), tmp_path / 'mae.pt2'
     out.write_bytes(b'mine')
     true_run = files.open_file
@@ -135,7 +141,7 @@ def test_weights_in_a_second_file_are_never_those_of_another_export(tmp_path, mo
     monkeypatch.setattr(files, '_LARGEST_IN_ONE_FILE', 0)
     out, publish = tmp_path / 'unet.onnx', files.publish
     first, second = gen2seg(UNET_COLORER), gen2seg(UNET_COLORER)
-    for infer in (first, second):  # files are what matters here, not what is in them
+    for infer in (first, second):  # what is in the files does not matter here
         infer.model.colorer = torch.nn.Sequential(torch.nn.Conv2d(3, 3, 3, padding=1), torch.nn.Conv2d(3, 3, 1))
     picture = (torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 255,)
     write_file(graph_of(first), out, 'onnx', size=(16, 16))

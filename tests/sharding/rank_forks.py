@@ -1,5 +1,6 @@
 """Functions run by several processes of a gloo group, forked from the one of the test."""
 
+import gc
 import os
 import signal
 import sys
@@ -41,6 +42,7 @@ def start_ranks(
             code = 1
             try:
                 torch.set_num_threads(1)
+                gc.freeze()  # a collection would write into, and so copy, all that the test's process has
                 if world > 1:
                     dist.init_process_group('gloo', f'tcp://127.0.0.1:{port}', rank=rank, world_size=world)
                 try:
