@@ -18,7 +18,8 @@ def filtered_masks(color_map: Tensor, queries: Tensor, level: float, rule: str) 
     """As :func:`similarity_masks.similar_masks` with the filter, for a map of whole levels on a CPU.
 
     Roots are rounded to the nearest and sums are in float64, which torch's are not: where a mean is within float32's
-    rounding of .5, the answer may be another than torch's (of 8 10^7 pixels of noisy maps, at 1).
+    rounding of .5, the answer may be another than torch's (16 of 7 10^8 pixels of
+    photographs and their maps).
 
     Args:
         color_map: (3, H, W) uint8.

@@ -14,7 +14,7 @@ EPS = 1e-6  # of the public code, in every denominator
 RADIUS = DIAMETER // 2  # of the filter's window
 CELL = 8  # side of the squares of pixels that are decided together; at least the filter's radius
 FEW = 8  # queries that torch answers pixel by pixel, on a map that is not large
-FEW_COMPILED = 64  # queries that compiled loops answer so
+FEW_COMPILED = 100  # those that compiled loops do, shared by torch's threads, which only the tiles use
 LARGE = 1 << 20  # pixels of a map from which on it is worked on in bands, to bound memory and time
 BAND = 1 << 19  # pixels of a band whose steps stay in the processor's cache
 # Compiled loops save 5 to 20 ns a pixel, and cost a process 0.4 s, once on a machine 2.5. They are loaded when torch
@@ -113,7 +113,11 @@ def similar_masks(
     """
     check_rule(rule)
     large = color_map[0].numel() > LARGE
-    if smooth and (large or len(queries) <= FEW_COMPILED) and _loops_answer(color_map, queries):
+    if (
+        smooth
+        and (large or len(queries) <= FEW_COMPILED // torch.get_num_threads())
+        and _loops_answer(color_map, queries)
+    ):
         from genseg_mm.functional.similarity_loops import filtered_masks
 
         return filtered_masks(color_map, queries, level, rule)

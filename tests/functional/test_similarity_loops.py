@@ -23,6 +23,11 @@ def some_queries(color_map: torch.Tensor, num: int = 20) -> torch.Tensor:
     return query_colors(color_map, torch.rand(num, 2, generator=torch.Generator().manual_seed(1)) * size)
 
 
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch):
+    monkeypatch.setattr(torch, 'get_num_threads', lambda: 1)
+
+
 @pytest.fixture
 def loaded(monkeypatch):
     monkeypatch.setattr(similarity_masks, '_answered', similarity_masks.LOADED_AFTER)
@@ -101,13 +106,15 @@ def test_the_loops_are_loaded_when_torch_has_taken_as_long(monkeypatch):
 
     assert [by_loops() for _ in range(4)] == [False, False, True, True]
     assert not by_loops(color_map.float()) and not by_loops(color_map, queries.double()) and not by_loops(smooth=False)
-    most = queries.repeat(20, 1)[: similarity_masks.FEW_COMPILED + 1]
-    assert by_loops(asked=most[:-1]) and not by_loops(asked=most)
-    monkeypatch.setattr(similarity_masks, 'LARGE', 599)
-    assert by_loops(asked=most)
-    with monkeypatch.context() as patched:
-        patched.setattr(torch, 'get_num_threads', lambda: similarity_masks.MAX_THREADS + 1)
-        assert not by_loops()
+    for threads, most in ((1, 100), (2, 50), (4, 25)):
+        with monkeypatch.context() as patched:
+            patched.setattr(torch, 'get_num_threads', lambda threads=threads: threads)
+            many = queries[:1].expand(most + 1, 3)
+            assert by_loops(asked=many[1:]) and not by_loops(asked=many)
+            patched.setattr(similarity_masks, 'LARGE', 599)
+            assert by_loops(asked=many)
+            patched.setattr(torch, 'get_num_threads', lambda: similarity_masks.MAX_THREADS + 1)
+            assert not by_loops()
     monkeypatch.setattr(compiled_loops, 'njit', None)
     assert not by_loops()
 
