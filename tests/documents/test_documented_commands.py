@@ -94,6 +94,10 @@ class Twins:
         changes = [*SHORT, 'train_cfg.val_interval=2', 'train_dataloader.batch_size=2', *small_data(cfg)]
         if cfg.train_dataloader.sampler.get('group', 1) > 1:
             changes.append('train_dataloader.sampler.group=1')
+        for number, part in enumerate(cfg.train_dataloader.dataset.get('datasets', [])):
+            at = f'train_dataloader.dataset.datasets.{number}.pipeline'
+            large = [place for place, step in enumerate(part.pipeline) if step.get('scale') == (640, 480)]
+            changes += [f'{at}.{place}.scale=(160,120)' for place in large]  # attention at this size takes a minute
         self.tool(command.tool, twin, '--cfg-options', *changes, *options[1:])
         self.checkpoints[twin] = self.work_dir(twin) / 'iter_2.pth'
         name = str(self.checkpoints[twin])
