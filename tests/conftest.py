@@ -11,10 +11,10 @@ VARIABLE = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD'
 BEFORE = os.environ.get(VARIABLE)
 # Files with the longest tests, those first that take most; begun last, one of them would keep a single core busy.
 LONGEST = [
-    'test_rehearse.py', 'test_documented_commands.py', 'test_exporting.py', 'test_training_plan.py',
-    'test_kill_campaign.py', 'test_built_pages.py', 'test_determinism.py', 'test_two_hosts.py', 'test_restarts.py',
-    'test_benchmark_tool.py', 'test_mixed_training.py', 'test_notebook.py', 'test_resume.py', 'test_fsdp2_strategy.py',
-    'test_configs.py',
+    'test_rehearse.py', 'test_training_plan.py', 'test_documented_commands.py', 'test_exporting.py',
+    'test_kill_campaign.py', 'test_built_pages.py', 'test_mixed_training.py', 'test_packaging.py', 'test_notebook.py',
+    'test_two_hosts.py', 'test_restarts.py', 'test_fsdp2_strategy.py', 'test_benchmark_tool.py', 'test_determinism.py',
+    'test_resume.py', 'test_configs.py',
 ]  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """The runner of tools/train.py and tools/test.py."""
 
 import copy
+import gc
 import logging
 import os
 import re
@@ -69,6 +70,8 @@ def build_runner(cfg: Config, restarts: bool = False) -> Any:
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else SafeRunner.from_cfg(cfg)
     if found:
         runner.logger.info(found)
+    if not gc.get_freeze_count():  # once in a process: what is garbage by then is never freed
+        gc.freeze()  # MMEngine collects garbage for each dataset that it builds: what was imported is none
     return runner
 
 
