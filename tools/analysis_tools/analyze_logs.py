@@ -36,7 +36,12 @@ def parse_args() -> argparse.Namespace:
     plot.add_argument('--keys', nargs='+', default=['loss'], help='default: loss')
     plot.add_argument('--legend', nargs='+', help='one name per curve: all keys of the first log, ...')
     plot.add_argument('--title', help='of the figure')
-    plot.add_argument('--out', writes='file', metavar='PNG', help='default: curves.png in the first work dir')
+    plot.add_argument(
+        '--out',
+        writes=('.png', '.svg', '.pdf', '.jpg', '.webp', '.eps'),
+        metavar='PNG',
+        help='default: curves.png in the first work dir',
+    )
     plot.add_argument(
         '--smooth', type=float, default=0.0, metavar='WEIGHT',
         help='exponential moving average over training lines, such as 0.9; the values stay, pale (default: 0, none)',
