@@ -298,7 +298,8 @@ class ToolParser(argparse.ArgumentParser):
         for action in (action for parser in (self, *parts) for action in parser._actions):
             if hasattr(found, action.dest):
                 setattr(found, action.dest, self._at_home(action, getattr(found, action.dest)))
-                self._check_output(action, getattr(found, action.dest))
+                if not getattr(found, 'list', False):  # which writes nothing
+                    self._check_output(action, getattr(found, action.dest))
             if action.type not in (int, float):
                 continue
             values = getattr(found, action.dest, None)

@@ -75,6 +75,18 @@ def test_a_file_that_is_read_where_it_is_there_may_lie_where_nothing_can_be_writ
     assert 'nothing can be written in' in capsys.readouterr().err
 
 
+def test_what_only_lists_may_name_results_that_nobody_may_change(tmp_path, monkeypatch, capsys):
+    """As ``genseg benchmark SUITE --list --out FOLDER`` shows what another user has measured."""
+    monkeypatch.setattr(os, 'access', lambda *_: False)
+    parser = launch.ToolParser(prog='tool')
+    parser.add_argument('--list', action='store_true')
+    parser.add_argument('--out', writes='folder')
+    assert parser.parse_args(['--list', '--out', str(tmp_path)]).out == str(tmp_path)
+    with pytest.raises(SystemExit):
+        parser.parse_args(['--out', str(tmp_path)])
+    assert 'nothing can be written in' in capsys.readouterr().err
+
+
 def test_no_path_needs_its_home_to_be_there() -> None:
     """``Path.expanduser`` fails for a file named ``~a.json``, ``os.path.expanduser`` leaves it as it is."""
     files = [*(TOOLS.parent / 'genseg_mm').rglob('*.py'), *TOOLS.rglob('*.py')]
