@@ -84,4 +84,5 @@ def test_every_full_size_config_has_a_plan(monkeypatch, tmp_path, capsys):
     for path, own in found.items():  # what a config asks for fits the cards that its docstring names
         if own['setup']['sharded'] or path.endswith('_lora.py'):
             assert sum(own['per_card'].values()) < 80 * GB, path
-    assert len(capsys.readouterr().out.splitlines()) == 2 + len(paths)
+    # Of the lines those of the table: whether MMEngine logs to stdout, too, depends on who has logged before.
+    assert len([line for line in capsys.readouterr().out.splitlines() if line.startswith('|')]) == 2 + len(paths)
