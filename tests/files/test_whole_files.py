@@ -188,8 +188,9 @@ def test_a_file_of_results_is_checked_before_anything_is_computed(tmp_path: Path
 
 def test_a_device_stays_one(tmp_path: Path):
     os.mkfifo(tmp_path / 'pipe')
-    with pytest.raises(WriteError, match='pipe could not be written: expected a file, but it is a device or pipe'):
-        write_text(tmp_path / 'pipe', 'text')
+    message = 'pipe could not be written: expected a file, but it is a device or pipe'
+    with pytest.raises(WriteError, match=message), whole_file(tmp_path / 'pipe') as temporary:
+        temporary.write_text('text')
     assert [own.is_fifo() for own in tmp_path.iterdir()] == [True]
 
 
