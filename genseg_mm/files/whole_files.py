@@ -24,6 +24,7 @@ _REMEDIES = {
 }
 # Libraries that write in C++ or Rust say it in their own words, with other types.
 _WORDS = re.compile(r'PytorchStreamWriter|inline_container|requested and \d+ written|IoError\(|I/O error')
+_OPEN_FILES = re.compile(r'/proc/\d+(/task/\d+)?/fd')
 
 
 class WriteError(OSError):
@@ -48,7 +49,7 @@ def whole_file(
         WriteError: If it cannot be written.
     """
     path = Path(path)
-    if path.exists() and not path.is_file():  # a device would become a file
+    if path.is_dir() or is_stream(path):  # a device would become a file
         raise WriteError(f'{path} could not be written: expected a file, but it is a {_kind(path)}')
     if temporary is None:
         _remove_leftovers(path)
@@ -226,7 +227,7 @@ def check_new_file(path: str | os.PathLike, what: str, force: bool | None = None
         PermissionError: If nothing can be written there.
     """
     path = Path(os.path.expanduser(path))
-    if path.exists() and not path.is_file():
+    if path.is_dir() or is_stream(path):
         raise IsADirectoryError(f'{what}: expected a file, but {path} is a {_kind(path)}')
     check_writable(path.parent, f'{what} {path}: its folder')
     if force is False and os.path.lexists(path):
@@ -235,8 +236,16 @@ def check_new_file(path: str | os.PathLike, what: str, force: bool | None = None
 
 
 def is_stream(path: str | os.PathLike) -> bool:
-    """Whether it is a device or pipe."""
-    return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
+    """Whether it is a device, a pipe or an open file of this process, such as ``/dev/stdout`` after ``> out.txt``."""
+    if not os.path.exists(path) or os.path.isdir(path):
+        return False
+    if not os.path.isfile(path):
+        return True
+    places = [os.path.abspath(path)]
+    while os.path.islink(places[-1]) and len(places) < 9:
+        folder = os.path.dirname(places[-1])
+        places.append(os.path.join(folder, os.readlink(places[-1])))
+    return any(_OPEN_FILES.fullmatch(os.path.realpath(os.path.dirname(own))) for own in places)
 
 
 def _kind(path: Path) -> str:
@@ -246,14 +255,14 @@ def _kind(path: Path) -> str:
 def write_text(path: str | Path, text: str) -> None:
     """Writes a text file through a temporary one beside it, so that it is never half written.
 
-    A device or pipe, such as ``/dev/null``, takes the text as it is, and ``-`` is the standard output.
+    A device, pipe or open file, such as ``/dev/null``, takes the text as it is, and ``-`` is the standard output.
     """
-    if str(path) == '-':
-        print(text, end='', flush=True)
+    if str(path) == '-' or (is_stream(path) and os.path.samestat(os.stat(path), os.fstat(1))):
+        print(text, end='', flush=True)  # opened again, it would begin at its start
         return
     if is_stream(path):
-        sys.stdout.flush()  # it may be the same one
-        Path(path).write_text(text, encoding='utf-8', newline='')
+        with open(path, 'a', encoding='utf-8', newline='') as file:
+            file.write(text)
         return
     with whole_file(path) as temporary:
         temporary.write_text(text, encoding='utf-8', newline='')

@@ -3,6 +3,8 @@
 import errno
 import os
 import resource
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -203,6 +205,23 @@ def test_text_goes_to_a_pipe_and_to_the_standard_output(tmp_path: Path, capsys):
     os.close(reader)
     write_text('-', '1\n')
     assert capsys.readouterr().out == '1\n'
+
+
+def test_what_is_redirected_to_a_file_stays_what_it_is(tmp_path: Path):
+    """``--json /dev/stdout > out.txt``: the name is a link to the file, which must not take its place."""
+    code = (
+        "from genseg_mm.files import write_text; from genseg_mm.files.whole_files import *; print('before'); "
+        "write_text('/dev/stdout', '1\\n'); print('after'); write_text('/dev/stderr', '2\\n')\n"
+        "try: check_new_file('/dev/stdout', '--out')\nexcept IsADirectoryError: print('refused')"
+    )
+    out, err = tmp_path / 'out.txt', tmp_path / 'err.txt'
+    with out.open('w') as first, err.open('w') as second:
+        subprocess.run([sys.executable, '-c', code], stdout=first, stderr=second, check=True)
+    assert out.read_text() == 'before\n1\nafter\nrefused\n' and err.read_text() == '2\n'
+    assert Path('/dev/stdout').is_symlink()
+    (tmp_path / 'link').symlink_to('out.txt')
+    write_text(tmp_path / 'link', 'x')
+    assert (tmp_path / 'link').read_text() == 'x'
 
 
 def test_a_log_that_cannot_be_written_is_said_once_and_the_run_goes_on(tmp_path: Path, capfd):
