@@ -144,7 +144,7 @@ class Campaign:
             name = ours.get(path.name, str)(path)
             if name.endswith(('.pth', '.safetensors', 'result.json')) or path.name == RECORD:
                 found.add(name)
-        return {name for name in found if not name.endswith('.tmp')}
+        return {name for name in found if not name.endswith('.tmp') and '.part/' not in name}
 
     def _signs(self, folder: Path) -> set[tuple[str, int]]:
         """The temporary files, each with the time of its last change."""
@@ -345,7 +345,7 @@ def encodings(folder: Path) -> Campaign:
     def work(out: Path) -> None:
         make_cache(config, out, shard_size=1e-6, batch_size=1)
 
-    return Campaign('encodings', work, whole, outcome, ('*.tmp',))
+    return Campaign('encodings', work, whole, outcome, ('*.tmp', '.*.part'))
 
 
 def _wait(child: int) -> None:

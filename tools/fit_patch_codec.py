@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from genseg_mm.datasets import ObjectScenesDataset, ShapesDataset
-from genseg_mm.files.whole_files import check_writable, whole_file
+from genseg_mm.files.tensors import write_tensors
+from genseg_mm.files.whole_files import check_writable
 from genseg_mm.launch import ToolParser, run_tool
 
 SCENES = dict(shapes=ShapesDataset, objects=ObjectScenesDataset)
@@ -33,7 +34,6 @@ def parse_args() -> argparse.Namespace:
 if __name__ == '__main__':
     run_tool(parse_args)  # help and mistakes, before what is imported below takes seconds
 
-from safetensors.torch import save_file
 
 from genseg_mm.models.latent_codec import PatchCodec, fit_patch_codec
 from genseg_mm.models.mask_head import GenerativeMaskHead
@@ -62,8 +62,7 @@ def main() -> None:
     args = parse_args()
     images, masks = scenes(args.scenes, 'train', args.num_scenes)
     state = fit_patch_codec(images, GenerativeMaskHead.masks_to_images(masks), args.latent_channels, args.patch_size)
-    with whole_file(args.out) as unfinished:
-        save_file(state, unfinished)
+    write_tensors(args.out, state)
     iou, psnr = round_trip(PatchCodec(str(args.out)), *scenes(args.scenes, 'test', 300))
     print(f'{args.out}: held-out masks oIoU {iou:.4f}, images {psnr:.2f} dB')
 

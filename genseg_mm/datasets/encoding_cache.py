@@ -19,6 +19,7 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 import zlib
 from collections import defaultdict
 from collections.abc import Mapping
@@ -29,10 +30,10 @@ import numpy as np
 import torch
 from mmengine.logging import print_log
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from genseg_mm.files import read_json
+from genseg_mm.files.tensors import write_tensors
 from genseg_mm.files.whole_files import explained, whole_file
 from genseg_mm.files.write_lock import WriteLock
 
@@ -212,8 +213,8 @@ class EncodingCacheWriter(EncodingCache):
     def _open(self, folder: Path, manifest: dict) -> None:
         if not (folder / 'manifest.json').is_file():
             _write_whole(folder / 'manifest.json', json.dumps({'format': FORMAT}))
-        for left in folder.glob('*.tmp'):
-            left.unlink()
+        for left in (own for pattern in ('*.tmp', '.*.part') for own in folder.glob(pattern)):  # the lock is ours
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
         super().__init__(folder, remove_torn=True)
         self._join_manifest(manifest)
         self._drop_torn_line()
@@ -242,11 +243,7 @@ class EncodingCacheWriter(EncodingCache):
                 continue
             numbers = [int(path.stem.rpartition('-')[2]) for path in self._shards]
             path = self.folder / f'{kind}-{max(numbers, default=-1) + 1:05d}.safetensors'
-            temporary = path.with_suffix('.tmp')
-            with whole_file(path, temporary, needed=self._waiting_bytes[kind]):
-                save_file({f'{key}.{part}': own[part] for key, own in contents.items() for part in own}, temporary)
-                # safetensors keeps its files to their owner; they are as open as the folder's other files.
-                temporary.chmod((self.folder / '.lock').stat().st_mode)
+            write_tensors(path, {f'{key}.{part}': own[part] for key, own in contents.items() for part in own})
             self._add_shard(path)
             contents.clear()
             self._waiting_bytes[kind] = 0

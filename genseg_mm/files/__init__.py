@@ -1,9 +1,9 @@
 """Files of a user's disk: read in one way, damaged ones an error of one line, and written whole or not at all.
 
 ``texts`` (text, JSON, tables), ``images`` and ``image_headers``, ``arrays`` (.mat, .npz), ``pickles`` (what one may
-hold), ``whole_files`` and ``whole_folders`` (writing), ``background`` (writing beside the training), ``write_lock``
-(one writer at a time), ``hub_files`` (what is missing of a hub's folder), ``package_folders`` (weights that come as an
-installed package). Importing this room loads the standard library only.
+hold), ``whole_files``, ``whole_folders`` and ``tensors`` (writing), ``background`` (writing beside the training),
+``write_lock`` (one writer at a time), ``hub_files`` (what is missing of a hub's folder), ``package_folders`` (weights
+that come as an installed package). Importing this room loads the standard library only.
 """
 
 from genseg_mm.files.texts import (

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from genseg_mm.files.tensors import write_tensors
 from genseg_mm.files.whole_files import scratch_folder
 from genseg_mm.hub_layouts.layouts import Part, layout
 from genseg_mm.hub_layouts.sizes import with_layers, with_small_widths
@@ -98,7 +98,7 @@ def _write_part(part: Part, folder: Path, layers: int | None, width: str, weight
     (folder / 'config.json').write_text(json.dumps(config, indent=2) + '\n')
     stem = 'diffusion_pytorch_model' if part.kind.startswith('diffusers') else 'model'
     if not weights:
-        save_file({}, folder / f'{stem}.safetensors', metadata={'format': 'pt'})
+        write_tensors(folder / f'{stem}.safetensors', {}, {'format': 'pt'})
         return
     model = model_on_meta(part.kind, config)
     dtype = getattr(torch, part.dtype)
@@ -136,7 +136,7 @@ def _write_shards(tensors: dict[str, Tensor], folder: Path, stem: str, dtype: to
     for number, names in enumerate(parts, 1):
         file = f'{stem}.safetensors' if len(parts) == 1 else f'{stem}-{number:05d}-of-{len(parts):05d}.safetensors'
         values = {name: _drawn(name, tensors[name], dtype, generator) for name in names}
-        save_file(values, folder / file, metadata={'format': 'pt'})
+        write_tensors(folder / file, values, {'format': 'pt'})
         index.update(dict.fromkeys(names, file))
     if len(parts) > 1:
         described = dict(metadata=dict(total_size=sum(sizes.values())), weight_map=index)

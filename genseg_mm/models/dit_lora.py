@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from genseg_mm.checkpoint import load_weights_only
+from genseg_mm.files.tensors import write_tensors
 from genseg_mm.models.pretrained_parts import leave_out_of_checkpoints
 
 # The projections of every attention layer, in every family; FLUX.2's single stream has them fused with its MLP's.
@@ -107,9 +107,9 @@ def save_lora(transformer: nn.Module, folder: str | Path, new_layers: Sequence[s
     folder.mkdir(parents=True, exist_ok=True)
     transformer.peft_config['default'].save_pretrained(str(folder))
     adapters = peft.get_peft_model_state_dict(transformer)
-    save_file({f'{PEFT_PREFIX}{key}': value.contiguous() for key, value in adapters.items()}, folder / ADAPTERS)
+    write_tensors(folder / ADAPTERS, {f'{PEFT_PREFIX}{key}': own.contiguous() for key, own in adapters.items()})
     if new_layers:
-        save_file(dict(_state_of(transformer, new_layers)), folder / NEW_LAYERS)
+        write_tensors(folder / NEW_LAYERS, dict(_state_of(transformer, new_layers)))
 
 
 def load_lora(transformer: nn.Module, folder: str | Path, new_layers: Sequence[str], has_source: bool) -> None:

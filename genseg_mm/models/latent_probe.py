@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from genseg_mm.files.tensors import write_tensors
 from genseg_mm.functional.latent_statistics import METHODS, fit_linear_map
 from genseg_mm.models.latent_codec import LatentCodec, find_weights
 from genseg_mm.registry import MODELS
@@ -130,10 +130,8 @@ class LatentProbe(BaseModule):
 
     def save(self, path: str | Path, codec: LatentCodec) -> None:
         """Writes the weights, and which codec's latents they read, to a safetensors file."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         state = {name: value.detach().float().contiguous() for name, value in self.linear.state_dict().items()}
-        save_file(state, path, dict(method=self.method, codec=codec.fingerprint()))
+        write_tensors(path, state, dict(method=self.method, codec=codec.fingerprint()))
 
     def check_codec(self, codec: LatentCodec) -> None:
         """Checks that the probe reads the latents of this codec.

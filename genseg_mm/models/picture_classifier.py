@@ -7,13 +7,13 @@ it is frozen.
 import json
 import os
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genseg_mm.files import parse_json, whole_file
+from genseg_mm.files import parse_json
+from genseg_mm.files.tensors import write_tensors
 
 SIDE = 64  # of the pictures that it sees
 WIDTHS = (32, 64, 128, 192)
@@ -89,11 +89,8 @@ class PictureClassifier(nn.Module):
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes it to a safetensors file, with its names."""
-        from safetensors.torch import save_file
-
         about = json.dumps(dict(format=FORMAT, names=self.names, widths=self.widths))
-        with whole_file(Path(path)) as unfinished:
-            save_file(self.state_dict(), unfinished, {'about': about})
+        write_tensors(path, self.state_dict(), {'about': about})
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> 'PictureClassifier':

@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from safetensors.torch import save_file
 from torch import nn
 
 from genseg_mm.dataset_configs import walk
 from genseg_mm.datasets.cached_encodings import kinds_always_cached
+from genseg_mm.files.tensors import write_tensors
 from genseg_mm.hub_layouts import sources_of
 from genseg_mm.hub_layouts.folders import write_repository
 from genseg_mm.launch.processes import one_copy_ddp
@@ -133,7 +133,7 @@ def _with_stored_prompt(model: dict[str, Any], folder: Path) -> dict[str, Any]:
     parts = dict(states=torch.zeros(1, length, backbone.prompt_dims), mask=torch.ones(1, length, dtype=torch.bool))
     if width is not None:
         parts['pooled'] = torch.zeros(1, width)
-    save_file(parts, folder / 'prompt.safetensors')
+    write_tensors(folder / 'prompt.safetensors', parts)
     stored = dict(colorer, prompt_encoder=None, prompt_embedding=str(folder / 'prompt.safetensors'))
     return dict(model, colorer=stored)
 

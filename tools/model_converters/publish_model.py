@@ -7,11 +7,10 @@ import argparse
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 
 from genseg_mm import __version__, launch
 from genseg_mm.checkpoint import load_weights_only, model_weights
-from genseg_mm.files.whole_files import whole_file
+from genseg_mm.files.tensors import write_tensors
 
 
 def parse_args() -> argparse.Namespace:
@@ -47,9 +46,7 @@ def main() -> None:
     weights = weights_of(checkpoint, args.checkpoint, args.half)
     meta = checkpoint.get('meta') or {}
     facts = {key: str(meta[key]) for key in ('experiment_name', 'iter', 'seed') if key in meta}
-    needed = sum(value.nbytes for value in weights.values())
-    with whole_file(args.out, needed=needed) as unfinished:
-        save_file(weights, unfinished, metadata={'genseg_mm': __version__, **facts})
+    write_tensors(args.out, weights, {'genseg_mm': __version__, **facts})
     numbers = sum(value.numel() for value in weights.values())
     print(f'{args.out}: {numbers} numbers, {args.out.stat().st_size / 2**20:.1f} MiB, {facts}')
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 from mmengine.model import BaseModule
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genseg_mm.checkpoint import load_weights_only
+from genseg_mm.files.tensors import write_tensors
 from genseg_mm.functional.flow_matching import data_from_velocity
 from genseg_mm.models.pretrained_parts import frozen_pass, without_autocast
 from genseg_mm.models.prompt_encoders import PromptEmbeddings
@@ -161,7 +161,7 @@ class DiTColorer(BaseModule):
     def save_prompt(self, path: str | Path) -> None:
         """Writes the embedded prompt: ``states`` (1, L, D), ``mask`` (1, L), ``pooled`` (1, P), as safetensors."""
         parts = {name: part for name, part in self.prompt._asdict().items() if part is not None}
-        save_file({name: part.cpu().contiguous() for name, part in parts.items()}, path)
+        write_tensors(path, {name: part.cpu().contiguous() for name, part in parts.items()})
 
     def _embedded(self, encoder: dict[str, Any] | None, text: str, file: str | None) -> PromptEmbeddings:
         width = self.backbone.prompt_dims
